@@ -1,0 +1,510 @@
+//! What an agent observed, as domain types, and the only conversion from and to the wire.
+//!
+//! A fact never says whether a state is good. Every value that a probe may fail to tell is a [`Reading`], so that
+//! "cannot tell" travels with its cause and is never mistaken for "no".
+//!
+//! The fields are those of `muster/v1/fact.proto`, which states units, ranges and sources.
+
+mod text;
+mod wire;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+pub use text::{PathText, Text};
+pub use wire::Error;
+
+/// Why a value could not be told.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// What holds the value is not there, although a host of this kind has it.
+    Absent,
+    /// The value is there but older than what it must describe.
+    Stale,
+    /// This build cannot read this kind of host, format or feature.
+    Unsupported,
+    /// The look did not end within its time budget.
+    TimedOut,
+    /// The agent may not read it.
+    Forbidden,
+    /// What was read does not follow its format.
+    Garbled,
+    /// A bound on size, count, memory or output was reached.
+    Limit,
+    /// Everything was read, and no sound rule decides it.
+    Undecidable,
+    /// Reading failed with another input/output error.
+    Failed,
+    /// The host cannot see it from inside.
+    Hidden,
+}
+
+/// A value that could not be told: why, and what was tried.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Unknown {
+    /// Why.
+    pub cause: Cause,
+    /// What was tried and on what, for a person. Empty when the cause says it all.
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub detail: Text,
+}
+
+impl Unknown {
+    /// Returns an unknown with `detail`, cut to what the contract allows.
+    pub fn new(cause: Cause, detail: impl AsRef<str>) -> Self {
+        Self { cause, detail: Text::cut(detail.as_ref(), crate::limits::DETAIL_BYTES) }
+    }
+}
+
+/// A value, or why it could not be told.
+///
+/// As JSON, a known value is the value itself and an unknown one is `{"unknown": {"cause": …, "detail": …}}`.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(untagged)]
+pub enum Reading<T> {
+    /// It could not be told. First, because an untagged read tries variants in order and a map could be taken for a value.
+    Unknown {
+        /// Why.
+        unknown: Unknown,
+    },
+    /// The value.
+    Known(T),
+}
+
+impl<T> Reading<T> {
+    /// Returns an unknown reading.
+    pub fn unknown(cause: Cause, detail: impl AsRef<str>) -> Self {
+        Self::Unknown { unknown: Unknown::new(cause, detail) }
+    }
+
+    /// Returns the value, if it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Returns the reading of what `f` makes of the value.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Reading<U> {
+        match self {
+            Self::Known(value) => Reading::Known(f(value)),
+            Self::Unknown { unknown } => Reading::Unknown { unknown },
+        }
+    }
+}
+
+/// What a fact is about. A report carries at most one fact of each subject.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each is the name of its fact")]
+pub enum Subject {
+    Agent,
+    DiskEncryption,
+    FileIntegrity,
+    Firewall,
+    Listeners,
+    PatchLevel,
+    Software,
+    System,
+}
+
+/// One subject's whole state.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "subject", content = "state", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each is the name of its state")]
+pub enum Fact {
+    System(Reading<System>),
+    DiskEncryption(Reading<DiskEncryption>),
+    PatchLevel(Reading<PatchLevel>),
+    Software(Reading<Software>),
+    Firewall(Reading<Firewall>),
+    Listeners(Reading<Listeners>),
+    FileIntegrity(Reading<FileIntegrity>),
+    Agent(Reading<Agent>),
+}
+
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[allow(missing_docs, reason = "the text says it")]
+        pub enum $name { $(#[serde(rename = $text)] $variant),* }
+
+        impl $name {
+            /// Returns the text of the contract.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+
+            /// Returns the value that `text` names, if there is one.
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+text_enum!(
+    /// Kind of operating system.
+    OsFamily { Linux = "linux", Macos = "macos", Windows = "windows" }
+);
+text_enum!(
+    /// Class of host.
+    HostClass { Laptop = "laptop", Desktop = "desktop", Server = "server", Vm = "vm", Container = "container" }
+);
+text_enum!(
+    /// State of UEFI Secure Boot.
+    SecureBoot { On = "on", Off = "off", Setup = "setup", Unsupported = "unsupported" }
+);
+text_enum!(
+    /// A mechanism that restricts what may execute.
+    ExecutionControlKind { Apparmor = "apparmor", Lockdown = "lockdown", Selinux = "selinux" }
+);
+text_enum!(
+    /// Whether such a mechanism enforces.
+    ExecutionControlMode { Enforce = "enforce", Audit = "audit", Off = "off" }
+);
+text_enum!(
+    /// Kind of volume.
+    VolumeKind { Fixed = "fixed", Removable = "removable", Network = "network", Image = "image", Memory = "memory" }
+);
+text_enum!(
+    /// Kind of swap area.
+    SwapKind { Partition = "partition", File = "file", Zram = "zram" }
+);
+text_enum!(
+    /// Kind of device below a volume.
+    LayerKind {
+        Disk = "disk", Partition = "partition", Crypt = "crypt", Lvm = "lvm", Raid = "raid", Loop = "loop",
+        Multipath = "multipath", Bcache = "bcache", Zram = "zram", Virtual = "virtual", Other = "other",
+    }
+);
+text_enum!(
+    /// Format of a crypt layer.
+    CryptFormat { Luks1 = "luks1", Luks2 = "luks2", Plain = "plain", Integrity = "integrity", Other = "other" }
+);
+text_enum!(
+    /// Package manager.
+    PackageManager { Apt = "apt", Dpkg = "dpkg" }
+);
+text_enum!(
+    /// What becomes of inbound packets that no rule lets in.
+    Inbound { Deny = "deny", Allow = "allow" }
+);
+text_enum!(
+    /// Packet filter of the kernel.
+    FilterEngine { NfTables = "nf_tables", IptablesLegacy = "iptables_legacy" }
+);
+text_enum!(
+    /// Address family of a packet filter's table.
+    FilterFamily { Ip = "ip", Ip6 = "ip6", Inet = "inet" }
+);
+text_enum!(
+    /// Policy of a base chain.
+    ChainPolicy { Accept = "accept", Drop = "drop" }
+);
+text_enum!(
+    /// What becomes of a packet that no narrower rule of a chain decides.
+    DefaultVerdict { Accept = "accept", Drop = "drop", Reject = "reject", Undecidable = "undecidable" }
+);
+text_enum!(
+    /// Program whose packet-filter rules were recognised.
+    FirewallManager { Docker = "docker", Firewalld = "firewalld", Ufw = "ufw" }
+);
+text_enum!(
+    /// Transport protocol.
+    Transport { Tcp = "tcp", Udp = "udp" }
+);
+text_enum!(
+    /// Whether file changes are noticed as they happen.
+    WatchState { Live = "live", Partial = "partial", ScanOnly = "scan_only" }
+);
+text_enum!(
+    /// How a file differs from its baseline.
+    ChangeKind { Created = "created", Deleted = "deleted", Content = "content", Metadata = "metadata", Type = "type" }
+);
+text_enum!(
+    /// Type of a file-system entry.
+    FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
+);
+
+/// Identity and platform of a host. All of it is self-reported and authorises nothing.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct System {
+    pub hostname: Reading<Text>,
+    pub os_family: OsFamily,
+    pub os_id: Reading<Text>,
+    pub os_version: Reading<Text>,
+    pub os_name: Reading<Text>,
+    pub kernel: Reading<Text>,
+    pub architecture: Reading<Text>,
+    pub host_class: Reading<HostClass>,
+    pub machine_id_digest: Reading<Text>,
+    pub hardware_serial: Reading<Text>,
+    pub hardware_vendor: Reading<Text>,
+    pub hardware_model: Reading<Text>,
+    pub processors: Reading<u64>,
+    pub memory_bytes: Reading<u64>,
+    pub secure_boot: Reading<SecureBoot>,
+    pub execution_controls: Vec<ExecutionControl>,
+    pub execution_controls_complete: Reading<bool>,
+    pub clock_synchronized: Reading<bool>,
+}
+
+/// A mechanism that restricts what may execute.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct ExecutionControl {
+    pub kind: ExecutionControlKind,
+    pub mode: ExecutionControlMode,
+}
+
+/// Every mounted file system that stores data, and every swap area.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct DiskEncryption {
+    pub volumes: Vec<Volume>,
+    pub swap_areas: Vec<SwapArea>,
+}
+
+/// A mounted file system.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Volume {
+    pub mount_point: PathText,
+    pub file_system: Text,
+    pub source: PathText,
+    pub kind: VolumeKind,
+    pub layers: Vec<Layer>,
+    pub encrypted: Reading<bool>,
+}
+
+/// A swap area.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct SwapArea {
+    pub name: PathText,
+    pub kind: SwapKind,
+    pub layers: Vec<Layer>,
+    pub encrypted: Reading<bool>,
+}
+
+/// One device in the chain below a volume.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Layer {
+    pub device: Text,
+    pub kind: LayerKind,
+    pub name: Text,
+    /// Present on crypt layers alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crypt: Option<Crypt>,
+    pub below: Vec<Text>,
+}
+
+/// What a crypt layer does.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Crypt {
+    pub format: CryptFormat,
+    pub cipher: Reading<Text>,
+    pub key_bits: Reading<u64>,
+}
+
+/// What the host's own package manager knows of updates.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct PatchLevel {
+    pub manager: PackageManager,
+    pub pending: Vec<PendingUpdate>,
+    pub pending_complete: Reading<bool>,
+    pub sources: Vec<UpdateSource>,
+    pub security_metadata_time: Reading<Timestamp>,
+    pub security_metadata_valid_until_time: Reading<Timestamp>,
+    pub running_kernel: Reading<Text>,
+    pub newest_kernel: Reading<Text>,
+    pub reboot_required: Reading<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_required_since_time: Option<Reading<Timestamp>>,
+    pub reboot_packages: Vec<Text>,
+    pub automatic_updates: AutomaticUpdates,
+}
+
+/// An update that is offered and not installed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct PendingUpdate {
+    pub package: Text,
+    pub architecture: Text,
+    pub installed_version: Text,
+    pub candidate_version: Text,
+    pub security: bool,
+    pub held: bool,
+    pub origin: Text,
+    pub first_offered_time: Timestamp,
+}
+
+/// A package repository in use.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct UpdateSource {
+    pub label: Text,
+    pub codename: Text,
+    pub suite: Text,
+    pub security: bool,
+    pub release_time: Reading<Timestamp>,
+    pub valid_until_time: Reading<Timestamp>,
+}
+
+/// Whether updates are installed without a person.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct AutomaticUpdates {
+    pub enabled: Reading<bool>,
+    pub last_success_time: Reading<Timestamp>,
+}
+
+/// Packages that are installed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Software {
+    pub packages: Vec<Package>,
+}
+
+/// An installed package.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Package {
+    pub name: Text,
+    pub version: Text,
+    pub architecture: Text,
+    pub manager: PackageManager,
+}
+
+/// Packet filters of the host's initial network namespace.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Firewall {
+    pub inbound_ipv4: Reading<Inbound>,
+    pub inbound_ipv6: Reading<Inbound>,
+    pub input_chains: Vec<InputChain>,
+    pub managers: Vec<FirewallManager>,
+    pub rule_set_digest: Reading<Text>,
+}
+
+/// A chain that inbound packets enter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct InputChain {
+    pub engine: FilterEngine,
+    pub family: FilterFamily,
+    pub table: Text,
+    pub chain: Text,
+    pub priority: i32,
+    pub policy: ChainPolicy,
+    pub default_verdict: DefaultVerdict,
+    pub rule_count: u32,
+}
+
+/// Sockets that wait for peers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Listeners {
+    pub listeners: Vec<Listener>,
+}
+
+/// A socket that waits for peers.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Listener {
+    pub protocol: Transport,
+    pub address: Text,
+    pub port: u16,
+    pub program: Reading<Text>,
+}
+
+/// How watched files differ from their baseline.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileIntegrity {
+    pub paths: Vec<WatchedPath>,
+    pub baseline: Baseline,
+    pub entries: u64,
+    pub unreadable: Vec<UnreadablePath>,
+    pub unreadable_total: u64,
+    pub changes: Vec<FileChange>,
+    pub changes_total: u64,
+    pub explained_total: u64,
+    pub watch: WatchState,
+}
+
+/// A path that is watched with everything below it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct WatchedPath {
+    pub path: PathText,
+    pub entries: Reading<u64>,
+}
+
+/// The state that files are compared with.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Baseline {
+    pub id: Text,
+    pub created_time: Timestamp,
+    pub reason: Text,
+    pub entries: u64,
+    pub digest: Text,
+}
+
+/// An entry that could not be read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct UnreadablePath {
+    pub path: PathText,
+    pub unknown: Unknown,
+}
+
+/// A difference between a watched file and its baseline.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileChange {
+    pub path: PathText,
+    pub kind: ChangeKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<FileState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<FileState>,
+    pub last_unchanged_time: Timestamp,
+    pub detected_time: Timestamp,
+    pub while_not_observed: bool,
+}
+
+/// What is recorded of a file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileState {
+    pub r#type: FileType,
+    pub sha256: Text,
+    pub size_bytes: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub modified_time: Timestamp,
+}
+
+/// What the agent says of itself.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Agent {
+    pub version: Text,
+    pub program_digest: Reading<Text>,
+    pub matches_package: Reading<bool>,
+    pub settings_digest: Text,
+    pub uid: u32,
+    pub capabilities: Reading<Text>,
+}

@@ -1,0 +1,28 @@
+//! Every size and count that both ends enforce.
+
+/// Bytes of an entry of the evidence log, at most. C2SP tlog-tiles frames an entry with a 16-bit length.
+pub const ENTRY_BYTES: usize = 65_535;
+/// Bytes of an encoded `SealedReport`, at most: 60 KiB, so that an entry has room for what the collector adds.
+pub const SEALED_REPORT_BYTES: usize = 61_440;
+/// Bytes of the encoded `Report` inside it, at most: 64 bytes of signature and tags leave this.
+pub const REPORT_BYTES: usize = 61_360;
+/// Bytes of encoded subjects that an agent puts into one report, so that the rest of the report always fits.
+pub const SUBJECT_BYTES_PER_REPORT: usize = 48 * 1024;
+/// Parts that a subject may be split into, at most; bounds a subject to 1.5 MiB.
+pub const SUBJECT_PARTS: u32 = 32;
+/// Bytes of a whole encoded fact, at most.
+pub const FACT_BYTES: usize = SUBJECT_PARTS as usize * SUBJECT_BYTES_PER_REPORT;
+/// Bytes of a text of a fact, at most.
+pub const TEXT_BYTES: usize = 4096;
+/// Bytes of a text that explains something to a person, at most.
+pub const DETAIL_BYTES: usize = 512;
+/// Items of a list in a fact, at most.
+pub const LIST_ITEMS: usize = 100_000;
+/// Bytes of a gRPC message that the collector takes from an agent, at most.
+pub const AGENT_MESSAGE_BYTES: usize = 64 * 1024;
+/// Bytes of a gRPC message that a client takes from the collector, at most.
+pub const CLIENT_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Reports that an agent may have under way when the collector sets no other window.
+pub const WINDOW_REPORTS: u32 = 1024;
+/// Id of the ALPN protocol that marks a connection for enrolment.
+pub const ENROLL_ALPN: &[u8] = b"muster-enroll/1";
