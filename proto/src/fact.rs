@@ -5,6 +5,7 @@
 //!
 //! The fields are those of `muster/v1/fact.proto`, which states units, ranges and sources.
 
+pub mod sample;
 mod text;
 mod wire;
 

@@ -193,3 +193,188 @@ pub fn digest_of<'a>(facts: impl Iterator<Item = (Subject, &'a [u8])>) -> Digest
     }
     Digest::new(hash.finalize().into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fact::{Cause, Reading, sample},
+        report::{Coverage, SubjectFact},
+    };
+
+    #[test]
+    fn facts_are_taken_when_the_digest_covers_the_whole_set() {
+        let mut set = FactSet::default();
+        let samples = sample::facts();
+        let changed = set.apply(&report(&set, &samples), &1).unwrap();
+        assert_eq!(changed, Subject::ALL);
+
+        let firewall = sample::unknown(Subject::Firewall, Cause::Forbidden, "");
+        let changed = set.apply(&report(&set, std::slice::from_ref(&firewall)), &2).unwrap();
+        assert_eq!(changed, [Subject::Firewall]);
+        assert_eq!(set.facts().len(), Subject::ALL.len());
+        let held = &set.facts()[&Subject::Firewall];
+        assert_eq!((held.bytes.as_slice(), held.origins.as_slice()), (firewall.encode().as_slice(), [2].as_slice()));
+        assert_eq!(set.facts()[&Subject::System].origins, [1]);
+    }
+
+    #[test]
+    fn the_digest_covers_each_subject_and_nothing_else() {
+        let mut set: FactSet<()> = FactSet::default();
+        assert_eq!(set.digest(), Digest::of(DOMAIN, &[]));
+        let fact = Fact::Software(Reading::Known(sample::software()));
+        set.apply(&report(&set, std::slice::from_ref(&fact)), &()).unwrap();
+        let hash = Digest::of_bytes(&fact.encode());
+        assert_eq!(set.digest(), Digest::of(DOMAIN, &[&[8], b"software", hash.as_bytes()]));
+    }
+
+    #[test]
+    fn a_wrong_digest_leaves_the_set_as_before() {
+        let mut set = FactSet::default();
+        set.apply(&report(&set, &sample::facts()), &1).unwrap();
+        let before = set.facts().clone();
+        // A fact left out: the digest is of a set that lacks the second of the two.
+        let mut wrong = report(&set, &[sample::unknown(Subject::Firewall, Cause::Absent, "")]);
+        wrong.subjects.push(subject(&sample::unknown(Subject::System, Cause::Absent, "")));
+        assert!(matches!(set.apply(&wrong, &2), Err(Error::SetDigest)));
+        assert_eq!(set.facts(), &before);
+    }
+
+    #[test]
+    fn a_subject_twice_or_a_foreign_fact_is_refused() {
+        let mut set = FactSet::default();
+        let fact = sample::unknown(Subject::System, Cause::Absent, "");
+        assert!(matches!(set.apply(&report(&set, &[fact.clone(), fact]), &1), Err(Error::Twice(Subject::System))));
+        let mut foreign = report(&set, &[]);
+        foreign.subjects = vec![SubjectFact { observed: sample::time(0), fact: vec![0xff] }];
+        assert!(matches!(set.apply(&foreign, &1), Err(Error::Fact(_))));
+        assert!(set.facts().is_empty());
+    }
+
+    #[test]
+    fn a_resync_empties_the_set_first() {
+        let mut set = FactSet::default();
+        set.apply(&report(&set, &sample::facts()), &1).unwrap();
+        let fact = sample::unknown(Subject::System, Cause::Absent, "");
+        let mut resync = report(&FactSet::<()>::default(), std::slice::from_ref(&fact));
+        resync.resync = true;
+        assert_eq!(set.apply(&resync, &2).unwrap(), [Subject::System]);
+        assert_eq!(set.facts().keys().collect::<Vec<_>>(), [&Subject::System]);
+    }
+
+    #[test]
+    fn a_fact_in_parts_replaces_the_one_before_only_when_whole() {
+        let mut set = FactSet::default();
+        set.apply(&report(&set, &sample::facts()), &0).unwrap();
+        let fact = sample::unknown(Subject::Software, Cause::Limit, "too many packages");
+        let before = set.facts()[&Subject::Software].clone();
+        let parts = in_parts(&set, &fact, 3);
+        for (n, part) in parts[..2].iter().enumerate() {
+            assert_eq!(set.apply(part, &n).unwrap(), []);
+            assert!(set.is_partial());
+            assert_eq!(set.facts()[&Subject::Software], before);
+        }
+        assert_eq!(set.apply(&parts[2], &2).unwrap(), [Subject::Software]);
+        assert!(!set.is_partial());
+        let held = &set.facts()[&Subject::Software];
+        assert_eq!((held.bytes.clone(), held.origins.clone()), (fact.encode(), vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn parts_out_of_order_mixed_or_damaged_are_refused_and_dropped() {
+        let fact = sample::unknown(Subject::Software, Cause::Limit, "too many packages");
+        let start = || {
+            let mut set = FactSet::default();
+            set.apply(&report(&set, &sample::facts()), &0).unwrap();
+            set
+        };
+        let parts = in_parts(&start(), &fact, 3);
+        let mut damaged = parts.clone();
+        damaged[2].part.as_mut().unwrap().bytes[0] ^= 1;
+        let mut another = parts.clone();
+        another[1].part.as_mut().unwrap().digest = Digest::of_bytes(b"another");
+        let between = report(&start(), &[]);
+        let cases: [Vec<&Facts>; 6] = [
+            vec![&parts[1]],
+            vec![&parts[0], &parts[2]],
+            vec![&parts[0], &parts[0]],
+            vec![&parts[0], &parts[1], &damaged[2]],
+            vec![&parts[0], &another[1]],
+            vec![&parts[0], &between],
+        ];
+        for (case, reports) in cases.into_iter().enumerate() {
+            let mut set = start();
+            let (last, first) = reports.split_last().unwrap();
+            for report in first {
+                set.apply(report, &1).unwrap();
+            }
+            assert!(matches!(set.apply(last, &1), Err(Error::Part | Error::PartDigest)), "case {case}");
+            assert!(!set.is_partial(), "case {case}");
+            assert_eq!(set.facts(), start().facts(), "case {case}");
+        }
+    }
+
+    #[test]
+    fn parts_larger_than_a_fact_are_refused() {
+        let mut set: FactSet<()> = FactSet::default();
+        let mut first = report(&set, &[]);
+        let part = SubjectPart {
+            observed: sample::time(0),
+            index: 0,
+            count: 2,
+            digest: Digest::of_bytes(b""),
+            bytes: vec![0; limits::FACT_BYTES],
+        };
+        first.part = Some(part.clone());
+        set.apply(&first, &()).unwrap();
+        let mut second = report(&set, &[]);
+        second.part = Some(SubjectPart { index: 1, bytes: vec![0], ..part });
+        assert!(matches!(set.apply(&second, &()), Err(Error::TooLarge)));
+    }
+
+    fn subject(fact: &Fact) -> SubjectFact {
+        SubjectFact { observed: sample::time(0), fact: fact.encode() }
+    }
+
+    /// Returns a report of `facts` whose digest is that of `set` with them.
+    fn report<O: Clone>(set: &FactSet<O>, facts: &[Fact]) -> Facts {
+        let mut after: BTreeMap<Subject, Vec<u8>> =
+            set.facts().iter().map(|(subject, held)| (*subject, held.bytes.clone())).collect();
+        after.extend(facts.iter().map(|fact| (fact.subject(), fact.encode())));
+        Facts {
+            subjects: facts.iter().map(subject).collect(),
+            part: None,
+            fact_set_digest: digest_of(after.iter().map(|(subject, bytes)| (*subject, bytes.as_slice()))),
+            coverage: Coverage {
+                start: sample::time(-60),
+                end: sample::time(0),
+                looks: Vec::new(),
+                suspended_millis: 0,
+                directive_ids: Vec::new(),
+            },
+            resync: false,
+        }
+    }
+
+    /// Returns the reports that carry `fact` in `count` parts; the last has the digest of the set with the whole fact.
+    fn in_parts<O: Clone>(set: &FactSet<O>, fact: &Fact, count: u32) -> Vec<Facts> {
+        let bytes = fact.encode();
+        let chunks: Vec<&[u8]> = bytes.chunks(bytes.len().div_ceil(count as usize)).collect();
+        assert_eq!(chunks.len(), count as usize);
+        let with_part = |(index, chunk): (usize, &&[u8])| {
+            let index = u32::try_from(index).unwrap();
+            let last = index + 1 == count;
+            let mut report = report(set, if last { std::slice::from_ref(fact) } else { &[] });
+            report.subjects.clear();
+            report.part = Some(SubjectPart {
+                observed: sample::time(0),
+                index,
+                count,
+                digest: Digest::of_bytes(&bytes),
+                bytes: chunk.to_vec(),
+            });
+            report
+        };
+        chunks.iter().enumerate().map(with_part).collect()
+    }
+}

@@ -26,3 +26,7 @@ pub const CLIENT_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 pub const WINDOW_REPORTS: u32 = 1024;
 /// Id of the ALPN protocol that marks a connection for enrolment.
 pub const ENROLL_ALPN: &[u8] = b"muster-enroll/1";
+/// File changes that a file-integrity fact lists, at most; the rest is counted.
+pub const FILE_CHANGES: usize = 1000;
+/// Unreadable paths that a file-integrity fact lists, at most; the rest is counted.
+pub const UNREADABLE_PATHS: usize = 100;

@@ -1,6 +1,17 @@
 //! Facts from and to the wire.
+//!
+//! Decoding is strict: every enum text is one of the contract, every reading is set, every text and list is inside its
+//! limit, and every digest is one. What decodes, encodes to the same fact.
 
-use super::{Fact, Subject};
+mod check;
+mod message;
+mod value;
+
+use prost::Message as _;
+
+use super::{Fact, Reading, Subject, Unknown};
+use crate::{limits, v1};
+use value::Wire;
 
 /// Bytes are not a fact of the contract.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -22,13 +33,50 @@ impl Fact {
     /// # Errors
     ///
     /// Says which field is not what the contract allows.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, Error> {
-        Err(Error::Encoding)
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.len() > limits::FACT_BYTES {
+            return Err(Error::Field("fact"));
+        }
+        let wire = v1::Fact::decode(bytes).map_err(|_| Error::Encoding)?;
+        Ok(match wire.fact.ok_or(Error::UnknownKind("fact"))? {
+            v1::fact::Fact::System(state) => Self::System(Reading::decode(state, "system")?),
+            v1::fact::Fact::DiskEncryption(state) => Self::DiskEncryption(Reading::decode(state, "disk_encryption")?),
+            v1::fact::Fact::PatchLevel(state) => Self::PatchLevel(Reading::decode(state, "patch_level")?),
+            v1::fact::Fact::Software(state) => Self::Software(Reading::decode(state, "software")?),
+            v1::fact::Fact::Firewall(state) => Self::Firewall(Reading::decode(state, "firewall")?),
+            v1::fact::Fact::Listeners(state) => Self::Listeners(Reading::decode(state, "listeners")?),
+            v1::fact::Fact::FileIntegrity(state) => Self::FileIntegrity(Reading::decode(state, "file_integrity")?),
+            v1::fact::Fact::Agent(state) => Self::Agent(Reading::decode(state, "agent")?),
+        })
     }
 
-    /// Returns the encoded fact.
+    /// Returns the encoded fact. Equal facts have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
+        let fact = match self {
+            Self::System(state) => v1::fact::Fact::System(state.encode()),
+            Self::DiskEncryption(state) => v1::fact::Fact::DiskEncryption(state.encode()),
+            Self::PatchLevel(state) => v1::fact::Fact::PatchLevel(state.encode()),
+            Self::Software(state) => v1::fact::Fact::Software(state.encode()),
+            Self::Firewall(state) => v1::fact::Fact::Firewall(state.encode()),
+            Self::Listeners(state) => v1::fact::Fact::Listeners(state.encode()),
+            Self::FileIntegrity(state) => v1::fact::Fact::FileIntegrity(state.encode()),
+            Self::Agent(state) => v1::fact::Fact::Agent(state.encode()),
+        };
+        v1::Fact { fact: Some(fact) }.encode_to_vec()
+    }
+
+    /// Returns the fact of `subject` that could not be told.
+    pub fn unknown(subject: Subject, unknown: Unknown) -> Self {
+        match subject {
+            Subject::Agent => Self::Agent(Reading::Unknown { unknown }),
+            Subject::DiskEncryption => Self::DiskEncryption(Reading::Unknown { unknown }),
+            Subject::FileIntegrity => Self::FileIntegrity(Reading::Unknown { unknown }),
+            Subject::Firewall => Self::Firewall(Reading::Unknown { unknown }),
+            Subject::Listeners => Self::Listeners(Reading::Unknown { unknown }),
+            Subject::PatchLevel => Self::PatchLevel(Reading::Unknown { unknown }),
+            Subject::Software => Self::Software(Reading::Unknown { unknown }),
+            Subject::System => Self::System(Reading::Unknown { unknown }),
+        }
     }
 
     /// Returns what the fact is about.
@@ -82,6 +130,67 @@ impl Subject {
             Self::PatchLevel | Self::Software => Probe::PatchLevel,
             Self::Firewall => Probe::Firewall,
             Self::FileIntegrity => Probe::FileIntegrity,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fact::{Cause, sample};
+
+    #[test]
+    fn every_fact_survives_the_wire() {
+        let samples = sample::facts();
+        let subjects: Vec<Subject> = samples.iter().map(Fact::subject).collect();
+        assert_eq!(subjects, Subject::ALL);
+        for fact in samples {
+            assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(&fact));
+        }
+        for subject in Subject::ALL {
+            let fact = sample::unknown(subject, Cause::Forbidden, "open /x");
+            assert_eq!(fact.subject(), subject);
+            assert_eq!(Fact::decode(&fact.encode()), Ok(fact));
+        }
+    }
+
+    #[test]
+    fn every_fact_survives_json() {
+        for fact in sample::facts() {
+            let text = serde_json::to_string(&fact).unwrap();
+            assert_eq!(serde_json::from_str::<Fact>(&text).unwrap(), fact, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fact_without_a_subject_or_a_reading_is_refused() {
+        assert_eq!(Fact::decode(&[]), Err(Error::UnknownKind("fact")));
+        let unset = v1::fact::Fact::Software(v1::SoftwareFact { reading: None });
+        let bytes = v1::Fact { fact: Some(unset) }.encode_to_vec();
+        assert_eq!(Fact::decode(&bytes), Err(Error::Field("software")));
+        assert_eq!(Fact::decode(b"\xff"), Err(Error::Encoding));
+        assert_eq!(Fact::decode(&vec![0; limits::FACT_BYTES + 1]), Err(Error::Field("fact")));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Fact::decode(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_fact_never_panics_and_what_decodes_encodes_to_the_same_fact(
+            which in 0_usize..8, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = sample::facts()[which].encode();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Fact::decode(&bytes[..cut.index(bytes.len())]);
+            if let Ok(fact) = Fact::decode(&bytes) {
+                prop_assert_eq!(Fact::decode(&fact.encode()), Ok(fact));
+            }
         }
     }
 }

@@ -1,0 +1,235 @@
+//! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
+
+use super::{
+    Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
+    DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
+    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer,
+    LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading,
+    SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath, UpdateSource,
+    Volume, VolumeKind, WatchState, WatchedPath,
+};
+use crate::time::Timestamp;
+
+/// Returns a known fact of each subject, in order of subject.
+pub fn facts() -> Vec<Fact> {
+    vec![
+        Fact::Agent(Reading::Known(agent())),
+        Fact::DiskEncryption(Reading::Known(disk_encryption())),
+        Fact::FileIntegrity(Reading::Known(file_integrity())),
+        Fact::Firewall(Reading::Known(firewall())),
+        Fact::Listeners(Reading::Known(listeners())),
+        Fact::PatchLevel(Reading::Known(patch_level())),
+        Fact::Software(Reading::Known(software())),
+        Fact::System(Reading::Known(system())),
+    ]
+}
+
+/// Returns a fact of `subject` that could not be told.
+pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
+    Fact::unknown(subject, Unknown::new(cause, detail))
+}
+
+/// Returns a laptop.
+pub fn system() -> System {
+    System {
+        hostname: text("laptop-7"),
+        os_family: OsFamily::Linux,
+        os_id: text("debian"),
+        os_version: text("12"),
+        os_name: text("Debian GNU/Linux 12 (bookworm)"),
+        kernel: text("6.1.0-56-amd64"),
+        architecture: text("x86_64"),
+        host_class: Reading::Known(HostClass::Laptop),
+        machine_id_digest: text(&"a1".repeat(32)),
+        hardware_serial: Reading::unknown(Cause::Forbidden, "read /sys/class/dmi/id/product_serial"),
+        hardware_vendor: text("Example Inc."),
+        hardware_model: text("Book 7"),
+        processors: Reading::Known(8),
+        memory_bytes: Reading::Known(16 << 30),
+        secure_boot: Reading::Known(SecureBoot::On),
+        execution_controls: vec![ExecutionControl {
+            kind: ExecutionControlKind::Apparmor,
+            mode: ExecutionControlMode::Enforce,
+        }],
+        execution_controls_complete: Reading::Known(true),
+        clock_synchronized: Reading::Known(true),
+    }
+}
+
+/// Returns an encrypted home on LVM on LUKS2, and encrypted swap.
+pub fn disk_encryption() -> DiskEncryption {
+    let crypt = Crypt { format: CryptFormat::Luks2, cipher: text("aes-xts-plain64"), key_bits: Reading::Known(512) };
+    let layer = |device: &str, kind, name: &str, crypt, below: &[&str]| Layer {
+        device: device.into(),
+        kind,
+        name: name.into(),
+        crypt,
+        below: below.iter().map(|&below| below.into()).collect(),
+    };
+    let below = vec![
+        layer("dm-0", LayerKind::Crypt, "cr", Some(crypt), &["nvme0n1p3"]),
+        layer("nvme0n1p3", LayerKind::Partition, "", None, &["nvme0n1"]),
+        layer("nvme0n1", LayerKind::Disk, "", None, &[]),
+    ];
+    let above = |device, name| {
+        let mut layers = vec![layer(device, LayerKind::Lvm, name, None, &["dm-0"])];
+        layers.extend(below.clone());
+        layers
+    };
+    DiskEncryption {
+        volumes: vec![Volume {
+            mount_point: path("/home"),
+            file_system: "ext4".into(),
+            source: path("/dev/mapper/vg0-home"),
+            kind: VolumeKind::Fixed,
+            layers: above("dm-1", "vg0-home"),
+            encrypted: Reading::Known(true),
+        }],
+        swap_areas: vec![SwapArea {
+            name: path("/dev/dm-2"),
+            kind: SwapKind::Partition,
+            layers: above("dm-2", "vg0-swap"),
+            encrypted: Reading::Known(true),
+        }],
+    }
+}
+
+/// Returns one security update pending since an hour before [`time`].
+pub fn patch_level() -> PatchLevel {
+    PatchLevel {
+        manager: PackageManager::Apt,
+        pending: vec![PendingUpdate {
+            package: "libssl3".into(),
+            architecture: "amd64".into(),
+            installed_version: "3.0.20-1~deb12u2".into(),
+            candidate_version: "3.0.22-1~deb12u2".into(),
+            security: true,
+            held: false,
+            origin: "Debian-Security".into(),
+            first_offered_time: time(-3600),
+        }],
+        pending_complete: Reading::Known(true),
+        sources: vec![UpdateSource {
+            label: "Debian-Security".into(),
+            codename: "bookworm-security".into(),
+            suite: "oldstable-security".into(),
+            security: true,
+            release_time: Reading::Known(time(-7200)),
+            valid_until_time: Reading::Known(time(604_800)),
+        }],
+        security_metadata_time: Reading::Known(time(-7200)),
+        security_metadata_valid_until_time: Reading::Known(time(604_800)),
+        running_kernel: text("6.1.0-56-amd64"),
+        newest_kernel: text("6.1.0-57-amd64"),
+        reboot_required: Reading::Known(true),
+        reboot_required_since_time: Some(Reading::Known(time(-1800))),
+        reboot_packages: vec!["linux-image-6.1.0-57-amd64".into()],
+        automatic_updates: AutomaticUpdates {
+            enabled: Reading::Known(true),
+            last_success_time: Reading::Known(time(-5400)),
+        },
+    }
+}
+
+/// Returns one package.
+pub fn software() -> Software {
+    let package = Package {
+        name: "libssl3".into(),
+        version: "3.0.20-1~deb12u2".into(),
+        architecture: "amd64".into(),
+        manager: PackageManager::Dpkg,
+    };
+    Software { packages: vec![package] }
+}
+
+/// Returns ufw with a policy of drop.
+pub fn firewall() -> Firewall {
+    Firewall {
+        inbound_ipv4: Reading::Known(Inbound::Deny),
+        inbound_ipv6: Reading::Known(Inbound::Deny),
+        input_chains: vec![InputChain {
+            engine: FilterEngine::NfTables,
+            family: FilterFamily::Ip,
+            table: "filter".into(),
+            chain: "INPUT".into(),
+            priority: -10,
+            policy: ChainPolicy::Drop,
+            default_verdict: DefaultVerdict::Drop,
+            rule_count: 6,
+        }],
+        managers: vec![FirewallManager::Ufw],
+        rule_set_digest: text(&"b2".repeat(32)),
+    }
+}
+
+/// Returns sshd.
+pub fn listeners() -> Listeners {
+    let listener = Listener { protocol: Transport::Tcp, address: "0.0.0.0".into(), port: 22, program: text("sshd") };
+    Listeners { listeners: vec![listener] }
+}
+
+/// Returns one changed file and one that could not be read.
+pub fn file_integrity() -> FileIntegrity {
+    let state = |sha256: &str| FileState {
+        r#type: FileType::File,
+        sha256: sha256.into(),
+        size_bytes: 1234,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        modified_time: time(-86_400),
+    };
+    FileIntegrity {
+        paths: vec![WatchedPath { path: path("/etc"), entries: Reading::Known(2) }],
+        baseline: Baseline {
+            id: "00112233445566778899aabbccddeeff".into(),
+            created_time: time(-172_800),
+            reason: "first scan".into(),
+            entries: 2,
+            digest: "c3".repeat(32).as_str().into(),
+        },
+        entries: 2,
+        unreadable: vec![UnreadablePath {
+            path: path("/etc/shadow"),
+            unknown: Unknown::new(Cause::Forbidden, "open /etc/shadow"),
+        }],
+        unreadable_total: 1,
+        changes: vec![FileChange {
+            path: path("/etc/passwd"),
+            kind: ChangeKind::Content,
+            before: Some(state(&"d4".repeat(32))),
+            after: Some(state(&"e5".repeat(32))),
+            last_unchanged_time: time(-7200),
+            detected_time: time(-3600),
+            while_not_observed: false,
+        }],
+        changes_total: 1,
+        explained_total: 3,
+        watch: WatchState::Live,
+    }
+}
+
+/// Returns the agent of a package.
+pub fn agent() -> Agent {
+    Agent {
+        version: "0.1.0".into(),
+        program_digest: text(&"f6".repeat(32)),
+        matches_package: Reading::Known(true),
+        settings_digest: "07".repeat(32).as_str().into(),
+        uid: 0,
+        capabilities: text("0000000000000004"),
+    }
+}
+
+/// Returns the instant `seconds` after 2026-11-24T12:00:00Z, which is when the made-up host is looked at.
+pub fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(1_795_521_600 + seconds).expect("near 2026")
+}
+
+fn text(text: &str) -> Reading<Text> {
+    Reading::Known(text.into())
+}
+
+fn path(path: &str) -> PathText {
+    PathText::from_bytes(path.as_bytes())
+}

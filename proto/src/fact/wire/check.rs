@@ -1,0 +1,134 @@
+//! What the contract asks of a message beyond the range of each field.
+
+use crate::{
+    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Text},
+    id::Digest,
+    limits,
+};
+
+use super::Error;
+
+pub(super) fn holds(claim: bool, field: &'static str) -> Result<(), Error> {
+    if claim { Ok(()) } else { Err(Error::Field(field)) }
+}
+
+pub(super) fn digest(text: &Text, field: &'static str) -> Result<(), Error> {
+    holds(text.as_str().parse::<Digest>().is_ok(), field)
+}
+
+pub(super) fn read_digest(reading: &Reading<Text>, field: &'static str) -> Result<(), Error> {
+    reading.known().map_or(Ok(()), |text| digest(text, field))
+}
+
+pub(super) fn agent(agent: &Agent) -> Result<(), Error> {
+    digest(&agent.settings_digest, "Agent.settings_digest")?;
+    read_digest(&agent.program_digest, "Agent.program_digest")
+}
+
+pub(super) fn file_integrity(state: &FileIntegrity) -> Result<(), Error> {
+    let (unreadable, changes) = (state.unreadable.len() as u64, state.changes.len() as u64);
+    holds(unreadable <= limits::UNREADABLE_PATHS as u64, "FileIntegrity.unreadable")?;
+    holds(unreadable <= state.unreadable_total, "FileIntegrity.unreadable_total")?;
+    holds(changes <= limits::FILE_CHANGES as u64, "FileIntegrity.changes")?;
+    holds(changes <= state.changes_total, "FileIntegrity.changes_total")
+}
+
+pub(super) fn baseline(baseline: &Baseline) -> Result<(), Error> {
+    let id = baseline.id.as_str();
+    let is_hex = id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    holds(is_hex, "Baseline.id")?;
+    digest(&baseline.digest, "Baseline.digest")
+}
+
+pub(super) fn file_change(change: &FileChange) -> Result<(), Error> {
+    let (before, after) = (change.before.is_some(), change.after.is_some());
+    match change.kind {
+        ChangeKind::Created => holds(!before && after, "FileChange.before"),
+        ChangeKind::Deleted => holds(before && !after, "FileChange.after"),
+        ChangeKind::Content | ChangeKind::Metadata | ChangeKind::Type => holds(before && after, "FileChange.before"),
+    }
+}
+
+pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
+    holds(state.mode <= 0o7777, "FileState.mode")?;
+    match state.r#type {
+        FileType::File | FileType::Link => digest(&state.sha256, "FileState.sha256"),
+        FileType::Folder | FileType::Other => holds(state.sha256.is_empty(), "FileState.sha256"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fact::{Fact, Layer, LayerKind, Listener, Transport, sample};
+
+    use super::*;
+
+    /// Returns what decoding says of `fact`, which the domain types can hold and the contract refuses.
+    fn refusal(fact: &Fact) -> Error {
+        Fact::decode(&fact.encode()).unwrap_err()
+    }
+
+    fn file_integrity_with(change: impl FnOnce(&mut FileIntegrity)) -> Fact {
+        let mut state = sample::file_integrity();
+        change(&mut state);
+        Fact::FileIntegrity(Reading::Known(state))
+    }
+
+    #[test]
+    fn what_the_contract_forbids_is_refused_with_its_field() {
+        let cases = [
+            (file_integrity_with(|f| f.changes_total = 0), "FileIntegrity.changes_total"),
+            (file_integrity_with(|f| f.unreadable_total = 0), "FileIntegrity.unreadable_total"),
+            (
+                file_integrity_with(|f| {
+                    f.changes = vec![f.changes[0].clone(); limits::FILE_CHANGES + 1];
+                    f.changes_total = u64::MAX;
+                }),
+                "FileIntegrity.changes",
+            ),
+            (file_integrity_with(|f| f.baseline.id = "ABC".into()), "Baseline.id"),
+            (file_integrity_with(|f| f.changes[0].before = None), "FileChange.before"),
+            (
+                file_integrity_with(|f| {
+                    if let Some(after) = &mut f.changes[0].after {
+                        after.mode = 0o10000;
+                    }
+                }),
+                "FileState.mode",
+            ),
+            (
+                file_integrity_with(|f| {
+                    if let Some(after) = &mut f.changes[0].after {
+                        after.sha256 = Text::default();
+                    }
+                }),
+                "FileState.sha256",
+            ),
+        ];
+        for (fact, field) in cases {
+            assert_eq!(refusal(&fact), Error::Field(field));
+        }
+    }
+
+    #[test]
+    fn a_port_of_zero_is_refused() {
+        let program = Reading::Known(Text::from("sshd"));
+        let listener = Listener { protocol: Transport::Tcp, address: "::".into(), port: 0, program };
+        let fact = Fact::Listeners(Reading::Known(crate::fact::Listeners { listeners: vec![listener] }));
+        assert_eq!(refusal(&fact), Error::Field("Listener.port"));
+    }
+
+    #[test]
+    fn a_crypt_layer_without_its_format_is_refused() {
+        let mut state = sample::disk_encryption();
+        let layer = Layer {
+            device: "dm-9".into(),
+            kind: LayerKind::Crypt,
+            name: Text::default(),
+            crypt: None,
+            below: Vec::new(),
+        };
+        state.volumes[0].layers = vec![layer];
+        assert_eq!(refusal(&Fact::DiskEncryption(Reading::Known(state))), Error::UnknownKind("Layer.format"));
+    }
+}

@@ -1,0 +1,186 @@
+//! Each message with its fields, in the order of `fact.proto`, and the enums that travel as text.
+
+use crate::{
+    fact::{
+        Agent, AutomaticUpdates, Baseline, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict, DiskEncryption,
+        ExecutionControl, ExecutionControlKind, ExecutionControlMode, FileChange, FileIntegrity, FileState, FileType,
+        FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer, LayerKind,
+        Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PendingUpdate, SecureBoot, Software,
+        SwapArea, SwapKind, System, Text, Transport, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState,
+        WatchedPath,
+    },
+    v1,
+};
+
+use super::{
+    Error, check,
+    value::{Wire, readable, required},
+};
+
+macro_rules! text_enums {
+    ($($type:ident),* $(,)?) => { $(
+        impl Wire for $type {
+            type Message = String;
+
+            fn encode(&self) -> String {
+                self.as_str().to_owned()
+            }
+
+            fn decode(message: String, field: &'static str) -> Result<Self, Error> {
+                Self::parse(&message).ok_or(Error::UnknownKind(field))
+            }
+        }
+
+        readable!($type => TextReading in text_reading);
+    )* };
+}
+
+text_enums!(
+    ChainPolicy,
+    ChangeKind,
+    CryptFormat,
+    DefaultVerdict,
+    ExecutionControlKind,
+    ExecutionControlMode,
+    FileType,
+    FilterEngine,
+    FilterFamily,
+    FirewallManager,
+    HostClass,
+    Inbound,
+    LayerKind,
+    OsFamily,
+    PackageManager,
+    SecureBoot,
+    SwapKind,
+    Transport,
+    VolumeKind,
+    WatchState,
+);
+
+/// A struct and the message of the same name and fields. `required` fields are those that are messages themselves, which
+/// proto3 lets a sender leave out; `check` says what else the contract asks of the whole.
+macro_rules! message {
+    ($type:ident { $($plain:ident),* $(,)? } required { $($required:ident),* $(,)? } check $check:expr) => {
+        impl Wire for $type {
+            type Message = v1::$type;
+
+            fn encode(&self) -> v1::$type {
+                v1::$type {
+                    $($plain: self.$plain.encode(),)*
+                    $($required: Some(self.$required.encode()),)*
+                }
+            }
+
+            fn decode(message: v1::$type, _field: &'static str) -> Result<Self, Error> {
+                let value = Self {
+                    $($plain: Wire::decode(message.$plain, concat!(stringify!($type), ".", stringify!($plain)))?,)*
+                    $($required: required(message.$required, concat!(stringify!($type), ".", stringify!($required)))?,)*
+                };
+                let check: fn(&Self) -> Result<(), Error> = $check;
+                check(&value)?;
+                Ok(value)
+            }
+        }
+    };
+    ($type:ident { $($plain:ident),* $(,)? } required { $($required:ident),* $(,)? }) => {
+        message!($type { $($plain),* } required { $($required),* } check |_| Ok(()));
+    };
+}
+
+message!(System { os_family, execution_controls } required {
+    hostname, os_id, os_version, os_name, kernel, architecture, host_class, machine_id_digest, hardware_serial,
+    hardware_vendor, hardware_model, processors, memory_bytes, secure_boot, execution_controls_complete,
+    clock_synchronized,
+} check |system| check::read_digest(&system.machine_id_digest, "System.machine_id_digest"));
+message!(ExecutionControl { kind, mode } required {});
+
+message!(DiskEncryption { volumes, swap_areas } required {});
+message!(Volume { mount_point, file_system, source, kind, layers } required { encrypted });
+message!(SwapArea { name, kind, layers } required { encrypted });
+
+impl Wire for Layer {
+    type Message = v1::Layer;
+
+    fn encode(&self) -> v1::Layer {
+        v1::Layer {
+            device: self.device.encode(),
+            kind: self.kind.encode(),
+            name: self.name.encode(),
+            format: self.crypt.as_ref().map(|crypt| crypt.format.encode()).unwrap_or_default(),
+            cipher: self.crypt.as_ref().map(|crypt| crypt.cipher.encode()),
+            key_bits: self.crypt.as_ref().map(|crypt| crypt.key_bits.encode()),
+            below: self.below.encode(),
+        }
+    }
+
+    fn decode(message: v1::Layer, _field: &'static str) -> Result<Self, Error> {
+        let kind = LayerKind::decode(message.kind, "Layer.kind")?;
+        let crypt = if kind == LayerKind::Crypt {
+            Some(Crypt {
+                format: CryptFormat::decode(message.format, "Layer.format")?,
+                cipher: required(message.cipher, "Layer.cipher")?,
+                key_bits: required(message.key_bits, "Layer.key_bits")?,
+            })
+        } else if message.format.is_empty() && message.cipher.is_none() && message.key_bits.is_none() {
+            None
+        } else {
+            return Err(Error::Field("Layer.format"));
+        };
+        Ok(Self {
+            device: Text::decode(message.device, "Layer.device")?,
+            kind,
+            name: Text::decode(message.name, "Layer.name")?,
+            crypt,
+            below: Vec::decode(message.below, "Layer.below")?,
+        })
+    }
+}
+
+message!(PatchLevel {
+    manager, pending, sources, reboot_packages, reboot_required_since_time,
+} required {
+    pending_complete, security_metadata_time, security_metadata_valid_until_time, running_kernel, newest_kernel,
+    reboot_required, automatic_updates,
+});
+message!(PendingUpdate {
+    package, architecture, installed_version, candidate_version, security, held, origin,
+} required { first_offered_time });
+message!(UpdateSource { label, codename, suite, security } required { release_time, valid_until_time });
+message!(AutomaticUpdates {} required { enabled, last_success_time });
+
+message!(Software { packages } required {});
+message!(Package { name, version, architecture, manager } required {});
+
+message!(Firewall { input_chains, managers } required { inbound_ipv4, inbound_ipv6, rule_set_digest }
+    check |firewall| check::read_digest(&firewall.rule_set_digest, "Firewall.rule_set_digest"));
+message!(InputChain { engine, family, table, chain, priority, policy, default_verdict, rule_count } required {});
+
+message!(Listeners { listeners } required {});
+message!(Listener { protocol, address, port } required { program }
+    check |listener| check::holds(listener.port != 0, "Listener.port"));
+
+message!(FileIntegrity {
+    paths, entries, unreadable, unreadable_total, changes, changes_total, explained_total, watch,
+} required { baseline } check check::file_integrity);
+message!(WatchedPath { path } required { entries });
+message!(Baseline { id, reason, entries, digest } required { created_time } check check::baseline);
+message!(UnreadablePath { path } required { unknown });
+message!(FileChange {
+    path, kind, before, after, while_not_observed,
+} required { last_unchanged_time, detected_time } check check::file_change);
+message!(FileState { r#type, sha256, size_bytes, mode, uid, gid } required { modified_time } check check::file_state);
+
+message!(Agent { version, settings_digest, uid } required { program_digest, matches_package, capabilities }
+    check check::agent);
+
+readable!(
+    System => SystemFact in system_fact,
+    DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
+    PatchLevel => PatchLevelFact in patch_level_fact,
+    Software => SoftwareFact in software_fact,
+    Firewall => FirewallFact in firewall_fact,
+    Listeners => ListenersFact in listeners_fact,
+    FileIntegrity => FileIntegrityFact in file_integrity_fact,
+    Agent => AgentFact in agent_fact,
+);
