@@ -5,6 +5,7 @@
 //!
 //! The fields are those of `muster/v1/fact.proto`, which states units, ranges and sources.
 
+pub mod render;
 pub mod sample;
 mod text;
 mod wire;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
+pub use render::render;
 pub use text::{PathText, Text};
 pub use wire::Error;
 

@@ -1,0 +1,524 @@
+//! Facts as lines for a person. Pure text; what a program reads is the fact itself.
+//!
+//! Every text of a fact is safe to print by its type, so the lines are too. A fact comes from a host that may lie: lists are cut at
+//! [`ITEMS`], chains at [`DEPTH`], and nothing here recurses deeper.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer, LayerKind, Listeners,
+    PatchLevel, PendingUpdate, Reading, Software, System, Unknown, Volume,
+};
+
+/// Items of one list that are printed; what is left out is counted.
+pub const ITEMS: usize = 50;
+/// Layers of one chain that are printed.
+const DEPTH: usize = 16;
+
+/// Returns the lines that show `fact` to a person.
+pub fn render(fact: &Fact) -> Vec<String> {
+    match fact {
+        Fact::System(reading) => whole(reading, system),
+        Fact::DiskEncryption(reading) => whole(reading, disk_encryption),
+        Fact::PatchLevel(reading) => whole(reading, patch_level),
+        Fact::Software(reading) => whole(reading, software),
+        Fact::Firewall(reading) => whole(reading, firewall),
+        Fact::Listeners(reading) => whole(reading, listeners),
+        Fact::FileIntegrity(reading) => whole(reading, file_integrity),
+        Fact::Agent(reading) => whole(reading, agent),
+    }
+}
+
+/// Returns an unknown value as text, such as `unknown (forbidden: /etc/shadow)`.
+pub fn unknown(unknown: &Unknown) -> String {
+    let cause = cause(unknown.cause);
+    if unknown.detail.is_empty() {
+        format!("unknown ({cause})")
+    } else {
+        format!("unknown ({cause}: {})", unknown.detail)
+    }
+}
+
+/// Returns the name of a cause, such as `timed out`.
+pub fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Absent => "absent",
+        Cause::Stale => "stale",
+        Cause::Unsupported => "unsupported",
+        Cause::TimedOut => "timed out",
+        Cause::Forbidden => "forbidden",
+        Cause::Garbled => "garbled",
+        Cause::Limit => "limit reached",
+        Cause::Undecidable => "undecidable",
+        Cause::Failed => "failed",
+        Cause::Hidden => "hidden",
+    }
+}
+
+fn whole<T>(reading: &Reading<T>, lines: impl FnOnce(&T) -> Vec<String>) -> Vec<String> {
+    match reading {
+        Reading::Known(state) => lines(state),
+        Reading::Unknown { unknown: why } => vec![unknown(why)],
+    }
+}
+
+fn value<T>(reading: &Reading<T>, show: impl FnOnce(&T) -> String) -> String {
+    match reading {
+        Reading::Known(known) => show(known),
+        Reading::Unknown { unknown: why } => unknown(why),
+    }
+}
+
+fn text<T: ToString>(reading: &Reading<T>) -> String {
+    value(reading, T::to_string)
+}
+
+fn yes_no(reading: &Reading<bool>) -> String {
+    value(reading, |&yes| if yes { "yes" } else { "no" }.to_owned())
+}
+
+fn system(system: &System) -> Vec<String> {
+    let os = match &system.os_name {
+        Reading::Known(name) => name.to_string(),
+        Reading::Unknown { .. } => {
+            format!("{} {} {}", system.os_family.as_str(), text(&system.os_id), text(&system.os_version))
+        }
+    };
+    let mut lines = table(&[
+        ("hostname", text(&system.hostname)),
+        ("system", os),
+        ("kernel", format!("{} ({})", text(&system.kernel), text(&system.architecture))),
+        ("class", value(&system.host_class, |class| class.as_str().to_owned())),
+        (
+            "hardware",
+            format!(
+                "{}, {}, serial {}",
+                text(&system.hardware_vendor),
+                text(&system.hardware_model),
+                text(&system.hardware_serial)
+            ),
+        ),
+        ("machine id", value(&system.machine_id_digest, |digest| format!("sha256 {digest}"))),
+        (
+            "size",
+            format!("{} processors, {} of memory", text(&system.processors), value(&system.memory_bytes, |&n| size(n))),
+        ),
+        ("secure boot", value(&system.secure_boot, |state| state.as_str().to_owned())),
+        ("clock synced", yes_no(&system.clock_synchronized)),
+    ]);
+    let controls: Vec<_> = system
+        .execution_controls
+        .iter()
+        .take(ITEMS)
+        .map(|control| format!("{} {}", control.kind.as_str(), control.mode.as_str()))
+        .collect();
+    let complete = match &system.execution_controls_complete {
+        Reading::Known(true) => String::new(),
+        Reading::Known(false) => " (not all listed)".to_owned(),
+        Reading::Unknown { unknown: why } => format!(" (others: {})", unknown(why)),
+    };
+    let controls = if controls.is_empty() { "none".to_owned() } else { controls.join(", ") };
+    lines.push(format!("{:<14}{controls}{complete}", "confinement"));
+    lines
+}
+
+fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
+    let row = |volume: &Volume| {
+        let mut head = format!("{}  {}", volume.mount_point, volume.file_system);
+        if volume.kind != super::VolumeKind::Fixed {
+            head.push_str(&format!(" ({})", volume.kind.as_str()));
+        }
+        (format!("{head}{}", below(&volume.layers, volume.source.as_str())), encrypted(&volume.encrypted))
+    };
+    let mut rows: Vec<_> = disk.volumes.iter().take(ITEMS).map(row).collect();
+    rows.extend(disk.swap_areas.iter().take(ITEMS).map(|swap| {
+        let chain = below(&swap.layers, "");
+        (format!("{}  swap ({}){chain}", swap.name, swap.kind.as_str()), encrypted(&swap.encrypted))
+    }));
+    let width = rows.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0).min(100);
+    let mut lines: Vec<_> = rows.into_iter().map(|(left, right)| format!("{left:<width$}   {right}")).collect();
+    lines.extend(more(disk.volumes.len(), "volumes"));
+    lines.extend(more(disk.swap_areas.len(), "swap areas"));
+    if lines.is_empty() {
+        lines.push("no volumes and no swap".to_owned());
+    }
+    lines
+}
+
+fn encrypted(reading: &Reading<bool>) -> String {
+    value(reading, |&yes| if yes { "encrypted" } else { "NOT encrypted" }.to_owned())
+}
+
+/// Returns ` <- ` and the chain of devices below a volume; those that stand beside each other in brackets.
+fn below(layers: &[Layer], source: &str) -> String {
+    let Some(first) = layers.first() else {
+        return if source.is_empty() { String::new() } else { format!(" <- {source}") };
+    };
+    let mut unseen: BTreeMap<&str, &Layer> =
+        layers.iter().take(ITEMS).skip(1).map(|layer| (layer.device.as_str(), layer)).collect();
+    format!(" <- {}", chain(first, &mut unseen, DEPTH))
+}
+
+/// Takes each layer out of `unseen` when it is printed, so that neither a loop nor a lattice makes the text grow.
+fn chain(layer: &Layer, unseen: &mut BTreeMap<&str, &Layer>, depth: usize) -> String {
+    let here = layer_text(layer);
+    if layer.below.is_empty() {
+        return here;
+    }
+    if depth == 0 {
+        return format!("{here} <- …");
+    }
+    let next: Vec<_> = layer
+        .below
+        .iter()
+        .take(ITEMS)
+        .map(|device| match unseen.remove(device.as_str()) {
+            Some(layer) => chain(layer, unseen, depth - 1),
+            None => device.to_string(),
+        })
+        .collect();
+    match next.as_slice() {
+        [one] => format!("{here} <- {one}"),
+        several => format!("{here} <- [{}]", several.join(", ")),
+    }
+}
+
+fn layer_text(layer: &Layer) -> String {
+    let name = if layer.name.is_empty() { &layer.device } else { &layer.name };
+    let kind = match layer.kind {
+        LayerKind::Disk | LayerKind::Partition => return name.to_string(),
+        LayerKind::Lvm => "LVM",
+        LayerKind::Raid => "RAID",
+        LayerKind::Crypt => "crypt",
+        LayerKind::Loop
+        | LayerKind::Multipath
+        | LayerKind::Bcache
+        | LayerKind::Zram
+        | LayerKind::Virtual
+        | LayerKind::Other => layer.kind.as_str(),
+    };
+    let Some(crypt) = &layer.crypt else {
+        return format!("{name} ({kind})");
+    };
+    let format = match crypt.format {
+        super::CryptFormat::Luks1 => "LUKS1",
+        super::CryptFormat::Luks2 => "LUKS2",
+        super::CryptFormat::Plain => "dm-crypt plain",
+        super::CryptFormat::Integrity => "dm-integrity",
+        super::CryptFormat::Other => "dm-crypt",
+    };
+    match (&crypt.cipher, &crypt.key_bits) {
+        (Reading::Known(cipher), Reading::Known(bits)) => format!("{name} ({format}, {cipher} {bits})"),
+        (cipher, bits) => format!("{name} ({format}, cipher {}, key {})", text(cipher), text(bits)),
+    }
+}
+
+fn patch_level(patch: &PatchLevel) -> Vec<String> {
+    let security = patch.pending.iter().filter(|update| update.security).count();
+    let complete = match &patch.pending_complete {
+        Reading::Known(true) => String::new(),
+        Reading::Known(false) => ", list is not complete".to_owned(),
+        Reading::Unknown { unknown: why } => format!(", whether the list is complete: {}", unknown(why)),
+    };
+    let reboot = match (&patch.reboot_required, &patch.reboot_required_since_time) {
+        (Reading::Known(true), Some(since)) => format!("required since {}", text(since)),
+        (required, _) => yes_no(required),
+    };
+    let mut lines = table(&[
+        ("manager", patch.manager.as_str().to_owned()),
+        ("pending", format!("{} updates, {security} of them security{complete}", patch.pending.len())),
+        (
+            "metadata",
+            format!(
+                "security {}, valid until {}",
+                text(&patch.security_metadata_time),
+                text(&patch.security_metadata_valid_until_time)
+            ),
+        ),
+        ("kernel", format!("running {}, newest {}", text(&patch.running_kernel), text(&patch.newest_kernel))),
+        ("restart", reboot),
+        (
+            "unattended",
+            format!(
+                "{}, last success {}",
+                yes_no(&patch.automatic_updates.enabled),
+                text(&patch.automatic_updates.last_success_time)
+            ),
+        ),
+    ]);
+    if !patch.reboot_packages.is_empty() {
+        let packages: Vec<_> = patch.reboot_packages.iter().take(ITEMS).map(|package| package.as_str()).collect();
+        lines.push(format!("{:<14}{}", "restart for", packages.join(", ")));
+    }
+    lines.extend(patch.pending.iter().take(ITEMS).map(pending_update));
+    lines.extend(more(patch.pending.len(), "updates"));
+    lines.extend(patch.sources.iter().take(ITEMS).map(|source| {
+        format!(
+            "source {} {} ({}){}: of {}, valid until {}",
+            source.label,
+            source.codename,
+            source.suite,
+            if source.security { ", security" } else { "" },
+            text(&source.release_time),
+            text(&source.valid_until_time)
+        )
+    }));
+    lines.extend(more(patch.sources.len(), "sources"));
+    lines
+}
+
+fn pending_update(update: &PendingUpdate) -> String {
+    format!(
+        "{} {} -> {} ({}) from {}, since {}{}{}",
+        update.package,
+        update.installed_version,
+        update.candidate_version,
+        update.architecture,
+        update.origin,
+        update.first_offered_time,
+        if update.security { ", security" } else { "" },
+        if update.held { ", held" } else { "" },
+    )
+}
+
+fn software(software: &Software) -> Vec<String> {
+    let mut lines = vec![format!("{} packages", software.packages.len())];
+    lines.extend(software.packages.iter().take(ITEMS).map(|package| {
+        format!("{} {} ({}, {})", package.name, package.version, package.architecture, package.manager.as_str())
+    }));
+    lines.extend(more(software.packages.len(), "packages"));
+    lines
+}
+
+fn firewall(firewall: &Firewall) -> Vec<String> {
+    let inbound = |reading: &Reading<super::Inbound>| {
+        value(reading, |inbound| match inbound {
+            super::Inbound::Deny => "denied unless a rule lets it in".to_owned(),
+            super::Inbound::Allow => "ALLOWED by default".to_owned(),
+        })
+    };
+    let managers: Vec<_> = firewall.managers.iter().take(ITEMS).map(|manager| manager.as_str()).collect();
+    let mut lines = table(&[
+        ("inbound IPv4", inbound(&firewall.inbound_ipv4)),
+        ("inbound IPv6", inbound(&firewall.inbound_ipv6)),
+        ("managed by", if managers.is_empty() { "nothing recognised".to_owned() } else { managers.join(", ") }),
+        ("rule set", value(&firewall.rule_set_digest, |digest| format!("sha256 {digest}"))),
+    ]);
+    lines.extend(firewall.input_chains.iter().take(ITEMS).map(|chain| {
+        format!(
+            "chain {} {} {} (priority {}, {}): policy {}, {} rules, else {}",
+            chain.family.as_str(),
+            chain.table,
+            chain.chain,
+            chain.priority,
+            chain.engine.as_str(),
+            chain.policy.as_str(),
+            chain.rule_count,
+            chain.default_verdict.as_str()
+        )
+    }));
+    lines.extend(more(firewall.input_chains.len(), "chains"));
+    lines
+}
+
+fn listeners(listeners: &Listeners) -> Vec<String> {
+    let mut lines: Vec<_> = listeners
+        .listeners
+        .iter()
+        .take(ITEMS)
+        .map(|listener| {
+            let address = if listener.address.as_str().contains(':') {
+                format!("[{}]:{}", listener.address, listener.port)
+            } else {
+                format!("{}:{}", listener.address, listener.port)
+            };
+            format!("{} {address}  {}", listener.protocol.as_str(), text(&listener.program))
+        })
+        .collect();
+    lines.extend(more(listeners.listeners.len(), "listeners"));
+    if lines.is_empty() {
+        lines.push("nothing listens".to_owned());
+    }
+    lines
+}
+
+fn file_integrity(files: &FileIntegrity) -> Vec<String> {
+    let baseline = &files.baseline;
+    let mut lines = table(&[
+        (
+            "baseline",
+            format!(
+                "{} of {}, {} entries ({}), sha256 {}",
+                baseline.id, baseline.created_time, baseline.entries, baseline.reason, baseline.digest
+            ),
+        ),
+        ("scanned", format!("{} entries, {} unreadable", files.entries, files.unreadable_total)),
+        ("changes", format!("{} unexplained, {} explained by packages", files.changes_total, files.explained_total)),
+        ("watch", files.watch.as_str().replace('_', " ")),
+    ]);
+    lines.extend(
+        files.paths.iter().take(ITEMS).map(|path| {
+            format!("path {}: {}", path.path, value(&path.entries, |entries| format!("{entries} entries")))
+        }),
+    );
+    lines.extend(more(files.paths.len(), "paths"));
+    lines.extend(files.changes.iter().take(ITEMS).map(file_change));
+    lines.extend(more_of(files.changes_total, files.changes.len(), "changes"));
+    lines.extend(
+        files
+            .unreadable
+            .iter()
+            .take(ITEMS)
+            .map(|entry| format!("unreadable {}: {}", entry.path, unknown(&entry.unknown))),
+    );
+    lines.extend(more_of(files.unreadable_total, files.unreadable.len(), "unreadable entries"));
+    lines
+}
+
+fn file_change(change: &FileChange) -> String {
+    let state = |state: &Option<FileState>| match state {
+        None => "nothing".to_owned(),
+        Some(state) => {
+            let digest = state.sha256.as_str().get(..12).unwrap_or(state.sha256.as_str());
+            let digest = if digest.is_empty() { String::new() } else { format!(" {digest}…") };
+            format!(
+                "{} {:04o} {}:{} {} bytes{digest}",
+                state.r#type.as_str(),
+                state.mode,
+                state.uid,
+                state.gid,
+                state.size_bytes
+            )
+        }
+    };
+    format!(
+        "{} {}: {} -> {}, between {} and {}{}",
+        change.kind.as_str(),
+        change.path,
+        state(&change.before),
+        state(&change.after),
+        change.last_unchanged_time,
+        change.detected_time,
+        if change.while_not_observed { ", agent not running for some of it" } else { "" }
+    )
+}
+
+fn agent(agent: &Agent) -> Vec<String> {
+    table(&[
+        ("version", agent.version.to_string()),
+        ("program", value(&agent.program_digest, |digest| format!("sha256 {digest}"))),
+        ("as packaged", yes_no(&agent.matches_package)),
+        ("settings", format!("sha256 {}", agent.settings_digest)),
+        ("runs as", format!("uid {}, capabilities {}", agent.uid, text(&agent.capabilities))),
+    ])
+}
+
+fn table(rows: &[(&str, String)]) -> Vec<String> {
+    rows.iter().map(|(name, value)| format!("{name:<14}{value}")).collect()
+}
+
+fn more(total: usize, what: &str) -> Option<String> {
+    more_of(total as u64, total, what)
+}
+
+/// Counts what is not printed of `total` items, of which the fact lists `listed`.
+fn more_of(total: u64, listed: usize, what: &str) -> Option<String> {
+    let left = total.saturating_sub(listed.min(ITEMS) as u64);
+    (left > 0).then(|| format!("… and {left} more {what}"))
+}
+
+/// Returns bytes in the largest binary unit of which there is at least one, such as `15.5 GiB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut scaled = bytes;
+    let mut tenths = 0;
+    let mut unit = "bytes";
+    for next in UNITS {
+        if scaled < 1024 {
+            break;
+        }
+        (tenths, scaled, unit) = (scaled % 1024 * 10 / 1024, scaled / 1024, next);
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{scaled}.{tenths} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::{Crypt, CryptFormat, PathText, Text, VolumeKind};
+
+    fn layer(device: &str, kind: LayerKind, name: &str, below: &[&str]) -> Layer {
+        let below = below.iter().map(|device| Text::new(device)).collect();
+        Layer { device: Text::new(device), kind, name: Text::new(name), crypt: None, below }
+    }
+
+    fn volume(layers: Vec<Layer>, encrypted: Reading<bool>) -> Fact {
+        Fact::DiskEncryption(Reading::Known(DiskEncryption {
+            volumes: vec![Volume {
+                mount_point: PathText::from_bytes(b"/home"),
+                file_system: Text::new("ext4"),
+                source: PathText::from_bytes(b"/dev/mapper/vg0-home"),
+                kind: VolumeKind::Fixed,
+                layers,
+                encrypted,
+            }],
+            swap_areas: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn a_volume_shows_its_whole_chain() {
+        let mut crypt = layer("dm-0", LayerKind::Crypt, "cr", &["nvme0n1p3"]);
+        crypt.crypt = Some(Crypt {
+            format: CryptFormat::Luks2,
+            cipher: Reading::Known(Text::new("aes-xts-plain64")),
+            key_bits: Reading::Known(512),
+        });
+        let layers = vec![
+            layer("dm-1", LayerKind::Lvm, "vg0-home", &["dm-0"]),
+            crypt,
+            layer("nvme0n1p3", LayerKind::Partition, "", &["nvme0n1"]),
+            layer("nvme0n1", LayerKind::Disk, "", &[]),
+        ];
+        let lines = render(&volume(layers, Reading::Known(true)));
+        let chain = "vg0-home (LVM) <- cr (LUKS2, aes-xts-plain64 512) <- nvme0n1p3 <- nvme0n1";
+        assert_eq!(lines, [format!("/home  ext4 <- {chain}   encrypted")]);
+    }
+
+    #[test]
+    fn a_chain_that_loops_or_fans_out_stays_short() {
+        let names: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let lattice = all.iter().map(|name| layer(name, LayerKind::Raid, "", &all)).collect();
+        let lines = render(&volume(lattice, Reading::Known(false)));
+        assert!(lines[0].len() < 20_000, "{}", lines[0].len());
+        assert!(lines[0].ends_with("NOT encrypted"));
+    }
+
+    #[test]
+    fn an_unknown_says_its_cause_and_detail() {
+        let fact = Fact::Software(Reading::unknown(Cause::Forbidden, "/var/lib/dpkg/status"));
+        assert_eq!(render(&fact), ["unknown (forbidden: /var/lib/dpkg/status)"]);
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_counted() {
+        let package = super::super::Package {
+            name: Text::new("a"),
+            version: Text::new("1"),
+            architecture: Text::new("all"),
+            manager: super::super::PackageManager::Dpkg,
+        };
+        let lines = render(&Fact::Software(Reading::Known(Software { packages: vec![package; ITEMS + 3] })));
+        assert_eq!(lines.len(), 1 + ITEMS + 1);
+        assert_eq!(lines.last().map(String::as_str), Some("… and 3 more packages"));
+    }
+
+    #[test]
+    fn sizes_read_in_binary_units() {
+        assert_eq!(
+            [size(0), size(1023), size(1536), size(u64::MAX)],
+            ["0 bytes", "1023 bytes", "1.5 KiB", "16383.9 PiB"]
+        );
+    }
+}
