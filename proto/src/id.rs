@@ -84,6 +84,15 @@ hex_id!(
     Epoch, 16, "an epoch: 32 lower-case hex digits"
 );
 hex_id!(
+    /// Serial number of a certificate that a collector issued: 16 random bytes, the first of them 0x40 to 0x7f, so that the
+    /// number is positive and has one length.
+    Serial, 16, "a serial number: 32 lower-case hex digits"
+);
+hex_id!(
+    /// An enrolment token: 8 random bytes.
+    TokenId, 8, "a token id: 16 lower-case hex digits"
+);
+hex_id!(
     /// A SHA-256 digest.
     Digest, 32, "a SHA-256 digest: 64 lower-case hex digits"
 );

@@ -1,0 +1,3 @@
+//! The listener and what stands before every service.
+
+pub mod status;
