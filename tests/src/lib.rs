@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What whole-system tests and benchmarks stand on. Nothing here is part of a product.
+//!
+//! [`harness`] runs the real programs in folders of their own. [`load`] is an agent of the tests' own, which keeps the protocol and
+//! can break it in every way. [`evidence`] reads an evidence log from its files, without any code of the collector.
+
+pub mod evidence;
+pub mod harness;
+pub mod load;

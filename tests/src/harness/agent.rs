@@ -1,0 +1,110 @@
+//! A real agent in a folder of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use super::{Folder, collector::Collector, netns::Namespace, process::Process, program};
+
+/// An agent, running or not.
+#[derive(Debug)]
+pub struct Agent {
+    process: Option<Process>,
+    namespace: Option<String>,
+    // Last, so that it goes after the process.
+    folder: Folder,
+}
+
+impl Agent {
+    /// Prepares an agent of `collector` with a token of its own, and `settings` as its configuration.
+    ///
+    /// # Panics
+    ///
+    /// When its folder cannot be written.
+    pub fn of(collector: &Collector, settings: &str) -> Self {
+        let folder = Folder::new();
+        let enroll = folder.join("enroll.toml");
+        collector.ctl().text(&["token", "create", "--enroll-file", &enroll.display().to_string()]);
+        fs::write(folder.join("agent.toml"), settings).expect("the agent's configuration");
+        Self { process: None, namespace: None, folder }
+    }
+
+    /// Makes it run inside `namespace` from its next start on.
+    pub fn inside(&mut self, namespace: &Namespace) {
+        self.namespace = Some(namespace.name().to_owned());
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    ///
+    /// When it runs already or cannot be started.
+    pub fn start(&mut self) {
+        assert!(self.process.is_none(), "it runs");
+        let mut command = match &self.namespace {
+            // Of all of `ip netns exec` only this: a new process that stays the one started, in the other network.
+            Some(name) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{name}")).arg("--").arg(program("test-agent"));
+                command
+            }
+            None => Command::new(program("test-agent")),
+        };
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.folder.join("agent.toml"))
+            .arg("--state")
+            .arg(self.state())
+            .env("MUSTER_ENROLL_FILE", self.folder.join("enroll.toml"));
+        self.process = Some(Process::start(&mut command, &self.folder.join("agent.log")));
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&mut self) {
+        self.process.take().expect("the agent runs").kill();
+    }
+
+    /// Asks it to stop (SIGTERM), and returns after how long it had.
+    ///
+    /// # Panics
+    ///
+    /// When it ends otherwise than well, or not within `limit`.
+    pub fn stop(&mut self, limit: Duration) -> Duration {
+        let mut process = self.process.take().expect("the agent runs");
+        let (status, elapsed) = process.terminate(limit);
+        assert!(status.success(), "the agent ended with {status}:\n{}", process.output());
+        elapsed
+    }
+
+    /// Returns the running program.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the agent runs")
+    }
+
+    /// Returns its state folder.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Returns the folder of the test.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns what it says of itself in `status.json`, once it does.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file yet.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_slice(&fs::read(self.state().join("status.json"))?)?)
+    }
+}

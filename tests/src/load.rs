@@ -1,0 +1,15 @@
+//! An agent of the tests' own: it enrols, chains, seals and streams as the contract says, and breaks each rule when asked.
+//!
+//! It shares only the contract (`muster-proto`) with the real agent.
+
+pub mod chain;
+pub mod identity;
+pub mod raw;
+pub mod session;
+pub mod steady;
+pub mod wire;
+
+pub use chain::Chain;
+pub use identity::Identity;
+pub use session::{Event, Session};
+pub use wire::Target;
