@@ -1,4 +1,6 @@
 //! Muster's collector: keeps what agents report, judges it, answers questions, and hands evidence out.
 
+pub mod config;
 pub mod members;
+pub mod pki;
 pub mod serve;

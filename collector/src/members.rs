@@ -425,3 +425,184 @@ impl fmt::Debug for Members {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use muster_proto::{caller::Role, seal::EvidenceKey};
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn entry(received: Timestamp, entry: Entry) -> v1::LogEntry {
+        v1::LogEntry { received_time: Some(received.to_wire()), entry: Some(entry) }
+    }
+
+    fn act(received: Timestamp, act: Act) -> v1::LogEntry {
+        let act = v1::Act { actor: "spiffe://c1/admin/a".into(), credential_serial: String::new(), act: Some(act) };
+        entry(received, Entry::Act(act))
+    }
+
+    fn serial(number: u8) -> Serial {
+        Serial::new([number; 16])
+    }
+
+    fn enrollment(key: &EvidenceKey, number: u8, received: Timestamp, token: &str) -> v1::LogEntry {
+        entry(
+            received,
+            Entry::Enrollment(v1::Enrollment {
+                agent_id: key.agent_id().as_bytes().to_vec(),
+                evidence_public_key: key.public_key().to_vec(),
+                certificate_serial: serial(number).as_bytes().to_vec(),
+                certificate_expire_time: Some(received.plus(Duration::from_secs(100)).to_wire()),
+                token_id: token.to_owned(),
+                claim: Some(v1::HostClaim { hostname: format!("h{number}"), ..Default::default() }),
+                ..Default::default()
+            }),
+        )
+    }
+
+    fn token(secret: &Secret, uses: u32, expires: Timestamp) -> v1::LogEntry {
+        act(
+            at(0),
+            Act::TokenCreated(v1::TokenCreated {
+                token_id: secret.id().to_string(),
+                token_digest: secret.digest().as_bytes().to_vec(),
+                uses,
+                expire_time: Some(expires.to_wire()),
+                note: String::new(),
+            }),
+        )
+    }
+
+    fn new_key() -> EvidenceKey {
+        EvidenceKey::generate().unwrap().0
+    }
+
+    #[test]
+    fn an_agent_is_good_with_the_certificates_of_the_log_until_they_end() {
+        let members = Members::default();
+        let key = new_key();
+        let caller = Caller::agent("c1", key.agent_id()).unwrap();
+        assert_eq!(members.check(&caller, serial(1), at(0)), Err(Refusal::Unknown));
+
+        members.apply(1, &enrollment(&key, 1, at(0), "")).unwrap();
+        members.apply(2, &enrollment(&key, 2, at(50), "")).unwrap();
+        assert_eq!(members.check(&caller, serial(1), at(99)), Ok(()));
+        assert_eq!(members.check(&caller, serial(2), at(99)), Ok(()));
+        assert_eq!(members.check(&caller, serial(3), at(99)), Err(Refusal::Unknown));
+        assert_eq!(members.check(&caller, serial(1), at(100)), Err(Refusal::Expired { at: at(100) }));
+
+        let revoked = v1::AgentRevoked { agent_id: key.agent_id().as_bytes().to_vec(), reason: String::new() };
+        members.apply(3, &act(at(60), Act::AgentRevoked(revoked))).unwrap();
+        assert_eq!(members.check(&caller, serial(2), at(61)), Err(Refusal::AgentRevoked));
+        members.apply(4, &enrollment(&key, 4, at(70), "")).unwrap();
+        assert_eq!(members.check(&caller, serial(4), at(71)), Err(Refusal::AgentRevoked), "it came back");
+    }
+
+    #[test]
+    fn the_last_decision_on_a_conflict_stands_in_any_order() {
+        let key = new_key();
+        let id = key.agent_id().as_bytes().to_vec();
+        let conflict = entry(at(1), Entry::Conflict(v1::Conflict { agent_id: id.clone(), ..Default::default() }));
+        let resolved = act(at(2), Act::ConflictResolved(v1::ConflictResolved { agent_id: id, reason: String::new() }));
+        for order in [[(5, &conflict), (6, &resolved)], [(6, &resolved), (5, &conflict)]] {
+            let members = Members::default();
+            members.apply(1, &enrollment(&key, 1, at(0), "")).unwrap();
+            for (index, entry) in order {
+                members.apply(index, entry).unwrap();
+                members.apply(index, entry).unwrap();
+            }
+            assert_eq!(members.agent(key.agent_id()).unwrap().state, AgentState::Enrolled);
+        }
+        let members = Members::default();
+        members.apply(1, &enrollment(&key, 1, at(0), "")).unwrap();
+        members.apply(2, &conflict).unwrap();
+        assert_eq!(members.agent(key.agent_id()).unwrap().state, AgentState::Frozen);
+    }
+
+    #[test]
+    fn a_token_lets_in_as_many_agents_as_it_may_however_they_race() {
+        let members = Members::default();
+        let secret = Secret::generate().unwrap();
+        members.apply(0, &token(&secret, 2, at(100))).unwrap();
+        let (a, b, c) = (new_key(), new_key(), new_key());
+
+        let first = members.reserve(&secret, a.agent_id(), at(1)).unwrap();
+        let again = members.reserve(&secret, a.agent_id(), at(1)).unwrap();
+        let second = members.reserve(&secret, b.agent_id(), at(1)).unwrap();
+        let used_up = TokenRefusal::UsedUp(secret.id());
+        assert_eq!(members.reserve(&secret, c.agent_id(), at(1)).unwrap_err(), used_up);
+        drop(again);
+        assert_eq!(members.reserve(&secret, c.agent_id(), at(1)).unwrap_err(), used_up);
+
+        members.apply(1, &enrollment(&a, 1, at(1), &secret.id().to_string())).unwrap();
+        drop(first);
+        assert_eq!(members.token(secret.id()).unwrap().used(), 1);
+        assert!(members.reserve(&secret, a.agent_id(), at(2)).is_ok(), "the same agent uses nothing up");
+        assert_eq!(members.reserve(&secret, c.agent_id(), at(2)).unwrap_err(), used_up);
+        drop(second);
+        assert!(members.reserve(&secret, c.agent_id(), at(2)).is_ok(), "what failed is free again");
+    }
+
+    #[test]
+    fn a_token_that_is_wrong_ended_or_revoked_lets_nobody_in() {
+        let members = Members::default();
+        let secret = Secret::generate().unwrap();
+        members.apply(0, &token(&secret, 1, at(100))).unwrap();
+        let agent = new_key().agent_id();
+        let other: Secret = format!("muster-{}-{}", secret.id(), "0".repeat(32)).parse().unwrap();
+        assert_eq!(members.reserve(&other, agent, at(1)).unwrap_err(), TokenRefusal::Invalid);
+        let foreign = Secret::generate().unwrap();
+        assert_eq!(members.reserve(&foreign, agent, at(1)).unwrap_err(), TokenRefusal::Invalid);
+        assert_eq!(members.reserve(&secret, agent, at(100)).unwrap_err(), TokenRefusal::Expired(secret.id()));
+        let revoked = v1::TokenRevoked { token_id: secret.id().to_string() };
+        members.apply(1, &act(at(2), Act::TokenRevoked(revoked))).unwrap();
+        assert_eq!(members.reserve(&secret, agent, at(3)).unwrap_err(), TokenRefusal::Revoked(secret.id()));
+        assert!(!format!("{secret:?}").contains(&secret.text()[24..]), "Debug shows the token");
+        for bad in ["", "muster-", "muster-x-y", &secret.text().to_uppercase(), &format!("{}0", secret.text())] {
+            assert!(bad.parse::<Secret>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_good_until_it_is_revoked_and_open_calls_are_told() {
+        let members = Members::default();
+        let alice = Caller::new("c1", Role::Auditor, "alice").unwrap();
+        let issued = v1::CredentialIssued {
+            spiffe_id: alice.to_string(),
+            serial: serial(9).to_string(),
+            expire_time: Some(at(100).to_wire()),
+            key_digest: vec![0; 32],
+        };
+        members.apply(0, &act(at(0), Act::CredentialIssued(issued))).unwrap();
+        assert_eq!(members.check(&alice, serial(9), at(1)), Ok(()));
+        assert_eq!(members.check(&alice, serial(9), at(100)), Err(Refusal::Expired { at: at(100) }));
+        let mallory = Caller::new("c1", Role::Admin, "alice").unwrap();
+        assert_eq!(members.check(&mallory, serial(9), at(1)), Err(Refusal::Unknown));
+
+        let mut revocations = members.revocations();
+        revocations.mark_unchanged();
+        let revoked = v1::CredentialRevoked { serial: serial(9).to_string(), reason: "lost".into() };
+        members.apply(1, &act(at(2), Act::CredentialRevoked(revoked))).unwrap();
+        assert!(revocations.has_changed().unwrap());
+        assert_eq!(members.check(&alice, serial(9), at(3)), Err(Refusal::CredentialRevoked));
+    }
+
+    #[test]
+    fn an_entry_with_a_field_that_is_none_changes_nothing() {
+        let members = Members::default();
+        let key = new_key();
+        let mut forged = enrollment(&key, 1, at(0), "");
+        if let Some(Entry::Enrollment(enrollment)) = &mut forged.entry {
+            enrollment.agent_id = vec![0; 16];
+        }
+        assert!(matches!(members.apply(0, &forged), Err(Error::Field { field: "agent_id", .. })));
+        assert!(members.agents().is_empty());
+        assert!(matches!(Members::load([(3, [0xff_u8])]), Err(Error::Decode { index: 3, .. })));
+    }
+}
