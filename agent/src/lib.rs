@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Muster's agent: looks at one machine and gets sealed reports out.
+//!
+//! What it observes never becomes a verdict here, and nothing that a collector says makes it run a command or open a path.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod identity;
+pub mod moment;
+pub mod schedule;
+
+pub use cli::main;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `muster-agent`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_agent::main()
+}

@@ -1,0 +1,210 @@
+//! Settings of the agent: parsed once, handed down.
+//!
+//! Sources, each over the one before: defaults, `/etc/muster/agent.toml`, `/etc/muster/agent.toml.d/*.toml` in order of name, and
+//! the environment, in which each key is `MUSTER_` and its path in upper case with `_` between, such as `MUSTER_INTERVALS_FIREWALL`.
+//! No file at all is fine.
+
+mod source;
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use muster_proto::report::Probe;
+use serde::{Deserialize, Serialize};
+
+pub use source::{DEFAULT_FILE, Error, Loaded, load};
+
+/// Settings of the agent.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of the collector, such as `https://c1.example:7443`. Unset: the one that the agent was enrolled at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
+    /// Folder that holds keys, spool and the probes' memory. Default `/var/lib/muster-agent`. It must be the agent's alone (mode 0700).
+    pub state_directory: PathBuf,
+    /// File by which an agent without identity enrols itself as soon as it exists. Default `/etc/muster/enroll.toml`.
+    pub enroll_file: PathBuf,
+    /// Bytes that the spool may take on disk, 1 MiB to 64 GiB. Default 64 MiB, which holds months of an ordinary host. When it is full,
+    /// the agent stops sealing reports and says later, in a signed gap, what is missing.
+    pub spool_bytes: u64,
+    /// Time after which an unchanged host attests that nothing changed, `10s` to `1d`. Default `1h`. A control that demands fresher
+    /// facts than this cannot pass.
+    pub attestation_interval: Interval,
+    /// Share of an interval, 0 to 0.5, by which looks come early or late, so that hosts do not look in step. Default 0.1.
+    pub jitter: f64,
+    /// Time between looks, by probe.
+    pub intervals: Intervals,
+    /// What the agent says in its log.
+    pub log: Log,
+}
+
+/// Time between looks, by probe: `10s` to `1d`. A profile that the collector sends goes before these.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Intervals {
+    /// Host, listeners and the agent itself. Default `5m`.
+    pub system: Interval,
+    /// Disk encryption. Default `5m`.
+    pub disk_encryption: Interval,
+    /// Patch level and software. Default `30m`.
+    pub patch_level: Interval,
+    /// Packet filters. Default `1m`.
+    pub firewall: Interval,
+    /// File integrity: a full scan. Default `1h`; changes that the kernel tells of bring it forward.
+    pub file_integrity: Interval,
+}
+
+/// What the agent says in its log, on standard error.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a list such as `info,muster_agent::uplink=debug`. Default `info`.
+    pub level: String,
+    /// `text` or `json`. Default `text`.
+    pub format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A time between two acts, `10s` to `1d`, written with its unit: `90s`, `5m`, `1h 30m`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Interval(Duration);
+
+impl Interval {
+    /// The shortest.
+    pub const MIN: Duration = Duration::from_secs(10);
+    /// The longest.
+    pub const MAX: Duration = Duration::from_secs(86_400);
+
+    /// Returns the interval, or `None` outside [`Self::MIN`] to [`Self::MAX`].
+    pub fn new(duration: Duration) -> Option<Self> {
+        (Self::MIN..=Self::MAX).contains(&duration).then_some(Self(duration))
+    }
+
+    /// Returns it as a duration.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+const fn seconds(seconds: u64) -> Interval {
+    Interval(Duration::from_secs(seconds))
+}
+
+impl FromStr for Interval {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected a time with its unit from 10s to 1d, such as \"90s\", \"5m\" or \"1h 30m\"";
+        let text = text.trim();
+        // jiff calls days a calendar unit; here a day is 24 hours.
+        let parsed = match text.strip_suffix('d').map(str::parse::<u64>) {
+            Some(Ok(days)) => Some(Duration::from_secs(days.saturating_mul(86_400))),
+            _ => text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok()),
+        };
+        parsed.and_then(Self::new).ok_or(EXPECTED)
+    }
+}
+
+impl TryFrom<String> for Interval {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Interval> for String {
+    fn from(interval: Interval) -> Self {
+        interval.to_string()
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            seconds if seconds % 3_600 == 0 => write!(f, "{}h", seconds / 3_600),
+            seconds if seconds % 60 == 0 => write!(f, "{}m", seconds / 60),
+            seconds => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            collector: None,
+            state_directory: PathBuf::from("/var/lib/muster-agent"),
+            enroll_file: PathBuf::from("/etc/muster/enroll.toml"),
+            spool_bytes: 64 * 1024 * 1024,
+            attestation_interval: seconds(3_600),
+            jitter: 0.1,
+            intervals: Intervals::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            system: seconds(300),
+            disk_encryption: seconds(300),
+            patch_level: seconds(1_800),
+            firewall: seconds(60),
+            file_integrity: seconds(3_600),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default() }
+    }
+}
+
+impl Intervals {
+    /// Returns the interval of each probe, in order of probe.
+    pub fn by_probe(&self) -> [(Probe, Duration); 5] {
+        [
+            (Probe::System, self.system.0),
+            (Probe::DiskEncryption, self.disk_encryption.0),
+            (Probe::PatchLevel, self.patch_level.0),
+            (Probe::Firewall, self.firewall.0),
+            (Probe::FileIntegrity, self.file_integrity.0),
+        ]
+    }
+}
+
+impl Config {
+    /// Checks what the types do not say.
+    fn check(&self) -> Result<(), String> {
+        if !(1 << 20..=64 << 30).contains(&self.spool_bytes) {
+            return Err(format!(
+                "spool_bytes is {}, expected 1048576 (1 MiB) to 68719476736 (64 GiB)",
+                self.spool_bytes
+            ));
+        }
+        if !(0.0..=0.5).contains(&self.jitter) {
+            return Err(format!("jitter is {}, expected 0 to 0.5", self.jitter));
+        }
+        if let Some(collector) = &self.collector {
+            collector.parse::<crate::identity::CollectorUrl>().map_err(|error| format!("collector: {error}"))?;
+        }
+        self.log
+            .level
+            .parse::<tracing_subscriber::filter::Targets>()
+            .map_err(|_| format!("log.level is {:?}, expected error, warn, info, debug or trace", self.log.level))?;
+        Ok(())
+    }
+}
