@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 pub use render::render;
-pub use text::{PathText, Text};
+pub use text::{PathText, Text, is_unsafe};
 pub use wire::Error;
 
 /// Why a value could not be told.

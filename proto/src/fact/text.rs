@@ -138,7 +138,7 @@ impl fmt::Display for PathText {
 
 /// Returns whether a terminal, a log or a table could take `c` for more than a glyph: control characters, the line and
 /// paragraph separators, and the characters that turn text around (Unicode TR 9) or are invisible.
-fn is_unsafe(c: char) -> bool {
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

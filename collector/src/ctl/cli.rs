@@ -1,0 +1,376 @@
+//! The command line.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use muster_proto::time::Timestamp;
+
+use super::{
+    Error, Outcome,
+    args::{duration, instant},
+    print::{self, Form},
+};
+
+/// Asks a Muster collector, and verifies what it hands out.
+#[derive(Debug, Parser)]
+#[command(name = "musterctl", version, max_term_width = 120, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to ask, and whom.
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, invalid, or findings with --exit-code), 2 usage.\n\
+    Settings: /etc/muster/musterctl.toml, ~/.config/muster/musterctl.toml (collector, credential, output).";
+
+/// Flags of every command.
+#[derive(Args, Debug)]
+pub struct ConnectionFlags {
+    /// Address of the collector, https://HOST:PORT; by default the one on this machine.
+    #[arg(long, global = true, env = "MUSTER_COLLECTOR", value_name = "URL")]
+    pub collector: Option<String>,
+    /// File of the credential (PEM); by default ~/.config/muster/credential.pem, else the admin's of a collector on this machine.
+    #[arg(long, global = true, env = "MUSTER_CREDENTIAL", value_name = "FILE")]
+    pub credential: Option<PathBuf>,
+    /// Form of the output.
+    #[arg(short, long, global = true, value_name = "FORM")]
+    pub output: Option<Form>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tokens that let hosts enrol.
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: Tokens,
+    },
+    /// Credentials of people and programs.
+    Credentials {
+        /// What to do.
+        #[command(subcommand)]
+        command: Credentials,
+    },
+    /// Count hosts and verdicts.
+    Fleet,
+    /// Hosts of the fleet.
+    Hosts {
+        /// What to do.
+        #[command(subcommand)]
+        command: Hosts,
+    },
+    /// Controls that hosts are judged against.
+    Controls {
+        /// What to do.
+        #[command(subcommand)]
+        command: Controls,
+    },
+    /// What is not as it should be.
+    Findings {
+        /// What to do.
+        #[command(subcommand)]
+        command: Findings,
+    },
+    /// Evidence to take away.
+    Snapshot {
+        /// What to do.
+        #[command(subcommand)]
+        command: Snapshots,
+    },
+    /// Ask hosts to look now, and wait until what they see is judged.
+    Look {
+        /// Hosts: id, the beginning of one, or hostname.
+        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "HOST")]
+        hosts: Vec<String>,
+        /// Every host that is neither frozen nor revoked.
+        #[arg(long)]
+        all: bool,
+        /// How long to wait.
+        #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+        timeout: Duration,
+    },
+    /// Print every change of a verdict as it is judged.
+    Watch {
+        /// Print the current verdicts first.
+        #[arg(long)]
+        initial: bool,
+    },
+    /// The evidence log.
+    Log {
+        /// What to do.
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Print a script that completes commands in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages.
+    Man {
+        /// Folder to write to.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Tokens that let hosts enrol.
+#[derive(Debug, Subcommand)]
+pub enum Tokens {
+    /// Make a token. It is shown once and nowhere kept.
+    Create {
+        /// How many hosts may enrol with it.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        uses: u32,
+        /// How long it may be used.
+        #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+        lifetime: Duration,
+        /// What it is for.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        note: String,
+        /// Write it to a file that agents enrol with, /etc/muster/enroll.toml on the host, instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        enroll_file: Option<PathBuf>,
+        /// Address that agents reach the collector at, for that file; by default the one used here.
+        #[arg(long, requires = "enroll_file", value_name = "URL")]
+        agent_collector: Option<String>,
+    },
+    /// List tokens.
+    List {
+        /// At most so many.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Revoke a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Credentials of people and programs.
+#[derive(Debug, Subcommand)]
+pub enum Credentials {
+    /// Make a key here and have a credential issued for it.
+    Create {
+        /// What it may do.
+        #[arg(long, value_parser = ["viewer", "auditor", "enroller", "operator", "admin"])]
+        role: String,
+        /// Name of the person or program.
+        #[arg(long)]
+        name: String,
+        /// How long it holds.
+        #[arg(long, default_value = "90d", value_parser = duration, value_name = "DURATION")]
+        lifetime: Duration,
+        /// File to write, mode 0600.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// List credentials.
+    List {
+        /// At most so many.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Revoke a credential. It stops working within a second.
+    Revoke {
+        /// Serial number of its certificate.
+        serial: String,
+        /// Why, for the evidence log.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Hosts of the fleet.
+#[derive(Debug, Subcommand)]
+pub enum Hosts {
+    /// List hosts.
+    List {
+        /// Which, and how many.
+        #[command(flatten)]
+        list: Listing,
+    },
+    /// Show a host: its facts, where each comes from, and its verdicts with reasons.
+    Show {
+        /// Id, the beginning of one, or hostname.
+        host: String,
+    },
+    /// Take nothing more from a host.
+    Revoke {
+        /// Id, the beginning of one, or hostname.
+        host: String,
+        /// Why, for the evidence log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a host go on that a conflict froze.
+    Release {
+        /// Id, the beginning of one, or hostname.
+        host: String,
+        /// Why, for the evidence log.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Controls that hosts are judged against.
+#[derive(Debug, Subcommand)]
+pub enum Controls {
+    /// List controls with their counts.
+    List {
+        /// Which, and how many.
+        #[command(flatten)]
+        list: Listing,
+    },
+    /// Show a control's definition.
+    Show {
+        /// Its id, such as ENC-01.
+        control: String,
+    },
+}
+
+/// What is not as it should be.
+#[derive(Debug, Subcommand)]
+pub enum Findings {
+    /// List verdicts fail, unknown and no_data, the worst first.
+    List {
+        /// Which, and how many.
+        #[command(flatten)]
+        list: Listing,
+        /// Exit with 1 when there is any.
+        #[arg(long)]
+        exit_code: bool,
+    },
+}
+
+/// Evidence to take away.
+#[derive(Debug, Subcommand)]
+pub enum Snapshots {
+    /// Make a snapshot of one instant.
+    Create {
+        /// The instant, such as 2026-11-24T12:00:00Z; by default now.
+        #[arg(long, value_parser = instant, value_name = "TIME")]
+        as_of: Option<Timestamp>,
+        /// Log entries to rest on; by default the newest checkpoint's.
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "SIZE")]
+        log_size: u64,
+        /// Controls to judge; by default all.
+        #[arg(long, value_name = "CONTROL")]
+        control: Vec<String>,
+        /// Hosts (full id) in scope; by default all that are not revoked.
+        #[arg(long, value_name = "HOST")]
+        host: Vec<String>,
+        /// Write it to a file.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List snapshots, newest first.
+    List {
+        /// At most so many.
+        #[arg(long)]
+        limit: Option<usize>,
+    },
+    /// Write a snapshot to a file.
+    Get {
+        /// Its id.
+        id: String,
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+/// The evidence log.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Print the newest checkpoint.
+    Checkpoint,
+    /// Print an entry and the proof that the log holds it.
+    Proof {
+        /// Index of the entry, from 0.
+        index: u64,
+        /// Size of the log that the proof is for; by default the newest checkpoint's.
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "SIZE")]
+        log_size: u64,
+    },
+    /// Print the proof that the log only grew.
+    Consistency {
+        /// The smaller size.
+        old: u64,
+        /// The larger size; by default the newest checkpoint's.
+        #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "SIZE")]
+        new: u64,
+    },
+}
+
+/// Which items of a list.
+#[derive(Args, Debug)]
+pub struct Listing {
+    /// Filter (AIP-160), such as: hostname = "web-7" AND verdict = fail.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub filter: String,
+    /// At most so many; by default all.
+    #[arg(long)]
+    pub limit: Option<usize>,
+}
+
+/// Prints a script that completes commands in `shell`.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub fn completions(shell: clap_complete::Shell) -> Result<Outcome, Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "musterctl", &mut script);
+    print::write_out(&String::from_utf8_lossy(&script))?;
+    Ok(Outcome::Yes)
+}
+
+/// Writes a manual page for each command into `folder`.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub fn man(folder: &Path) -> Result<Outcome, Error> {
+    let write = || -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        clap_mangen::generate_to(Cli::command(), folder)
+    };
+    write().map_err(|source| Error::Write { path: folder.to_owned(), source })?;
+    Ok(Outcome::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_look_names_hosts_or_all_and_not_both() {
+        assert!(Cli::try_parse_from(["musterctl", "look"]).is_err());
+        assert!(Cli::try_parse_from(["musterctl", "look", "web-7", "--all"]).is_err());
+        assert!(Cli::try_parse_from(["musterctl", "look", "--all"]).is_ok());
+        assert!(Cli::try_parse_from(["musterctl", "look", "web-7", "db-1", "--timeout", "5s"]).is_ok());
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        assert!(folder.path().join("musterctl-snapshot-create.1").exists());
+        assert!(folder.path().join("musterctl.1").exists());
+    }
+}
