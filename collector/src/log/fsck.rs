@@ -1,0 +1,122 @@
+//! Recomputes a whole log from its raw entries and compares every file with it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use tlog_tiles::HASH_SIZE;
+
+use super::{
+    Error,
+    appender::leaf_hash,
+    bundle, note,
+    path::{self, CHECKPOINT, Kind, Tile, WIDTH},
+    tree::Tree,
+};
+
+/// What a check of a whole log found.
+#[derive(Debug)]
+pub struct Report {
+    /// Entries that the checkpoint covers; 0 when it could not be read.
+    pub size: u64,
+    /// Entries that were read and hashed.
+    pub entries: u64,
+    /// Tiles and bundles that were compared.
+    pub files: u64,
+    /// The first file that is not what it must be; `None` when the log is whole.
+    pub bad: Option<Bad>,
+}
+
+/// A file that is not what it must be.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Bad {
+    /// The file, below the log's folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// Checks the log in `dir` against the key that verifies it: the checkpoint's signature, every bundle, every tile that the
+/// entries give, and the root. Reads only; the collector may write meanwhile.
+///
+/// # Errors
+///
+/// When the folder cannot be read at all; damage is in the report.
+pub fn fsck(dir: &Path, vkey: &str) -> Result<Report, Error> {
+    let mut report = Report { size: 0, entries: 0, files: 0, bad: None };
+    let path = dir.join(CHECKPOINT);
+    let note = match fs::read(&path) {
+        Ok(note) => note,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { path: dir.to_owned() }),
+        Err(source) => return Err(Error::Io { what: "read", path, source }),
+    };
+    report.bad = match note::verify_checkpoint(&note, vkey) {
+        Err(error) => Some(Bad { path: CHECKPOINT.into(), what: error.to_string() }),
+        Ok(checkpoint) => {
+            report.size = checkpoint.size;
+            match compare(dir, checkpoint.size, &mut report) {
+                Err(bad) => Some(bad),
+                Ok(tree) if tree.root().0 == *checkpoint.root.as_bytes() => None,
+                Ok(tree) => {
+                    let root = muster_proto::id::Digest::new(tree.root().0);
+                    let what = format!("signed root {} is not that of the entries, {root}", checkpoint.root);
+                    Some(Bad { path: CHECKPOINT.into(), what })
+                }
+            }
+        }
+    };
+    Ok(report)
+}
+
+/// Returns the tree of all entries, every file on the way compared.
+fn compare(dir: &Path, size: u64, report: &mut Report) -> Result<Tree, Bad> {
+    let mut tree = Tree::default();
+    let mut full = Vec::new();
+    for index in 0..size.div_ceil(WIDTH) {
+        let tile = Tile::at(Kind::Entries, index, size).expect("below the size");
+        let bytes = read(dir, tile)?;
+        let torn = || Bad { path: tile.path(), what: "is torn".to_owned() };
+        let entries = bundle::split(&bytes).ok_or_else(torn)?;
+        if entries.len() != usize::from(tile.width) {
+            let what = format!("holds {} entries instead of {}", entries.len(), tile.width);
+            return Err(Bad { path: tile.path(), what });
+        }
+        // The hashes beside the bundle tell which entry of it was changed.
+        let hashes = Tile { kind: Kind::Hashes(0), ..tile };
+        let beside = read(dir, hashes)?;
+        for (at, entry) in entries.iter().enumerate() {
+            let leaf = leaf_hash(&[entry]);
+            if beside.get(at * HASH_SIZE..(at + 1) * HASH_SIZE) != Some(&leaf.0[..]) {
+                let entry = index * WIDTH + at as u64;
+                let what = format!("or {}: entry {entry} does not have its hash", hashes.path().display());
+                return Err(Bad { path: tile.path(), what });
+            }
+            tree.append(leaf, &mut full);
+            report.entries += 1;
+        }
+        report.files += 1;
+        for (tile, bytes) in full.drain(..) {
+            same(dir, tile, &bytes, report)?;
+        }
+    }
+    for level in path::levels(size) {
+        if let Some(tile) = Tile::edge(Kind::Hashes(level), size) {
+            same(dir, tile, tree.edge(level), report)?;
+        }
+    }
+    Ok(tree)
+}
+
+fn same(dir: &Path, tile: Tile, expected: &[u8], report: &mut Report) -> Result<(), Bad> {
+    report.files += 1;
+    if read(dir, tile)? == expected {
+        return Ok(());
+    }
+    Err(Bad { path: tile.path(), what: "is not what the entries give".to_owned() })
+}
+
+fn read(dir: &Path, tile: Tile) -> Result<Vec<u8>, Bad> {
+    let path = tile.path();
+    fs::read(dir.join(&path)).map_err(|error| Bad { path, what: format!("cannot be read: {error}") })
+}
