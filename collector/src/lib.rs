@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod ctl;
+pub mod inbox;
+pub mod log;
 pub mod members;
 pub mod pki;
 pub mod serve;

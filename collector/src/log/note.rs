@@ -138,8 +138,7 @@ impl Key {
     ///
     /// [`Error::Checkpoint`] when the note cannot be made.
     pub(crate) fn sign(&self, size: u64, root: Hash) -> Result<Checkpoint, Error> {
-        let checkpoint =
-            tlog_tiles::Checkpoint::new(&self.name, size, root, "").map_err(|_| Error::Checkpoint)?;
+        let checkpoint = tlog_tiles::Checkpoint::new(&self.name, size, root, "").map_err(|_| Error::Checkpoint)?;
         let mut note = Note::new(&checkpoint.to_bytes(), &[]).map_err(|_| Error::Checkpoint)?;
         note.add_sigs(&[&self.signer]).map_err(|_| Error::Checkpoint)?;
         Ok(Checkpoint { size, root: Digest::new(root.0), note: note.to_bytes().into() })
@@ -211,7 +210,11 @@ pub fn verify_consistency(
         (0, _) => Err(Error::Proof),
         (old, new) if old > new => Err(Error::Proof),
         (old, new) if old == new => {
-            if hashes.is_empty() && old_root == new_root { Ok(()) } else { Err(Error::Proof) }
+            if hashes.is_empty() && old_root == new_root {
+                Ok(())
+            } else {
+                Err(Error::Proof)
+            }
         }
         (old, new) => {
             let (old_root, new_root) = (Hash(*old_root.as_bytes()), Hash(*new_root.as_bytes()));

@@ -145,10 +145,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn run<T>(
-        &self,
-        prove: impl FnOnce(&TileHashReader<'_>) -> Result<T, tlog_tiles::Error>,
-    ) -> Result<T, Error> {
+    fn run<T>(&self, prove: impl FnOnce(&TileHashReader<'_>) -> Result<T, tlog_tiles::Error>) -> Result<T, Error> {
         let root = Hash(*self.checkpoint.root.as_bytes());
         prove(&TileHashReader::new(self.checkpoint.size, root, self)).map_err(|_| {
             let what = "not what the checkpoint's root says";

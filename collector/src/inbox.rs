@@ -1,0 +1,396 @@
+//! The inbox: what was admitted and is not yet in the evidence log. The only module that knows sled.
+//!
+//! Absorbs bursts and stalls of the log on disk, within a bound. It is never the reason of an acknowledgement, so whatever it
+//! loses is sent again; sled 0.34 neither survives a power cut nor notices every flipped bit, therefore each value carries
+//! its own checksum, a frame that does not match is dropped and counted, and a store that does not open is set aside.
+//!
+//! ```text
+//! tree `frames`   key: number (8 bytes, big-endian)   value: version (1), check (8), records
+//! tree `nonces`   key: agent id (16)                  value: as the owner of the sessions writes it
+//! record          length of what follows (4, big-endian), agent (16), epoch (16), sequence (8), stream (8), digest (32), body
+//! ```
+//!
+//! The check is the first 8 bytes of SHA-256 over the records. A body is an encoded `LogEntry` without its received time.
+
+pub mod frame;
+mod store;
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+    thread,
+    time::Duration,
+};
+
+use muster_proto::{id::AgentId, time::Timestamp};
+use serde::Deserialize;
+
+use frame::Sealed;
+use store::Store;
+
+/// How the inbox is bounded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Bytes of reports that wait for the log, in memory and on disk; default 268435456 (256 MiB). When they are reached,
+    /// agents are not read from until the log has caught up.
+    pub limit_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { limit_bytes: 256 * 1024 * 1024 }
+    }
+}
+
+/// Bytes that wait in memory for the store, at most.
+const MEMORY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why the inbox cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder cannot be used, not even a new one.
+    #[error("failed to open the inbox in {}", path.display())]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The damaged store cannot be moved away.
+    #[error("failed to move the unusable inbox {} aside", path.display())]
+    SetAside {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its thread cannot be started.
+    #[error("failed to start the inbox's thread")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// There is no room until the log has caught up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Full;
+
+/// A handle of the inbox. Cheap to clone.
+#[derive(Clone)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+/// Records in order of admission, with the number that releases them.
+pub(crate) struct Drained {
+    /// Frames in order.
+    pub(crate) frames: Vec<Sealed>,
+    /// Whether frames of the process before are among them; those come first and alone.
+    pub(crate) is_recovered: bool,
+    /// Release through this number once the log covers them.
+    pub(crate) through: u64,
+    /// Whether more waits.
+    pub(crate) has_more: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// The thread has something to do.
+    work: Condvar,
+    /// The store holds more than before.
+    stored: Condvar,
+    store: Mutex<Arc<Store>>,
+    limit_bytes: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Records of the frame that is being filled.
+    open: Vec<u8>,
+    /// Sealed frames on the way to the store.
+    queue: VecDeque<(u64, Vec<u8>)>,
+    queue_bytes: u64,
+    /// Bytes in the store that are not released.
+    stored_bytes: u64,
+    /// Number of the next frame.
+    next: u64,
+    /// Frames below are in the store.
+    stored: u64,
+    /// Frames below are drained.
+    drained: u64,
+    /// Frames below may be removed.
+    released: u64,
+    removed: u64,
+    /// Frames below come from the process before.
+    recovered: u64,
+    /// Whether the sequencer was told of what waits.
+    is_told: bool,
+    tell: Option<Box<dyn Fn() + Send>>,
+    waiting: Vec<Waker>,
+    /// Grows each time the store was lost and begun anew; what was in it is gone.
+    losses: u64,
+    is_stopped: bool,
+}
+
+impl Inbox {
+    /// Opens the inbox in `dir`. A store that cannot be used is moved to `<dir>.bad-<time>` and a new one begun: that costs a
+    /// resend, never evidence.
+    ///
+    /// # Errors
+    ///
+    /// When not even an empty inbox can be opened there.
+    pub fn open(dir: &Path, settings: &Settings, now: Timestamp) -> Result<Self, Error> {
+        let store = store::open_or_set_aside(dir, now)?;
+        let span = store.span();
+        let mut state = State::default();
+        if let Some((first, last)) = span.keys {
+            (state.drained, state.released, state.removed) = (first, first, first);
+            (state.next, state.stored, state.recovered) = (last + 1, last + 1, last + 1);
+            state.stored_bytes = span.bytes;
+            tracing::info!(frames = last + 1 - first, bytes = span.bytes, "the inbox holds reports of the last run");
+        }
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            stored: Condvar::new(),
+            store: Mutex::new(Arc::new(store)),
+            limit_bytes: settings.limit_bytes,
+        });
+        let writer = Arc::clone(&shared);
+        let dir = dir.to_owned();
+        thread::Builder::new()
+            .name("inbox".to_owned())
+            .spawn(move || writer.run(&dir))
+            .map_err(|source| Error::Thread { source })?;
+        Ok(Self { shared })
+    }
+
+    /// Takes `records` (see [`frame`]), or none of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`]: try again when `waker` is woken.
+    pub fn push(&self, records: &[u8], waker: &Waker) -> Result<(), Full> {
+        let mut state = self.shared.lock();
+        let queued = state.queue_bytes + state.open.len() as u64;
+        let all = queued + state.stored_bytes;
+        if queued >= MEMORY_BYTES || all >= self.shared.limit_bytes || state.is_stopped {
+            state.waiting.push(waker.clone());
+            return Err(Full);
+        }
+        let mut is_sealed = false;
+        for record in frame::records(records) {
+            if !state.open.is_empty() && state.open.len() + record.len() > frame::TARGET_BYTES {
+                state.seal();
+                is_sealed = true;
+            }
+            state.open.extend_from_slice(record);
+        }
+        if is_sealed {
+            self.shared.work.notify_one();
+        }
+        state.tell();
+        Ok(())
+    }
+
+    /// Returns how many bytes wait for the log.
+    pub fn bytes(&self) -> u64 {
+        let state = self.shared.lock();
+        state.queue_bytes + state.open.len() as u64 + state.stored_bytes
+    }
+
+    /// Returns how often the store was lost while running. Streams that were open then must begin anew.
+    pub fn losses(&self) -> u64 {
+        self.shared.lock().losses
+    }
+
+    /// Calls `tell` when something waits again after everything was drained.
+    pub(crate) fn on_data(&self, tell: Box<dyn Fn() + Send>) {
+        let mut state = self.shared.lock();
+        state.tell = Some(tell);
+        if state.drained < state.next || !state.open.is_empty() {
+            state.tell();
+        }
+    }
+
+    /// Returns what waits, in order, up to about `limit_bytes`, once the store has it. Blocks for the store.
+    pub(crate) fn drain(&self, limit_bytes: usize) -> Drained {
+        let mut state = self.shared.lock();
+        state.is_told = false;
+        if !state.open.is_empty() {
+            state.seal();
+            self.shared.work.notify_one();
+        }
+        let until = state.next;
+        while state.stored < until && !state.is_stopped {
+            state = self.shared.stored.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let from = state.drained;
+        let is_recovered = from < state.recovered;
+        let until = if is_recovered { until.min(state.recovered) } else { until }.min(state.stored);
+        drop(state);
+
+        let (frames, through) = self.shared.store().read(from..until, limit_bytes);
+        let mut state = self.shared.lock();
+        state.drained = state.drained.max(through);
+        let has_more = state.drained < state.next;
+        Drained { frames, is_recovered, through, has_more }
+    }
+
+    /// Says that the log covers every frame below `through`, so that they may go. Does not block.
+    pub(crate) fn release(&self, through: u64) {
+        let mut state = self.shared.lock();
+        if through > state.released {
+            state.released = through;
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Returns what is kept of an agent's sessions.
+    pub fn nonces(&self, agent: AgentId) -> Option<Vec<u8>> {
+        self.shared.store().nonces(agent)
+    }
+
+    /// Keeps `value` of an agent's sessions; it may be lost.
+    pub fn keep_nonces(&self, agent: AgentId, value: &[u8]) {
+        self.shared.store().keep_nonces(agent, value);
+    }
+
+    /// Takes no more, writes what it has and closes the store. Does not wait for the log.
+    pub fn stop(&self) {
+        let mut state = self.shared.lock();
+        if !state.open.is_empty() {
+            state.seal();
+        }
+        state.is_stopped = true;
+        self.shared.work.notify_all();
+        self.shared.stored.notify_all();
+        wake(state);
+    }
+}
+
+impl State {
+    fn seal(&mut self) {
+        let records = std::mem::replace(&mut self.open, Vec::with_capacity(frame::TARGET_BYTES));
+        self.queue_bytes += records.len() as u64;
+        self.queue.push_back((self.next, records));
+        self.next += 1;
+    }
+
+    fn tell(&mut self) {
+        if !self.is_told
+            && let Some(tell) = &self.tell
+        {
+            tell();
+            self.is_told = true;
+        }
+    }
+}
+
+/// Wakes those who wait for room, outside the lock.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waiting = std::mem::take(&mut state.waiting);
+    drop(state);
+    waiting.into_iter().for_each(Waker::wake);
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The inbox's thread: the only one that writes frames to the store.
+    fn run(&self, dir: &Path) {
+        loop {
+            let (queue, remove, is_stopped) = self.next_work();
+            let mut bytes = 0_u64;
+            let mut stored = None;
+            let store = self.store();
+            let mut is_lost = false;
+            for (number, records) in &queue {
+                if store.insert(*number, records).is_err() {
+                    is_lost = true;
+                    break;
+                }
+                bytes += records.len() as u64 + 9;
+                stored = Some(number + 1);
+            }
+            let freed = if remove.is_empty() || is_lost { Ok(0) } else { store.remove(remove.clone()) };
+            is_lost |= freed.is_err();
+            drop(store);
+            if is_lost && !is_stopped {
+                self.begin_anew(dir);
+                continue;
+            }
+            let mut state = self.lock();
+            let sent: u64 = queue.iter().map(|(_, records)| records.len() as u64).sum();
+            state.queue_bytes -= sent.min(state.queue_bytes);
+            state.stored_bytes = (state.stored_bytes + bytes).saturating_sub(freed.unwrap_or(0));
+            state.stored = stored.unwrap_or(0).max(state.stored);
+            state.removed = remove.end.max(state.removed);
+            metrics::gauge!("muster_inbox_bytes").set((state.stored_bytes + state.queue_bytes) as f64);
+            self.stored.notify_all();
+            wake(state);
+            if is_stopped {
+                self.store().close();
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do; returns the frames to store and the numbers to remove.
+    #[allow(clippy::type_complexity, reason = "read at one place, two lines away")]
+    fn next_work(&self) -> (Vec<(u64, Vec<u8>)>, std::ops::Range<u64>, bool) {
+        let mut state = self.lock();
+        loop {
+            if !state.queue.is_empty() || state.removed < state.released || state.is_stopped {
+                let queue = state.queue.drain(..).collect();
+                return (queue, state.removed..state.released, state.is_stopped);
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The store failed: sets it aside and begins an empty one. Reports that were in it are sent again.
+    fn begin_anew(&self, dir: &Path) {
+        use muster_proto::time::Clock as _;
+        tracing::warn!("the inbox failed; its reports will be sent again by their agents");
+        metrics::counter!("muster_inbox_losses_total").increment(1);
+        {
+            let mut slot = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+            *slot = Arc::new(Store::none());
+        }
+        let now = muster_proto::time::SystemClock.now();
+        let opened = store::set_aside(dir, now).and_then(|()| store::open_or_set_aside(dir, now));
+        let mut state = self.lock();
+        state.queue.clear();
+        state.open.clear();
+        state.queue_bytes = 0;
+        state.stored_bytes = 0;
+        (state.stored, state.drained) = (state.next, state.next);
+        (state.released, state.removed, state.recovered) = (state.next, state.next, 0);
+        state.losses += 1;
+        state.is_told = false;
+        state.tell();
+        match opened {
+            Ok(store) => *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(store),
+            Err(error) => {
+                tracing::error!(error = %crate::serve::status::chain(&error), "no inbox: no reports are taken");
+                state.is_stopped = true;
+            }
+        }
+        self.stored.notify_all();
+        wake(state);
+    }
+}
+
+/// How long opening a store may take before it is given up for unusable.
+const OPEN_TIME: Duration = Duration::from_secs(60);
