@@ -467,7 +467,7 @@ mod tests {
                 Err(_) => refused += 1,
             }
         }
-        assert!(refused > good.len() * 8 - 16, "{refused} of {} bits", good.len() * 8);
+        assert!(refused > good.len() * 8 - 32, "{refused} of {} bits", good.len() * 8);
     }
 
     #[test]
