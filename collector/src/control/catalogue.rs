@@ -1,0 +1,409 @@
+//! The catalogue: the built-in controls, compiled in, and an operator's overlay of them. All checked when loaded.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use muster_proto::{
+    fact::{HostClass, Subject},
+    id::{ControlId, Digest},
+};
+use serde::Deserialize;
+
+use super::{
+    ByClass, Control, Expression, Mapping, Severity,
+    expression::{self, Use},
+    fixture::{self, Fixture},
+    sample, support,
+};
+
+const BUILT_IN: &str = include_str!("catalogue.toml");
+const BUILT_IN_FIXTURES: &str = include_str!("fixtures.toml");
+/// Domain of the digest of a catalogue.
+const DOMAIN: &str = "muster/catalogue/v1";
+/// Bytes of an overlay, at most.
+const OVERLAY_BYTES: usize = 1024 * 1024;
+
+/// A catalogue or overlay is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not TOML of the documented shape.
+    #[error("controls file is not as documented: {0}")]
+    Text(String),
+    /// Two controls have one id.
+    #[error("control {0} is defined twice")]
+    Twice(ControlId),
+    /// An overlay sets a parameter of a control that there is not.
+    #[error("there is no control {0}")]
+    UnknownControl(String),
+    /// An overlay sets a parameter that the control does not have, or with a value of another type.
+    #[error("control {control} has no parameter `{name}` of that type")]
+    Parameter {
+        /// The control.
+        control: ControlId,
+        /// The parameter.
+        name: String,
+    },
+    /// A mapping names a framework that there is not.
+    #[error("control {control} names the framework `{framework}`, which is not known")]
+    UnknownFramework {
+        /// The control.
+        control: ControlId,
+        /// The framework.
+        framework: String,
+    },
+    /// A field of a control has no value that makes sense.
+    #[error("control {control} has a bad {field}: {why}")]
+    Field {
+        /// The control.
+        control: ControlId,
+        /// The field.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// An expression may not judge.
+    #[error("control {control}: {source}")]
+    Expression {
+        /// The control.
+        control: ControlId,
+        /// Why.
+        source: expression::Error,
+    },
+    /// A control has no fixture for a verdict that it must be shown to give.
+    #[error("control {control} has no fixture that expects {verdict}")]
+    NoFixture {
+        /// The control.
+        control: ControlId,
+        /// The verdict.
+        verdict: super::Verdict,
+    },
+    /// A fixture does not give what it expects.
+    #[error("control {control}: fixture \"{name}\" {why}")]
+    Fixture {
+        /// The control.
+        control: ControlId,
+        /// The fixture.
+        name: String,
+        /// What came instead.
+        why: String,
+    },
+}
+
+/// The controls that judge.
+#[derive(Debug)]
+pub struct Catalogue {
+    version: String,
+    digest: Digest,
+    controls: BTreeMap<ControlId, Control>,
+}
+
+/// An operator's changes: parameters of built-in controls, and controls of the operator's own.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlay {
+    /// By control id and name: values that replace those of the catalogue.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    /// More controls, each with its fixtures.
+    #[serde(default)]
+    control: Vec<Definition>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: String,
+    control: Vec<Definition>,
+}
+
+/// A control as files write it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definition {
+    id: ControlId,
+    title: String,
+    statement: String,
+    family: String,
+    #[serde(default)]
+    applies_to: Vec<HostClass>,
+    condition: String,
+    offenders: Option<String>,
+    #[serde(default)]
+    parameters: serde_json::Map<String, serde_json::Value>,
+    severity: Severity,
+    /// By host class, `*` for the others: such as `24h`.
+    max_age: BTreeMap<String, String>,
+    remediation: Remediation,
+    limits: String,
+    #[serde(default)]
+    mappings: BTreeMap<String, Vec<String>>,
+    confidence: Option<Confidence>,
+    #[serde(default)]
+    fixture: Vec<Fixture>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remediation {
+    limit: String,
+    hint: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Confidence {
+    High,
+    Medium,
+    Low,
+}
+
+/// Frameworks whose requirements mappings may name.
+const FRAMEWORKS: [&str; 9] = [
+    "cis_v8",
+    "csa_ccm_4",
+    "hipaa",
+    "hitrust",
+    "iso27001_2022",
+    "nist_800_53_r5",
+    "nist_csf_2",
+    "pci_dss_4",
+    "soc2",
+];
+
+static PARSED: LazyLock<Result<(File, Vec<Fixture>), String>> = LazyLock::new(|| {
+    let file = toml::from_str(BUILT_IN).map_err(|error| error.to_string())?;
+    Ok((file, fixture::parse(BUILT_IN_FIXTURES)?))
+});
+
+impl Catalogue {
+    /// Returns the controls that are compiled in.
+    ///
+    /// # Panics
+    ///
+    /// Never: a test loads them.
+    pub fn built_in() -> Self {
+        Self::with_overlay("").expect("a test loads the built-in catalogue")
+    }
+
+    /// Returns the built-in controls with the operator's overlay, TOML, over them. An empty overlay changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the overlay is refused: says which control and why.
+    pub fn with_overlay(overlay: &str) -> Result<Self, Error> {
+        if overlay.len() > OVERLAY_BYTES {
+            return Err(Error::Text(format!("it is larger than {OVERLAY_BYTES} bytes")));
+        }
+        let changes: Overlay = toml::from_str(overlay).map_err(|error| Error::Text(error.to_string()))?;
+        let (file, _) = PARSED.as_ref().map_err(|error| Error::Text(error.clone()))?;
+        let mut definitions = file.control.clone();
+        for (id, parameters) in changes.parameters {
+            let found = definitions.iter_mut().find(|definition| definition.id.as_str() == id);
+            set_parameters(found.ok_or(Error::UnknownControl(id))?, parameters)?;
+        }
+        let mut controls = BTreeMap::new();
+        for definition in definitions {
+            insert(&mut controls, definition)?;
+        }
+        for definition in changes.control {
+            let fixtures = definition.fixture.clone();
+            let id = definition.id.clone();
+            insert(&mut controls, definition)?;
+            fixture::check(&controls[&id], &fixtures)?;
+        }
+        let overlaid = !overlay.trim().is_empty();
+        let digest =
+            Digest::of(DOMAIN, &[BUILT_IN.as_bytes(), &[0], support::text().as_bytes(), &[0], overlay.trim().as_bytes()]);
+        let version = if overlaid {
+            format!("{}+{}", file.version, &digest.to_string()[..12])
+        } else {
+            file.version.clone()
+        };
+        Ok(Self { version, digest, controls })
+    }
+
+    /// Returns its version: that of the built-in controls, and a part of the digest where an overlay changes them.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns the digest of its text: the controls, the reference tables and the overlay.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Returns the text of the built-in controls, as TOML.
+    pub fn built_in_text() -> &'static str {
+        BUILT_IN
+    }
+
+    /// Returns the controls in order of id.
+    pub fn controls(&self) -> impl ExactSizeIterator<Item = &Control> {
+        self.controls.values()
+    }
+
+    /// Returns a control.
+    pub fn control(&self, id: &str) -> Option<&Control> {
+        self.controls.get(&id.parse::<ControlId>().ok()?)
+    }
+}
+
+fn insert(controls: &mut BTreeMap<ControlId, Control>, definition: Definition) -> Result<(), Error> {
+    let control = build(definition)?;
+    if controls.contains_key(&control.id) {
+        return Err(Error::Twice(control.id));
+    }
+    controls.insert(control.id.clone(), control);
+    Ok(())
+}
+
+/// Replaces values of parameters, each by one of the same type.
+fn set_parameters(
+    definition: &mut Definition,
+    parameters: serde_json::Map<String, serde_json::Value>,
+) -> Result<(), Error> {
+    for (name, value) in parameters {
+        let old = definition.parameters.get_mut(&name);
+        let Some(old) = old.filter(|old| same_type(old, &value)) else {
+            return Err(Error::Parameter { control: definition.id.clone(), name });
+        };
+        *old = value;
+    }
+    Ok(())
+}
+
+fn same_type(old: &serde_json::Value, new: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Bool, Number, Object, String};
+    match (old, new) {
+        (Bool(_), Bool(_)) | (Number(_), Number(_)) | (String(_), String(_)) => true,
+        (Array(old), Array(new)) => {
+            old.first().is_none_or(|old| new.iter().all(|new| same_type(old, new)))
+        }
+        (Object(old), Object(new)) => {
+            let default = old.get("*");
+            new.contains_key("*") == default.is_some()
+                && new.iter().all(|(class, new)| {
+                    old.get(class).or(default).is_some_and(|old| same_type(old, new))
+                        && (class == "*" || HostClass::parse(class).is_some())
+                })
+        }
+        _ => false,
+    }
+}
+
+fn build(definition: Definition) -> Result<Control, Error> {
+    let id = definition.id;
+    let bad = |field, why: String| Error::Field { control: id.clone(), field, why };
+    for (field, text) in [
+        ("title", &definition.title),
+        ("statement", &definition.statement),
+        ("family", &definition.family),
+        ("limits", &definition.limits),
+        ("hint", &definition.remediation.hint),
+    ] {
+        if text.trim().is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+            return Err(bad(field, "it is empty, longer than 1024 bytes, or has control characters".to_owned()));
+        }
+    }
+    let schema = sample::schema(&definition.parameters);
+    let parse = |source: &str, usage| {
+        Expression::parse(source, &schema, usage).map_err(|source| Error::Expression { control: id.clone(), source })
+    };
+    let condition = parse(&definition.condition, Use::Condition)?;
+    let offenders = definition.offenders.as_deref().map(|source| parse(source, Use::Offenders)).transpose()?;
+    let mut subjects: BTreeSet<Subject> =
+        Subject::ALL.into_iter().filter(|subject| condition.reads(subject.as_str())).collect();
+    if condition.reads("support") {
+        subjects.insert(Subject::System);
+    }
+    if subjects.is_empty() && !condition.reads("reporting") {
+        return Err(bad("condition", "it reads no fact".to_owned()));
+    }
+    let control = Control {
+        max_age: by_class(&definition.max_age).map_err(|why| bad("max_age", why))?,
+        remediation_limit: duration(&definition.remediation.limit)
+            .map(|_| definition.remediation.limit)
+            .map_err(|why| bad("remediation.limit", why))?,
+        mappings: mappings(&id, definition.mappings, definition.confidence)?,
+        reads_reporting: condition.reads("reporting"),
+        reads_now: condition.reads("now") || condition.reads("reporting") || condition.reads("support"),
+        id,
+        title: definition.title,
+        statement: definition.statement,
+        family: definition.family,
+        applies_to: definition.applies_to,
+        condition,
+        offenders,
+        parameters: definition.parameters,
+        severity: definition.severity,
+        hint: definition.remediation.hint,
+        limits: definition.limits,
+        subjects: subjects.into_iter().collect(),
+    };
+    fixture::check_type(&control)?;
+    Ok(control)
+}
+
+fn mappings(
+    control: &ControlId,
+    mappings: BTreeMap<String, Vec<String>>,
+    confidence: Option<Confidence>,
+) -> Result<Vec<Mapping>, Error> {
+    let confidence = match confidence.unwrap_or(Confidence::Low) {
+        Confidence::High => "high",
+        Confidence::Medium => "medium",
+        Confidence::Low => "low",
+    };
+    let mut out = Vec::new();
+    for (framework, requirements) in mappings {
+        if !FRAMEWORKS.contains(&framework.as_str()) {
+            return Err(Error::UnknownFramework { control: control.clone(), framework });
+        }
+        let mapping = |requirement| Mapping {
+            framework: framework.clone(),
+            requirement,
+            confidence: confidence.to_owned(),
+        };
+        out.extend(requirements.into_iter().map(mapping));
+    }
+    Ok(out)
+}
+
+fn by_class(texts: &BTreeMap<String, String>) -> Result<ByClass<Duration>, String> {
+    let mut default = None;
+    let mut classes = BTreeMap::new();
+    for (class, text) in texts {
+        let duration = duration(text)?;
+        if class == "*" {
+            default = Some(duration);
+        } else {
+            let class = HostClass::parse(class).ok_or_else(|| format!("`{class}` is not a class of host"))?;
+            classes.insert(class, duration);
+        }
+    }
+    Ok(ByClass { default: default.ok_or("there is no default `*`")?, classes })
+}
+
+/// Returns the duration of a text such as `90m`, `24h` or `7d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is not a time such as 90m, 24h or 7d, of at most 3650d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    let seconds = number.checked_mul(seconds).filter(|seconds| (1..=3650 * 86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(bad)
+}
+
+/// Returns the fixtures of the built-in controls.
+#[cfg(test)]
+pub(super) fn built_in_fixtures() -> &'static [Fixture] {
+    &PARSED.as_ref().unwrap().1
+}

@@ -1,0 +1,324 @@
+//! What is known of one host when it is judged, as the values that conditions read.
+//!
+//! Facts become CEL values with every reading that could not be told left out, and remembered by its path, so that a condition
+//! that needs it says which reading was missing and why. Times become seconds since 1970.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use cel::{
+    Value,
+    objects::{Key, Map},
+};
+use muster_proto::{
+    fact::{self, Fact, HostClass, Reading, Subject, Unknown},
+    id::AgentId,
+    time::Timestamp,
+};
+
+use super::{Control, ITEM_BYTES, Verdict, expression::Cannot, host_text, named, support};
+
+/// What is known of one host.
+#[derive(Debug)]
+pub struct Evidence {
+    /// Whose.
+    pub host: AgentId,
+    /// Its facts by subject.
+    pub facts: BTreeMap<Subject, Observed>,
+    /// How it reports.
+    pub reporting: Reporting,
+}
+
+/// A fact, and until when it was confirmed.
+#[derive(Debug)]
+pub struct Observed {
+    /// The fact.
+    pub fact: Fact,
+    /// When a look confirmed it last, on the collector's clock: the host's time less the skew of its clock, and never later than
+    /// the report that says so was received.
+    pub confirmed: Timestamp,
+    values: OnceCell<Values>,
+}
+
+impl Observed {
+    /// Returns a fact that was confirmed last at `confirmed`, collector's clock.
+    pub fn new(fact: Fact, confirmed: Timestamp) -> Self {
+        Self { fact, confirmed, values: OnceCell::new() }
+    }
+
+    /// Returns the fact of encoded bytes; bytes that are none become an unknown fact about `subject`.
+    pub fn decode(subject: Subject, bytes: &[u8], confirmed: Timestamp) -> Self {
+        let fact = match Fact::decode(bytes) {
+            Ok(fact) if fact.subject() == subject => fact,
+            Ok(_) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, "the fact is about another subject")),
+            Err(error) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, error.to_string())),
+        };
+        Self::new(fact, confirmed)
+    }
+
+    fn values(&self) -> &Values {
+        self.values.get_or_init(|| Values::of(&self.fact))
+    }
+}
+
+/// How a host reports, measured by the collector.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Reporting {
+    /// When its last report was received. `None` before the first.
+    pub last_received: Option<Timestamp>,
+    /// Host's clock minus collector's clock in the last report, in milliseconds.
+    pub skew_millis: i64,
+}
+
+/// The values of one fact, and what could not be told.
+#[derive(Debug)]
+struct Values {
+    value: Value,
+    untold: Vec<Untold>,
+}
+
+#[derive(Clone, Debug)]
+struct Untold {
+    /// As a condition writes it, without elements of lists: `disk_encryption.volumes[].encrypted`.
+    path: String,
+    /// As a person reads it: `disk_encryption.volumes[/home].encrypted`.
+    name: String,
+    why: String,
+}
+
+impl Evidence {
+    /// Returns the evidence of a host whose reports do not add up to a fact set: each subject is unknown(garbled).
+    pub fn broken(host: AgentId, reporting: Reporting, detail: &str, since: Timestamp) -> Self {
+        let confirmed = reporting.last_received.unwrap_or(since);
+        let unknown = Unknown::new(fact::Cause::Garbled, detail);
+        let facts = Subject::ALL
+            .into_iter()
+            .map(|subject| (subject, Observed::new(unknown_fact(subject, unknown.clone()), confirmed)))
+            .collect();
+        Self { host, facts, reporting }
+    }
+
+    /// Returns the class of the host, as it says itself.
+    pub fn class(&self) -> Option<HostClass> {
+        match &self.facts.get(&Subject::System)?.fact {
+            Fact::System(Reading::Known(system)) => system.host_class.known().copied(),
+            _ => None,
+        }
+    }
+
+    /// Returns what the condition of `control` says at `now`, whatever the age of the facts.
+    pub(super) fn evaluate(&self, control: &Control, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
+        let (support, support_untold) = if control.condition.reads("support") {
+            support::value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
+        } else {
+            (serde_json::Value::Null, None)
+        };
+        let variables = |expression: &super::Expression| -> Vec<(&'static str, Value)> {
+            let mut variables = vec![("now", Value::Int(now.seconds()))];
+            for (subject, observed) in &self.facts {
+                if expression.reads(subject.as_str()) {
+                    variables.push((subject.as_str(), observed.values().value.clone()));
+                }
+            }
+            if expression.reads("host") {
+                variables.push(("host", to_cel(&self.host_value(class))));
+            }
+            if expression.reads("reporting") {
+                variables.push(("reporting", to_cel(&self.reporting_value(now))));
+            }
+            if expression.reads("param") {
+                variables.push(("param", to_cel(&parameters(control, class))));
+            }
+            if expression.reads("support") {
+                variables.push(("support", to_cel(&support)));
+            }
+            variables
+        };
+        match control.condition.evaluate(variables(&control.condition).into_iter()) {
+            Ok(Value::Bool(true)) => (Verdict::Pass, String::new()),
+            Ok(Value::Bool(false)) => (Verdict::Fail, self.fail_reason(control, variables)),
+            Ok(_) => (Verdict::Unknown, "the condition is neither true nor false".to_owned()),
+            Err(Cannot::Tell(why)) => (Verdict::Unknown, why),
+            Err(Cannot::Broken(why)) => (Verdict::Unknown, format!("the condition does not fit the facts: {why}")),
+            Err(Cannot::Absent(name)) => (Verdict::Unknown, self.untold_reason(control, &name, support_untold)),
+        }
+    }
+
+    fn fail_reason(
+        &self,
+        control: &Control,
+        variables: impl Fn(&super::Expression) -> Vec<(&'static str, Value)>,
+    ) -> String {
+        let items = match control.offenders.as_ref().map(|offenders| offenders.evaluate(variables(offenders).into_iter())) {
+            Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
+            _ => Vec::new(),
+        };
+        if items.is_empty() { format!("not so: {}", control.title) } else { named(&items) }
+    }
+
+    /// Says which reading was missing, and why.
+    fn untold_reason(&self, control: &Control, field: &str, support: Option<String>) -> String {
+        if field == "end_time"
+            && let Some(why) = support
+        {
+            return format!("support.end_time: {why}");
+        }
+        let untold = || control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().untold);
+        let whole: Vec<String> =
+            untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
+        if !whole.is_empty() {
+            return named(&whole);
+        }
+        let paths = control.condition.paths();
+        let suffix = format!(".{field}");
+        let read: Vec<String> = untold()
+            .filter(|untold| untold.path.ends_with(&suffix) && paths.contains(&untold.path))
+            .map(Untold::describe)
+            .collect();
+        if read.is_empty() { format!("{field} was not reported") } else { named(&read) }
+    }
+
+    fn host_value(&self, class: Option<HostClass>) -> serde_json::Value {
+        let mut host = serde_json::Map::new();
+        host.insert("id".to_owned(), host_text(self.host).into());
+        if let Some(class) = class {
+            host.insert("class".to_owned(), class.as_str().into());
+        }
+        host.into()
+    }
+
+    fn reporting_value(&self, now: Timestamp) -> serde_json::Value {
+        let mut reporting = serde_json::Map::new();
+        reporting.insert("skew_millis".to_owned(), self.reporting.skew_millis.into());
+        if let Some(received) = self.reporting.last_received {
+            reporting.insert("silent_seconds".to_owned(), now.since(received).as_secs().into());
+        }
+        reporting.into()
+    }
+}
+
+impl Untold {
+    fn describe(&self) -> String {
+        cut(&format!("{}: {}", self.name, self.why))
+    }
+}
+
+impl Values {
+    fn of(fact: &Fact) -> Self {
+        let subject = fact.subject().as_str();
+        let json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
+        let mut untold = Vec::new();
+        let value = json.and_then(|json| convert(json, subject, subject, &mut untold));
+        Self { value: value.unwrap_or_else(|| object(HashMap::new())), untold }
+    }
+}
+
+/// Returns the parameters of `control`, those by class resolved for `class`.
+fn parameters(control: &Control, class: Option<HostClass>) -> serde_json::Value {
+    let resolved = control.parameters.iter().map(|(name, value)| {
+        let value = match value {
+            serde_json::Value::Object(by_class) if by_class.contains_key("*") => {
+                class.and_then(|class| by_class.get(class.as_str())).unwrap_or(&by_class["*"])
+            }
+            value => value,
+        };
+        (name.clone(), value.clone())
+    });
+    resolved.collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Returns the CEL value of JSON.
+pub(super) fn to_cel(json: &serde_json::Value) -> Value {
+    convert(json.clone(), "", "", &mut Vec::new()).unwrap_or(Value::Null)
+}
+
+/// Returns the CEL value of a fact's JSON, or `None` for a reading that could not be told, which is added to `untold`.
+fn convert(json: serde_json::Value, path: &str, name: &str, untold: &mut Vec<Untold>) -> Option<Value> {
+    Some(match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::UInt(number.as_u64()?),
+        },
+        serde_json::Value::String(text) if path.ends_with("_time") => match text.parse::<Timestamp>() {
+            Ok(time) => Value::Int(time.seconds()),
+            Err(_) => Value::String(Arc::new(text)),
+        },
+        serde_json::Value::String(text) => Value::String(Arc::new(text)),
+        serde_json::Value::Array(items) => {
+            let path = format!("{path}[]");
+            let mut values = Vec::with_capacity(items.len());
+            for item in items {
+                let name = if path.is_empty() { String::new() } else { format!("{name}[{}]", label(&item)) };
+                values.extend(convert(item, &path, &name, untold));
+            }
+            Value::List(Arc::new(values))
+        }
+        serde_json::Value::Object(fields) => {
+            if let Some(unknown) = as_unknown(&fields) {
+                untold.push(Untold { path: path.to_owned(), name: name.to_owned(), why: unknown });
+                return None;
+            }
+            let mut map = HashMap::with_capacity(fields.len());
+            for (field, value) in fields {
+                let (path, name) = (format!("{path}.{field}"), format!("{name}.{field}"));
+                if let Some(value) = convert(value, &path, &name, untold) {
+                    map.insert(Key::String(Arc::new(field)), value);
+                }
+            }
+            object(map)
+        }
+    })
+}
+
+fn object(map: HashMap<Key, Value>) -> Value {
+    Value::Map(Map { map: Arc::new(map) })
+}
+
+/// Returns cause and detail of `{"unknown": {"cause": …}}`.
+fn as_unknown(fields: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+    let unknown = fields.get("unknown").filter(|_| fields.len() == 1)?;
+    let cause = unknown.get("cause")?.as_str()?;
+    Some(match unknown.get("detail").and_then(serde_json::Value::as_str) {
+        Some(detail) if !detail.is_empty() => format!("{cause} ({detail})"),
+        _ => cause.to_owned(),
+    })
+}
+
+/// Returns what a person calls an element of a list.
+fn label(item: &serde_json::Value) -> &str {
+    ["mount_point", "path", "package", "name", "label", "device", "chain", "address", "kind"]
+        .iter()
+        .find_map(|key| item.get(key)?.as_str())
+        .unwrap_or("…")
+}
+
+fn item_text(item: &Value) -> Option<String> {
+    match item {
+        Value::String(text) => Some(cut(text)),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn cut(text: &str) -> String {
+    fact::Text::cut(text, ITEM_BYTES).as_str().to_owned()
+}
+
+/// Returns the fact about `subject` that nothing could be told.
+fn unknown_fact(subject: Subject, unknown: Unknown) -> Fact {
+    match subject {
+        Subject::System => Fact::System(Reading::Unknown { unknown }),
+        Subject::DiskEncryption => Fact::DiskEncryption(Reading::Unknown { unknown }),
+        Subject::PatchLevel => Fact::PatchLevel(Reading::Unknown { unknown }),
+        Subject::Software => Fact::Software(Reading::Unknown { unknown }),
+        Subject::Firewall => Fact::Firewall(Reading::Unknown { unknown }),
+        Subject::Listeners => Fact::Listeners(Reading::Unknown { unknown }),
+        Subject::FileIntegrity => Fact::FileIntegrity(Reading::Unknown { unknown }),
+        Subject::Agent => Fact::Agent(Reading::Unknown { unknown }),
+    }
+}

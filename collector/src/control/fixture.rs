@@ -1,0 +1,167 @@
+//! Fixtures: hosts, each told as a few changes of a sample host, and what a control must say of them.
+
+use std::collections::BTreeMap;
+
+use muster_proto::{
+    fact::{Fact, Subject},
+    id::AgentId,
+    time::Timestamp,
+};
+use serde::Deserialize;
+
+use super::{Control, Error, Evidence, Observed, Reporting, Verdict, catalogue, judge, sample};
+
+/// A host, and what a control must say of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fixture {
+    /// The control; only in files that hold fixtures of several.
+    #[serde(default)]
+    pub control: String,
+    /// What is shown.
+    pub name: String,
+    /// `pass`, `fail`, `unknown`, `no_data` or `not_applicable`.
+    pub expect: String,
+    /// A part of the reason that must be given.
+    pub reason: Option<String>,
+    /// Changes of the sample host: path, such as `firewall.inbound_ipv4` or `disk_encryption.volumes.0.encrypted`, and value as
+    /// in the JSON of a fact; `{ unknown = { cause = "…" } }` is a reading that could not be told.
+    #[serde(default)]
+    pub set: BTreeMap<String, serde_json::Value>,
+    /// Subjects that the host never reported.
+    #[serde(default)]
+    pub absent: Vec<Subject>,
+    /// How long ago looks confirmed the facts, such as `30h`.
+    pub age: Option<String>,
+    /// How long ago the last report was received.
+    pub silent: Option<String>,
+    /// Host's clock minus collector's clock.
+    #[serde(default)]
+    pub skew_millis: i64,
+    /// When it is judged; else 2026-06-01T00:00:00Z.
+    pub now: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    fixture: Vec<Fixture>,
+}
+
+/// Returns the fixtures of a file.
+pub(super) fn parse(text: &str) -> Result<Vec<Fixture>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    Ok(file.fixture)
+}
+
+/// Checks that `control` gives what its fixtures expect, and that they show a pass, a failure and, where a fact is read, an unknown.
+pub(super) fn check(control: &Control, fixtures: &[Fixture]) -> Result<(), Error> {
+    for fixture in fixtures {
+        let bad = |why| Error::Fixture { control: control.id.clone(), name: fixture.name.clone(), why };
+        let expected = Verdict::parse(&fixture.expect).ok_or_else(|| bad("expects no verdict".to_owned()))?;
+        let (evidence, now) = fixture.evidence().map_err(&bad)?;
+        let judged = judge(control, &evidence, now);
+        if judged.verdict != expected {
+            return Err(bad(format!("gives {} ({}), not {expected}", judged.verdict, judged.reason)));
+        }
+        if let Some(part) = &fixture.reason
+            && !judged.reason.contains(part)
+        {
+            return Err(bad(format!("gives the reason \"{}\", without \"{part}\"", judged.reason)));
+        }
+    }
+    let mut needed = vec![Verdict::Pass, Verdict::Fail];
+    if !control.subjects.is_empty() {
+        needed.push(Verdict::Unknown);
+    }
+    for verdict in needed {
+        if !fixtures.iter().any(|fixture| Verdict::parse(&fixture.expect) == Some(verdict)) {
+            return Err(Error::NoFixture { control: control.id.clone(), verdict });
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the condition of `control` is true, false or undecided on a host whose every fact is told.
+pub(super) fn check_type(control: &Control) -> Result<(), Error> {
+    let evidence = evidence_of(sample::healthy(), now(), Some(now()), 0);
+    let (_, reason) = evidence.evaluate(control, evidence.class(), now());
+    for broken in ["the condition is neither", "the condition does not fit"] {
+        if reason.starts_with(broken) {
+            return Err(Error::Field { control: control.id.clone(), field: "condition", why: reason });
+        }
+    }
+    Ok(())
+}
+
+impl Fixture {
+    /// Returns the evidence of the host, and when it is judged.
+    pub fn evidence(&self) -> Result<(Evidence, Timestamp), String> {
+        let now = self.now.unwrap_or_else(now);
+        let before = |age: &Option<String>| match age {
+            Some(age) => catalogue::duration(age).map(|age| now.minus(age)),
+            None => Ok(now),
+        };
+        let mut facts = Vec::new();
+        for fact in sample::healthy() {
+            if self.absent.contains(&fact.subject()) {
+                continue;
+            }
+            facts.push(self.changed(&fact)?);
+        }
+        let subjects: Vec<&str> = facts.iter().map(|fact| fact.subject().as_str()).collect();
+        if let Some(path) = self.set.keys().find(|path| !subjects.contains(&path.split('.').next().unwrap_or_default())) {
+            return Err(format!("sets `{path}`, which is not of a reported subject"));
+        }
+        let silent = before(&self.silent)?;
+        Ok((evidence_of(facts, before(&self.age)?.min(silent), Some(silent), self.skew_millis), now))
+    }
+
+    fn changed(&self, fact: &Fact) -> Result<Fact, String> {
+        let subject = fact.subject().as_str();
+        let mut json = serde_json::json!({ subject: sample::state(fact) });
+        for (path, value) in self.set.iter().filter(|(path, _)| path.split('.').next() == Some(subject)) {
+            let mut at = &mut json;
+            for part in path.split('.') {
+                at = match part.parse::<usize>() {
+                    Ok(index) => at.get_mut(index),
+                    Err(_) => at.as_object_mut().map(|fields| fields.entry(part).or_insert(serde_json::Value::Null)),
+                }
+                .ok_or_else(|| format!("sets `{path}`, which no fact has"))?;
+            }
+            *at = value.clone();
+        }
+        let tagged = serde_json::json!({ "subject": subject, "state": json[subject].take() });
+        let changed: Fact =
+            serde_json::from_value(tagged).map_err(|error| format!("makes {subject} no fact: {error}"))?;
+        // A misspelt field would be dropped without a word, and the fixture would show nothing.
+        let fields = |fact: &Fact| sample::state(fact).as_object().map(|fields| fields.len());
+        let set: Vec<&String> = self.set.keys().filter(|path| path.split('.').next() == Some(subject)).collect();
+        let kept = sample::state(&changed);
+        for path in set {
+            let pointer = path.split('.').skip(1).map(|part| format!("/{part}")).collect::<String>();
+            if kept.pointer(&pointer).is_none() {
+                return Err(format!("sets `{path}`, which {subject} does not have ({:?} fields)", fields(&changed)));
+            }
+        }
+        Ok(changed)
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_seconds(sample::NOW_SECONDS).expect("in range")
+}
+
+/// Returns the evidence of a host with `facts`, all confirmed at one time.
+pub(super) fn evidence_of(
+    facts: Vec<Fact>,
+    confirmed: Timestamp,
+    last_received: Option<Timestamp>,
+    skew_millis: i64,
+) -> Evidence {
+    Evidence {
+        host: AgentId::new([7; 16]),
+        facts: facts.into_iter().map(|fact| (fact.subject(), Observed::new(fact, confirmed))).collect(),
+        reporting: Reporting { last_received, skew_millis },
+    }
+}

@@ -1,0 +1,288 @@
+//! A host with every field of every fact told: the schema that conditions are checked against, and the base of fixtures.
+
+use muster_proto::{fact::*, time::Timestamp};
+
+use super::expression::Shape;
+
+/// When the sample host is judged: 2026-06-01T00:00:00Z.
+pub(super) const NOW_SECONDS: i64 = 1_780_272_000;
+
+/// Returns the names that conditions may read, and their shapes. `parameters` are those of the control.
+pub(super) fn schema(
+    parameters: &serde_json::Map<String, serde_json::Value>,
+) -> std::collections::BTreeMap<String, Shape> {
+    let mut schema: std::collections::BTreeMap<String, Shape> = full()
+        .iter()
+        .map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&state(fact))))
+        .collect();
+    let shape = |json: serde_json::Value| Shape::of(&json);
+    schema.insert("host".to_owned(), shape(serde_json::json!({"id": "", "class": ""})));
+    schema.insert("reporting".to_owned(), shape(serde_json::json!({"silent_seconds": 0, "skew_millis": 0})));
+    schema.insert("support".to_owned(), shape(serde_json::json!({"end_time": 0})));
+    schema.insert("now".to_owned(), Shape::Int);
+    let parameters = parameters.iter().map(|(name, value)| {
+        let value = value.as_object().and_then(|by_class| by_class.get("*")).unwrap_or(value);
+        (name.clone(), Shape::of(value))
+    });
+    schema.insert("param".to_owned(), Shape::Object(parameters.collect()));
+    schema
+}
+
+/// Returns the JSON of a fact's state.
+pub(super) fn state(fact: &Fact) -> serde_json::Value {
+    let mut json = serde_json::to_value(fact).expect("facts are plain data");
+    json["state"].take()
+}
+
+/// Returns the shape of a fact, where times are numbers.
+fn numbered_times(json: &serde_json::Value) -> Shape {
+    match json {
+        serde_json::Value::Object(fields) => Shape::Object(
+            fields
+                .iter()
+                .map(|(name, value)| {
+                    let shape = if name.ends_with("_time") { Shape::Int } else { numbered_times(value) };
+                    (name.clone(), shape)
+                })
+                .collect(),
+        ),
+        serde_json::Value::Array(items) => {
+            Shape::List(Box::new(items.first().map_or(Shape::Any, numbered_times)))
+        }
+        json => Shape::of(json),
+    }
+}
+
+/// Returns the facts of a host on which every control holds.
+pub(super) fn healthy() -> Vec<Fact> {
+    let mut facts = full();
+    for fact in &mut facts {
+        match fact {
+            Fact::PatchLevel(Reading::Known(patch)) => {
+                patch.reboot_required = Reading::Known(false);
+                patch.reboot_required_since_time = None;
+                patch.reboot_packages.clear();
+            }
+            Fact::FileIntegrity(Reading::Known(integrity)) => {
+                integrity.changes.clear();
+                integrity.changes_total = 0;
+                integrity.unreadable.clear();
+                integrity.unreadable_total = 0;
+            }
+            _ => {}
+        }
+    }
+    facts
+}
+
+fn text(text: &str) -> Text {
+    Text::new(text)
+}
+
+fn path(path: &str) -> PathText {
+    PathText::from_bytes(path.as_bytes())
+}
+
+fn known(value: &str) -> Reading<Text> {
+    Reading::Known(text(value))
+}
+
+/// Returns the instant `days` before the sample is judged.
+fn days_ago(days: i64) -> Timestamp {
+    Timestamp::from_seconds(NOW_SECONDS - days * 86_400).expect("in range")
+}
+
+fn days_ahead(days: i64) -> Timestamp {
+    days_ago(-days)
+}
+
+/// Returns facts with every field told, every list filled and every optional field set.
+fn full() -> Vec<Fact> {
+    vec![
+        Fact::System(Reading::Known(System {
+            hostname: known("web-1"),
+            os_family: OsFamily::Linux,
+            os_id: known("debian"),
+            os_version: known("12"),
+            os_name: known("Debian GNU/Linux 12 (bookworm)"),
+            kernel: known("6.1.0-30-amd64"),
+            architecture: known("x86_64"),
+            host_class: Reading::Known(HostClass::Server),
+            machine_id_digest: known(&"0".repeat(64)),
+            hardware_serial: known("S-1"),
+            hardware_vendor: known("Example"),
+            hardware_model: known("Rack 1"),
+            processors: Reading::Known(2),
+            memory_bytes: Reading::Known(4 << 30),
+            secure_boot: Reading::Known(SecureBoot::On),
+            execution_controls: vec![ExecutionControl {
+                kind: ExecutionControlKind::Apparmor,
+                mode: ExecutionControlMode::Enforce,
+            }],
+            execution_controls_complete: Reading::Known(true),
+            clock_synchronized: Reading::Known(true),
+        })),
+        disk_encryption(),
+        patch_level(),
+        Fact::Software(Reading::Known(Software {
+            packages: vec![Package {
+                name: text("bash"),
+                version: text("5.2.15-2+b7"),
+                architecture: text("amd64"),
+                manager: PackageManager::Dpkg,
+            }],
+        })),
+        Fact::Firewall(Reading::Known(Firewall {
+            inbound_ipv4: Reading::Known(Inbound::Deny),
+            inbound_ipv6: Reading::Known(Inbound::Deny),
+            input_chains: vec![InputChain {
+                engine: FilterEngine::NfTables,
+                family: FilterFamily::Inet,
+                table: text("filter"),
+                chain: text("input"),
+                priority: 0,
+                policy: ChainPolicy::Drop,
+                default_verdict: DefaultVerdict::Drop,
+                rule_count: 3,
+            }],
+            managers: vec![FirewallManager::Ufw],
+            rule_set_digest: known(&"1".repeat(64)),
+        })),
+        Fact::Listeners(Reading::Known(Listeners {
+            listeners: vec![Listener {
+                protocol: Transport::Tcp,
+                address: text("0.0.0.0"),
+                port: 22,
+                program: known("sshd"),
+            }],
+        })),
+        file_integrity(),
+        Fact::Agent(Reading::Known(Agent {
+            version: text("0.1.0"),
+            program_digest: known(&"2".repeat(64)),
+            matches_package: Reading::Known(true),
+            settings_digest: text(&"3".repeat(64)),
+            uid: 0,
+            capabilities: known("000001ffffffffff"),
+        })),
+    ]
+}
+
+fn disk_encryption() -> Fact {
+    let layers = || {
+        vec![
+            Layer {
+                device: text("dm-0"),
+                kind: LayerKind::Crypt,
+                name: text("sda3_crypt"),
+                crypt: Some(Crypt {
+                    format: CryptFormat::Luks2,
+                    cipher: known("aes-xts-plain64"),
+                    key_bits: Reading::Known(512),
+                }),
+                below: vec![text("sda3")],
+            },
+            Layer {
+                device: text("sda3"),
+                kind: LayerKind::Partition,
+                name: text(""),
+                crypt: None,
+                below: vec![text("sda")],
+            },
+        ]
+    };
+    let volume = |mount: &str, source: &str, encrypted| Volume {
+        mount_point: path(mount),
+        file_system: text("ext4"),
+        source: path(source),
+        kind: VolumeKind::Fixed,
+        layers: layers(),
+        encrypted: Reading::Known(encrypted),
+    };
+    Fact::DiskEncryption(Reading::Known(DiskEncryption {
+        volumes: vec![volume("/", "/dev/mapper/sda3_crypt", true), volume("/boot", "/dev/sda2", false)],
+        swap_areas: vec![SwapArea {
+            name: path("/dev/dm-1"),
+            kind: SwapKind::Partition,
+            layers: layers(),
+            encrypted: Reading::Known(true),
+        }],
+    }))
+}
+
+fn patch_level() -> Fact {
+    Fact::PatchLevel(Reading::Known(PatchLevel {
+        manager: PackageManager::Apt,
+        pending: vec![PendingUpdate {
+            package: text("openssl"),
+            architecture: text("amd64"),
+            installed_version: text("3.0.15-1~deb12u1"),
+            candidate_version: text("3.0.16-1~deb12u1"),
+            security: true,
+            held: false,
+            origin: text("Debian-Security"),
+            first_offered_time: days_ago(2),
+        }],
+        pending_complete: Reading::Known(true),
+        sources: vec![UpdateSource {
+            label: text("Debian-Security"),
+            codename: text("bookworm-security"),
+            suite: text("stable-security"),
+            security: true,
+            release_time: Reading::Known(days_ago(1)),
+            valid_until_time: Reading::Known(days_ahead(6)),
+        }],
+        security_metadata_time: Reading::Known(days_ago(1)),
+        security_metadata_valid_until_time: Reading::Known(days_ahead(6)),
+        running_kernel: known("6.1.0-30-amd64"),
+        newest_kernel: known("6.1.0-30-amd64"),
+        reboot_required: Reading::Known(true),
+        reboot_required_since_time: Some(Reading::Known(days_ago(1))),
+        reboot_packages: vec![text("linux-image-amd64")],
+        automatic_updates: AutomaticUpdates {
+            enabled: Reading::Known(true),
+            last_success_time: Reading::Known(days_ago(1)),
+        },
+    }))
+}
+
+fn file_integrity() -> Fact {
+    let watched = |name: &str| WatchedPath { path: path(name), entries: Reading::Known(100) };
+    let state = |digit: &str| FileState {
+        r#type: FileType::File,
+        sha256: text(&digit.repeat(64)),
+        size_bytes: 10,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        modified_time: days_ago(3),
+    };
+    Fact::FileIntegrity(Reading::Known(FileIntegrity {
+        paths: vec![watched("/boot"), watched("/etc"), watched("/usr/bin"), watched("/usr/lib/systemd"), watched("/usr/sbin")],
+        baseline: Baseline {
+            id: text(&"4".repeat(32)),
+            created_time: days_ago(30),
+            reason: text("first scan"),
+            entries: 500,
+            digest: text(&"5".repeat(64)),
+        },
+        entries: 500,
+        unreadable: vec![UnreadablePath {
+            path: path("/etc/secret"),
+            unknown: Unknown::new(Cause::Forbidden, "EACCES"),
+        }],
+        unreadable_total: 1,
+        changes: vec![FileChange {
+            path: path("/etc/passwd"),
+            kind: ChangeKind::Content,
+            before: Some(state("6")),
+            after: Some(state("7")),
+            last_unchanged_time: days_ago(2),
+            detected_time: days_ago(1),
+            while_not_observed: false,
+        }],
+        changes_total: 1,
+        explained_total: 3,
+        watch: WatchState::Live,
+    }))
+}

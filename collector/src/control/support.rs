@@ -1,0 +1,71 @@
+//! Until when operating systems get security updates, from a dated table that is compiled in.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use muster_proto::{
+    fact::{Fact, Reading},
+    time::Timestamp,
+};
+use serde::Deserialize;
+
+const TABLE: &str = include_str!("support.toml");
+/// Seconds for which the table speaks of the present.
+const TABLE_SECONDS: i64 = 400 * 24 * 3600;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// When the dates were collected.
+    as_of: Timestamp,
+    /// By `ID` of os-release and release: the first instant without security updates.
+    end: BTreeMap<String, BTreeMap<String, Timestamp>>,
+}
+
+static PARSED: LazyLock<Table> = LazyLock::new(|| toml::from_str(TABLE).expect("a test parses the table"));
+
+/// Returns the text of the table, which is part of what a verdict rests on.
+pub(super) fn text() -> &'static str {
+    TABLE
+}
+
+/// Returns the variable `support` for a host with this `system` fact, and why its `end_time` is absent if it is.
+pub(super) fn value(system: Option<&Fact>, now: Timestamp) -> (serde_json::Value, Option<String>) {
+    match end(system, now) {
+        Ok(end) => (serde_json::json!({ "end_time": end.to_string() }), None),
+        Err(why) => (serde_json::json!({}), Some(why)),
+    }
+}
+
+fn end(system: Option<&Fact>, now: Timestamp) -> Result<Timestamp, String> {
+    let Some(Fact::System(Reading::Known(system))) = system else {
+        return Err("absent (the host's system could not be told)".to_owned());
+    };
+    let known = |name, reading: &Reading<muster_proto::fact::Text>| match reading {
+        Reading::Known(text) => Ok(text.as_str().to_owned()),
+        Reading::Unknown { unknown } => Err(format!("absent (system.{name} could not be told: {})", cause(unknown.cause))),
+    };
+    let (id, version) = (known("os_id", &system.os_id)?, known("os_version", &system.os_version)?);
+    if now.seconds() - PARSED.as_of.seconds() > TABLE_SECONDS {
+        return Err(format!("stale (the table of support dates is of {})", PARSED.as_of));
+    }
+    let releases = PARSED.end.get(&id).ok_or_else(|| format!("unsupported (no support dates for {id})"))?;
+    // Enterprise distributions name minor releases, which are supported through their major release.
+    let major = version.split('.').next().unwrap_or_default();
+    let end = releases.get(&version).or_else(|| releases.get(major));
+    end.copied().ok_or_else(|| format!("unsupported (no support dates for {id} {version})"))
+}
+
+fn cause(cause: muster_proto::fact::Cause) -> String {
+    serde_json::to_value(cause).ok().and_then(|cause| cause.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_parses_and_every_release_has_a_date() {
+        assert!(PARSED.end.values().all(|releases| !releases.is_empty()));
+        assert!(PARSED.end["debian"].contains_key("12"));
+    }
+}
