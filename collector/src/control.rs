@@ -240,11 +240,8 @@ pub fn judge(control: &Control, evidence: &Evidence, now: Timestamp) -> Judgemen
 /// `None` when nothing of it can go stale: a control that rests on no subject, or one without data.
 pub fn stale(control: &Control, evidence: &Evidence) -> Option<(Timestamp, String)> {
     let max_age = *control.max_age.of(evidence.class());
-    let (confirmed, subject) = control
-        .subjects
-        .iter()
-        .filter_map(|subject| Some((evidence.facts.get(subject)?.confirmed, *subject)))
-        .min()?;
+    let (confirmed, subject) =
+        control.subjects.iter().filter_map(|subject| Some((evidence.facts.get(subject)?.confirmed, *subject))).min()?;
     Some((confirmed.plus(max_age), stale_reason(subject, confirmed, max_age)))
 }
 
@@ -257,7 +254,13 @@ pub fn stale_reason(subject: Subject, confirmed: Timestamp, max_age: Duration) -
 ///
 /// Going stale is not counted: [`stale`] tells it. A condition that changes and changes back is not found, which conditions that
 /// compare an age with a limit do not do.
-pub fn turn(control: &Control, evidence: &Evidence, now: Timestamp, judged: &Judgement, horizon: Duration) -> Option<Turn> {
+pub fn turn(
+    control: &Control,
+    evidence: &Evidence,
+    now: Timestamp,
+    judged: &Judgement,
+    horizon: Duration,
+) -> Option<Turn> {
     let by_condition = matches!(judged.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown);
     if !control.reads_now || !by_condition {
         return None;

@@ -1,6 +1,7 @@
 //! Muster's collector: keeps what agents report, judges it, answers questions, and hands evidence out.
 
 pub mod config;
+pub mod control;
 pub mod ctl;
 pub mod inbox;
 pub mod log;

@@ -161,17 +161,8 @@ enum Confidence {
 }
 
 /// Frameworks whose requirements mappings may name.
-const FRAMEWORKS: [&str; 9] = [
-    "cis_v8",
-    "csa_ccm_4",
-    "hipaa",
-    "hitrust",
-    "iso27001_2022",
-    "nist_800_53_r5",
-    "nist_csf_2",
-    "pci_dss_4",
-    "soc2",
-];
+const FRAMEWORKS: [&str; 9] =
+    ["cis_v8", "csa_ccm_4", "hipaa", "hitrust", "iso27001_2022", "nist_800_53_r5", "nist_csf_2", "pci_dss_4", "soc2"];
 
 static PARSED: LazyLock<Result<(File, Vec<Fixture>), String>> = LazyLock::new(|| {
     let file = toml::from_str(BUILT_IN).map_err(|error| error.to_string())?;
@@ -215,13 +206,12 @@ impl Catalogue {
             fixture::check(&controls[&id], &fixtures)?;
         }
         let overlaid = !overlay.trim().is_empty();
-        let digest =
-            Digest::of(DOMAIN, &[BUILT_IN.as_bytes(), &[0], support::text().as_bytes(), &[0], overlay.trim().as_bytes()]);
-        let version = if overlaid {
-            format!("{}+{}", file.version, &digest.to_string()[..12])
-        } else {
-            file.version.clone()
-        };
+        let digest = Digest::of(
+            DOMAIN,
+            &[BUILT_IN.as_bytes(), &[0], support::text().as_bytes(), &[0], overlay.trim().as_bytes()],
+        );
+        let version =
+            if overlaid { format!("{}+{}", file.version, &digest.to_string()[..12]) } else { file.version.clone() };
         Ok(Self { version, digest, controls })
     }
 
@@ -279,9 +269,7 @@ fn same_type(old: &serde_json::Value, new: &serde_json::Value) -> bool {
     use serde_json::Value::{Array, Bool, Number, Object, String};
     match (old, new) {
         (Bool(_), Bool(_)) | (Number(_), Number(_)) | (String(_), String(_)) => true,
-        (Array(old), Array(new)) => {
-            old.first().is_none_or(|old| new.iter().all(|new| same_type(old, new)))
-        }
+        (Array(old), Array(new)) => old.first().is_none_or(|old| new.iter().all(|new| same_type(old, new))),
         (Object(old), Object(new)) => {
             let default = old.get("*");
             new.contains_key("*") == default.is_some()
@@ -362,11 +350,8 @@ fn mappings(
         if !FRAMEWORKS.contains(&framework.as_str()) {
             return Err(Error::UnknownFramework { control: control.clone(), framework });
         }
-        let mapping = |requirement| Mapping {
-            framework: framework.clone(),
-            requirement,
-            confidence: confidence.to_owned(),
-        };
+        let mapping =
+            |requirement| Mapping { framework: framework.clone(), requirement, confidence: confidence.to_owned() };
         out.extend(requirements.into_iter().map(mapping));
     }
     Ok(out)

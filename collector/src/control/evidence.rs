@@ -152,10 +152,11 @@ impl Evidence {
         control: &Control,
         variables: impl Fn(&super::Expression) -> Vec<(&'static str, Value)>,
     ) -> String {
-        let items = match control.offenders.as_ref().map(|offenders| offenders.evaluate(variables(offenders).into_iter())) {
-            Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
-            _ => Vec::new(),
-        };
+        let items =
+            match control.offenders.as_ref().map(|offenders| offenders.evaluate(variables(offenders).into_iter())) {
+                Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
+                _ => Vec::new(),
+            };
         if items.is_empty() { format!("not so: {}", control.title) } else { named(&items) }
     }
 
@@ -166,9 +167,9 @@ impl Evidence {
         {
             return format!("support.end_time: {why}");
         }
-        let untold = || control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().untold);
-        let whole: Vec<String> =
-            untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
+        let untold =
+            || control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().untold);
+        let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {
             return named(&whole);
         }

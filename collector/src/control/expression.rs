@@ -410,13 +410,24 @@ mod tests {
     #[test]
     fn an_unsound_or_mistyped_condition_is_refused() {
         let refused = |source: &str| Expression::parse(source, &schema(), Use::Condition).unwrap_err();
-        for source in ["has(f.on)", "!has(f.on)", "f.?on == optional.of(true)", "f == {'on': true}", "'on' in f", "f.exists(k, k == 'on')", "f.list.all(x, x != {})", "size(f) > 0"] {
+        for source in [
+            "has(f.on)",
+            "!has(f.on)",
+            "f.?on == optional.of(true)",
+            "f == {'on': true}",
+            "'on' in f",
+            "f.exists(k, k == 'on')",
+            "f.list.all(x, x != {})",
+            "size(f) > 0",
+        ] {
             assert!(matches!(refused(source), Error::Unsound(_) | Error::Syntax(_)), "{source}: {:?}", refused(source));
         }
         for source in ["g.on", "f.off", "f.list.all(x, x.off)", "param.other", "f.on.deep"] {
             assert!(matches!(refused(source), Error::UnknownName(_)), "{source}: {:?}", refused(source));
         }
-        for source in ["f.on != 'yes'", "f.name == true", "f.name in [1]", "f.list.all(x, x.on != 'no')", "f.n in param.names"] {
+        for source in
+            ["f.on != 'yes'", "f.name == true", "f.name in [1]", "f.list.all(x, x.on != 'no')", "f.n in param.names"]
+        {
             assert!(matches!(refused(source), Error::Types(_)), "{source}: {:?}", refused(source));
         }
         assert!(matches!(refused("f.on &&"), Error::Syntax(_)));
@@ -425,7 +436,8 @@ mod tests {
 
     #[test]
     fn an_expression_names_what_it_reads() {
-        let expression = Expression::parse("f.list.all(x, x.on || x.name in param.names)", &schema(), Use::Condition).unwrap();
+        let expression =
+            Expression::parse("f.list.all(x, x.on || x.name in param.names)", &schema(), Use::Condition).unwrap();
         let paths: Vec<&str> = expression.paths().iter().map(String::as_str).collect();
         assert_eq!(paths, ["f.list", "f.list[].name", "f.list[].on", "param.names"]);
         assert!(expression.reads("f") && expression.reads("param") && !expression.reads("x"));

@@ -11,10 +11,8 @@ pub(super) const NOW_SECONDS: i64 = 1_780_272_000;
 pub(super) fn schema(
     parameters: &serde_json::Map<String, serde_json::Value>,
 ) -> std::collections::BTreeMap<String, Shape> {
-    let mut schema: std::collections::BTreeMap<String, Shape> = full()
-        .iter()
-        .map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&state(fact))))
-        .collect();
+    let mut schema: std::collections::BTreeMap<String, Shape> =
+        full().iter().map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&state(fact)))).collect();
     let shape = |json: serde_json::Value| Shape::of(&json);
     schema.insert("host".to_owned(), shape(serde_json::json!({"id": "", "class": ""})));
     schema.insert("reporting".to_owned(), shape(serde_json::json!({"silent_seconds": 0, "skew_millis": 0})));
@@ -46,9 +44,7 @@ fn numbered_times(json: &serde_json::Value) -> Shape {
                 })
                 .collect(),
         ),
-        serde_json::Value::Array(items) => {
-            Shape::List(Box::new(items.first().map_or(Shape::Any, numbered_times)))
-        }
+        serde_json::Value::Array(items) => Shape::List(Box::new(items.first().map_or(Shape::Any, numbered_times))),
         json => Shape::of(json),
     }
 }
@@ -258,7 +254,13 @@ fn file_integrity() -> Fact {
         modified_time: days_ago(3),
     };
     Fact::FileIntegrity(Reading::Known(FileIntegrity {
-        paths: vec![watched("/boot"), watched("/etc"), watched("/usr/bin"), watched("/usr/lib/systemd"), watched("/usr/sbin")],
+        paths: vec![
+            watched("/boot"),
+            watched("/etc"),
+            watched("/usr/bin"),
+            watched("/usr/lib/systemd"),
+            watched("/usr/sbin"),
+        ],
         baseline: Baseline {
             id: text(&"4".repeat(32)),
             created_time: days_ago(30),

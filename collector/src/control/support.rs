@@ -42,7 +42,9 @@ fn end(system: Option<&Fact>, now: Timestamp) -> Result<Timestamp, String> {
     };
     let known = |name, reading: &Reading<muster_proto::fact::Text>| match reading {
         Reading::Known(text) => Ok(text.as_str().to_owned()),
-        Reading::Unknown { unknown } => Err(format!("absent (system.{name} could not be told: {})", cause(unknown.cause))),
+        Reading::Unknown { unknown } => {
+            Err(format!("absent (system.{name} could not be told: {})", cause(unknown.cause)))
+        }
     };
     let (id, version) = (known("os_id", &system.os_id)?, known("os_version", &system.os_version)?);
     if now.seconds() - PARSED.as_of.seconds() > TABLE_SECONDS {

@@ -81,7 +81,8 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                     let path = field(*subject, &pointer);
                     let reads = path == subject.as_str() && control.subjects.contains(subject)
                         || control.condition.paths().contains(&path)
-                        || control.id.as_str() == "PAT-01" && ["system.os_id", "system.os_version"].contains(&path.as_str());
+                        || control.id.as_str() == "PAT-01"
+                            && ["system.os_id", "system.os_version"].contains(&path.as_str());
                     let judged = judge(control, &evidence, now);
                     if !reads {
                         // A class that could not be told may change which limit holds, and nothing else here.
@@ -97,7 +98,13 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                     if needless {
                         assert_eq!(judged.verdict, Verdict::Pass, "{} {path}: {judged:?}", control.id);
                     } else {
-                        assert_eq!(judged.verdict, Verdict::Unknown, "{} {} {pointer}: {judged:?}", control.id, fixture.name);
+                        assert_eq!(
+                            judged.verdict,
+                            Verdict::Unknown,
+                            "{} {} {pointer}: {judged:?}",
+                            control.id,
+                            fixture.name
+                        );
                         assert!(judged.reason.contains("forbidden"), "{} {pointer}: {judged:?}", control.id);
                     }
                 });
@@ -155,8 +162,7 @@ fn reports_that_do_not_add_up_are_unknown_everywhere() {
 #[test]
 fn a_host_that_never_reported_has_no_data() {
     let catalogue = Catalogue::built_in();
-    let evidence =
-        Evidence { host: AgentId::new([1; 16]), facts: BTreeMap::new(), reporting: Reporting::default() };
+    let evidence = Evidence { host: AgentId::new([1; 16]), facts: BTreeMap::new(), reporting: Reporting::default() };
     for control in catalogue.controls() {
         let judged = judge(control, &evidence, Timestamp::from_seconds(1_780_272_000).unwrap());
         assert_eq!(judged.verdict, Verdict::NoData, "{}: {judged:?}", control.id);
@@ -199,7 +205,10 @@ fn an_overlay_changes_parameters_and_adds_controls() {
         (("system.processors >= 2", "!has(system.processors) || true"), "has()"),
         (("system.processors >= 2", "1 < 2"), "it reads no fact"),
         (("soc2 =", "soc3 ="), "framework `soc3`"),
-        ((r#"{ name = "one", expect = "fail", set = { "system.processors" = 1 } },"#, ""), "no fixture that expects fail"),
+        (
+            (r#"{ name = "one", expect = "fail", set = { "system.processors" = 1 } },"#, ""),
+            "no fixture that expects fail",
+        ),
         ((r#""system.processors" = 1"#, r#""system.processors" = 4"#), "fixture \"one\" gives pass"),
         ((r#""system.processors" = 1"#, r#""system.procesors" = 1"#), "fixture \"one\" sets"),
         (("ACME-01", "ENC-01"), "ENC-01 is defined twice"),
