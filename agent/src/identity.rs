@@ -409,7 +409,7 @@ mod tests {
         for (path, open, private) in
             [("", 0o750, 0o700), ("identity", 0o701, 0o700), ("identity/evidence.key", 0o640, 0o600)]
         {
-            let path = state.join(path);
+            let path = if path.is_empty() { state.clone() } else { state.join(path) };
             chmod(&path, open);
             let error = Folder::open(&state).unwrap_err();
             assert!(error.to_string().contains(&format!("chmod {private:o} {}", path.display())), "{error}");

@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod moment;
+pub mod report;
 pub mod schedule;
+pub mod spool;
 
 pub use cli::main;

@@ -1,0 +1,174 @@
+//! Drafts: which bodies to seal now, and what is reported after them.
+
+use muster_proto::{
+    fact::{Cause, Fact, Reading, Subject},
+    id::Digest,
+    limits,
+    report::{Attestation, Body, Facts, SubjectFact, SubjectPart},
+    time::Timestamp,
+};
+
+use super::{Observed, Reported, Reporter, coverage::Span, digest_of};
+use crate::moment::Moment;
+
+/// Bodies to seal, and what holds after they are taken.
+#[derive(Debug)]
+pub struct Draft {
+    /// In order.
+    pub bodies: Vec<Body>,
+    /// Digest of the fact set after them.
+    pub fact_set: Digest,
+    /// Whether the fact set is another one after them.
+    pub changes_facts: bool,
+    /// End of the coverage that they carry.
+    pub covered_until: Timestamp,
+    reported: Reported,
+    span: Span,
+}
+
+impl Reporter {
+    /// Returns what must be said at once: facts that changed, or that a round of looks which someone waits for has ended.
+    pub fn draft(&self, now: Moment) -> Option<Draft> {
+        if !self.changed.is_empty() {
+            return Some(self.draft_facts(now));
+        }
+        let is_answer_due = self.asks.iter().any(|ask| ask.waiting.is_empty());
+        if is_answer_due { self.draft_attestation(now) } else { None }
+    }
+
+    /// Returns the report that nothing changed; `None` when something did, or when nothing was reported yet.
+    pub fn draft_attestation(&self, now: Moment) -> Option<Draft> {
+        if self.reported.is_empty() || !self.changed.is_empty() || self.is_resync {
+            return None;
+        }
+        let fact_set = digest_of(&self.reported);
+        let coverage = self.span.coverage(now, self.answered());
+        let covered_until = coverage.end;
+        Some(Draft {
+            bodies: vec![Body::Attestation(Attestation { fact_set_digest: fact_set, coverage })],
+            fact_set,
+            changes_facts: false,
+            covered_until,
+            reported: Reported::new(),
+            span: self.span.next(now),
+        })
+    }
+
+    /// Takes note that the chain has taken `draft`, which was drafted from the present state.
+    pub fn commit(&mut self, draft: Draft) {
+        if draft.changes_facts {
+            self.reported = draft.reported;
+            self.changed.clear();
+            self.is_resync = false;
+        }
+        self.span = draft.span;
+        self.asks.retain(|ask| !ask.waiting.is_empty());
+    }
+
+    fn answered(&self) -> Vec<u64> {
+        let answered = self.asks.iter().filter(|ask| ask.waiting.is_empty());
+        answered.flat_map(|ask| ask.ids.iter().copied()).collect()
+    }
+
+    fn draft_facts(&self, now: Moment) -> Draft {
+        let mut set = if self.is_resync { Reported::new() } else { self.reported.clone() };
+        let mut writer = Writer {
+            bodies: Vec::new(),
+            coverage: Some(self.span.coverage(now, self.answered())),
+            empty: self.span.next(now),
+            now,
+            is_resync: self.is_resync,
+        };
+        let mut batch: Vec<SubjectFact> = Vec::new();
+        let mut batch_bytes = 0;
+        for (subject, fact) in &self.changed {
+            if fact.bytes.len() > limits::SUBJECT_BYTES_PER_REPORT {
+                writer.push(std::mem::take(&mut batch), None, digest_of(&set));
+                batch_bytes = 0;
+                writer.push_parts(*subject, fact, &mut set);
+                continue;
+            }
+            if batch_bytes + fact.bytes.len() > limits::SUBJECT_BYTES_PER_REPORT {
+                writer.push(std::mem::take(&mut batch), None, digest_of(&set));
+                batch_bytes = 0;
+            }
+            batch_bytes += fact.bytes.len();
+            batch.push(SubjectFact { observed: fact.at, fact: fact.bytes.clone() });
+            set.insert(*subject, fact.clone());
+        }
+        let fact_set = digest_of(&set);
+        writer.push(batch, None, fact_set);
+        Draft {
+            bodies: writer.bodies,
+            fact_set,
+            changes_facts: true,
+            covered_until: now.wall,
+            reported: set,
+            span: writer.empty,
+        }
+    }
+}
+
+struct Writer {
+    bodies: Vec<Body>,
+    /// Goes with the first body; the others carry an empty one.
+    coverage: Option<muster_proto::report::Coverage>,
+    empty: Span,
+    now: Moment,
+    is_resync: bool,
+}
+
+impl Writer {
+    fn push(&mut self, subjects: Vec<SubjectFact>, part: Option<SubjectPart>, fact_set_digest: Digest) {
+        if subjects.is_empty() && part.is_none() {
+            return;
+        }
+        let coverage = self.coverage.take().unwrap_or_else(|| self.empty.coverage(self.now, Vec::new()));
+        let resync = std::mem::take(&mut self.is_resync);
+        self.bodies.push(Body::Facts(Facts { subjects, part, fact_set_digest, coverage, resync }));
+    }
+
+    /// Until the last part, the set holds the subject's fact from before.
+    fn push_parts(&mut self, subject: Subject, fact: &Observed, set: &mut Reported) {
+        let count = fact.bytes.len().div_ceil(limits::SUBJECT_BYTES_PER_REPORT);
+        let before = digest_of(set);
+        set.insert(subject, fact.clone());
+        let after = digest_of(set);
+        let digest = Digest::of_bytes(&fact.bytes);
+        for (index, bytes) in fact.bytes.chunks(limits::SUBJECT_BYTES_PER_REPORT).enumerate() {
+            let number = |value: usize| u32::try_from(value).expect("a fact has at most 32 parts");
+            let part = SubjectPart {
+                observed: fact.at,
+                index: number(index),
+                count: number(count),
+                digest,
+                bytes: bytes.to_vec(),
+            };
+            self.push(Vec::new(), Some(part), if index + 1 == count { after } else { before });
+        }
+    }
+}
+
+/// Returns the fact's bytes; of a fact that is larger than the contract allows, those of an unknown one that says so.
+pub fn bounded(fact: &Fact) -> Vec<u8> {
+    let bytes = fact.encode();
+    if bytes.len() <= limits::FACT_BYTES {
+        return bytes;
+    }
+    let detail = format!("the fact has {} bytes, at most {} can be reported", bytes.len(), limits::FACT_BYTES);
+    unknown(fact.subject(), Cause::Limit, &detail).encode()
+}
+
+/// Returns the fact that `subject` could not be told.
+pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
+    match subject {
+        Subject::Agent => Fact::Agent(Reading::unknown(cause, detail)),
+        Subject::DiskEncryption => Fact::DiskEncryption(Reading::unknown(cause, detail)),
+        Subject::FileIntegrity => Fact::FileIntegrity(Reading::unknown(cause, detail)),
+        Subject::Firewall => Fact::Firewall(Reading::unknown(cause, detail)),
+        Subject::Listeners => Fact::Listeners(Reading::unknown(cause, detail)),
+        Subject::PatchLevel => Fact::PatchLevel(Reading::unknown(cause, detail)),
+        Subject::Software => Fact::Software(Reading::unknown(cause, detail)),
+        Subject::System => Fact::System(Reading::unknown(cause, detail)),
+    }
+}
