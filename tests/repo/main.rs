@@ -3,6 +3,7 @@
 mod contract;
 mod dependencies;
 mod files;
+mod settings;
 
 use std::{
     fs,
