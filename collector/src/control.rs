@@ -10,7 +10,7 @@ mod fixture;
 mod sample;
 mod support;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use muster_proto::{
     fact::{HostClass, Subject},
@@ -19,7 +19,7 @@ use muster_proto::{
     v1,
 };
 
-pub use catalogue::{Catalogue, Error, Overlay};
+pub use catalogue::{Catalogue, Error, Overlay, Texts};
 pub use evidence::{Evidence, Observed, Reporting};
 pub use expression::Expression;
 
@@ -188,6 +188,8 @@ pub struct Control {
     pub mappings: Vec<Mapping>,
     /// Subjects whose facts it rests on, ordered.
     pub subjects: Vec<Subject>,
+    /// Reference table behind the variable `support`.
+    support: Arc<support::Table>,
     /// Whether it reads when the host last reported, or the skew of its clock.
     pub reads_reporting: bool,
     /// Whether the verdict can change by the passing of time alone, staleness aside.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,11 +20,10 @@ use super::{
 };
 
 const BUILT_IN: &str = include_str!("catalogue.toml");
-const BUILT_IN_FIXTURES: &str = include_str!("fixtures.toml");
 /// Domain of the digest of a catalogue.
 const DOMAIN: &str = "muster/catalogue/v1";
-/// Bytes of an overlay, at most.
-const OVERLAY_BYTES: usize = 1024 * 1024;
+/// Bytes of a text, such as an overlay, at most.
+const TEXT_BYTES: usize = 1024 * 1024;
 
 /// A catalogue or overlay is refused.
 #[derive(Debug, thiserror::Error)]
@@ -95,9 +94,29 @@ pub enum Error {
 /// The controls that judge.
 #[derive(Debug)]
 pub struct Catalogue {
+    texts: Texts,
     version: String,
     digest: Digest,
     controls: BTreeMap<ControlId, Control>,
+}
+
+/// What a catalogue is made of, and all of it: whoever has the texts can judge again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Texts {
+    /// The built-in controls, TOML.
+    pub built_in: String,
+    /// The reference table of support dates, TOML.
+    pub support: String,
+    /// The operator's overlay, TOML; empty when there is none.
+    pub overlay: String,
+}
+
+impl Texts {
+    /// Returns their digest: SHA-256 over `muster/catalogue/v1`, a zero byte, and the texts with a zero byte between them.
+    pub fn digest(&self) -> Digest {
+        let Self { built_in, support, overlay } = self;
+        Digest::of(DOMAIN, &[built_in.as_bytes(), &[0], support.as_bytes(), &[0], overlay.as_bytes()])
+    }
 }
 
 /// An operator's changes: parameters of built-in controls, and controls of the operator's own.
@@ -164,11 +183,6 @@ enum Confidence {
 const FRAMEWORKS: [&str; 9] =
     ["cis_v8", "csa_ccm_4", "hipaa", "hitrust", "iso27001_2022", "nist_800_53_r5", "nist_csf_2", "pci_dss_4", "soc2"];
 
-static PARSED: LazyLock<Result<(File, Vec<Fixture>), String>> = LazyLock::new(|| {
-    let file = toml::from_str(BUILT_IN).map_err(|error| error.to_string())?;
-    Ok((file, fixture::parse(BUILT_IN_FIXTURES)?))
-});
-
 impl Catalogue {
     /// Returns the controls that are compiled in.
     ///
@@ -185,34 +199,51 @@ impl Catalogue {
     ///
     /// When the overlay is refused: says which control and why.
     pub fn with_overlay(overlay: &str) -> Result<Self, Error> {
-        if overlay.len() > OVERLAY_BYTES {
-            return Err(Error::Text(format!("it is larger than {OVERLAY_BYTES} bytes")));
+        Self::from_texts(Texts {
+            built_in: BUILT_IN.to_owned(),
+            support: support::BUILT_IN.to_owned(),
+            overlay: overlay.trim().to_owned(),
+        })
+    }
+
+    /// Returns the catalogue of `texts`, also those of another version of Muster.
+    ///
+    /// # Errors
+    ///
+    /// When a text is refused: says which control and why.
+    pub fn from_texts(texts: Texts) -> Result<Self, Error> {
+        if [&texts.built_in, &texts.support, &texts.overlay].iter().any(|text| text.len() > TEXT_BYTES) {
+            return Err(Error::Text(format!("it is larger than {TEXT_BYTES} bytes")));
         }
-        let changes: Overlay = toml::from_str(overlay).map_err(|error| Error::Text(error.to_string()))?;
-        let (file, _) = PARSED.as_ref().map_err(|error| Error::Text(error.clone()))?;
-        let mut definitions = file.control.clone();
+        let changes: Overlay = toml::from_str(&texts.overlay).map_err(|error| Error::Text(error.to_string()))?;
+        let file: File = toml::from_str(&texts.built_in).map_err(|error| Error::Text(error.to_string()))?;
+        let table = Arc::new(support::Table::parse(&texts.support).map_err(Error::Text)?);
+        let mut definitions = file.control;
         for (id, parameters) in changes.parameters {
             let found = definitions.iter_mut().find(|definition| definition.id.as_str() == id);
             set_parameters(found.ok_or(Error::UnknownControl(id))?, parameters)?;
         }
         let mut controls = BTreeMap::new();
         for definition in definitions {
-            insert(&mut controls, definition)?;
+            insert(&mut controls, definition, &table)?;
         }
         for definition in changes.control {
             let fixtures = definition.fixture.clone();
             let id = definition.id.clone();
-            insert(&mut controls, definition)?;
+            insert(&mut controls, definition, &table)?;
             fixture::check(&controls[&id], &fixtures)?;
         }
-        let overlaid = !overlay.trim().is_empty();
-        let digest = Digest::of(
-            DOMAIN,
-            &[BUILT_IN.as_bytes(), &[0], support::text().as_bytes(), &[0], overlay.trim().as_bytes()],
-        );
-        let version =
-            if overlaid { format!("{}+{}", file.version, &digest.to_string()[..12]) } else { file.version.clone() };
-        Ok(Self { version, digest, controls })
+        let digest = texts.digest();
+        let version = match texts.overlay.is_empty() {
+            true => file.version,
+            false => format!("{}+{}", file.version, &digest.to_string()[..12]),
+        };
+        Ok(Self { texts, version, digest, controls })
+    }
+
+    /// Returns what it is made of.
+    pub fn texts(&self) -> &Texts {
+        &self.texts
     }
 
     /// Returns its version: that of the built-in controls, and a part of the digest where an overlay changes them.
@@ -241,8 +272,12 @@ impl Catalogue {
     }
 }
 
-fn insert(controls: &mut BTreeMap<ControlId, Control>, definition: Definition) -> Result<(), Error> {
-    let control = build(definition)?;
+fn insert(
+    controls: &mut BTreeMap<ControlId, Control>,
+    definition: Definition,
+    support: &Arc<support::Table>,
+) -> Result<(), Error> {
+    let control = build(definition, support)?;
     if controls.contains_key(&control.id) {
         return Err(Error::Twice(control.id));
     }
@@ -282,7 +317,7 @@ fn same_type(old: &serde_json::Value, new: &serde_json::Value) -> bool {
     }
 }
 
-fn build(definition: Definition) -> Result<Control, Error> {
+fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Control, Error> {
     let id = definition.id;
     let bad = |field, why: String| Error::Field { control: id.clone(), field, why };
     for (field, text) in [
@@ -316,6 +351,7 @@ fn build(definition: Definition) -> Result<Control, Error> {
             .map(|_| definition.remediation.limit)
             .map_err(|why| bad("remediation.limit", why))?,
         mappings: mappings(&id, definition.mappings, definition.confidence)?,
+        support: Arc::clone(support),
         reads_reporting: condition.reads("reporting"),
         reads_now: condition.reads("now") || condition.reads("reporting") || condition.reads("support"),
         id,
@@ -390,5 +426,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// Returns the fixtures of the built-in controls.
 #[cfg(test)]
 pub(super) fn built_in_fixtures() -> &'static [Fixture] {
-    &PARSED.as_ref().unwrap().1
+    static PARSED: std::sync::LazyLock<Vec<Fixture>> =
+        std::sync::LazyLock::new(|| fixture::parse(include_str!("fixtures.toml")).unwrap());
+    &PARSED
 }

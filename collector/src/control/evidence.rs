@@ -19,7 +19,7 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{Control, ITEM_BYTES, Verdict, expression::Cannot, host_text, named, support};
+use super::{Control, ITEM_BYTES, Verdict, expression::Cannot, host_text, named};
 
 /// What is known of one host.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Evidence {
     /// Returns what the condition of `control` says at `now`, whatever the age of the facts.
     pub(super) fn evaluate(&self, control: &Control, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
         let (support, support_untold) = if control.condition.reads("support") {
-            support::value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
+            control.support.value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
         } else {
             (serde_json::Value::Null, None)
         };

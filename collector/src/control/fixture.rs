@@ -43,6 +43,7 @@ pub(super) struct Fixture {
     pub now: Option<Timestamp>,
 }
 
+#[cfg(test)]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -50,6 +51,7 @@ struct File {
 }
 
 /// Returns the fixtures of a file.
+#[cfg(test)]
 pub(super) fn parse(text: &str) -> Result<Vec<Fixture>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     Ok(file.fixture)

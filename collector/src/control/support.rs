@@ -1,6 +1,6 @@
-//! Until when operating systems get security updates, from a dated table that is compiled in.
+//! Until when operating systems get security updates, from a dated table.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use muster_proto::{
     fact::{Fact, Reading},
@@ -8,35 +8,37 @@ use muster_proto::{
 };
 use serde::Deserialize;
 
-const TABLE: &str = include_str!("support.toml");
+/// The table that is compiled in.
+pub(super) const BUILT_IN: &str = include_str!("support.toml");
 /// Seconds for which the table speaks of the present.
 const TABLE_SECONDS: i64 = 400 * 24 * 3600;
 
-#[derive(Deserialize)]
+/// When support of operating systems ends. Part of what a verdict rests on.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+pub(super) struct Table {
     /// When the dates were collected.
     as_of: Timestamp,
     /// By `ID` of os-release and release: the first instant without security updates.
     end: BTreeMap<String, BTreeMap<String, Timestamp>>,
 }
 
-static PARSED: LazyLock<Table> = LazyLock::new(|| toml::from_str(TABLE).expect("a test parses the table"));
+impl Table {
+    /// Returns the table of `text`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
 
-/// Returns the text of the table, which is part of what a verdict rests on.
-pub(super) fn text() -> &'static str {
-    TABLE
-}
-
-/// Returns the variable `support` for a host with this `system` fact, and why its `end_time` is absent if it is.
-pub(super) fn value(system: Option<&Fact>, now: Timestamp) -> (serde_json::Value, Option<String>) {
-    match end(system, now) {
-        Ok(end) => (serde_json::json!({ "end_time": end.to_string() }), None),
-        Err(why) => (serde_json::json!({}), Some(why)),
+    /// Returns the variable `support` for a host with this `system` fact, and why its `end_time` is absent if it is.
+    pub(super) fn value(&self, system: Option<&Fact>, now: Timestamp) -> (serde_json::Value, Option<String>) {
+        match end(self, system, now) {
+            Ok(end) => (serde_json::json!({ "end_time": end.to_string() }), None),
+            Err(why) => (serde_json::json!({}), Some(why)),
+        }
     }
 }
 
-fn end(system: Option<&Fact>, now: Timestamp) -> Result<Timestamp, String> {
+fn end(table: &Table, system: Option<&Fact>, now: Timestamp) -> Result<Timestamp, String> {
     let Some(Fact::System(Reading::Known(system))) = system else {
         return Err("absent (the host's system could not be told)".to_owned());
     };
@@ -47,10 +49,10 @@ fn end(system: Option<&Fact>, now: Timestamp) -> Result<Timestamp, String> {
         }
     };
     let (id, version) = (known("os_id", &system.os_id)?, known("os_version", &system.os_version)?);
-    if now.seconds() - PARSED.as_of.seconds() > TABLE_SECONDS {
-        return Err(format!("stale (the table of support dates is of {})", PARSED.as_of));
+    if now.seconds() - table.as_of.seconds() > TABLE_SECONDS {
+        return Err(format!("stale (the table of support dates is of {})", table.as_of));
     }
-    let releases = PARSED.end.get(&id).ok_or_else(|| format!("unsupported (no support dates for {id})"))?;
+    let releases = table.end.get(&id).ok_or_else(|| format!("unsupported (no support dates for {id})"))?;
     // Enterprise distributions name minor releases, which are supported through their major release.
     let major = version.split('.').next().unwrap_or_default();
     let end = releases.get(&version).or_else(|| releases.get(major));
@@ -67,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_table_parses_and_every_release_has_a_date() {
-        assert!(PARSED.end.values().all(|releases| !releases.is_empty()));
-        assert!(PARSED.end["debian"].contains_key("12"));
+        let table = Table::parse(BUILT_IN).unwrap();
+        assert!(table.end.values().all(|releases| !releases.is_empty()));
+        assert!(table.end["debian"].contains_key("12"));
     }
 }
