@@ -8,3 +8,4 @@ pub mod log;
 pub mod members;
 pub mod pki;
 pub mod serve;
+pub mod snapshot;
