@@ -1,0 +1,199 @@
+//! Takes reports: `IngestService`, and what it knows of each agent's chain and stream.
+//!
+//! A report is checked ([`admit`]), given its place ([`chain`]), handed to the inbox, put into the log by the sequencer, and
+//! acknowledged when a signed, synced checkpoint covers it. Never acknowledges anything sooner, never keeps a report that does not
+//! verify, and never lets one agent hold up another: what an agent has on its way is bounded in reports and bytes.
+
+pub mod admit;
+pub mod chain;
+mod hello;
+mod nonce;
+mod session;
+pub mod sessions;
+
+use std::{collections::VecDeque, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, TryStreamExt as _};
+use muster_proto::{
+    id::{AgentId, Epoch, ReportSeq},
+    limits,
+    v1::{self, ingest_service_server::IngestService, stream_reports_response::Step},
+};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    log::sequencer::Sequencer,
+    members::AgentState,
+    serve::{
+        caller,
+        status::{Reason, internal, refuse},
+    },
+};
+use hello::{Greeting, Hello};
+use session::{Progress, Session, step};
+use sessions::{End, Registry, Slot};
+
+pub use chain::Head;
+pub use sessions::{KnownHead, Sessions};
+
+/// How long an agent may take to say Hello.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// What the intake allows.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Reports that one agent may have on their way; 1 to 65536.
+    pub window_reports: u32,
+    /// Bytes of reports that one agent may have on their way.
+    pub window_bytes: u64,
+    /// Refused reports after which a stream is ended.
+    pub rejections: u32,
+    /// Free bytes of the disk below which no reports are taken.
+    pub min_free_bytes: u64,
+    /// A folder on that disk: the collector's data.
+    pub data: PathBuf,
+}
+
+impl Settings {
+    /// Returns the defaults for the collector's data in `data`: 1024 reports and 4 MiB an agent, 64 refused reports, 256 MiB free.
+    pub fn new(data: PathBuf) -> Self {
+        Self {
+            window_reports: limits::WINDOW_REPORTS,
+            window_bytes: 4 * 1024 * 1024,
+            rejections: 64,
+            min_free_bytes: 256 * 1024 * 1024,
+            data,
+        }
+    }
+}
+
+/// Finds durable reports before an agent's head. The views do it.
+pub trait ReportLookup: Send + Sync + 'static {
+    /// Returns the index at which the report at `seq` of `epoch` should be, at most 64 entries too high, or `None` when it is
+    /// not known (yet). May block.
+    fn index_of(&self, agent: AgentId, epoch: Epoch, seq: ReportSeq) -> Option<u64>;
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    registry: Arc<Registry>,
+    sequencer: Sequencer,
+}
+
+impl Ingest {
+    /// Returns the service over `sessions`, whose conflicts go into the log by `sequencer`.
+    pub fn new(sessions: &Sessions, sequencer: Sequencer) -> Self {
+        Self { registry: Arc::clone(&sessions.registry), sequencer }
+    }
+
+    /// Serves one stream of `agent`: the first request is Hello.
+    pub(crate) fn serve<S>(&self, agent: AgentId, requests: S) -> impl Stream<Item = Result<v1::StreamReportsResponse, Status>>
+    where
+        S: Stream<Item = Result<v1::StreamReportsRequest, Status>> + Unpin + Send + 'static,
+    {
+        let ingest = self.clone();
+        futures_util::stream::once(async move { ingest.begin(agent, requests).await }).try_flatten()
+    }
+
+    /// Hears Hello and opens the stream.
+    async fn begin<S>(&self, agent: AgentId, mut requests: S) -> Result<Session<S>, Status>
+    where
+        S: Stream<Item = Result<v1::StreamReportsRequest, Status>> + Unpin,
+    {
+        let first = tokio::time::timeout(HELLO_TIME, requests.try_next()).await;
+        let expected = || refuse(Reason::HelloExpected, "the first step of a stream is Hello, within ten seconds");
+        let Some(v1::stream_reports_request::Step::Hello(hello)) =
+            first.map_err(|_| expected())??.and_then(|request| request.step)
+        else {
+            return Err(expected());
+        };
+        let hello = Hello::parse(&hello)?;
+        if let Some(end) = self.registry.closed() {
+            return Err(end.status());
+        }
+        let state = self.registry.members.agent(agent).map_or(AgentState::Revoked, |agent| agent.state);
+        match state {
+            AgentState::Revoked => return Err(End::Revoked.status()),
+            AgentState::Frozen => return Err(End::Frozen.status()),
+            AgentState::Enrolled => {}
+        }
+        let skew_millis = hello.host_time.millis_after(self.registry.clock.now());
+        let slot = self.registry.slot(agent);
+        let (registry, greeted, said) = (Arc::clone(&self.registry), Arc::clone(&slot), hello.clone());
+        let greeting = tokio::task::spawn_blocking(move || registry.greet(&greeted, &said)).await;
+        let welcome = match greeting.map_err(|error| internal("the greeting was cut off", &error))?? {
+            Greeting::Welcome(welcome) => welcome,
+            Greeting::Overtaken => return Err(self.overtaken(&slot, &hello)),
+        };
+        let mailbox = self.registry.open(&slot).map_err(End::status)?;
+        tracing::debug!(agent = %agent, epoch = %hello.epoch, next = %hello.next, skew_millis, "stream opened");
+        Ok(Session {
+            registry: Arc::clone(&self.registry),
+            sequencer: self.sequencer.clone(),
+            slot,
+            mailbox,
+            requests,
+            epoch: hello.epoch,
+            skew_millis,
+            answers: VecDeque::from([step(Step::Welcome(welcome))]),
+            state: Progress::default(),
+        })
+    }
+
+    /// A session that does not follow the last one is a claim that contradicts it.
+    fn overtaken(&self, slot: &Arc<Slot>, hello: &Hello) -> Status {
+        if self.registry.suspend(slot, "nonce") {
+            let conflict = v1::Conflict {
+                agent_id: slot.id.as_bytes().to_vec(),
+                kind: "nonce".to_owned(),
+                standing_index: 0,
+                contradicting: None,
+                detail: format!("a session of epoch {} does not follow the agent's last one", hello.epoch),
+            };
+            tokio::spawn(record_conflict(self.sequencer.clone(), Arc::clone(slot), conflict, Ok(0)));
+        }
+        End::Frozen.status()
+    }
+}
+
+/// Writes a conflict into the log, once the report that stands is there.
+async fn record_conflict(
+    sequencer: Sequencer,
+    slot: Arc<Slot>,
+    mut conflict: v1::Conflict,
+    index: Result<u64, oneshot::Receiver<u64>>,
+) {
+    let index = match index {
+        Ok(index) => Ok(index),
+        Err(awaited) => awaited.await,
+    };
+    let written = match index {
+        Ok(index) => {
+            conflict.standing_index = index;
+            let entry = v1::log_entry::Entry::Conflict(conflict);
+            sequencer.append(v1::LogEntry { received_time: None, entry: Some(entry) }).await.map_err(Some)
+        }
+        Err(_) => Err(None),
+    };
+    if let Err(error) = written {
+        // Nothing was kept of either claim, so neither may freeze anybody; whoever is wrong will contradict itself again.
+        tracing::error!(agent = %slot.id, ?error, "a conflict could not be written into the log");
+        slot.is_suspended.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[tonic::async_trait]
+impl IngestService for Ingest {
+    type StreamReportsStream = Pin<Box<dyn Stream<Item = Result<v1::StreamReportsResponse, Status>> + Send>>;
+
+    async fn stream_reports(
+        &self,
+        request: Request<Streaming<v1::StreamReportsRequest>>,
+    ) -> Result<Response<Self::StreamReportsStream>, Status> {
+        let agent = caller::of(&request)?.caller.agent_id();
+        let agent = agent.ok_or_else(|| refuse(Reason::RoleNotAllowed, "only agents send reports"))?;
+        Ok(Response::new(Box::pin(self.serve(agent, request.into_inner()))))
+    }
+}
