@@ -89,7 +89,11 @@ impl Ingest {
     }
 
     /// Serves one stream of `agent`: the first request is Hello.
-    pub(crate) fn serve<S>(&self, agent: AgentId, requests: S) -> impl Stream<Item = Result<v1::StreamReportsResponse, Status>>
+    pub(crate) fn serve<S>(
+        &self,
+        agent: AgentId,
+        requests: S,
+    ) -> impl Stream<Item = Result<v1::StreamReportsResponse, Status>> + use<S>
     where
         S: Stream<Item = Result<v1::StreamReportsRequest, Status>> + Unpin + Send + 'static,
     {

@@ -4,6 +4,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod inbox;
+pub mod ingest;
 pub mod log;
 pub mod members;
 pub mod pki;

@@ -32,6 +32,8 @@ use crate::{
 
 /// Reports that are checked before the chain is locked, and before other streams get their turn.
 const BATCH: usize = 32;
+/// Batches after which other streams get their turn.
+const TURN: usize = 4;
 /// Rejections that wait to be sent, at most; reading waits when there are more.
 const ANSWERS: usize = 8;
 /// Durable places before the head that one stream may have looked up.
@@ -105,7 +107,7 @@ where
 {
     /// Goes on until there is something to say or nothing to do.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
-        loop {
+        for _ in 0..TURN {
             if let Some(answer) = self.next_answer() {
                 return Poll::Ready(Some(answer));
             }
@@ -133,6 +135,8 @@ where
                 return Poll::Ready(Some(Err(end.status())));
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// What is to be said next: rejections, then what waits in the mailbox.
@@ -181,7 +185,7 @@ where
     /// Reads and checks what has arrived, up to a batch.
     fn read(&mut self, cx: &mut Context<'_>, agent: &Agent) -> Result<Read, Status> {
         let sender = Sender { agent: self.slot.id, key: &agent.key, epoch: self.epoch };
-        while self.state.batch.len() < BATCH && self.answers.len() < ANSWERS {
+        while self.state.batch.len() < BATCH && self.answers.len() < ANSWERS && self.state.lookup.is_none() {
             let request = match Pin::new(&mut self.requests).poll_next(cx) {
                 Poll::Pending => return Ok(Read::Pending),
                 Poll::Ready(None) => return Ok(Read::End),
@@ -205,6 +209,9 @@ where
 
     /// Gives the batch its places in the chain and hands it to the inbox.
     fn place_batch(&mut self) -> Result<(), End> {
+        if self.state.lookup.is_some() {
+            return Ok(());
+        }
         let mut batch = std::mem::take(&mut self.state.batch);
         let mut admitted = 0_u64;
         let mut reports = batch.drain(..);
@@ -226,8 +233,9 @@ where
                 Place::Before => {
                     drop(chain);
                     self.look_up(sealed, &checked)?;
-                    // The rest must wait for the answer; it is looked at again when it is sent again.
-                    break;
+                    // The rest waits for the answer.
+                    self.state.batch = reports.collect();
+                    return Ok(());
                 }
                 Place::Fork(standing) => {
                     let index = match standing {

@@ -75,11 +75,15 @@ impl End {
     /// Returns what the agent hears.
     pub(crate) fn status(self) -> Status {
         match self {
-            Self::Revoked => refuse(Reason::AgentRevoked, "the agent was revoked; enrol it anew with a new state folder"),
+            Self::Revoked => {
+                refuse(Reason::AgentRevoked, "the agent was revoked; enrol it anew with a new state folder")
+            }
             Self::Frozen => {
                 refuse(Reason::AgentFrozen, "two claims contradict each other; an operator must resolve the conflict")
             }
-            Self::Replaced => refuse(Reason::AlreadyStreaming, "the agent opened another stream, and the newest counts"),
+            Self::Replaced => {
+                refuse(Reason::AlreadyStreaming, "the agent opened another stream, and the newest counts")
+            }
             Self::Draining => retry_after(Reason::Draining, "the collector is stopping", Duration::from_secs(5)),
             Self::Unavailable => {
                 retry_after(Reason::Draining, "the collector takes no reports at the moment", Duration::from_secs(5))
@@ -476,7 +480,9 @@ impl Follower for Listener {
         }
         match &entry.entry {
             Some(v1::log_entry::Entry::Conflict(conflict)) => {
-                let Some(slot) = AgentId::from_slice(&conflict.agent_id).map(|id| self.registry.slot(id)) else { return };
+                let Some(slot) = AgentId::from_slice(&conflict.agent_id).map(|id| self.registry.slot(id)) else {
+                    return;
+                };
                 slot.is_suspended.store(false, Ordering::Relaxed);
                 if let Some(mailbox) = &*slot.mailbox() {
                     mailbox.end(End::Frozen);
@@ -514,7 +520,8 @@ impl Listener {
     /// A report that the process before had admitted: everything is checked again, for nothing vouches for it but its bytes.
     fn is_next_recovered(&self, record: &Record<'_>) -> bool {
         let registry = &self.registry;
-        let Some(agent) = registry.members.agent(record.agent).filter(|agent| agent.state == AgentState::Enrolled) else {
+        let Some(agent) = registry.members.agent(record.agent).filter(|agent| agent.state == AgentState::Enrolled)
+        else {
             return false;
         };
         let Ok(entry) = v1::LogEntry::decode(record.body) else { return false };
