@@ -58,13 +58,19 @@ pub struct FactSet<O> {
     partial: Option<Partial<O>>,
 }
 
-#[derive(Clone, Debug)]
-struct Partial<O> {
-    observed: Timestamp,
-    digest: Digest,
-    count: u32,
-    bytes: Vec<u8>,
-    origins: Vec<O>,
+/// A subject's fact under way in parts, so that a store can keep it between two reports.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Partial<O> {
+    /// Host's clock when the look that gave the fact ended.
+    pub observed: Timestamp,
+    /// SHA-256 of the whole encoded fact, as each part states.
+    pub digest: Digest,
+    /// Parts in all.
+    pub count: u32,
+    /// The parts so far, joined.
+    pub bytes: Vec<u8>,
+    /// Where each part so far came from.
+    pub origins: Vec<O>,
 }
 
 impl<O> Default for FactSet<O> {
@@ -76,7 +82,17 @@ impl<O> Default for FactSet<O> {
 impl<O: Clone> FactSet<O> {
     /// Returns a set of known facts, as a store kept them.
     pub fn from_facts(facts: BTreeMap<Subject, Held<O>>) -> Self {
-        Self { facts, partial: None }
+        Self::from_store(facts, None)
+    }
+
+    /// Returns a set of known facts with one under way in parts, as a store kept them.
+    pub fn from_store(facts: BTreeMap<Subject, Held<O>>, partial: Option<Partial<O>>) -> Self {
+        Self { facts, partial }
+    }
+
+    /// Returns the fact under way in parts.
+    pub fn partial(&self) -> Option<&Partial<O>> {
+        self.partial.as_ref()
     }
 
     /// Returns the facts by subject.

@@ -162,16 +162,16 @@ impl Evidence {
 
     /// Says which reading was missing, and why.
     fn untold_reason(&self, control: &Control, field: &str, support: Option<String>) -> String {
-        if field == "end_time"
-            && let Some(why) = support
-        {
-            return format!("support.end_time: {why}");
-        }
         let untold =
             || control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().untold);
         let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {
             return named(&whole);
+        }
+        if field == "end_time"
+            && let Some(why) = support
+        {
+            return format!("support.end_time: {why}");
         }
         let paths = control.condition.paths();
         let suffix = format!(".{field}");

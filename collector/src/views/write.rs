@@ -1,0 +1,323 @@
+//! Writes what a batch of log entries changed, in one transaction with the position that it reaches.
+
+use std::collections::BTreeMap;
+
+use muster_proto::{
+    fact::Subject,
+    fact_set::Held,
+    id::{AgentId, Digest, Epoch},
+    time::Timestamp,
+};
+use rusqlite::{Connection, Transaction, params};
+
+use super::{
+    AgentRow, Error, Head, HostState, Partial, Run, VerdictRow,
+    read::{self, FactRow},
+    rows::pack,
+};
+
+/// Bytes of the text that says why an entry was passed over, at most.
+const BAD_ENTRY_BYTES: usize = 256;
+
+/// The one writer.
+pub struct Writer {
+    connection: Connection,
+    applied: u64,
+}
+
+/// A transaction, to be committed whole.
+pub struct Batch<'a> {
+    transaction: Transaction<'a>,
+    applied: &'a mut u64,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection) -> Result<Self, Error> {
+        let applied = read::applied(&connection)?;
+        Ok(Self { connection, applied })
+    }
+
+    /// Returns how many entries of the log are applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Returns every agent.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn agents(&self) -> Result<Vec<AgentRow>, Error> {
+        read::agents(&self.connection)
+    }
+
+    /// Returns the current verdicts of every agent.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn verdicts(&self) -> Result<Vec<(AgentId, VerdictRow)>, Error> {
+        read::verdicts(&self.connection)
+    }
+
+    /// Returns, for every agent, its current facts without their bytes.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn fact_rows(&self) -> Result<Vec<(AgentId, FactRow)>, Error> {
+        read::fact_rows(&self.connection)
+    }
+
+    /// Returns an agent's current facts, and the one under way in parts.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn fact_set(&self, agent: AgentId) -> Result<(BTreeMap<Subject, Held<u64>>, Option<Partial>), Error> {
+        read::fact_set(&self.connection, agent)
+    }
+
+    /// Begins a batch.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn begin(&mut self) -> Result<Batch<'_>, Error> {
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        Ok(Batch { transaction, applied: &mut self.applied })
+    }
+}
+
+impl Batch<'_> {
+    /// Commits the batch: everything up to the entry before `applied` is in the views.
+    ///
+    /// # Errors
+    ///
+    /// The database's; nothing of the batch is then in the views.
+    pub fn commit(self, applied: u64) -> Result<(), Error> {
+        self.transaction.execute("UPDATE meta SET value = ? WHERE name = 'applied'", [sql(applied)])?;
+        self.transaction.commit()?;
+        *self.applied = applied;
+        Ok(())
+    }
+
+    /// Writes an agent, but for its runs and heads.
+    pub fn put_agent(&self, row: &AgentRow) -> Result<(), Error> {
+        self.prepare(
+            "INSERT OR REPLACE INTO agents (agent, state, enrolled_index, enrolled_time, epoch, set_digest, broken_index,
+             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row.agent.as_bytes(),
+            row.state.number(),
+            row.enrolled.map(|(index, _)| sql(index)),
+            row.enrolled.map(|(_, time)| time.micros()),
+            row.run.as_ref().map(|run| run.epoch.as_bytes().as_slice()),
+            row.set_digest.as_bytes(),
+            row.broken.as_ref().map(|broken| sql(broken.log_index)),
+            row.broken.as_ref().map(|broken| broken.time.micros()),
+            row.broken.as_ref().map(|broken| &broken.detail),
+            row.judged_at.micros(),
+            row.agent_version,
+            row.hostname,
+            row.os_id,
+            row.os_version,
+            row.host_class,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes since when an agent is in a state.
+    pub fn put_state(&self, agent: AgentId, index: u64, time: Timestamp, state: HostState) -> Result<(), Error> {
+        self.prepare("INSERT OR REPLACE INTO agent_states (agent, from_index, from_time, state) VALUES (?, ?, ?, ?)")?
+            .execute(params![agent.as_bytes(), sql(index), time.micros(), state.number()])?;
+        Ok(())
+    }
+
+    /// Writes that an agent's reports do not add up from an entry on.
+    pub fn put_break(&self, agent: AgentId, index: u64, time: Timestamp, detail: &str) -> Result<(), Error> {
+        self.prepare("INSERT OR REPLACE INTO breaks (agent, from_index, from_time, detail) VALUES (?, ?, ?, ?)")?
+            .execute(params![agent.as_bytes(), sql(index), time.micros(), detail])?;
+        Ok(())
+    }
+
+    /// Writes that they add up again.
+    pub fn end_break(&self, agent: AgentId, from_index: u64, index: u64, time: Timestamp) -> Result<(), Error> {
+        self.prepare("UPDATE breaks SET to_index = ?, to_time = ? WHERE agent = ? AND from_index = ?")?
+            .execute(params![sql(index), time.micros(), agent.as_bytes(), sql(from_index)])?;
+        Ok(())
+    }
+
+    /// Writes a run, new or grown.
+    pub fn put_run(&self, agent: AgentId, run: &Run) -> Result<(), Error> {
+        self.prepare(
+            "INSERT OR REPLACE INTO runs (agent, epoch, first_seq, last_seq, first_index, last_index, first_time, last_time,
+             observed, through, skew_millis, looks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            agent.as_bytes(),
+            run.epoch.as_bytes(),
+            sql(run.first_seq),
+            sql(run.last_seq),
+            sql(run.first_index),
+            sql(run.last_index),
+            run.first_time.micros(),
+            run.last_time.micros(),
+            run.observed.micros(),
+            run.through.micros(),
+            run.skew_millis,
+            run.looks.to_bytes(),
+        ])?;
+        Ok(())
+    }
+
+    /// Writes the head of an epoch, which is in the run that begins at `run_seq`.
+    pub fn put_head(&self, head: &Head, run_seq: u64) -> Result<(), Error> {
+        self.prepare(
+            "INSERT OR REPLACE INTO heads (agent, epoch, seq, digest, log_index, run_seq) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            head.agent.as_bytes(),
+            head.epoch.as_bytes(),
+            sql(head.seq),
+            head.digest.as_bytes(),
+            sql(head.log_index),
+            sql(run_seq),
+        ])?;
+        Ok(())
+    }
+
+    /// Ends the current fact of a subject, if there is one.
+    pub fn end_fact(&self, agent: AgentId, subject: Subject, from: u64, index: u64, time: Timestamp) -> Result<(), Error> {
+        self.prepare("UPDATE facts SET to_index = ?, to_time = ? WHERE agent = ? AND subject = ? AND from_index = ?")?
+            .execute(params![sql(index), time.micros(), agent.as_bytes(), subject.as_str(), sql(from)])?;
+        Ok(())
+    }
+
+    /// Writes a fact that is current from an entry on.
+    pub fn put_fact(
+        &self,
+        agent: AgentId,
+        row: &FactRow,
+        held: &Held<u64>,
+        received: Timestamp,
+    ) -> Result<(), Error> {
+        self.prepare(
+            "INSERT OR REPLACE INTO facts (agent, subject, from_index, from_time, observed, confirmed, origins, bytes)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            agent.as_bytes(),
+            row.subject.as_str(),
+            sql(row.from_index),
+            received.micros(),
+            held.observed.micros(),
+            row.confirmed.micros(),
+            pack(&held.origins),
+            held.bytes,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes the fact under way in parts, or that there is none.
+    pub fn put_partial(&self, agent: AgentId, partial: Option<&Partial>) -> Result<(), Error> {
+        match partial {
+            None => {
+                self.prepare("DELETE FROM partials WHERE agent = ?")?.execute([agent.as_bytes()])?;
+            }
+            Some(partial) => {
+                self.prepare(
+                    "INSERT OR REPLACE INTO partials (agent, observed, digest, count, origins, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    agent.as_bytes(),
+                    partial.observed.micros(),
+                    partial.digest.as_bytes(),
+                    partial.count,
+                    pack(&partial.origins),
+                    partial.bytes,
+                ])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a verdict that holds from an entry on, and to the history when it is another one than before.
+    pub fn put_verdict(&self, agent: AgentId, row: &VerdictRow, history: Option<(u64, &str)>) -> Result<(), Error> {
+        self.prepare(
+            "INSERT OR REPLACE INTO verdicts (agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            agent.as_bytes(),
+            row.control,
+            row.verdict.as_str(),
+            row.reason,
+            row.since.map(Timestamp::micros),
+            row.judged_at.micros(),
+            row.turn.as_ref().map(|(at, _, _)| at.micros()),
+            row.turn.as_ref().map(|(_, verdict, _)| verdict.as_str()),
+            row.turn.as_ref().map(|(_, _, reason)| reason),
+        ])?;
+        if let Some((index, version)) = history {
+            self.prepare(
+                "INSERT OR REPLACE INTO verdict_history (agent, control, at_index, judged_at, verdict, reason, since,
+                 catalogue_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                agent.as_bytes(),
+                row.control,
+                sql(index),
+                row.judged_at.micros(),
+                row.verdict.as_str(),
+                row.reason,
+                row.since.map(Timestamp::micros),
+                version,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Writes an entry that says who is who, as it is.
+    pub fn put_member(&self, index: u64, entry: &[u8]) -> Result<(), Error> {
+        self.prepare("INSERT OR REPLACE INTO members (log_index, entry) VALUES (?, ?)")?
+            .execute(params![sql(index), entry])?;
+        Ok(())
+    }
+
+    /// Writes that a snapshot was handed out.
+    pub fn put_snapshot(&self, row: &super::SnapshotRow) -> Result<(), Error> {
+        self.prepare("INSERT OR REPLACE INTO snapshots (log_index, id, digest, hosts, time, actor) VALUES (?, ?, ?, ?, ?, ?)")?
+            .execute(params![sql(row.log_index), row.id, row.digest.as_bytes(), sql(row.hosts), row.time.micros(), row.actor])?;
+        Ok(())
+    }
+
+    /// Writes that an entry was passed over, and why.
+    pub fn put_bad_entry(&self, index: u64, what: &str) -> Result<(), Error> {
+        let what = muster_proto::fact::Text::cut(what, BAD_ENTRY_BYTES);
+        self.prepare("INSERT OR REPLACE INTO bad_entries (log_index, what) VALUES (?, ?)")?
+            .execute(params![sql(index), what.as_str()])?;
+        Ok(())
+    }
+
+    fn prepare(&self, text: &str) -> Result<rusqlite::CachedStatement<'_>, Error> {
+        Ok(self.transaction.prepare_cached(text)?)
+    }
+}
+
+/// Returns a number as SQLite stores it. Positions and sequences stay below 2^62; what an entry claims beyond that is held there.
+pub(super) fn sql(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Returns the id of a head's epoch as bytes, for keys.
+pub(super) fn epoch_bytes(epoch: &Epoch) -> &[u8] {
+    epoch.as_bytes()
+}
+
+/// Returns the digest of an empty fact set.
+pub fn empty_set() -> Digest {
+    muster_proto::fact_set::digest_of(std::iter::empty())
+}
