@@ -10,3 +10,4 @@ pub mod members;
 pub mod pki;
 pub mod serve;
 pub mod snapshot;
+pub mod views;

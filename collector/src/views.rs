@@ -49,7 +49,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A row does not hold what this program wrote.
-    #[error("views hold a row of {0} that this program did not write: remove the file, and they are made again from the log")]
+    #[error(
+        "views hold a row of {0} that this program did not write: remove the file, and they are made again from the log"
+    )]
     Garbled(&'static str),
     /// The log could not be read.
     #[error("failed to read the log for the views")]

@@ -96,9 +96,10 @@ impl HostAsOf {
         if let Some(broken) = &self.broken {
             return Evidence::broken(self.agent, reporting, &broken.detail, broken.time);
         }
-        let facts = self.facts.iter().map(|(subject, fact)| {
-            (*subject, Observed::decode(*subject, &fact.held.bytes, fact.confirmed))
-        });
+        let facts = self
+            .facts
+            .iter()
+            .map(|(subject, fact)| (*subject, Observed::decode(*subject, &fact.held.bytes, fact.confirmed)));
         Evidence { host: self.agent, facts: facts.collect(), reporting }
     }
 }
@@ -184,8 +185,7 @@ impl At<'_> {
             params![agent.as_bytes(), sql(self.size), self.instant.micros()],
             |row| {
                 let subject = subject(row.get_ref(0).ok()?.as_str().ok()?)?;
-                let held =
-                    Held { observed: time(row, 1)?, bytes: blob(row, 2)?, origins: unpack(&blob(row, 3)?)? };
+                let held = Held { observed: time(row, 1)?, bytes: blob(row, 2)?, origins: unpack(&blob(row, 3)?)? };
                 let own = FactRow { subject, from_index: number(row, 5)?, confirmed: time(row, 6)? };
                 let (confirmed, look) = confirmation(&own, looks);
                 Some((subject, FactAsOf { held, received: time(row, 4)?, confirmed, look }))

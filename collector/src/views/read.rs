@@ -90,15 +90,20 @@ impl Views {
     /// The database's.
     pub fn heads(&self) -> Result<Vec<Head>, Error> {
         self.read(|connection| {
-            rows(connection, "SELECT agent, epoch, seq, digest, log_index FROM heads ORDER BY agent, epoch", [], |row| {
-                Some(Head {
-                    agent: agent(row, 0)?,
-                    epoch: Epoch::from_slice(&blob(row, 1)?)?,
-                    seq: number(row, 2)?,
-                    digest: Digest::from_slice(&blob(row, 3)?)?,
-                    log_index: number(row, 4)?,
-                })
-            })
+            rows(
+                connection,
+                "SELECT agent, epoch, seq, digest, log_index FROM heads ORDER BY agent, epoch",
+                [],
+                |row| {
+                    Some(Head {
+                        agent: agent(row, 0)?,
+                        epoch: Epoch::from_slice(&blob(row, 1)?)?,
+                        seq: number(row, 2)?,
+                        digest: Digest::from_slice(&blob(row, 3)?)?,
+                        log_index: number(row, 4)?,
+                    })
+                },
+            )
         })
     }
 
@@ -309,7 +314,8 @@ pub(super) fn run(row: &Row<'_>, at: usize) -> Option<Run> {
 }
 
 pub(super) fn verdicts(connection: &Connection) -> Result<Vec<(AgentId, VerdictRow)>, Error> {
-    let text = "SELECT agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason FROM verdicts
+    let text =
+        "SELECT agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason FROM verdicts
                 ORDER BY agent, control";
     rows(connection, text, [], |row| {
         let turn = match optional_time(row, 6)? {

@@ -86,9 +86,8 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     if text("catalogue")? != Some(origin.catalogue.to_string()) {
         return Err("other controls judged them".to_owned());
     }
-    let applied: i64 = connection
-        .query_row("SELECT value FROM meta WHERE name = 'applied'", [], |row| row.get(0))
-        .map_err(said)?;
+    let applied: i64 =
+        connection.query_row("SELECT value FROM meta WHERE name = 'applied'", [], |row| row.get(0)).map_err(said)?;
     if u64::try_from(applied).is_ok_and(|applied| applied > log_size) || applied < 0 {
         return Err(format!("they cover {applied} entries of a log that has {log_size}"));
     }

@@ -190,20 +190,21 @@ impl Batch<'_> {
     }
 
     /// Ends the current fact of a subject, if there is one.
-    pub fn end_fact(&self, agent: AgentId, subject: Subject, from: u64, index: u64, time: Timestamp) -> Result<(), Error> {
+    pub fn end_fact(
+        &self,
+        agent: AgentId,
+        subject: Subject,
+        from: u64,
+        index: u64,
+        time: Timestamp,
+    ) -> Result<(), Error> {
         self.prepare("UPDATE facts SET to_index = ?, to_time = ? WHERE agent = ? AND subject = ? AND from_index = ?")?
             .execute(params![sql(index), time.micros(), agent.as_bytes(), subject.as_str(), sql(from)])?;
         Ok(())
     }
 
     /// Writes a fact that is current from an entry on.
-    pub fn put_fact(
-        &self,
-        agent: AgentId,
-        row: &FactRow,
-        held: &Held<u64>,
-        received: Timestamp,
-    ) -> Result<(), Error> {
+    pub fn put_fact(&self, agent: AgentId, row: &FactRow, held: &Held<u64>, received: Timestamp) -> Result<(), Error> {
         self.prepare(
             "INSERT OR REPLACE INTO facts (agent, subject, from_index, from_time, observed, confirmed, origins, bytes)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -289,8 +290,17 @@ impl Batch<'_> {
 
     /// Writes that a snapshot was handed out.
     pub fn put_snapshot(&self, row: &super::SnapshotRow) -> Result<(), Error> {
-        self.prepare("INSERT OR REPLACE INTO snapshots (log_index, id, digest, hosts, time, actor) VALUES (?, ?, ?, ?, ?, ?)")?
-            .execute(params![sql(row.log_index), row.id, row.digest.as_bytes(), sql(row.hosts), row.time.micros(), row.actor])?;
+        self.prepare(
+            "INSERT OR REPLACE INTO snapshots (log_index, id, digest, hosts, time, actor) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            sql(row.log_index),
+            row.id,
+            row.digest.as_bytes(),
+            sql(row.hosts),
+            row.time.micros(),
+            row.actor
+        ])?;
         Ok(())
     }
 
