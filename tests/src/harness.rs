@@ -8,6 +8,7 @@ pub mod ctl;
 pub mod netns;
 pub mod process;
 pub mod random;
+pub mod scene;
 
 use std::{
     fmt::Display,

@@ -1,3 +1,5 @@
+//! Tests of conditions, catalogues and judgements.
+
 use muster_proto::fact::{Fact, Subject};
 
 use super::{catalogue::built_in_fixtures, fixture::Fixture, *};

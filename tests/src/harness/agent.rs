@@ -32,6 +32,19 @@ impl Agent {
         Self { process: None, namespace: None, folder }
     }
 
+    /// Returns another agent whose folder is a copy of this one's, as a cloned host has it.
+    ///
+    /// # Panics
+    ///
+    /// When the folder cannot be copied.
+    pub fn copied(&self) -> Self {
+        let folder = Folder::new();
+        let source = format!("{}/.", self.folder().display());
+        let status = Command::new("cp").args(["-a", &source]).arg(folder.path()).status().expect("cp runs");
+        assert!(status.success(), "the folder cannot be copied");
+        Self { process: None, namespace: self.namespace.clone(), folder }
+    }
+
     /// Makes it run inside `namespace` from its next start on.
     pub fn inside(&mut self, namespace: &Namespace) {
         self.namespace = Some(namespace.name().to_owned());

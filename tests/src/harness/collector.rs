@@ -18,6 +18,8 @@ pub const NAME: &str = "c1";
 pub struct Collector {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Variables of its environment, by which settings are set.
+    pub settings: Vec<(&'static str, String)>,
     process: Option<Process>,
     // Last, so that it goes after the process.
     folder: Folder,
@@ -38,9 +40,10 @@ impl Collector {
     /// When it cannot be initialised.
     pub fn at(address: SocketAddr) -> Self {
         let folder = Folder::new();
-        let collector = Self { address, process: None, folder };
-        let output = collector.run(&["init", "--name", NAME, "--listen", &address.to_string()]);
-        assert!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
+        // No metrics: collectors of several tests would meet at one port.
+        let settings = vec![("MUSTER_METRICS_LISTEN", String::new())];
+        let collector = Self { address, settings, process: None, folder };
+        collector.run_ok(&["init", "--name", NAME, "--listen", &address.to_string()]);
         collector
     }
 
@@ -65,17 +68,35 @@ impl Collector {
         self.start_by(command);
     }
 
-    fn start_by(&mut self, mut command: Command) {
+    fn start_by(&mut self, command: Command) {
+        self.launch(command);
+        self.wait_until_it_listens();
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn start_unattended(&mut self) {
+        self.launch(Command::new(program("test-collector")));
+    }
+
+    fn launch(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "it runs");
-        command.arg("run").arg("--data").arg(self.data());
-        let mut process = Process::start(&mut command, &self.folder.join("collector.log"));
+        command.arg("run").arg("--data").arg(self.data()).envs(self.settings.iter().map(|(name, value)| (name, value)));
+        self.process = Some(Process::start(&mut command, &self.folder.join("collector.log")));
+    }
+
+    /// Waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come to.
+    pub fn wait_until_it_listens(&mut self) {
+        let (address, process) = (self.address, self.process());
         let start = Instant::now();
-        while TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_err() {
+        while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
             assert!(process.ended().is_none(), "the collector ended at once:\n{}", process.output());
             assert!(start.elapsed() < PATIENCE, "the collector does not listen:\n{}", process.output());
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.process = Some(process);
     }
 
     /// Kills it (SIGKILL).
@@ -115,14 +136,20 @@ impl Collector {
         assert!(ended.is_none(), "the collector ended with {ended:?}:\n{}", process.output());
     }
 
-    /// Runs a command of the collector's program on its data, to the end.
+    /// Runs a command of the collector's program on its data to the end.
     ///
     /// # Panics
     ///
     /// When the program cannot be started.
     pub fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program("test-collector"));
-        command.args(args).arg("--data").arg(self.data()).output().expect("the collector's program starts")
+        command
+            .args(args)
+            .arg("--data")
+            .arg(self.data())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect("the collector's program starts")
     }
 
     /// Runs a command of the collector's program on its data, which succeeds, and returns what it printed.

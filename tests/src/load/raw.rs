@@ -47,6 +47,22 @@ pub async fn call(channel: Channel, path: &str, body: Bytes) -> anyhow::Result<(
     Ok((parts.status.as_u16(), in_headers.or_else(|| trailers.as_ref().and_then(code))))
 }
 
+/// Calls `path` with an empty message and returns the gRPC code of the answer; 0 when the call is taken and stays open.
+///
+/// # Errors
+///
+/// When the connection ends instead.
+pub async fn code_of(channel: Channel, path: &str) -> anyhow::Result<i32> {
+    use tower::ServiceExt as _;
+
+    let request = http::Request::post(format!("http://muster{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::new(http_body_util::Full::new(frame(&[], 0))))?;
+    let response = channel.oneshot(request).await?;
+    Ok(code(response.headers()).unwrap_or(0))
+}
+
 /// Returns `message` in the frame of gRPC, which declares `declared` bytes.
 pub fn frame(message: &[u8], declared: u32) -> Bytes {
     let mut framed = vec![0];

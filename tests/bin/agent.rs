@@ -1,0 +1,5 @@
+//! The agent, built with the tests.
+
+fn main() -> std::process::ExitCode {
+    muster_agent::main()
+}

@@ -1,0 +1,333 @@
+//! Reports that break the chain, the signature or a field: each is refused with its reason, and the next good one is taken.
+
+use muster_proto::{
+    id::ReportSeq,
+    limits,
+    report::{Body, Gap, GapCause, Lost},
+    seal::EvidenceKey,
+    v1::{self, RejectionReason as Reason, report::Body as WireBody},
+};
+use muster_tests::{
+    harness::{now, scene::Scene},
+    load::{
+        Chain, Event, Identity, Session,
+        chain::{seal_wire, wire},
+    },
+};
+
+/// An enrolled agent with a chain under way, and a stream that is opened again whenever it was ended.
+struct Attacker {
+    identity: Identity,
+    chain: Chain,
+    nonce: Vec<u8>,
+    session: Option<Session>,
+}
+
+impl Attacker {
+    async fn of(scene: &mut Scene) -> Self {
+        let identity = scene.enroll("attacker").await;
+        let chain = Chain::begin(identity.id, &mut scene.random, now());
+        let mut attacker = Self { identity, chain, nonce: Vec::new(), session: None };
+        for _ in 0..3 {
+            attacker.behave().await;
+        }
+        attacker
+    }
+
+    fn key(&self) -> &EvidenceKey {
+        &self.identity.keys.evidence
+    }
+
+    /// Returns the next good report in its wire form, without taking the place.
+    fn good(&self) -> v1::Report {
+        let body = self.chain.clone().attestation(now());
+        wire(&self.chain.report(body, now()))
+    }
+
+    async fn session(&mut self) -> &mut Session {
+        if self.session.is_none() {
+            let session = Session::open(&self.identity, &self.chain, &self.nonce).await.expect("it is not frozen");
+            self.nonce.clone_from(&session.welcome.session_nonce);
+            self.session = Some(session);
+        }
+        self.session.as_mut().expect("opened above")
+    }
+
+    /// Sends the next good report and sees it taken.
+    async fn behave(&mut self) {
+        let sealed = seal_wire(self.key(), &self.good());
+        self.chain.advance(&sealed);
+        let place = self.chain.next.number() - 1;
+        self.session().await.send(sealed.clone()).await;
+        // A refusal may have ended the stream behind it; then the report is sent again on the next one.
+        if self.session().await.durable_through(place).await.is_err() {
+            self.session = None;
+            self.session().await.send(sealed).await;
+            self.session().await.durable_through(place).await.expect("a good report is taken");
+        }
+    }
+
+    /// Sends `bad` and returns the reason of the refusal.
+    async fn misbehave(&mut self, bad: v1::SealedReport) -> v1::Rejection {
+        let session = self.session().await;
+        session.send(bad).await;
+        session.rejection().await.expect("it is refused")
+    }
+}
+
+/// A way to spoil a good report.
+type Spoil = fn(&mut v1::Report);
+
+fn body<T>(report: &mut v1::Report, pick: fn(&mut WireBody) -> Option<&mut T>) -> &mut T {
+    report.body.as_mut().and_then(pick).expect("the body of this case")
+}
+
+fn attestation(report: &mut v1::Report) -> &mut v1::Attestation {
+    body(report, |body| if let WireBody::Attestation(attestation) = body { Some(attestation) } else { None })
+}
+
+fn coverage(report: &mut v1::Report) -> &mut v1::Coverage {
+    attestation(report).coverage.as_mut().expect("a good attestation has a coverage")
+}
+
+fn lifecycle(kind: i32, probe: i32) -> Option<WireBody> {
+    Some(WireBody::Lifecycle(v1::Lifecycle { kind, probe, ..v1::Lifecycle::default() }))
+}
+
+fn gap(cause: i32) -> Option<WireBody> {
+    let time = Some(now().to_wire());
+    Some(WireBody::Gap(v1::Gap { cause, start_time: time, end_time: time, ..v1::Gap::default() }))
+}
+
+/// Each way, and the reason that it is refused with.
+const SPOILS: &[(&str, Reason, Spoil)] = &[
+    ("no body", Reason::UnknownKind, |report| report.body = None),
+    ("agent id empty", Reason::Malformed, |report| report.agent_id.clear()),
+    ("agent id of 17 bytes", Reason::Malformed, |report| report.agent_id.push(0)),
+    ("agent id of another", Reason::ForeignAgent, |report| report.agent_id[3] ^= 1),
+    ("epoch empty", Reason::Malformed, |report| report.epoch.clear()),
+    ("epoch of another", Reason::ForeignEpoch, |report| report.epoch[3] ^= 1),
+    ("sequence 0", Reason::Malformed, |report| report.sequence = 0),
+    ("sequence one ahead", Reason::OutOfOrder, |report| report.sequence += 1),
+    ("sequence at the end of numbers", Reason::OutOfOrder, |report| report.sequence = u64::MAX),
+    ("no previous digest", Reason::Malformed, |report| report.previous_digest.clear()),
+    ("previous digest of 31 bytes", Reason::Malformed, |report| {
+        report.previous_digest.pop();
+    }),
+    ("another previous digest", Reason::BrokenChain, |report| report.previous_digest[0] ^= 1),
+    ("no observed time", Reason::Malformed, |report| report.observed_time = None),
+    ("observed time before 1970", Reason::Malformed, |report| {
+        report.observed_time = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
+    }),
+    ("observed time at the end of numbers", Reason::Malformed, |report| {
+        report.observed_time = Some(prost_types::Timestamp { seconds: i64::MAX, nanos: i32::MAX });
+    }),
+    ("observed time with negative nanoseconds", Reason::Malformed, |report| {
+        report.observed_time = Some(prost_types::Timestamp { seconds: 1, nanos: -1 });
+    }),
+    ("no boot id", Reason::Malformed, |report| report.boot_id.clear()),
+    ("agent version with an escape", Reason::Malformed, |report| report.agent_version = "\u{1b}[31m1".to_owned()),
+    ("agent version of 65 bytes", Reason::Malformed, |report| report.agent_version = "1".repeat(65)),
+    ("checkpoint root of 5 bytes", Reason::Malformed, |report| {
+        report.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5] });
+    }),
+    ("no coverage", Reason::Malformed, |report| attestation(report).coverage = None),
+    ("fact set digest of 5 bytes", Reason::Malformed, |report| attestation(report).fact_set_digest = vec![1; 5]),
+    ("coverage without a start", Reason::Malformed, |report| coverage(report).start_time = None),
+    ("coverage that ends before it starts", Reason::Malformed, |report| {
+        let coverage = coverage(report);
+        std::mem::swap(&mut coverage.start_time, &mut coverage.end_time);
+        coverage.end_time = Some(prost_types::Timestamp { seconds: 0, nanos: 0 });
+        coverage.start_time = Some(prost_types::Timestamp { seconds: 9, nanos: 0 });
+    }),
+    ("probe 0", Reason::UnknownKind, |report| coverage(report).looks[0].probe = 0),
+    ("probe 99", Reason::UnknownKind, |report| coverage(report).looks[4].probe = 99),
+    ("probe -1", Reason::UnknownKind, |report| coverage(report).looks[0].probe = -1),
+    ("probe twice", Reason::Malformed, |report| coverage(report).looks[1].probe = 1),
+    ("no looks of a probe", Reason::Malformed, |report| coverage(report).looks[0].count = 0),
+    ("too many directive ids", Reason::Malformed, |report| coverage(report).directive_ids = (0..65).collect()),
+    ("gap cause 0", Reason::UnknownKind, |report| report.body = gap(0)),
+    ("gap cause 99", Reason::UnknownKind, |report| report.body = gap(99)),
+    ("gap cause at the end of numbers", Reason::UnknownKind, |report| report.body = gap(i32::MIN)),
+    ("lifecycle kind 0", Reason::UnknownKind, |report| report.body = lifecycle(0, 0)),
+    ("lifecycle kind 99", Reason::UnknownKind, |report| report.body = lifecycle(99, 0)),
+    ("lifecycle probe 99", Reason::UnknownKind, |report| report.body = lifecycle(7, 99)),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spoiled_report_is_refused_with_its_reason_and_the_next_good_one_taken() {
+    let mut scene = Scene::set("spoiled reports").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    for (what, reason, spoil) in SPOILS {
+        let mut report = attacker.good();
+        spoil(&mut report);
+        let expected = attacker.chain.next.number();
+        let rejection = attacker.misbehave(seal_wire(attacker.key(), &report)).await;
+        assert_eq!(rejection.reason(), *reason, "{what}: {rejection:?}");
+        assert_eq!(rejection.expected_sequence, expected, "{what}: {rejection:?}");
+        assert!(!rejection.detail.is_empty(), "{what}: no word for a person");
+        attacker.behave().await;
+    }
+    only_good_reports_are_in_the_log(scene, &attacker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_with_another_signature_is_refused() {
+    let mut scene = Scene::set("signatures").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    let (other, _) = EvidenceKey::generate().unwrap();
+    for case in 0..5 {
+        let report = attacker.good();
+        let mut sealed = seal_wire(attacker.key(), &report);
+        match case {
+            0 => sealed.signature[40] ^= 1,
+            1 => sealed.signature.clear(),
+            2 => sealed.signature.push(0),
+            3 => sealed = seal_wire(&other, &report),
+            // Signed for another purpose.
+            _ => sealed.signature = attacker.key().sign("muster/enroll/v1", &sealed.report).to_vec(),
+        }
+        let rejection = attacker.misbehave(sealed).await;
+        assert_eq!(rejection.reason(), Reason::BadSignature, "case {case}: {rejection:?}");
+        attacker.behave().await;
+    }
+    only_good_reports_are_in_the_log(scene, &attacker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_report_are_refused() {
+    let mut scene = Scene::set("bytes that are no report").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    let good = seal_wire(attacker.key(), &attacker.good()).report;
+    let mut cases = vec![Vec::new(), vec![0xff; 300], vec![0x80; 64], vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]];
+    // Field 1 that declares 2 GiB, a group that never ends, and good reports cut at every place.
+    cases.push([&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x07], [1; 40].as_slice()].concat());
+    cases.push(vec![0x0b; 5000]);
+    cases.extend((1..good.len()).step_by(7).map(|len| good[..len].to_vec()));
+    cases.extend((0..20).map(|_| scene.random.bytes(200)));
+    for bytes in cases {
+        let what = format!("{bytes:02x?}");
+        let rejection = attacker.misbehave(attacker.key().seal(bytes)).await;
+        let expected = [Reason::Malformed, Reason::UnknownKind, Reason::OutOfOrder, Reason::BrokenChain];
+        assert!(expected.contains(&rejection.reason()), "{rejection:?} for {what}");
+    }
+    attacker.behave().await;
+    only_good_reports_are_in_the_log(scene, &attacker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_larger_than_the_limit_is_refused_and_one_at_the_limit_taken() {
+    let mut scene = Scene::set("large reports").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    let sized = |attacker: &Attacker, len: usize| {
+        // An unknown field, which a reader of this version skips, makes any size.
+        let mut report = attacker.key().seal(prost::Message::encode_to_vec(&attacker.good())).report;
+        let pad = len - report.len() - 5;
+        report.extend_from_slice(&[0xfa, 0x7f]);
+        prost::encoding::encode_varint(pad as u64, &mut report);
+        report.resize(len, 0);
+        attacker.key().seal(report)
+    };
+    for over in [1, 100, 2000] {
+        let rejection = attacker.misbehave(sized(&attacker, limits::REPORT_BYTES + over)).await;
+        assert_eq!(rejection.reason(), Reason::TooLarge, "{over} bytes over: {rejection:?}");
+        attacker.behave().await;
+    }
+    let sealed = sized(&attacker, limits::REPORT_BYTES);
+    attacker.chain.advance(&sealed);
+    let place = attacker.chain.next.number() - 1;
+    attacker.session().await.send(sealed).await;
+    attacker.session().await.durable_through(place).await.expect("a report at the limit is taken");
+    only_good_reports_are_in_the_log(scene, &attacker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_that_lies_about_the_chain_is_refused_and_a_true_one_taken() {
+    let mut scene = Scene::set("gaps").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    let next = attacker.chain.next.number();
+    let seq = |number| ReportSeq::new(number).unwrap();
+    let gap = |lost| {
+        let (start, end) = (now(), now());
+        let (counts, detail) = (Vec::new(), "test".into());
+        Body::Gap(Gap { cause: GapCause::SpoolDamaged, start, end, lost: Some(lost), counts, detail })
+    };
+    let (head, other) = (attacker.chain.head, muster_proto::id::Digest::new([1; 32]));
+    for (what, first, last, digest_before, place) in [
+        ("it does not begin at the next place", next + 1, next + 3, head, next + 4),
+        ("it begins before what is durable", next - 1, next + 3, head, next + 4),
+        ("it does not end before its own place", next, next + 3, head, next + 9),
+        ("it names another report before", next, next + 3, Some(other), next + 4),
+        ("it names no report before", next, next + 3, None, next + 4),
+    ] {
+        let mut chain = attacker.chain.clone();
+        chain.next = seq(place);
+        // The lost reports had digests that nobody knows any more.
+        chain.head = Some(other);
+        let report = chain.report(gap(Lost { first: seq(first), last: seq(last), digest_before }), now());
+        let rejection = attacker.misbehave(attacker.key().seal(report.encode())).await;
+        let expected = [Reason::OutOfOrder, Reason::BrokenChain, Reason::Malformed];
+        assert!(expected.contains(&rejection.reason()), "{what}: {rejection:?}");
+    }
+    attacker.behave().await;
+
+    let next = attacker.chain.next.number();
+    let lost = Lost { first: seq(next), last: seq(next + 3), digest_before: attacker.chain.head };
+    attacker.chain.next = seq(next + 4);
+    let mut chain = attacker.chain.clone();
+    chain.head = Some(other);
+    let sealed = attacker.key().seal(chain.report(gap(lost), now()).encode());
+    attacker.chain.advance(&sealed);
+    attacker.session().await.send(sealed).await;
+    attacker.session().await.durable_through(next + 4).await.expect("a true gap is taken");
+    attacker.behave().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_bad_reports_harm_only_their_sender() {
+    let mut scene = Scene::set("thousands of bad reports").await;
+    let mut attacker = Attacker::of(&mut scene).await;
+    let (before, _) = scene.collector.process().memory_bytes();
+    let mut sent = 0;
+    while sent < 5_000 {
+        let mut report = attacker.good();
+        report.sequence += 1 + scene.random.below(1_000);
+        let bad = seal_wire(attacker.key(), &report);
+        let session = attacker.session().await;
+        for _ in 0..250 {
+            session.send(bad.clone()).await;
+        }
+        for _ in 0..250 {
+            // The collector may end such a stream; then its agent comes again.
+            match session.next().await.expect("an answer") {
+                Event::Rejection(rejection) => assert_eq!(rejection.reason(), Reason::OutOfOrder),
+                Event::End(_) => {
+                    attacker.session = None;
+                    break;
+                }
+                Event::Durable(_) | Event::Directive(_) => {}
+            }
+        }
+        sent += 250;
+    }
+    scene.honest_goes_on().await;
+    let (after, _) = scene.collector.process().memory_bytes();
+    assert!(after < before + 64 * 1024 * 1024, "memory grew from {before} to {after} bytes");
+    attacker.behave().await;
+    only_good_reports_are_in_the_log(scene, &attacker).await;
+}
+
+/// Ends the scene; of the attacker the log holds its good reports alone, in order.
+async fn only_good_reports_are_in_the_log(scene: Scene, attacker: &Attacker) {
+    let log = scene.end().await;
+    let chains = log.chains().unwrap();
+    muster_tests::evidence::check_chains(&chains).unwrap();
+    let of_attacker: Vec<_> = chains.iter().filter(|((agent, _), _)| *agent == attacker.identity.id).collect();
+    assert_eq!(of_attacker.len(), 1, "one epoch");
+    let ((_, epoch), chain) = of_attacker[0];
+    assert_eq!(*epoch, attacker.chain.epoch);
+    assert_eq!(chain.len() as u64, attacker.chain.next.number() - 1);
+    assert_eq!(chain.last_key_value().unwrap().1[0].0, attacker.chain.head.unwrap());
+    assert!(log.conflicts().unwrap().is_empty(), "a refused report is no conflict");
+}

@@ -1,0 +1,174 @@
+//! A real agent on a real kernel: what changes on its host is seen at the collector.
+//!
+//! Root only; elsewhere each test says that it was left out, and why.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by it")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use muster_proto::v1::{self, Verdict};
+use muster_tests::harness::{
+    agent::Agent, check, collector::Collector, free_address, netns::Namespace, scene::Scene, until, within,
+};
+
+/// A rule set under which the host is closed.
+const CLOSED: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
+                      iif lo accept; ct state established,related accept; } }";
+
+/// Settings by which the agent looks and reports as often as it may, and watches `FOLDER`.
+fn settings(folder: &str) -> String {
+    format!(
+        "attestation_interval = \"10s\"\n[intervals]\nfirewall = \"10s\"\nfile_integrity = \"10s\"\n\
+         [probes.file_integrity]\npaths = [\"{folder}\"]\n"
+    )
+}
+
+/// A scene on an address that a namespace of its own reaches, with a real agent in that namespace.
+struct Host {
+    scene: Scene,
+    agent: Agent,
+    id: String,
+    watched: std::path::PathBuf,
+    namespace: Namespace,
+}
+
+impl Host {
+    async fn set(purpose: &str) -> Option<Self> {
+        let namespace = match Namespace::new() {
+            Ok(namespace) => namespace,
+            Err(why) => {
+                eprintln!("LEFT OUT: {purpose}: {why}");
+                return None;
+            }
+        };
+        namespace.run(&["nft", CLOSED]);
+        let address = SocketAddr::new(namespace.outside.into(), free_address().port());
+        let scene = Scene::set_with(purpose, Collector::at(address)).await;
+        let watched = scene.collector.folder().join("watched");
+        fs::create_dir(&watched).unwrap();
+        fs::write(watched.join("sudoers"), "root ALL=(ALL) ALL\n").unwrap();
+        let mut agent = Agent::of(&scene.collector, &settings(&watched.display().to_string()));
+        agent.inside(&namespace);
+        agent.start();
+        let id = until("the host is judged", async || {
+            let hosts = scene.admin.fleet().list_hosts(v1::ListHostsRequest::default()).await;
+            let hosts = hosts.map_err(|status| status.to_string())?.into_inner().hosts;
+            let host = hosts.into_iter().find(|host| host.hostname != "honest" && host.sequence > 1);
+            host.map(|host| host.id).ok_or_else(|| agent.process().output())
+        })
+        .await;
+        Some(Self { scene, agent, id, watched, namespace })
+    }
+
+    /// Waits until `control` says `verdict` of the host.
+    async fn becomes(&self, control: &str, verdict: Verdict) {
+        until(&format!("{control} says {verdict:?}"), async || {
+            let host = self.scene.admin.host(&self.id).await.map_err(|status| status.to_string())?;
+            let held = host.verdicts.iter().find(|held| held.control_id == control);
+            check(held.is_some_and(|held| held.verdict() == verdict), format!("{held:?}"))
+        })
+        .await;
+    }
+
+    async fn end(mut self) {
+        self.agent.stop(Duration::from_secs(10));
+        self.scene.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_firewall_is_seen_and_a_closed_one_too() {
+    let Some(host) = Host::set("a flushed firewall").await else { return };
+    host.becomes("FWL-01", Verdict::Pass).await;
+    let mut watch = Watch::start(&host.scene);
+    host.namespace.run(&["nft", "flush", "ruleset"]);
+    host.becomes("FWL-01", Verdict::Fail).await;
+    watch.shows(&["FWL-01", "fail"]).await;
+    host.namespace.run(&["nft", CLOSED]);
+    host.becomes("FWL-01", Verdict::Pass).await;
+    watch.shows(&["FWL-01", "pass"]).await;
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_file_is_seen() {
+    let Some(host) = Host::set("a changed file").await else { return };
+    host.becomes("FIM-02", Verdict::Pass).await;
+    let mut watch = Watch::start(&host.scene);
+    fs::write(host.watched.join("sudoers"), "eve ALL=(ALL) NOPASSWD: ALL\n").unwrap();
+    host.becomes("FIM-02", Verdict::Fail).await;
+    watch.shows(&["FIM-02", "fail"]).await;
+    let reason = host.scene.admin.host(&host.id).await.unwrap().verdicts;
+    let reason = &reason.iter().find(|held| held.control_id == "FIM-02").unwrap().reason;
+    assert!(reason.contains("sudoers"), "the reason does not name the file: {reason}");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_asked_for_is_made_within_two_seconds() {
+    let Some(host) = Host::set("a look asked for").await else { return };
+    host.becomes("FWL-01", Verdict::Pass).await;
+    // Once to warm the caches of a debug build, then for the figure.
+    for _ in 0..2 {
+        host.namespace.run(&["nft", "flush", "ruleset"]);
+        let start = Instant::now();
+        let output = host.scene.collector.ctl().text(&["look", &host.id]);
+        let elapsed = start.elapsed();
+        let verdict = host.scene.admin.verdict(&host.id, "FWL-01").await.unwrap();
+        assert_eq!(verdict, Verdict::Fail, "the look is answered before its facts are judged:\n{output}");
+        eprintln!("musterctl look took {elapsed:.0?}");
+        assert!(elapsed < Duration::from_secs(2), "the look took {elapsed:?}");
+        host.namespace.run(&["nft", CLOSED]);
+        host.scene.collector.ctl().text(&["look", &host.id]);
+        assert_eq!(host.scene.admin.verdict(&host.id, "FWL-01").await.unwrap(), Verdict::Pass);
+    }
+    host.end().await;
+}
+
+/// `musterctl watch`, running.
+struct Watch {
+    child: std::process::Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watch {
+    fn start(scene: &Scene) -> Self {
+        let mut command = scene.collector.ctl().command(&["watch"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("musterctl starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (out, sink) = (child.stdout.take().expect("a pipe"), lines.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                sink.lock().unwrap().push(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Waits for a line with all these words.
+    async fn shows(&mut self, words: &[&str]) {
+        within(Duration::from_secs(20), &format!("a line with {words:?}"), async || {
+            let lines = self.lines.lock().unwrap();
+            let shown =
+                lines.iter().any(|line| words.iter().all(|word| line.to_lowercase().contains(&word.to_lowercase())));
+            check(shown, lines.join("\n"))
+        })
+        .await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // It is killed because it never ends; nothing is left to do when it has.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::io::stderr().flush();
+    }
+}
