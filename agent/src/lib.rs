@@ -2,13 +2,17 @@
 //!
 //! What it observes never becomes a verdict here, and nothing that a collector says makes it run a command or open a path.
 
+pub mod chain;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod connect;
+pub mod enroll;
 pub mod identity;
 pub mod moment;
 pub mod report;
 pub mod schedule;
 pub mod spool;
+pub mod uplink;
 
 pub use cli::main;
