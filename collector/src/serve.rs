@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -124,7 +124,7 @@ struct Acceptor {
     slots: Slots,
     sender: mpsc::Sender<Connection>,
     cut: CancellationToken,
-    lines: Mutex<Rate>,
+    lines: Mutex<Rate<IpAddr>>,
 }
 
 /// Accepts until `stop`. Each handshake is a task of its own; when there are too many, the oldest is given up, so that peers that
@@ -236,7 +236,7 @@ impl Acceptor {
 
     fn log(&self, address: SocketAddr, reason: &str) {
         let is_room =
-            self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(address.ip(), Instant::now()).is_ok();
+            self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(&address.ip(), Instant::now()).is_ok();
         if is_room {
             tracing::warn!(peer = %address, "connection refused: {reason}");
         }

@@ -1,7 +1,7 @@
 //! Stands before every service: who calls, may they, and for how long. The connection's certificate alone says who; no header does.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -76,7 +76,7 @@ pub struct Gate {
     members: Members,
     access: Access,
     clock: Arc<dyn Clock>,
-    lines: Mutex<Rate>,
+    lines: Mutex<Rate<IpAddr>>,
 }
 
 impl Gate {
@@ -129,7 +129,7 @@ impl Gate {
     fn log_refusal(&self, info: &Info, status: &Status) {
         let address = info.peer.address;
         let is_room =
-            self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(address.ip(), Instant::now()).is_ok();
+            self.lines.lock().unwrap_or_else(PoisonError::into_inner).take(&address.ip(), Instant::now()).is_ok();
         if !is_room {
             return;
         }

@@ -1,11 +1,11 @@
-//! Token buckets by address and in all, for attempts and for log lines. Pure: the instant is passed in.
+//! Token buckets by key, such as an address, and in all, for attempts and for log lines. Pure: the instant is passed in.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use tokio::time::Instant;
 
-/// Addresses that are told apart, at most; beyond that all others share the total alone.
-const ADDRESSES: usize = 4096;
+/// Keys that are told apart, at most; beyond that all others share the total alone.
+const KEYS: usize = 4096;
 
 /// How often something may happen: `burst` at once, and one more each `interval`.
 #[derive(Clone, Copy, Debug)]
@@ -32,49 +32,51 @@ impl Bucket {
     }
 }
 
-/// Counts by address and in all.
+/// Counts by key and in all.
 #[derive(Debug)]
-pub struct Rate {
+pub struct Rate<K> {
     each: Pace,
     all: Pace,
-    addresses: HashMap<IpAddr, Bucket>,
+    keys: HashMap<K, Bucket>,
     total: Bucket,
 }
 
-impl Rate {
-    /// Returns a rate of `each` for an address and `all` for all together.
+impl<K: Clone + Eq + Hash> Rate<K> {
+    /// Returns a rate of `each` for a key and `all` for all together.
     pub fn new(each: Pace, all: Pace, now: Instant) -> Self {
-        Self { each, all, addresses: HashMap::new(), total: Bucket(now) }
+        Self { each, all, keys: HashMap::new(), total: Bucket(now) }
     }
 
-    /// Counts one from `address`.
+    /// Counts one of `key`.
     ///
     /// # Errors
     ///
     /// How long to wait, when it is too many; it is not counted then.
-    pub fn take(&mut self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let delay = self.delay(address, now).max(self.total.delay(self.all, now));
+    pub fn take(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
+        let delay = self.delay(key, now).max(self.total.delay(self.all, now));
         if !delay.is_zero() {
             return Err(delay);
         }
         self.total.take(self.all, now);
-        if self.addresses.len() >= ADDRESSES && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, bucket| bucket.0 > now);
+        if self.keys.len() >= KEYS && !self.keys.contains_key(key) {
+            self.keys.retain(|_, bucket| bucket.0 > now);
         }
-        if self.addresses.len() < ADDRESSES || self.addresses.contains_key(&address) {
-            self.addresses.entry(address).or_insert(Bucket(now)).take(self.each, now);
+        if self.keys.len() < KEYS || self.keys.contains_key(key) {
+            self.keys.entry(key.clone()).or_insert(Bucket(now)).take(self.each, now);
         }
         Ok(())
     }
 
-    /// Returns how long `address` alone would have to wait; zero when it need not.
-    pub fn delay(&self, address: IpAddr, now: Instant) -> Duration {
-        self.addresses.get(&address).map_or(Duration::ZERO, |bucket| bucket.delay(self.each, now))
+    /// Returns how long `key` alone would have to wait; zero when it need not.
+    pub fn delay(&self, key: &K, now: Instant) -> Duration {
+        self.keys.get(key).map_or(Duration::ZERO, |bucket| bucket.delay(self.each, now))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -88,12 +90,12 @@ mod tests {
         let start = Instant::now();
         let mut rate = Rate::new(Pace { burst: 3, interval: SECOND }, Pace { burst: 100, interval: SECOND }, start);
         for _ in 0..3 {
-            assert_eq!(rate.take(address(1), start), Ok(()));
+            assert_eq!(rate.take(&address(1), start), Ok(()));
         }
-        assert_eq!(rate.take(address(1), start), Err(SECOND));
-        assert_eq!(rate.take(address(2), start), Ok(()), "another address does not wait");
-        assert_eq!(rate.take(address(1), start + SECOND), Ok(()));
-        assert_eq!(rate.take(address(1), start + SECOND), Err(SECOND));
+        assert_eq!(rate.take(&address(1), start), Err(SECOND));
+        assert_eq!(rate.take(&address(2), start), Ok(()), "another address does not wait");
+        assert_eq!(rate.take(&address(1), start + SECOND), Ok(()));
+        assert_eq!(rate.take(&address(1), start + SECOND), Err(SECOND));
     }
 
     #[test]
@@ -101,8 +103,8 @@ mod tests {
         let start = Instant::now();
         let all = Pace { burst: 10_000, interval: Duration::from_millis(1) };
         let mut rate = Rate::new(Pace { burst: 1, interval: SECOND }, all, start);
-        let taken = (0..20_000).filter(|number| rate.take(address(*number), start).is_ok()).count();
+        let taken = (0..20_000).filter(|number| rate.take(&address(*number), start).is_ok()).count();
         assert_eq!(taken, 10_000);
-        assert!(rate.addresses.len() <= ADDRESSES);
+        assert!(rate.keys.len() <= KEYS);
     }
 }

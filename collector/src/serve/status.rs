@@ -61,6 +61,8 @@ reasons! {
     Draining "DRAINING" Unavailable "The collector is stopping.";
     DiskFull "DISK_FULL" Unavailable "The collector's disk is nearly full.";
     AlreadyStreaming "ALREADY_STREAMING" ResourceExhausted "Another stream of the agent is open.";
+    Busy "BUSY" Unavailable "Too many entries wait for the log.";
+    LogStopped "LOG_STOPPED" Unavailable "The log takes no entries: it found damage or the disk failed, or the collector stops.";
     // Administration.
     UsesInvalid "USES_INVALID" InvalidArgument "The number of uses is outside its range.";
     LifetimeInvalid "LIFETIME_INVALID" InvalidArgument "The lifetime is outside its range.";
