@@ -143,6 +143,9 @@ pub struct Limits {
     pub enrollments_per_second: u32,
     /// Refused attempts to enrol or rejoin each minute from one address; 1 to 100000. Default 30.
     pub refusals_per_minute: u32,
+    /// Bytes of reports that wait for the log, in memory and on disk; 1 MiB to 1 TiB. Default 268435456 (256 MiB). When there are
+    /// more, agents are not read from until the log has caught up.
+    pub inbox_bytes: u64,
 }
 
 /// What the collector says of itself.
@@ -182,6 +185,7 @@ impl Default for Limits {
             enrollment_connections: 256,
             enrollments_per_second: 50,
             refusals_per_minute: 30,
+            inbox_bytes: 256 * 1024 * 1024,
         }
     }
 }
@@ -221,6 +225,7 @@ const KEYS: &[&str] = &[
     "limits.enrollment_connections",
     "limits.enrollments_per_second",
     "limits.refusals_per_minute",
+    "limits.inbox_bytes",
     "log.filter",
     "log.format",
 ];
@@ -358,6 +363,7 @@ impl Config {
         }
         in_range("limits.enrollments_per_second", limits.enrollments_per_second.into(), 1, 100_000)?;
         in_range("limits.refusals_per_minute", limits.refusals_per_minute.into(), 1, 100_000)?;
+        in_range("limits.inbox_bytes", limits.inbox_bytes, 1 << 20, 1 << 40)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
             return Err(("log.filter", format!("{error}; use a filter such as \"info\"")));
         }

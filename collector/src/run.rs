@@ -1,0 +1,450 @@
+//! Assembles the collector, runs it, and stops it. The order of starting and stopping is written here and nowhere else.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use muster_proto::{
+    limits,
+    time::{Clock, SystemClock, Timestamp},
+    v1::{enrollment_service_server::EnrollmentServiceServer, log_entry::Entry, log_service_server::LogServiceServer},
+};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::{
+    acts::Acts,
+    config::{self, Config},
+    data::Data,
+    enroll::EnrollmentService,
+    inbox::{self, Inbox},
+    log::{
+        self, Key, Log,
+        sequencer::{self, Sequencer},
+        service::LogService,
+    },
+    members::{self, Members},
+    metrics,
+    pki::{self, Authority},
+    serve::{
+        self, Listener,
+        access::Access,
+        caller::Gate,
+        status::chain,
+        tls::{self, ServerCertificate, Tls},
+    },
+};
+
+/// How long open calls may go on after the stop.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the log may take to write what it has, after that.
+const FINISH: Duration = Duration::from_millis(2500);
+/// Time between entries about reads.
+const ACCESS_INTERVAL: Duration = Duration::from_secs(60);
+/// How long before the CA's end the collector warns.
+const CA_WARNING: Duration = Duration::from_secs(90 * 86_400);
+/// Bytes of a request from a person or program: lists of hosts fit.
+const REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The collector cannot start, or ended although it was not asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The authority.
+    #[error(transparent)]
+    Authority(#[from] pki::Error),
+    /// A file cannot be read.
+    #[error("failed to read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log's key.
+    #[error("the log's key in {} cannot be used", path.display())]
+    LogKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: log::NoteError,
+    },
+    /// The settings name another collector than the log.
+    #[error(
+        "the log in {} is that of collector {log}, and the settings name {config}; set name = \"{log}\"", path.display()
+    )]
+    Name {
+        /// The data folder.
+        path: PathBuf,
+        /// Name of the log.
+        log: String,
+        /// Name in the settings.
+        config: String,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// The inbox.
+    #[error(transparent)]
+    Inbox(#[from] inbox::Error),
+    /// The log's writer.
+    #[error("failed to start the log's writer")]
+    Sequencer(#[from] sequencer::Error),
+    /// The allow-list.
+    #[error("failed to read who may call from the log")]
+    Members(#[from] members::Error),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// An address.
+    #[error("failed to listen on {address} (setting {key})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names it.
+        key: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics.
+    #[error("failed to set up metrics")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Reflection.
+    #[error("failed to set up reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The log stopped.
+    #[error(
+        "the log has stopped: {0}; nothing was acknowledged since, and a restart takes up from the last checkpoint"
+    )]
+    LogStopped(String),
+    /// Serving ended.
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+    /// A task ended that must not.
+    #[error("a part of the collector ended: {0}")]
+    Task(String),
+    /// Signals cannot be heard.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Runs the collector until it is asked to stop (SIGTERM, SIGINT).
+///
+/// # Errors
+///
+/// When it cannot start, or a part of it fails.
+pub async fn run(config: Config, data: Data) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Before the start, so that no signal is lost.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let mut collector = Collector::start(config, &data, Arc::new(SystemClock)).await?;
+    notify(sd_notify::NotifyState::Ready);
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = collector.failed() => Err(error),
+    };
+    notify(sd_notify::NotifyState::Stopping);
+    collector.stop().await;
+    outcome
+}
+
+fn notify(state: sd_notify::NotifyState<'_>) {
+    // Without systemd there is nobody to tell.
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "failed to notify the service manager");
+    }
+}
+
+/// A collector that runs.
+pub struct Collector {
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+    served: JoinHandle<Result<(), serve::Error>>,
+    tasks: JoinSet<String>,
+    access: Access,
+    acts: Acts,
+    log: Log,
+    sequencer: Sequencer,
+    inbox: Inbox,
+    health: tonic_health::server::HealthReporter,
+}
+
+impl Collector {
+    /// Starts a collector. When this returns, it listens.
+    ///
+    /// # Errors
+    ///
+    /// What is missing or wrong, and what to do.
+    pub async fn start(config: Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let now = clock.now();
+        let stop = CancellationToken::new();
+        let cut = CancellationToken::new();
+        raise_file_limit();
+        let recorder = metrics::install()?;
+
+        // What is kept. The log's lock comes first: two collectors never share a folder.
+        let authority = Arc::new(Authority::open(&data.pki(), now)?);
+        warn_of_end(&authority, now);
+        let (log, appender) = Log::open(&data.log(), read_log_key(data)?)?;
+        if log.origin() != config.name {
+            let (log, config) = (log.origin().to_owned(), config.name);
+            return Err(Error::Name { path: data.path().to_owned(), log, config });
+        }
+        let members = load_members(&log)?;
+        let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
+        let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
+        let follower = MembersFollower(members.clone());
+        let sequencer = Sequencer::start((&log, appender), inbox.clone(), follower, Arc::clone(&clock), &settings)?;
+
+        // What answers.
+        let acts = Acts::new(sequencer.clone(), &config.name);
+        let access = Access::default();
+        let gate = Gate::new(members.clone(), access.clone(), Arc::clone(&clock));
+        let enrollment = EnrollmentService::new(
+            members,
+            acts.clone(),
+            Arc::clone(&authority),
+            log.key(),
+            &config,
+            Arc::clone(&clock),
+        );
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let mut routes = Routes::builder();
+        routes
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(
+                EnrollmentServiceServer::new(enrollment).max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
+            )
+            .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES));
+
+        // What listens, last.
+        let mut tasks = JoinSet::new();
+        let names = server_names(&config);
+        let (certificate, issued) = authority.issue_server(&names, now, config.server_lifetime())?;
+        let certificate = ServerCertificate::new(certificate);
+        let roots = authority.roots().map_err(tls::Error::from)?;
+        let tls = Tls::new(&config.name, roots, &certificate, Arc::clone(&clock))?;
+        tasks.spawn(renew_server_certificate(
+            Arc::clone(&authority),
+            certificate,
+            names,
+            issued.renew,
+            config.server_lifetime(),
+            Arc::clone(&clock),
+        ));
+        let metrics_address = match config.metrics_address() {
+            Some(address) => {
+                let listener = metrics::bind(address).await.map_err(|source| Error::Listen {
+                    address,
+                    key: "metrics_listen",
+                    source,
+                })?;
+                let bound = listener.local_addr().ok();
+                let stopped = stop.clone();
+                tasks.spawn(async move {
+                    match metrics::serve(listener, recorder, stopped).await {
+                        Ok(()) => "metrics".to_owned(),
+                        Err(error) => format!("metrics: {error}"),
+                    }
+                });
+                bound
+            }
+            None => None,
+        };
+        let listen_error = |source| Error::Listen { address: config.listen, key: "listen", source };
+        let socket = TcpListener::bind(config.listen).await.map_err(listen_error)?;
+        let address = socket.local_addr().map_err(listen_error)?;
+        tasks.spawn(write_access(access.clone(), acts.clone()));
+        let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
+        let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
+        health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        tracing::info!(collector = config.name, %address, log_size = log.size(), "collector listens");
+        Ok(Self { address, metrics_address, stop, cut, served, tasks, access, acts, log, sequencer, inbox, health })
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns where its metrics are.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Waits until a part of it fails, and says which.
+    pub async fn failed(&mut self) -> Error {
+        let mut stopped = self.log.stopped();
+        tokio::select! {
+            served = &mut self.served => match served {
+                Ok(Ok(())) => Error::Task("the listener".to_owned()),
+                Ok(Err(error)) => error.into(),
+                Err(error) => Error::Task(error.to_string()),
+            },
+            Some(ended) = self.tasks.join_next() => {
+                Error::Task(ended.unwrap_or_else(|error| error.to_string()))
+            }
+            why = stopped.wait_for(Option::is_some) => {
+                let why = why.map(|why| why.clone().unwrap_or_default()).unwrap_or_default();
+                Error::LogStopped(why)
+            }
+        }
+    }
+
+    /// Stops within 5 seconds, whatever clients do: no new connections, then open calls have 2 s, then the log has 2.5 s to write
+    /// what waits. What is not written was not acknowledged.
+    pub async fn stop(mut self) {
+        tracing::info!("collector stops");
+        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        self.stop.cancel();
+        if timeout(DRAIN, &mut self.served).await.is_err() {
+            self.cut.cancel();
+        }
+        self.tasks.abort_all();
+        let finished = timeout(FINISH, async {
+            append_access(&self.access, &self.acts).await;
+            let (sequencer, inbox) = (self.sequencer.clone(), self.inbox.clone());
+            // Both block until their threads have ended.
+            let ended = tokio::task::spawn_blocking(move || {
+                sequencer.stop();
+                inbox.stop();
+            });
+            if let Err(error) = ended.await {
+                tracing::error!(%error, "failed to stop the log's writer");
+            }
+        });
+        match finished.await {
+            Ok(()) => tracing::info!(log_size = self.log.size(), "collector stopped"),
+            Err(_) => tracing::warn!("the log did not finish writing in time; what it had was not acknowledged"),
+        }
+    }
+}
+
+/// Follows the log for the allow-list alone.
+struct MembersFollower(Members);
+
+impl sequencer::Follower for MembersFollower {
+    fn is_next(&mut self, _: &inbox::frame::Record<'_>, _: bool) -> bool {
+        false
+    }
+
+    fn durable(&mut self, _: &[sequencer::Run], _: &log::Checkpoint) {}
+
+    fn applied(&mut self, index: u64, entry: &muster_proto::v1::LogEntry) {
+        if let Err(error) = self.0.apply(index, entry) {
+            tracing::error!(error = %chain(&error), "failed to follow the log");
+        }
+    }
+
+    fn stopped(&mut self, _: &str) {}
+}
+
+fn read_log_key(data: &Data) -> Result<Key, Error> {
+    let path = data.log_key();
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    Key::parse(text.trim()).map_err(|source| Error::LogKey { path, source })
+}
+
+fn load_members(log: &Log) -> Result<Members, Error> {
+    let entries = log.entries(0..log.size())?;
+    Ok(Members::load((0..).zip(entries))?)
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(muster_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Returns the names for the collector's own certificate.
+fn server_names(config: &Config) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    names.extend([host, config.name.clone()].into_iter().filter(|name| config::is_host(name)));
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    names.extend(config.names.iter().cloned());
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.parse::<IpAddr>().map_or_else(|_| name.to_lowercase(), |ip| ip.to_string())));
+    names
+}
+
+fn warn_of_end(authority: &Authority, now: Timestamp) {
+    metrics::ca_ends(authority.ends());
+    if authority.ends().since(now) < CA_WARNING {
+        tracing::warn!(ends = %authority.ends(), "the CA certificate ends soon: no certificate outlives it");
+    }
+}
+
+/// Replaces the collector's own certificate at half of its life, for connections from then on.
+async fn renew_server_certificate(
+    authority: Arc<Authority>,
+    certificate: Arc<ServerCertificate>,
+    names: Vec<String>,
+    mut renew: Timestamp,
+    lifetime: Duration,
+    clock: Arc<dyn Clock>,
+) -> String {
+    /// How often the wall clock is looked at, and how soon a failure is tried again.
+    const LOOK: Duration = Duration::from_secs(60);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = clock.now();
+        if now < renew {
+            continue;
+        }
+        match authority.issue_server(&names, now, lifetime) {
+            Ok((key, issued)) => {
+                certificate.replace(key);
+                renew = issued.renew;
+                tracing::info!(expires = %issued.expires, "renewed the collector's certificate");
+            }
+            Err(error) => tracing::error!(error = %chain(&error), "failed to renew the collector's certificate"),
+        }
+    }
+}
+
+/// Writes what was read into the log, from time to time.
+async fn write_access(access: Access, acts: Acts) -> String {
+    loop {
+        tokio::time::sleep(ACCESS_INTERVAL).await;
+        append_access(&access, &acts).await;
+    }
+}
+
+async fn append_access(access: &Access, acts: &Acts) {
+    for summary in access.take() {
+        if let Err(error) = acts.append(Entry::Access(summary)).await {
+            tracing::error!(%error, "failed to note reads in the evidence log");
+        }
+    }
+}
+
+/// Allows as many open files as the system lets this process have: each connection is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, "failed to raise the limit of open files");
+    }
+}
