@@ -153,8 +153,15 @@ impl Inner {
         if let Some(agent) = self.members.agent(id) {
             in_good_standing(&agent)?;
         }
-        let token = Some(reservation.token());
-        let identity = self.issue(&key, &csr, request.proof, token, Some(claim), address, now).await?;
+        let asked = Asked {
+            key: &key,
+            csr: &csr,
+            csr_digest: Digest::of_bytes(&request.csr),
+            proof: request.proof,
+            request_time: None,
+            admission: Some((reservation.token(), claim)),
+        };
+        let identity = self.issue(asked, address, now).await?;
         tracing::info!(agent = %id, peer = %address, token = %reservation.token(), "agent enrolled");
         Ok(identity)
     }
@@ -216,7 +223,15 @@ impl Inner {
         let now = self.clock.now();
         match self.check_rejoin(&request, now) {
             Ok((agent, csr)) => {
-                let identity = self.issue(&agent.key, &csr, request.proof, None, None, address, now).await?;
+                let asked = Asked {
+                    key: &agent.key,
+                    csr: &csr,
+                    csr_digest: Digest::of_bytes(&request.csr),
+                    proof: request.proof,
+                    request_time: request.request_time,
+                    admission: None,
+                };
+                let identity = self.issue(asked, address, now).await?;
                 tracing::info!(agent = %agent.id, peer = %address, "agent rejoined");
                 Ok(identity)
             }
@@ -263,23 +278,22 @@ impl Inner {
         let csr = requested_key(&request.csr)?;
         verify(&agent.key, RENEW_DOMAIN, &request.csr, &[], &request.proof)?;
         let now = self.clock.now();
-        let identity = self.issue(&agent.key, &csr, request.proof, None, None, address, now).await?;
+        let asked = Asked {
+            key: &agent.key,
+            csr: &csr,
+            csr_digest: Digest::of_bytes(&request.csr),
+            proof: request.proof,
+            request_time: None,
+            admission: None,
+        };
+        let identity = self.issue(asked, address, now).await?;
         tracing::info!(agent = %id, peer = %address, "certificate renewed");
         Ok(identity)
     }
 
     /// Issues a certificate, and hands it out when its entry is durable.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one entry")]
-    async fn issue(
-        &self,
-        key: &EvidencePublicKey,
-        csr: &RequestedKey,
-        proof: Vec<u8>,
-        token: Option<TokenId>,
-        claim: Option<v1::HostClaim>,
-        address: SocketAddr,
-        now: Timestamp,
-    ) -> Result<v1::AgentIdentity, Status> {
+    async fn issue(&self, asked: Asked<'_>, address: SocketAddr, now: Timestamp) -> Result<v1::AgentIdentity, Status> {
+        let Asked { key, csr, csr_digest, proof, request_time, admission } = asked;
         let id = key.agent_id();
         take(&self.agents, &id)?;
         let caller =
@@ -295,9 +309,11 @@ impl Inner {
             certificate_serial: issued.serial.as_bytes().to_vec(),
             certificate_expire_time: Some(issued.expires.to_wire()),
             proof,
-            token_id: token.map(|token| token.to_string()).unwrap_or_default(),
-            claim,
+            token_id: admission.as_ref().map(|(token, _)| token.to_string()).unwrap_or_default(),
+            claim: admission.map(|(_, claim)| claim),
             peer_address: address.to_string(),
+            csr_digest: csr_digest.as_bytes().to_vec(),
+            request_time,
         };
         self.acts.append(Entry::Enrollment(entry)).await?;
         metrics::counter!("muster_certificates_issued_total", "kind" => "agent").increment(1);
@@ -309,6 +325,18 @@ impl Inner {
             renew_time: Some(issued.renew.to_wire()),
         })
     }
+}
+
+/// A request for a certificate that is granted.
+struct Asked<'a> {
+    key: &'a EvidencePublicKey,
+    csr: &'a RequestedKey,
+    csr_digest: Digest,
+    proof: Vec<u8>,
+    /// Of a rejoin.
+    request_time: Option<prost_types::Timestamp>,
+    /// Of an enrolment: the token that allows it, and what the host says of itself.
+    admission: Option<(TokenId, v1::HostClaim)>,
 }
 
 enum Refused {
@@ -342,7 +370,7 @@ fn in_good_standing(agent: &Agent) -> Result<(), Status> {
     match agent.state {
         AgentState::Enrolled => Ok(()),
         AgentState::Frozen => {
-            let message = "the agent is frozen by a conflict; an operator decides with 'musterctl hosts resolve'";
+            let message = "the agent is frozen by a conflict; an operator decides with 'musterctl hosts release'";
             Err(status::refuse(Reason::AgentFrozen, message))
         }
         AgentState::Revoked => {

@@ -152,11 +152,21 @@ impl Members {
     /// When an entry is none that this version can follow.
     pub fn load<B: AsRef<[u8]>>(entries: impl IntoIterator<Item = (u64, B)>) -> Result<Self, Error> {
         let members = Self::default();
+        members.follow(entries)?;
+        Ok(members)
+    }
+
+    /// Takes durable entries of the log: index and encoded entry.
+    ///
+    /// # Errors
+    ///
+    /// When an entry is none that this version can follow.
+    pub fn follow<B: AsRef<[u8]>>(&self, entries: impl IntoIterator<Item = (u64, B)>) -> Result<(), Error> {
         for (index, bytes) in entries {
             let entry = v1::LogEntry::decode(bytes.as_ref()).map_err(|source| Error::Decode { index, source })?;
-            members.apply(index, &entry)?;
+            self.apply(index, &entry)?;
         }
-        Ok(members)
+        Ok(())
     }
 
     /// Takes an entry that is durable at `index` of the log. Entries that concern no member are passed over.

@@ -9,9 +9,13 @@ use std::{
 };
 
 use muster_proto::{
+    id::{AgentId, Epoch, ReportSeq},
     limits,
     time::{Clock, SystemClock, Timestamp},
-    v1::{enrollment_service_server::EnrollmentServiceServer, log_entry::Entry, log_service_server::LogServiceServer},
+    v1::{
+        enrollment_service_server::EnrollmentServiceServer, ingest_service_server::IngestServiceServer,
+        log_entry::Entry, log_service_server::LogServiceServer,
+    },
 };
 use tokio::{
     net::TcpListener,
@@ -24,9 +28,11 @@ use tonic::service::Routes;
 use crate::{
     acts::Acts,
     config::{self, Config},
+    control::{self, Catalogue},
     data::Data,
     enroll::EnrollmentService,
     inbox::{self, Inbox},
+    ingest::{self, Ingest, KnownHead, Sessions},
     log::{
         self, Key, Log,
         sequencer::{self, Sequencer},
@@ -42,6 +48,7 @@ use crate::{
         status::chain,
         tls::{self, ServerCertificate, Tls},
     },
+    views::{self, Views},
 };
 
 /// How long open calls may go on after the stop.
@@ -101,6 +108,17 @@ pub enum Error {
     /// The log's writer.
     #[error("failed to start the log's writer")]
     Sequencer(#[from] sequencer::Error),
+    /// The views.
+    #[error(transparent)]
+    Views(#[from] views::Error),
+    /// The catalogue.
+    #[error("the catalogue in {} is refused", path.display())]
+    Catalogue {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: control::Error,
+    },
     /// The allow-list.
     #[error("failed to read who may call from the log")]
     Members(#[from] members::Error),
@@ -179,6 +197,7 @@ pub struct Collector {
     access: Access,
     acts: Acts,
     log: Log,
+    sessions: Sessions,
     sequencer: Sequencer,
     inbox: Inbox,
     health: tonic_health::server::HealthReporter,
@@ -205,11 +224,22 @@ impl Collector {
             let (log, config) = (log.origin().to_owned(), config.name);
             return Err(Error::Name { path: data.path().to_owned(), log, config });
         }
-        let members = load_members(&log)?;
+        let catalogue = load_catalogue(&config, data)?;
+        let origin = views::Origin { log: config.name.clone(), catalogue: catalogue.digest() };
+        let (views, _writer) = Views::open(&data.views(), &origin, log.size())?;
+        let members = load_members(&views, &log)?;
         let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
         let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
-        let follower = MembersFollower(members.clone());
-        let sequencer = Sequencer::start((&log, appender), inbox.clone(), follower, Arc::clone(&clock), &settings)?;
+        let sessions = Sessions::load(
+            ingest::Settings::new(data.path().to_owned()),
+            (members.clone(), inbox.clone(), log.clone()),
+            Arc::clone(&clock),
+            Arc::new(Lookup(views.clone())),
+            known_heads(&views)?,
+            views.applied()?,
+        )?;
+        let sequencer =
+            Sequencer::start((&log, appender), inbox.clone(), sessions.follower(), Arc::clone(&clock), &settings)?;
 
         // What answers.
         let acts = Acts::new(sequencer.clone(), &config.name);
@@ -231,6 +261,10 @@ impl Collector {
             .add_service(reflection().build_v1alpha()?)
             .add_service(
                 EnrollmentServiceServer::new(enrollment).max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
+            )
+            .add_service(
+                IngestServiceServer::new(Ingest::new(&sessions, sequencer.clone()))
+                    .max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
             )
             .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES));
 
@@ -276,7 +310,21 @@ impl Collector {
         let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
         tracing::info!(collector = config.name, %address, log_size = log.size(), "collector listens");
-        Ok(Self { address, metrics_address, stop, cut, served, tasks, access, acts, log, sequencer, inbox, health })
+        Ok(Self {
+            address,
+            metrics_address,
+            stop,
+            cut,
+            served,
+            tasks,
+            access,
+            acts,
+            log,
+            sessions,
+            sequencer,
+            inbox,
+            health,
+        })
     }
 
     /// Returns where it listens.
@@ -313,6 +361,7 @@ impl Collector {
     pub async fn stop(mut self) {
         tracing::info!("collector stops");
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        self.sessions.drain();
         self.stop.cancel();
         if timeout(DRAIN, &mut self.served).await.is_err() {
             self.cut.cancel();
@@ -337,23 +386,35 @@ impl Collector {
     }
 }
 
-/// Follows the log for the allow-list alone.
-struct MembersFollower(Members);
+/// Finds reports by the views.
+struct Lookup(Views);
 
-impl sequencer::Follower for MembersFollower {
-    fn is_next(&mut self, _: &inbox::frame::Record<'_>, _: bool) -> bool {
-        false
+impl ingest::ReportLookup for Lookup {
+    fn index_of(&self, agent: AgentId, epoch: Epoch, seq: ReportSeq) -> Option<u64> {
+        self.0.report_index(agent, epoch, seq.number()).unwrap_or_else(|error| {
+            tracing::error!(error = %chain(&error), "failed to find a report");
+            None
+        })
     }
+}
 
-    fn durable(&mut self, _: &[sequencer::Run], _: &log::Checkpoint) {}
+fn known_heads(views: &Views) -> Result<Vec<KnownHead>, Error> {
+    let heads = views.heads()?;
+    Ok(heads
+        .into_iter()
+        .filter_map(|head| {
+            let (agent, epoch) = (head.agent, head.epoch);
+            let head = ingest::Head { seq: ReportSeq::new(head.seq)?, digest: head.digest, index: head.log_index };
+            Some(KnownHead { agent, epoch, head })
+        })
+        .collect())
+}
 
-    fn applied(&mut self, index: u64, entry: &muster_proto::v1::LogEntry) {
-        if let Err(error) = self.0.apply(index, entry) {
-            tracing::error!(error = %chain(&error), "failed to follow the log");
-        }
-    }
-
-    fn stopped(&mut self, _: &str) {}
+fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> {
+    let Some(path) = &config.catalogue else { return Ok(Catalogue::built_in()) };
+    let path = data.path().join(path);
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })
 }
 
 fn read_log_key(data: &Data) -> Result<Key, Error> {
@@ -362,9 +423,19 @@ fn read_log_key(data: &Data) -> Result<Key, Error> {
     Key::parse(text.trim()).map_err(|source| Error::LogKey { path, source })
 }
 
-fn load_members(log: &Log) -> Result<Members, Error> {
-    let entries = log.entries(0..log.size())?;
-    Ok(Members::load((0..).zip(entries))?)
+/// Returns the allow-list by the views, and by the entries of the log that they do not cover so far.
+fn load_members(views: &Views, log: &Log) -> Result<Members, Error> {
+    /// Entries that are read at once.
+    const BATCH: u64 = 4096;
+    let applied = views.applied()?;
+    let members = Members::load(views.member_entries()?)?;
+    let mut start = applied;
+    while start < log.size() {
+        let end = log.size().min(start + BATCH);
+        members.follow((start..).zip(log.entries(start..end)?))?;
+        start = end;
+    }
+    Ok(members)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
