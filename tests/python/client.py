@@ -123,10 +123,8 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "MUSTER_METRICS_LISTEN": ""}
 
 def blocks(pem):
     """Splits PEM into (private keys, certificates)."""
-    found = re.findall(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", pem, re.DOTALL)
-    texts = [match.group(0) for match in re.finditer(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", pem, re.DOTALL)]
-    pairs = list(zip(found, texts, strict=True))
-    return [text for kind, text in pairs if "PRIVATE KEY" in kind], [text for kind, text in pairs if kind == "CERTIFICATE"]
+    found = [(match[1], match[0]) for match in re.finditer(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----\n?", pem, re.DOTALL)]
+    return [text for kind, text in found if kind.endswith("PRIVATE KEY")], [text for kind, text in found if kind == "CERTIFICATE"]
 
 
 def channel(muster, ca, key=None, chain=None):
@@ -264,16 +262,14 @@ def refusals(muster, ca):
         refuse_code(what, grpc.StatusCode.UNAVAILABLE, lambda k=key, c=chain: raw_list_hosts(muster, ca, k, c))
         log_says(muster, since, *patterns)
 
-    identity = muster.state / "identity"
-    key = next(text for file in sorted(identity.glob("*")) for text in blocks(read_text(file))[0])
-    chain = next(text for file in sorted(identity.glob("tls*")) for text in blocks(read_text(file))[1])
+    keys, certificates = blocks((muster.state / "identity/tls.pem").read_text())
     since = len(muster.log.read_text())
-    refuse_code("an agent's certificate", grpc.StatusCode.PERMISSION_DENIED, lambda: raw_list_hosts(muster, ca, key, chain))
+    refuse_code(
+        "an agent's certificate",
+        grpc.StatusCode.PERMISSION_DENIED,
+        lambda: raw_list_hosts(muster, ca, keys[0], certificates[0]),
+    )
     log_says(muster, since, r"agent", r"ListHosts")
-
-
-def read_text(file):
-    return file.read_bytes().decode(errors="replace") if file.is_file() else ""
 
 
 def main():
