@@ -159,7 +159,7 @@ fn used(collector: &mut Collector) -> Used {
 fn samples(identity: &Identity, random: &mut Random) -> Vec<muster_proto::v1::SealedReport> {
     let mut chain = Chain::begin(identity.id, random, now());
     let mut next = || {
-        let body = chain.attestation(now());
+        let body = chain.usual(now());
         chain.seal(&identity.keys.evidence, body, now())
     };
     (0..256).map(|_| next()).collect()

@@ -32,6 +32,8 @@ async fn invented_facts_break_nothing_and_are_never_printed_raw() {
         let mut chain = Chain::begin(identity.id, &mut scene.random, now());
         let mut session = Session::open(&identity, &chain, &nonce).await.unwrap();
         nonce.clone_from(&session.welcome.session_nonce);
+        let body = chain.epoch_started();
+        send(&mut session, &mut chain, &identity, body).await;
         inventor.list_items = if round % 4 == 3 { 40 } else { 4 };
         inventor.hostile_texts = round % 3 != 0;
         for variant in inventor.fact_variants() {
@@ -61,6 +63,8 @@ async fn facts_that_are_none_never_pass() {
     let id = identity.id.to_string();
     let mut chain = Chain::begin(identity.id, &mut scene.random, now());
     let mut session = Session::open(&identity, &chain, &[]).await.unwrap();
+    let body = chain.epoch_started();
+    send(&mut session, &mut chain, &identity, body).await;
     let good = Body::Facts(Facts { ..facts_of(&mut chain, &[agent_fact("1")]) });
     send(&mut session, &mut chain, &identity, good).await;
     // Then every subject at once as bytes that are no fact.
@@ -82,6 +86,8 @@ async fn ten_thousand_packages_travel_in_parts_and_are_all_there() {
     let identity = scene.enroll("large").await;
     let mut chain = Chain::begin(identity.id, &mut scene.random, now());
     let mut session = Session::open(&identity, &chain, &[]).await.unwrap();
+    let body = chain.epoch_started();
+    send(&mut session, &mut chain, &identity, body).await;
     let packages = (0..10_000)
         .map(|n| Package {
             name: Text::new(&format!("package-{n:05}")),

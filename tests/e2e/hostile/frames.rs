@@ -65,7 +65,7 @@ async fn steps_out_of_place_end_the_stream_with_a_reason() {
         ("checkpoint root of 5 bytes", |hello| {
             hello.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5] });
         }),
-        ("agent version with an escape", |hello| hello.agent_version = "\u{1b}[31m".to_owned()),
+        ("agent version of 65 bytes", |hello| hello.agent_version = "1".repeat(65)),
     ];
     for (what, spoil) in spoils {
         let mut hello = good.clone();

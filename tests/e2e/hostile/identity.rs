@@ -20,7 +20,7 @@ async fn a_replayed_report_is_kept_once() {
     let mut session = Session::open(&identity, &chain, &[]).await.unwrap();
     let mut sent = Vec::new();
     for _ in 0..20 {
-        let body = chain.attestation(now());
+        let body = chain.usual(now());
         sent.push(chain.seal(&identity.keys.evidence, body, now()));
         session.send(sent[sent.len() - 1].clone()).await;
     }
@@ -35,7 +35,7 @@ async fn a_replayed_report_is_kept_once() {
     for sealed in &sent {
         again.send(sealed.clone()).await;
     }
-    let body = chain.attestation(now());
+    let body = chain.usual(now());
     again.send(chain.seal(&identity.keys.evidence, body, now())).await;
     again.durable_through(21).await.unwrap();
 
@@ -85,12 +85,14 @@ async fn a_fork_is_kept_as_a_conflict_and_freezes_the_identity_until_an_operator
     let body = chain.epoch_started();
     session.send(chain.seal(key, body, now())).await;
     let before = chain.clone();
-    let body = chain.attestation(now());
+    let body = chain.usual(now());
     session.send(chain.seal(key, body, now())).await;
     session.durable_through(2).await.unwrap();
 
     let mut other = before.clone();
-    let contradicting = other.seal(key, before.epoch_started(), now());
+    // The same place, a moment later: another digest.
+    let body = other.usual(now());
+    let contradicting = other.seal(key, body, now());
     session.send(contradicting.clone()).await;
     let rejection = session.rejection().await.unwrap();
     assert_eq!(rejection.reason(), Reason::Conflict, "{rejection:?}");
@@ -103,7 +105,7 @@ async fn a_fork_is_kept_as_a_conflict_and_freezes_the_identity_until_an_operator
     .await;
     let refused = Session::open(&identity, &chain, &session.welcome.session_nonce.clone()).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::PermissionDenied, "AGENT_FROZEN".to_owned()));
-    let body = chain.attestation(now());
+    let body = chain.usual(now());
     let third = chain.seal(key, body, now());
     session.send(third.clone()).await;
     // Whether its old stream ends or refuses, nothing of it is taken.
@@ -149,7 +151,7 @@ async fn a_second_epoch_needs_no_permission_and_leaves_the_first_as_it_is() {
         let mut session = Session::open(&identity, &chain, &nonce).await.unwrap();
         assert_eq!(session.welcome.durable_through_sequence, 0);
         for _ in 0..5 {
-            let body = chain.attestation(now());
+            let body = chain.usual(now());
             session.send(chain.seal(&identity.keys.evidence, body, now())).await;
         }
         session.durable_through(5).await.unwrap();

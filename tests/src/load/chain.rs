@@ -86,6 +86,11 @@ impl Chain {
         Body::Lifecycle(Lifecycle { kind, detail: Text::default(), previous: None, probe: None })
     }
 
+    /// Returns what an agent with no news reports here: that the epoch starts, and then that nothing changed.
+    pub fn usual(&mut self, now: Timestamp) -> Body {
+        if self.next == ReportSeq::FIRST { self.epoch_started() } else { self.attestation(now) }
+    }
+
     /// Returns a body that says that nothing changed since the last one.
     pub fn attestation(&mut self, now: Timestamp) -> Body {
         let fact_set_digest = self.facts.digest();

@@ -82,13 +82,18 @@ impl Session {
 
     /// Sends a report. An ended stream shows at the next [`Session::next`].
     pub async fn send(&self, sealed: v1::SealedReport) {
-        self.send_step(StreamReportsRequest { step: Some(request::Step::Report(sealed)) }).await;
+        self.send_step(report_step(sealed)).await;
     }
 
     /// Sends any step. An ended stream shows at the next [`Session::next`].
     pub async fn send_step(&self, step: StreamReportsRequest) {
         // The receiver is gone only when the stream has ended, which its answers tell with the cause.
         let _ = self.steps.send(step).await;
+    }
+
+    /// Returns a way to send that does not wait for who reads the answers.
+    pub fn sender(&self) -> mpsc::Sender<StreamReportsRequest> {
+        self.steps.clone()
     }
 
     /// Returns the next thing that the collector says.
@@ -164,6 +169,11 @@ impl Session {
         };
         tokio::time::timeout(limit, read_until_end).await.with_context(|| format!("no end within {limit:?}"))?
     }
+}
+
+/// Returns the step that carries a report.
+pub fn report_step(sealed: v1::SealedReport) -> StreamReportsRequest {
+    StreamReportsRequest { step: Some(request::Step::Report(sealed)) }
 }
 
 /// Returns the Hello of `chain`, as it should be.

@@ -212,10 +212,9 @@ async fn stream_once(
 fn next_report(chain: &mut Chain, identity: &Identity) -> v1::SealedReport {
     let now = now();
     let body = match chain.next.number() {
-        1 => chain.epoch_started(),
         2 => chain.facts(&[agent_fact("0.1.0")], true, now),
         n if n.is_multiple_of(50) => chain.facts(&[agent_fact(&format!("0.1.{n}"))], false, now),
-        _ => chain.attestation(now),
+        _ => chain.usual(now),
     };
     chain.seal(&identity.keys.evidence, body, now)
 }
