@@ -124,6 +124,14 @@ impl Chain {
         }
     }
 
+    /// Returns the place in `epoch` that would be taken next.
+    pub(crate) fn expected(&self, epoch: Epoch) -> ReportSeq {
+        match self.tip() {
+            Some((newest, tip)) if newest == epoch => tip.seq.next(),
+            _ => self.durable(epoch).map_or(ReportSeq::FIRST, |head| head.seq.next()),
+        }
+    }
+
     /// Says where `report` falls.
     pub(crate) fn place(&self, report: &Checked) -> Place {
         let Some((epoch, tip)) = self.tip() else { return self.start(report) };

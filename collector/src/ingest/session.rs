@@ -197,9 +197,10 @@ where
             };
             match admit::check(&sealed, &sender) {
                 Ok(checked) => self.state.batch.push((sealed, checked)),
-                Err(rejection) => {
+                Err(mut rejection) => {
                     // What was read before it comes first.
                     self.place_batch().map_err(End::status)?;
+                    rejection.expected_sequence = self.slot.chain().expected(self.epoch).number();
                     self.reject(rejection).map_err(End::status)?;
                 }
             }
