@@ -1,6 +1,7 @@
 //! Muster's collector: keeps what agents report, judges it, answers questions, and hands evidence out.
 
 pub mod acts;
+pub mod admin;
 mod cli;
 pub mod config;
 pub mod control;
