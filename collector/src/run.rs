@@ -13,8 +13,8 @@ use muster_proto::{
     limits,
     time::{Clock, SystemClock, Timestamp},
     v1::{
-        enrollment_service_server::EnrollmentServiceServer, ingest_service_server::IngestServiceServer,
-        log_entry::Entry, log_service_server::LogServiceServer,
+        admin_service_server::AdminServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        ingest_service_server::IngestServiceServer, log_entry::Entry, log_service_server::LogServiceServer,
     },
 };
 use tokio::{
@@ -27,6 +27,7 @@ use tonic::service::Routes;
 
 use crate::{
     acts::Acts,
+    admin::{self, AdminService},
     config::{self, Config},
     control::{self, Catalogue},
     data::Data,
@@ -201,6 +202,7 @@ pub struct Collector {
     sequencer: Sequencer,
     inbox: Inbox,
     health: tonic_health::server::HealthReporter,
+    _answers: tokio::sync::broadcast::Sender<(AgentId, u64)>,
 }
 
 impl Collector {
@@ -246,13 +248,24 @@ impl Collector {
         let access = Access::default();
         let gate = Gate::new(members.clone(), access.clone(), Arc::clone(&clock));
         let enrollment = EnrollmentService::new(
-            members,
+            members.clone(),
             acts.clone(),
             Arc::clone(&authority),
             log.key(),
             &config,
             Arc::clone(&clock),
         );
+        // Until the judge follows the log, nobody answers.
+        let answers = tokio::sync::broadcast::Sender::new(4096);
+        let admin = AdminService::new(admin::Parts {
+            members,
+            acts: acts.clone(),
+            authority: Arc::clone(&authority),
+            sessions: sessions.clone(),
+            answered: answers.subscribe(),
+            fleet: config.name.clone(),
+            clock: Arc::clone(&clock),
+        });
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut routes = Routes::builder();
         routes
@@ -266,6 +279,7 @@ impl Collector {
                 IngestServiceServer::new(Ingest::new(&sessions, sequencer.clone()))
                     .max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
             )
+            .add_service(AdminServiceServer::new(admin).max_decoding_message_size(REQUEST_BYTES))
             .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES));
 
         // What listens, last.
@@ -324,6 +338,7 @@ impl Collector {
             sequencer,
             inbox,
             health,
+            _answers: answers,
         })
     }
 
