@@ -107,8 +107,12 @@ impl HostAsOf {
 /// Returns when a fact was confirmed last, collector's clock, and by which look: the last one of its probe that came with or
 /// after the report that completed it, else its own.
 pub fn confirmation(fact: &FactRow, looks: &Looks) -> (Timestamp, Option<Look>) {
-    let look = looks.get(fact.subject.probe()).filter(|look| look.log_index >= fact.from_index);
-    look.map_or((fact.confirmed, None), |look| (look.confirmed, Some(look)))
+    confirm(fact.subject, fact.from_index, fact.confirmed, looks)
+}
+
+fn confirm(subject: Subject, from_index: u64, own: Timestamp, looks: &Looks) -> (Timestamp, Option<Look>) {
+    let look = looks.get(subject.probe()).filter(|look| look.log_index >= from_index);
+    look.map_or((own, None), |look| (look.confirmed, Some(look)))
 }
 
 impl Views {
@@ -186,8 +190,8 @@ impl At<'_> {
             |row| {
                 let subject = subject(row.get_ref(0).ok()?.as_str().ok()?)?;
                 let held = Held { observed: time(row, 1)?, bytes: blob(row, 2)?, origins: unpack(&blob(row, 3)?)? };
-                let own = FactRow { subject, from_index: number(row, 5)?, confirmed: time(row, 6)? };
-                let (confirmed, look) = confirmation(&own, looks);
+                let (from_index, own) = (number(row, 5)?, time(row, 6)?);
+                let (confirmed, look) = confirm(subject, from_index, own, looks);
                 Some((subject, FactAsOf { held, received: time(row, 4)?, confirmed, look }))
             },
         )?;

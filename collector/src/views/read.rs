@@ -18,7 +18,7 @@ use super::{
 use crate::control::Verdict;
 
 /// A current fact, without its bytes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FactRow {
     /// What it is about.
     pub subject: Subject,
@@ -26,6 +26,8 @@ pub struct FactRow {
     pub from_index: u64,
     /// When the look that gave it ended, on the collector's clock: less the skew, and never after it was received.
     pub confirmed: Timestamp,
+    /// Log indexes of the reports that brought it, one for each part.
+    pub origins: Vec<u64>,
 }
 
 /// A verdict as it was judged, and how time alone will change it.
@@ -335,12 +337,13 @@ pub(super) fn verdicts(connection: &Connection) -> Result<Vec<(AgentId, VerdictR
 }
 
 pub(super) fn fact_rows(connection: &Connection) -> Result<Vec<(AgentId, FactRow)>, Error> {
-    let text = "SELECT agent, subject, from_index, confirmed FROM facts WHERE to_index IS NULL ORDER BY agent, subject";
+    let text = "SELECT agent, subject, from_index, confirmed, origins FROM facts WHERE to_index IS NULL ORDER BY agent, subject";
     rows(connection, text, [], |row| {
         let fact = FactRow {
             subject: subject(row.get_ref(1).ok()?.as_str().ok()?)?,
             from_index: number(row, 2)?,
             confirmed: time(row, 3)?,
+            origins: unpack(&blob(row, 4)?)?,
         };
         Some((agent(row, 0)?, fact))
     })

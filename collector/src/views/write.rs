@@ -69,15 +69,6 @@ impl Writer {
         read::fact_rows(&self.connection)
     }
 
-    /// Returns an agent's current facts, and the one under way in parts.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub fn fact_set(&self, agent: AgentId) -> Result<(BTreeMap<Subject, Held<u64>>, Option<Partial>), Error> {
-        read::fact_set(&self.connection, agent)
-    }
-
     /// Begins a batch.
     ///
     /// # Errors
@@ -100,6 +91,15 @@ impl Batch<'_> {
         self.transaction.commit()?;
         *self.applied = applied;
         Ok(())
+    }
+
+    /// Returns an agent's current facts, and the one under way in parts, as the batch has them so far.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn fact_set(&self, agent: AgentId) -> Result<(BTreeMap<Subject, Held<u64>>, Option<Partial>), Error> {
+        read::fact_set(&self.transaction, agent)
     }
 
     /// Writes an agent, but for its runs and heads.
