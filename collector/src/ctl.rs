@@ -16,6 +16,7 @@ mod log;
 mod pages;
 mod print;
 mod snapshots;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,8 @@ pub use error::Error;
 use cli::{Cli, Command, Controls, Credentials, Findings, Hosts, LogCommand, Snapshots, Tokens};
 use connect::Connection;
 use print::Out;
+
+use crate::snapshot::verify::Trust;
 
 /// What a command found out, as an exit code: 0 yes, 1 no. Usage errors are 2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,6 +60,9 @@ fn run(cli: Cli) -> Result<Outcome, Error> {
         command => {
             let config = config::Config::load()?;
             let out = Out::new(cli.connection.output.or(config.output).unwrap_or_default());
+            if let Command::Verify { file, log_key, ca_pin: ca_digest } = command {
+                return verify::run(out, &file, &Trust { log_key, ca_digest });
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
             runtime.block_on(async {
                 let connection = connect(cli.connection, config).await?;
@@ -99,7 +105,8 @@ async fn ask(connection: &Connection, out: Out, command: Command) -> Result<Outc
             LogCommand::Proof { index, log_size } => log::proof(connection, out, index, log_size).await,
             LogCommand::Consistency { old, new } => log::consistency(connection, out, old, new).await,
         },
-        Command::Completions { .. } | Command::Man { .. } => Ok(Outcome::Yes),
+        // These need no connection.
+        Command::Verify { .. } | Command::Completions { .. } | Command::Man { .. } => Ok(Outcome::Yes),
     }
 }
 

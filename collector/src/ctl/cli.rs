@@ -7,12 +7,13 @@ use std::{
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use muster_proto::time::Timestamp;
+use muster_proto::{id::Digest, time::Timestamp};
 
 use super::{
     Error, Outcome,
     args::{duration, instant},
     print::{self, Form},
+    verify::pin,
 };
 
 /// Asks a Muster collector, and verifies what it hands out.
@@ -84,6 +85,17 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: Snapshots,
+    },
+    /// Verify a snapshot offline: every byte, signature and proof, and every verdict judged again.
+    Verify {
+        /// The snapshot.
+        file: PathBuf,
+        /// Key of the collector's log, got elsewhere than from the file.
+        #[arg(long, value_name = "KEY")]
+        log_key: Option<String>,
+        /// SHA-256 of the CA that the collector must name (`sha256:HEX`). Compares; only --log-key gives trust.
+        #[arg(long, value_parser = pin, value_name = "PIN")]
+        ca_pin: Option<Digest>,
     },
     /// Ask hosts to look now, and wait until what they see is judged.
     Look {

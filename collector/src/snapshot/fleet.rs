@@ -1,0 +1,339 @@
+//! What entries of the log say of hosts: the state of each at the instant, and the verdict of each control. Pure, and the same for
+//! whoever makes a snapshot and whoever verifies it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use muster_proto::{
+    fact::{Fact, Reading, Subject, System},
+    fact_set,
+    id::{AgentId, Digest},
+    report::{Body, Coverage, Report},
+    time::Timestamp,
+    v1::{self, log_entry::Entry},
+};
+use prost::Message as _;
+
+use super::select::{Chain, Selection, State, Track, subject_of};
+use crate::control::{self, Control, Evidence, Judgement, Observed, Reporting};
+
+/// What the log said of a fleet.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The collector, as it came into being.
+    pub collector: Option<Collector>,
+    /// Entry that put the catalogue in force.
+    pub catalogue_index: Option<u64>,
+    /// Hosts, ordered by agent.
+    pub hosts: Vec<Host>,
+}
+
+/// A collector, as it came into being.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    /// Log index of the entry.
+    pub index: u64,
+    /// Its name.
+    pub name: String,
+    /// Key of its log.
+    pub log_key: String,
+    /// SHA-256 of its CA certificate.
+    pub ca_digest: Option<Digest>,
+}
+
+/// A host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its agent.
+    pub agent: AgentId,
+    /// Where it stands.
+    pub state: State,
+    /// Whether it is judged.
+    pub is_judged: bool,
+    /// How it was enrolled.
+    pub enrolled: Enrolled,
+    /// Its last report.
+    pub last: Option<LastReport>,
+    /// The digest of all its facts, as its newest report that has one states it.
+    pub fact_set: Option<StatedSet>,
+    /// Its facts by subject.
+    pub facts: BTreeMap<Subject, HeldFact>,
+    /// The last look of each probe that looked.
+    pub looks: Vec<Look>,
+}
+
+/// How a host was enrolled.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// Log index of the first enrolment.
+    pub index: u64,
+    /// When, collector's clock.
+    pub received: Timestamp,
+    /// The entry.
+    pub entry: v1::Enrollment,
+}
+
+/// A host's last report.
+#[derive(Clone, Debug)]
+pub struct LastReport {
+    /// Its log index.
+    pub index: u64,
+    /// When it was received, collector's clock.
+    pub received: Timestamp,
+    /// Host's clock minus collector's clock, in milliseconds.
+    pub skew_millis: i64,
+    /// The report.
+    pub report: Report,
+}
+
+/// A digest of all facts, stated by a report.
+#[derive(Clone, Copy, Debug)]
+pub struct StatedSet {
+    /// Log index of the report.
+    pub index: u64,
+    /// The digest.
+    pub digest: Digest,
+    /// Whether the facts have it.
+    pub agrees: bool,
+}
+
+/// A fact and where it comes from.
+#[derive(Clone, Debug)]
+pub struct HeldFact {
+    /// The exact encoded fact.
+    pub bytes: Vec<u8>,
+    /// Log indexes of the reports that brought it.
+    pub indexes: Vec<u64>,
+    /// When the look that gave it ended, host's clock.
+    pub observed: Timestamp,
+    /// When the report that completed it was received.
+    pub received: Timestamp,
+    /// When a look confirmed it last, collector's clock.
+    pub confirmed: Timestamp,
+    /// Log index of the report that tells of that look.
+    pub confirmed_index: u64,
+}
+
+/// The last look of a probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Number of the probe.
+    pub probe: i32,
+    /// Log index of the report that tells of it.
+    pub index: u64,
+    /// When it ended, host's clock.
+    pub ended: Timestamp,
+    /// The same on the collector's clock.
+    pub confirmed: Timestamp,
+    /// Looks in the span of that report.
+    pub count: u32,
+    /// Largest time between two of them, in milliseconds.
+    pub largest_gap_millis: u64,
+}
+
+/// What a control says of a host.
+#[derive(Debug)]
+pub struct Verdict<'a> {
+    /// The control.
+    pub control: &'a Control,
+    /// What it says.
+    pub judgement: Judgement,
+    /// Log indexes of the reports that it rests on.
+    pub indexes: Vec<u64>,
+    /// The oldest observation that it rests on, host's clock.
+    pub observed: Option<Timestamp>,
+    /// The oldest confirmation that it rests on, collector's clock.
+    pub confirmed: Option<Timestamp>,
+}
+
+/// A report with what the log says beside it.
+struct Admitted {
+    received: Timestamp,
+    skew_millis: i64,
+    report: Report,
+}
+
+impl Fleet {
+    /// Returns what `entries` say by `selection`, which was made of them.
+    pub fn new(entries: &BTreeMap<u64, Vec<u8>>, selection: &Selection, judges_revoked: bool) -> Self {
+        let hosts = selection.hosts.iter().filter_map(|(agent, track)| host(entries, *agent, track, judges_revoked));
+        Self {
+            collector: selection.collector.and_then(|index| collector(entries, index)),
+            catalogue_index: selection.catalogue,
+            hosts: hosts.collect(),
+        }
+    }
+}
+
+impl Host {
+    /// Returns what `controls` say of the host at `as_of`.
+    pub fn judge<'a>(&self, controls: &[&'a Control], as_of: Timestamp) -> Vec<Verdict<'a>> {
+        if !self.is_judged {
+            return Vec::new();
+        }
+        let evidence = self.evidence();
+        controls.iter().map(|control| self.verdict(control, control::judge(control, &evidence, as_of))).collect()
+    }
+
+    fn verdict<'a>(&self, control: &'a Control, judgement: Judgement) -> Verdict<'a> {
+        let rests_on = |subject| self.facts.get(subject);
+        let facts: Vec<&HeldFact> = judgement.subjects.iter().filter_map(rests_on).collect();
+        let mut indexes: Vec<u64> =
+            facts.iter().flat_map(|fact| fact.indexes.iter().copied().chain([fact.confirmed_index])).collect();
+        if control.reads_reporting || indexes.is_empty() {
+            indexes.extend(self.last.as_ref().map(|last| last.index));
+        }
+        indexes.sort_unstable();
+        indexes.dedup();
+        Verdict {
+            control,
+            indexes,
+            observed: facts.iter().map(|fact| fact.observed).min(),
+            confirmed: facts.iter().map(|fact| fact.confirmed).min(),
+            judgement,
+        }
+    }
+
+    fn evidence(&self) -> Evidence {
+        let reporting = Reporting {
+            last_received: self.last.as_ref().map(|last| last.received),
+            skew_millis: self.last.as_ref().map(|last| last.skew_millis).unwrap_or_default(),
+        };
+        if self.fact_set.is_some_and(|stated| !stated.agrees) {
+            return Evidence::broken(self.agent, reporting, BROKEN, self.enrolled.received);
+        }
+        let observed = |(subject, fact): (&Subject, &HeldFact)| {
+            (*subject, Observed::decode(*subject, &fact.bytes, fact.confirmed))
+        };
+        Evidence { host: self.agent, facts: self.facts.iter().map(observed).collect(), reporting }
+    }
+
+    /// Returns what the host says of itself, if it could tell.
+    pub fn system(&self) -> Option<System> {
+        match Fact::decode(&self.facts.get(&Subject::System)?.bytes) {
+            Ok(Fact::System(Reading::Known(system))) => Some(system),
+            _ => None,
+        }
+    }
+}
+
+/// Why the facts of a host are unknown when they do not have the digest that it signed.
+const BROKEN: &str = "the host's reports do not add up to the facts that it signed for";
+
+fn host(entries: &BTreeMap<u64, Vec<u8>>, agent: AgentId, track: &Track, judges_revoked: bool) -> Option<Host> {
+    let chain = &track.chain;
+    let state = track.state();
+    let mut host = Host {
+        agent,
+        state,
+        is_judged: judges_revoked || state != State::Revoked,
+        enrolled: enrolled(entries, track.enrolled?)?,
+        last: chain.last.and_then(|index| last(entries, index)),
+        fact_set: None,
+        facts: BTreeMap::new(),
+        looks: chain.looks.iter().filter_map(|(probe, index)| look(entries, *probe, *index)).collect(),
+    };
+    for (subject, indexes) in &chain.facts {
+        if let Some(fact) = held_fact(entries, *subject, indexes, &host.looks) {
+            host.facts.insert(*subject, fact);
+        }
+    }
+    host.fact_set = stated_set(entries, chain, &host.facts);
+    Some(host)
+}
+
+fn stated_set(
+    entries: &BTreeMap<u64, Vec<u8>>,
+    chain: &Chain,
+    facts: &BTreeMap<Subject, HeldFact>,
+) -> Option<StatedSet> {
+    let index = chain.digest?;
+    let digest = match admitted(entries, index)?.report.body {
+        Body::Facts(facts) => facts.fact_set_digest,
+        Body::Attestation(attestation) => attestation.fact_set_digest,
+        Body::Gap(_) | Body::Lifecycle(_) => return None,
+    };
+    let is = fact_set::digest_of(facts.iter().map(|(subject, fact)| (*subject, fact.bytes.as_slice())));
+    Some(StatedSet { index, digest, agrees: is == digest })
+}
+
+fn held_fact(entries: &BTreeMap<u64, Vec<u8>>, subject: Subject, indexes: &[u64], looks: &[Look]) -> Option<HeldFact> {
+    let completed = *indexes.last()?;
+    let mut bytes = Vec::new();
+    let mut observed = None;
+    let mut received = Timestamp::EPOCH;
+    let mut skew_millis = 0;
+    for index in indexes {
+        let admitted = admitted(entries, *index)?;
+        (received, skew_millis) = (admitted.received, admitted.skew_millis);
+        let Body::Facts(facts) = admitted.report.body else { return None };
+        let whole = facts.subjects.into_iter().find(|it| subject_of(&it.fact) == Some(subject));
+        let (part, time) = match (whole, facts.part) {
+            (Some(whole), _) if indexes.len() == 1 => (whole.fact, whole.observed),
+            (_, Some(part)) => (part.bytes, part.observed),
+            (_, None) => return None,
+        };
+        bytes.extend_from_slice(&part);
+        observed = Some(time);
+    }
+    let observed = observed?;
+    let look = looks.iter().find(|look| look.probe == i32::from(subject.probe()) && look.index >= completed);
+    let (confirmed, confirmed_index) = match look {
+        Some(look) => (look.confirmed, look.index),
+        None => (on_collector(observed, skew_millis, received), completed),
+    };
+    Some(HeldFact { bytes, indexes: indexes.to_vec(), observed, received, confirmed, confirmed_index })
+}
+
+fn look(entries: &BTreeMap<u64, Vec<u8>>, probe: i32, index: u64) -> Option<Look> {
+    let admitted = admitted(entries, index)?;
+    let coverage: Coverage = match admitted.report.body {
+        Body::Facts(facts) => facts.coverage,
+        Body::Attestation(attestation) => attestation.coverage,
+        Body::Gap(_) | Body::Lifecycle(_) => return None,
+    };
+    let looks = coverage.looks.iter().find(|looks| i32::from(looks.probe) == probe)?;
+    let ended = coverage.last_look(looks.probe)?;
+    Some(Look {
+        probe,
+        index,
+        ended,
+        confirmed: on_collector(ended, admitted.skew_millis, admitted.received),
+        count: looks.count,
+        largest_gap_millis: looks.largest_gap_millis,
+    })
+}
+
+fn last(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<LastReport> {
+    let Admitted { received, skew_millis, report } = admitted(entries, index)?;
+    Some(LastReport { index, received, skew_millis, report })
+}
+
+fn enrolled(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<Enrolled> {
+    let (received, Entry::Enrollment(entry)) = decode(entries, index)? else { return None };
+    Some(Enrolled { index, received, entry })
+}
+
+fn collector(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<Collector> {
+    let (_, Entry::Act(act)) = decode(entries, index)? else { return None };
+    let Some(v1::act::Act::CollectorCreated(created)) = act.act else { return None };
+    let ca_digest = Digest::from_slice(&created.ca_digest);
+    Some(Collector { index, name: created.name, log_key: created.log_key, ca_digest })
+}
+
+fn admitted(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<Admitted> {
+    let (received, Entry::Report(admitted)) = decode(entries, index)? else { return None };
+    let report = Report::decode(&admitted.sealed?.report).ok()?;
+    Some(Admitted { received, skew_millis: admitted.clock_skew_millis, report })
+}
+
+fn decode(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<(Timestamp, Entry)> {
+    let entry = v1::LogEntry::decode(entries.get(&index)?.as_slice()).ok()?;
+    Some((entry.received_time.as_ref().and_then(Timestamp::from_wire)?, entry.entry?))
+}
+
+/// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
+fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
+    let skew = Duration::from_millis(skew_millis.unsigned_abs());
+    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
+    moved.min(received)
+}
