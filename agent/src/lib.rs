@@ -11,8 +11,10 @@ pub mod enroll;
 pub mod identity;
 pub mod moment;
 pub mod report;
+pub mod run;
 pub mod schedule;
 pub mod spool;
+pub mod status;
 pub mod uplink;
 
 pub use cli::main;

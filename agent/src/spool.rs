@@ -162,6 +162,11 @@ impl Spool {
         Backlog { reports: sealed.saturating_sub(durable), bytes: self.bytes() }
     }
 
+    /// Returns the place of the newest record that is there.
+    pub fn newest(&self) -> Option<ReportSeq> {
+        self.segments.iter().filter_map(|segment| segment.last).max()
+    }
+
     /// Returns whether records of reports of these sizes would fit.
     pub fn has_room(&self, report_bytes: impl Iterator<Item = usize>) -> bool {
         let needed: u64 = report_bytes.map(|bytes| (bytes + frame::RECORD_BYTES) as u64).sum();

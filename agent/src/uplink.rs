@@ -91,9 +91,28 @@ pub enum Error {
         /// What the collector said.
         detail: String,
     },
+    /// The collector misses reports that were sent, for instance because it lost its buffer: they are sent again on the next stream.
+    #[error("collector expects report {expected} next, this agent sent {seq}; it sends again what is not durable")]
+    OutOfOrder {
+        /// What was sent.
+        seq: u64,
+        /// What is expected.
+        expected: u64,
+    },
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] spool::Error),
+}
+
+impl From<v1::Rejection> for Error {
+    fn from(rejection: v1::Rejection) -> Self {
+        match rejection.reason() {
+            RejectionReason::OutOfOrder => {
+                Self::OutOfOrder { seq: rejection.sequence, expected: rejection.expected_sequence }
+            }
+            reason => Self::Rejected { seq: rejection.sequence, reason, detail: rejection.detail },
+        }
+    }
 }
 
 impl Error {
@@ -106,7 +125,10 @@ impl Error {
                 matches!(reason.as_str(), "AGENT_REVOKED" | "AGENT_FROZEN" | "HELLO_INVALID")
             }
             Self::Rejoin(error) => !error.is_passing(),
-            Self::Connect(connect::Error::Unreachable { .. }) | Self::ClosedAtOnce { .. } | Self::Ended(_) => false,
+            Self::Connect(connect::Error::Unreachable { .. })
+            | Self::ClosedAtOnce { .. }
+            | Self::Ended(_)
+            | Self::OutOfOrder { .. } => false,
         }
     }
 
@@ -242,24 +264,6 @@ impl Uplink {
             Link::Up(up) => up.window.as_mut().map_or(Ok(None), |window| window.durable(through)),
             Link::Down { .. } | Link::Opening(_) => Ok(None),
         }
-    }
-
-    /// Takes a rejection: goes back where that helps.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Rejected`] where it does not.
-    pub fn rejected(&mut self, rejection: v1::Rejection) -> Result<(), Error> {
-        let reason = rejection.reason();
-        if let Link::Up(up) = &mut self.link
-            && reason == RejectionReason::OutOfOrder
-            && let Some(window) = &mut up.window
-            && window.rewind(rejection.expected_sequence)
-        {
-            up.ahead.clear();
-            return Ok(());
-        }
-        Err(Error::Rejected { seq: rejection.sequence, reason, detail: rejection.detail })
     }
 
     /// Sends nothing until the collector's clock shows `until`, at most an hour from now.

@@ -157,8 +157,6 @@ pub struct Window {
     under_way: VecDeque<Place>,
     /// The last that was sent, or that was durable at the start.
     last: Option<ReportSeq>,
-    /// Where the collector last asked to go back to.
-    rewound_to: Option<u64>,
 }
 
 impl Window {
@@ -166,12 +164,7 @@ impl Window {
     pub fn new(durable: Option<Place>, offered: Option<v1::IngestLimits>) -> Self {
         let limit =
             offered.map_or(limits::WINDOW_REPORTS, |offered| offered.window_reports).clamp(1, limits::WINDOW_REPORTS);
-        Self {
-            limit: limit as usize,
-            under_way: VecDeque::new(),
-            last: durable.map(|place| place.seq),
-            rewound_to: None,
-        }
+        Self { limit: limit as usize, under_way: VecDeque::new(), last: durable.map(|place| place.seq) }
     }
 
     /// Returns how many more may be sent.
@@ -203,22 +196,7 @@ impl Window {
         while self.under_way.front().is_some_and(|place| place.seq.number() <= through) {
             newest = self.under_way.pop_front();
         }
-        if newest.is_some() {
-            self.rewound_to = None;
-        }
         Ok(newest)
-    }
-
-    /// Goes back so that `expected` is sent next. Returns false when that helps nothing: it was asked before, or was never sent.
-    pub fn rewind(&mut self, expected: u64) -> bool {
-        let is_under_way = self.under_way.front().is_some_and(|place| place.seq.number() <= expected);
-        if self.rewound_to == Some(expected) || !is_under_way {
-            return false;
-        }
-        self.rewound_to = Some(expected);
-        self.under_way.retain(|place| place.seq.number() < expected);
-        self.last = ReportSeq::new(expected - 1);
-        true
     }
 }
 
@@ -335,8 +313,8 @@ mod tests {
     fn lost_places_are_bridged_by_their_gap_or_by_another_epoch() {
         let mut fixture = Fixture::new(3);
         let two = fixture.digest(2);
-        let segment = std::fs::read_dir(fixture.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).next().unwrap();
+        let mut segment = std::fs::read_dir(fixture.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let segment = segment.find(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
         // Damages the second report.
         let len = std::fs::metadata(&segment).unwrap().len();
         let mut bytes = std::fs::read(&segment).unwrap();
@@ -372,20 +350,5 @@ mod tests {
         assert_eq!(window.durable(6).unwrap(), None);
         assert_eq!(window.room(), 2);
         assert!(window.durable(8).is_err());
-    }
-
-    #[test]
-    fn a_rewind_goes_back_once_to_what_is_under_way() {
-        let place = |number: u64| Place { seq: ReportSeq::new(number).unwrap(), digest: Digest::new([0; 32]) };
-        let mut window = Window::new(None, None);
-        for number in 1..=5 {
-            window.sent(place(number));
-        }
-        assert!(window.rewind(3));
-        assert_eq!(window.last(), ReportSeq::new(2));
-        window.sent(place(3));
-        assert!(!window.rewind(3), "asking twice without progress helps nothing");
-        assert_eq!(window.durable(3).unwrap(), Some(place(3)));
-        assert!(!window.rewind(2), "it is durable");
     }
 }

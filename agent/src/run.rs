@@ -1,0 +1,175 @@
+//! The agent's life: waits for an identity, then looks, reports and sends until it is asked to stop.
+//!
+//! One thread runs everything but looks. Sealing and acknowledging write and sync small files on it: a few milliseconds, and nothing
+//! else here is in a hurry.
+
+mod agent;
+mod waiting;
+
+use std::{future::Future, io, pin::Pin};
+
+use muster_proto::report::Probe;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    config::Config,
+    identity,
+    report::Look,
+    spool,
+    status::{Phase, Status},
+};
+
+/// The agent cannot run, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Keys or folders are not fit for use.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    /// Another agent runs with the same state folder.
+    #[error("another agent (see status.json for its process) uses the state folder {0}")]
+    InUse(String),
+    /// The system refuses something basic.
+    #[error("failed to {act}")]
+    System {
+        /// What was tried.
+        act: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// How a look went, beside what it saw.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It ended.
+    Done,
+    /// The probe crashed, and what it said.
+    Crashed(String),
+    /// It did not end in its time.
+    TimedOut,
+}
+
+/// A look under way.
+pub type Looking = Pin<Box<dyn Future<Output = (Look, Outcome)> + Send>>;
+
+/// Whoever can make probes look: the probes of this build, or a test's.
+pub trait Looker {
+    /// Begins a look.
+    fn look(&mut self, probe: Probe) -> Looking;
+    /// Sets the paths to watch for file integrity; `None` means the agent's own.
+    fn watch_paths(&mut self, paths: Option<Vec<std::path::PathBuf>>);
+}
+
+/// Asks the agent to stop.
+pub struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Returns what SIGTERM and SIGINT complete.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not let them be caught.
+    pub fn on_signals() -> Result<Self, Error> {
+        let catch = |kind| signal(kind).map_err(|source| Error::System { act: "catch signals", source });
+        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs the agent until it is asked to stop. `hints` name probes that should look sooner.
+///
+/// # Errors
+///
+/// When it cannot start. Once it runs, whatever fails is told in reports, log and status.
+pub async fn run(
+    config: Config,
+    looker: Box<dyn Looker>,
+    claim: muster_proto::v1::HostClaim,
+    hints: mpsc::Receiver<Probe>,
+    mut stop: Stop,
+) -> Result<(), Error> {
+    let folder = identity::Folder::open(&config.state_directory)?;
+    let _lock = lock(&config.state_directory)?;
+    let mut status = new_status();
+    notify(&[sd_notify::NotifyState::Ready]);
+    let Some(identity) = waiting::for_identity(&config, &folder, claim, &mut status, &mut stop).await? else {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        status.phase = Phase::Stopped;
+        write_status(&mut status, &config);
+        return Ok(());
+    };
+    let mut agent = agent::Agent::start(config, folder, identity, looker, status)?;
+    agent.run(hints, &mut stop).await;
+    notify(&[sd_notify::NotifyState::Stopping]);
+    agent.stop().await;
+    Ok(())
+}
+
+/// Holds the state folder for one agent.
+fn lock(state: &std::path::Path) -> Result<std::fs::File, Error> {
+    let path = state.join("lock");
+    let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let file = open.map_err(|source| Error::System { act: "open the lock of the state folder", source })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(state.display().to_string())),
+        Err(std::fs::TryLockError::Error(source)) => Err(Error::System { act: "lock the state folder", source }),
+    }
+}
+
+fn new_status() -> Status {
+    use muster_proto::time::{Clock as _, SystemClock};
+
+    let now = SystemClock.now();
+    Status {
+        agent_version: crate::chain::VERSION.to_owned(),
+        pid: std::process::id(),
+        start_time: now,
+        write_time: now,
+        phase: Phase::Running,
+        uplink: crate::status::Link::default(),
+        held_since_time: None,
+        probes: Vec::new(),
+    }
+}
+
+fn write_status(status: &mut Status, config: &Config) {
+    use muster_proto::time::{Clock as _, SystemClock};
+
+    status.write_time = SystemClock.now();
+    if let Err(error) = status.write(&config.state_directory) {
+        tracing::debug!(%error, "status.json was not written");
+    }
+}
+
+/// Tells the service manager, if there is one (sd_notify(3)).
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+/// Returns a number in [0, 1).
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness there is no jitter, which hurts nobody.
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0),
+        Err(_) => 0.5,
+    }
+}

@@ -1,0 +1,617 @@
+//! A running agent: one loop, whose arms each call one `on_*`, and one order of stopping.
+
+use std::time::Duration;
+
+use muster_proto::{
+    report::{Body, LifecycleKind, Probe},
+    time::{Clock as _, SystemClock, Timestamp},
+    v1::{self, directive, stream_reports_response::Step},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Error, Looker, Looking, Outcome, Stop, notify, random, write_status};
+use crate::{
+    chain::{Chain, Opened, VERSION},
+    checkpoint::LogKey,
+    config::{Config, Interval},
+    connect::chain_of,
+    enroll,
+    identity::{Folder, Identity},
+    moment::Moment,
+    report::{self, LastRun, Look, Reporter},
+    schedule::Schedule,
+    spool::{self, Found},
+    status::{Phase, ProbeStatus, Status},
+    uplink::{self, Event, Target, Uplink, session},
+};
+
+/// The clocks are compared, and the service manager is told, at least this often.
+const TICK: Duration = Duration::from_secs(60);
+/// Status is written at most this often, except when the link changes.
+const STATUS_EVERY: Duration = Duration::from_secs(15);
+/// A stopping agent tries this long to send its last words.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Words that wait for room in the spool, at most.
+const PENDING: usize = 32;
+/// A failed renewal is tried again after this.
+const RENEW_AGAIN: Duration = Duration::from_secs(600);
+/// Bounds of an interval in a profile, as the contract states them.
+const PROFILE_SECONDS: std::ops::RangeInclusive<u32> = 10..=86_400;
+
+type Renewing = std::pin::Pin<Box<dyn Future<Output = Result<Identity, enroll::Error>> + Send>>;
+
+/// A running agent.
+pub struct Agent {
+    config: Config,
+    folder: Folder,
+    identity: Identity,
+    log_key: LogKey,
+    chain: Chain,
+    reporter: Reporter,
+    schedule: Schedule,
+    looker: Box<dyn Looker>,
+    uplink: Uplink,
+    status: Status,
+    /// Bodies that the spool has not taken yet, in order.
+    pending: Vec<Body>,
+    looking: Option<(Instant, Looking)>,
+    renewing: Option<Renewing>,
+    /// No renewal is tried before this.
+    renew_after: Instant,
+    attest_at: Instant,
+    tick_at: Instant,
+    tick: Duration,
+    status_at: Option<Instant>,
+    has_watchdog: bool,
+    /// The last trouble of the uplink that was logged, so that one trouble is one line.
+    trouble: Option<String>,
+}
+
+impl Agent {
+    /// Opens the chain and says that the agent started, and what it missed.
+    ///
+    /// # Errors
+    ///
+    /// When key or spool cannot be opened.
+    pub fn start(
+        config: Config,
+        folder: Folder,
+        identity: Identity,
+        looker: Box<dyn Looker>,
+        status: Status,
+    ) -> Result<Self, Error> {
+        let log_key = LogKey::new(&identity.log_key).map_err(crate::identity::Error::LogKey)?;
+        let key = folder.evidence_key_or_new()?;
+        let Opened { chain, found, reported } =
+            Chain::open(&config.state_directory.join("spool"), key, config.spool_bytes)?;
+        let (moment, now) = (Moment::now(), Instant::now());
+        let pending = first_words(&chain, &found, moment);
+        match &found {
+            Found::New | Found::Whole => {}
+            Found::Damaged(lost) => {
+                tracing::error!(first = %lost.first, last = %lost.last, "sealed reports were lost; a gap says so");
+            }
+            Found::Unusable { why, .. } => tracing::error!(why, "the spool was not usable; a new epoch begins"),
+        }
+        let watchdog = sd_notify::watchdog_enabled();
+        let tick = watchdog.map_or(TICK, |limit| TICK.min(limit / 2));
+        let schedule = Schedule::new(config.intervals.by_probe(), config.jitter, now);
+        let mut agent = Self {
+            log_key,
+            reporter: Reporter::new(reported, moment),
+            schedule,
+            looker,
+            uplink: Uplink::new(now),
+            status,
+            pending,
+            looking: None,
+            renewing: None,
+            renew_after: now,
+            attest_at: now + config.attestation_interval.duration(),
+            tick_at: now + tick,
+            tick,
+            status_at: Some(now),
+            has_watchdog: watchdog.is_some(),
+            trouble: None,
+            config,
+            folder,
+            identity,
+            chain,
+        };
+        agent.apply_profile(now);
+        let (collector, epoch) = (agent.collector(), agent.chain.state().epoch);
+        tracing::info!(agent = %agent.identity.agent, %collector, %epoch, version = VERSION, "agent started");
+        agent.say(moment);
+        Ok(agent)
+    }
+
+    /// Looks, reports and sends until it is asked to stop.
+    pub async fn run(&mut self, mut hints: mpsc::Receiver<Probe>, stop: &mut Stop) {
+        loop {
+            let wake = self.next_wake();
+            let newest = self.chain.spool().newest();
+            tokio::select! {
+                () = stop.asked() => return,
+                (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
+                Some(probe) = hints.recv() => self.schedule.hint(probe, Instant::now()),
+                () = tokio::time::sleep_until(wake) => self.on_due(),
+                event = self.uplink.next(newest) => self.on_uplink(event),
+                renewed = renewed(&mut self.renewing) => self.on_renewed(renewed),
+            }
+        }
+    }
+
+    /// Says the last words, tries for a moment to send them, and leaves everything on disk for the next start.
+    pub async fn stop(&mut self) {
+        self.looking = None;
+        self.renewing = None;
+        let moment = Moment::now();
+        self.on_moment(moment);
+        self.attest(moment);
+        let last = [report::lifecycle(LifecycleKind::Stopped, &format!("version {VERSION}"))];
+        if self.pending.is_empty()
+            && let Err(error) = self.chain.append_last(&last, moment)
+        {
+            tracing::warn!(error = chain_of(&error), "the last words were not kept");
+        }
+        let flushed = tokio::time::timeout(FLUSH, async {
+            while self.uplink.is_up() && self.chain.backlog().reports > 0 {
+                self.pump();
+                let newest = self.chain.spool().newest();
+                let event = self.uplink.next(newest).await;
+                self.on_uplink(event);
+            }
+        });
+        // Whatever is not sent waits in the spool.
+        let _ = flushed.await;
+        self.status.phase = Phase::Stopped;
+        self.status.uplink.is_up = false;
+        write_status(&mut self.status, &self.config);
+        tracing::info!(waiting = self.chain.backlog().reports, "agent stopped");
+    }
+
+    fn next_wake(&self) -> Instant {
+        let due = if self.looking.is_none() { self.schedule.next_due() } else { None };
+        [Some(self.tick_at), Some(self.attest_at), due, self.status_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.tick_at)
+    }
+
+    fn on_due(&mut self) {
+        let (moment, now) = (Moment::now(), Instant::now());
+        self.on_moment(moment);
+        if self.tick_at <= now {
+            self.tick_at = now + self.tick;
+            if self.has_watchdog {
+                notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+            // On the wall clock, since the run-time's stands still while the host sleeps.
+            if self.identity.renew_time <= moment.wall && self.renew_after <= now {
+                self.renew(now);
+            }
+            self.say(moment);
+        }
+        if self.attest_at <= now {
+            self.attest(moment);
+            self.attest_at = now + self.config.attestation_interval.duration();
+        }
+        if self.looking.is_none()
+            && let Some(probe) = self.schedule.start_due(now)
+        {
+            self.looking = Some((now, self.looker.look(probe)));
+        }
+        if self.status_at.is_some_and(|at| at <= now) {
+            self.status_at = None;
+            write_status(&mut self.status, &self.config);
+        }
+    }
+
+    fn on_look(&mut self, look: Look, outcome: Outcome) {
+        let now = Instant::now();
+        let began = self.looking.take().map_or(now, |(began, _)| began);
+        let took = now - began;
+        self.schedule.finished(look.probe, now, took, random());
+        self.on_moment(look.ended);
+        if let Outcome::Crashed(message) = &outcome {
+            tracing::error!(probe = look.probe.as_str_name(), message, "probe crashed");
+            self.push(report::probe_crashed(look.probe, message));
+        }
+        self.note_look(&look, took, &outcome);
+        self.reporter.on_look(&look);
+        self.say(look.ended);
+    }
+
+    fn on_uplink(&mut self, event: Event) {
+        let result = match event {
+            Event::Due => {
+                self.dial();
+                Ok(())
+            }
+            Event::Opened { rejoined, welcome } => self.on_welcome(rejoined, &welcome),
+            Event::Received(Step::Durable(durable)) => self.on_durable(&durable),
+            Event::Received(Step::Rejection(rejection)) => Err(rejection.into()),
+            Event::Received(Step::Directive(directive)) => {
+                self.on_directive(directive);
+                Ok(())
+            }
+            Event::Received(Step::Welcome(_)) => Err(uplink::Error::Protocol("a second Welcome")),
+            Event::Writable => Ok(()),
+            Event::Lost(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.on_lost(&error);
+        }
+        self.pump();
+    }
+
+    fn on_welcome(&mut self, rejoined: Option<Box<Identity>>, welcome: &v1::Welcome) -> Result<(), uplink::Error> {
+        let moment = Moment::now();
+        if let Some(identity) = rejoined {
+            tracing::info!(expires = %identity.expire_time, "rejoined with another certificate");
+            self.identity = *identity;
+        }
+        let link = &mut self.status.uplink;
+        link.last_contact_time = Some(moment.wall);
+        let collector_time = welcome.collector_time.as_ref().and_then(Timestamp::from_wire);
+        link.clock_skew_millis = collector_time.map(|collector| moment.wall.millis_after(collector));
+        let nonce = hex::encode(&welcome.session_nonce);
+        let durable = match session::judge_welcome(&mut self.chain, &self.log_key, welcome)? {
+            session::Welcomed::GoOn { durable, checkpoint } => {
+                let change = |state: &mut spool::State| {
+                    state.session_nonce = nonce;
+                    state.checkpoint = checkpoint.or(state.checkpoint.take());
+                };
+                match durable {
+                    Some(durable) => self.chain.spool().acknowledge(durable, change)?,
+                    None => self.chain.spool().update(change)?,
+                }
+                durable
+            }
+            session::Welcomed::BeginEpoch { why } => {
+                tracing::error!(why, "the chain cannot go on; a new epoch begins");
+                // The nonce is the agent's, not the chain's: it is kept before the new chain says anything.
+                self.chain.spool().update(|state| state.session_nonce = nonce)?;
+                self.begin_epoch(&why, moment)?;
+                None
+            }
+        };
+        self.uplink.begin(durable, welcome);
+        link_up(&mut self.status);
+        if self.trouble.take().is_some() {
+            tracing::info!(collector = %self.collector(), "collector is back");
+        } else {
+            tracing::debug!(collector = %self.collector(), "stream is open");
+        }
+        write_status(&mut self.status, &self.config);
+        Ok(())
+    }
+
+    fn on_durable(&mut self, durable: &v1::Durable) -> Result<(), uplink::Error> {
+        let checkpoint = session::judge_checkpoint(&self.chain, &self.log_key, &durable.checkpoint)?;
+        let place = self.uplink.durable(durable.through_sequence)?;
+        self.status.uplink.last_contact_time = Some(SystemClock.now());
+        let change = |state: &mut spool::State| state.checkpoint = Some(checkpoint);
+        match place {
+            Some(place) => self.chain.spool().acknowledge(place, change)?,
+            None => self.chain.spool().update(change)?,
+        }
+        self.touch_status();
+        // There may be room now for what was held back.
+        if self.reporter.is_held() || !self.pending.is_empty() {
+            self.say(Moment::now());
+        }
+        Ok(())
+    }
+
+    fn on_directive(&mut self, directive: v1::Directive) {
+        let (moment, now) = (Moment::now(), Instant::now());
+        let Some(what) = directive.directive else {
+            tracing::warn!(id = directive.id, "a directive that this version does not know");
+            return;
+        };
+        tracing::info!(id = directive.id, "directive received");
+        match what {
+            directive::Directive::LookNow(_) => {
+                self.reporter.ask(Some(directive.id), moment);
+                self.schedule.look_now(now);
+            }
+            directive::Directive::Resync(_) => {
+                self.reporter.resync();
+                self.say(moment);
+            }
+            directive::Directive::Profile(profile) => self.on_profile(profile, moment, now),
+            directive::Directive::RenewNow(_) => self.renew(now),
+            directive::Directive::SlowDown(slow_down) => {
+                if let Some(until) = slow_down.until_time.as_ref().and_then(Timestamp::from_wire) {
+                    self.uplink.slow_down(until, now);
+                }
+            }
+        }
+    }
+
+    fn on_profile(&mut self, profile: v1::Profile, moment: Moment, now: Instant) {
+        let current = self.chain.state().profile.as_ref().map_or(0, |profile| profile.revision);
+        if profile.revision <= current {
+            tracing::debug!(revision = profile.revision, current, "profile is not newer");
+            return;
+        }
+        if let Err(reason) = check_profile(&profile) {
+            tracing::warn!(revision = profile.revision, reason, "profile refused");
+            return;
+        }
+        let taken = spool::Profile {
+            revision: profile.revision,
+            interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
+            watched_paths: profile.watched_paths,
+        };
+        if let Err(error) = self.chain.spool().update(|state| state.profile = Some(taken)) {
+            tracing::warn!(error = chain_of(&error), "profile was not kept and is not in force");
+            return;
+        }
+        self.apply_profile(now);
+        let detail = format!("revision {}", profile.revision);
+        self.push(report::lifecycle(LifecycleKind::ProfileChanged, &detail));
+        self.say(moment);
+    }
+
+    fn on_renewed(&mut self, renewed: Result<Identity, enroll::Error>) {
+        self.renewing = None;
+        match renewed {
+            Ok(identity) => {
+                tracing::info!(expires = %identity.expire_time, "certificate renewed");
+                self.identity = identity;
+                self.uplink.reconnect(Instant::now());
+            }
+            Err(error) => {
+                tracing::warn!(error = chain_of(&error), expires = %self.identity.expire_time, "certificate was not renewed");
+            }
+        }
+    }
+
+    fn on_lost(&mut self, error: &uplink::Error) {
+        let now = Instant::now();
+        let next = self.uplink.failed(error, now, random());
+        let text = chain_of(error);
+        let link = &mut self.status.uplink;
+        link.is_up = false;
+        link.needs_someone = error.needs_someone();
+        link.next_try_time = Some(SystemClock.now().plus(next - now));
+        link.error = Some(text.clone());
+        if self.trouble.as_ref() != Some(&text) {
+            let waiting = self.chain.backlog().reports;
+            if link.needs_someone {
+                tracing::error!(error = text, waiting, "no stream to the collector");
+            } else {
+                tracing::warn!(error = text, waiting, "no stream to the collector");
+            }
+            self.trouble = Some(text);
+        }
+        write_status(&mut self.status, &self.config);
+    }
+
+    /// Notices that the host was suspended or its clock set.
+    fn on_moment(&mut self, moment: Moment) {
+        let bodies = self.reporter.on_moment(moment);
+        for body in bodies {
+            if matches!(&body, Body::Lifecycle(event) if event.kind == LifecycleKind::Resumed) {
+                let now = Instant::now();
+                self.schedule.look_now(now);
+                if !self.uplink.is_up() {
+                    self.uplink.reconnect(now);
+                }
+            }
+            self.push(body);
+        }
+    }
+
+    fn dial(&mut self) {
+        let hello = session::hello(&self.chain, SystemClock.now());
+        let (folder, identity) = (self.folder.clone(), self.identity.clone());
+        self.uplink.dial(Target { folder, identity, collector: self.collector(), hello });
+    }
+
+    fn pump(&mut self) {
+        let Err(error) = self.uplink.pump(self.chain.spool(), Instant::now()) else { return };
+        if let uplink::Error::Spool(spool::Error::Io { source, .. }) = &error
+            && source.kind() == std::io::ErrorKind::InvalidData
+        {
+            let why = chain_of(&error);
+            tracing::error!(why, "the chain cannot go on; a new epoch begins");
+            let began = self.begin_epoch(&why, Moment::now());
+            self.uplink.reconnect(Instant::now());
+            if let Err(error) = began {
+                self.on_lost(&error.into());
+            }
+            return;
+        }
+        self.on_lost(&error);
+    }
+
+    /// Seals what there is to say, as far as the spool has room.
+    fn say(&mut self, moment: Moment) {
+        if !self.pending.is_empty() {
+            let bodies = std::mem::take(&mut self.pending);
+            if let Err(error) = self.chain.append(&bodies, moment) {
+                self.pending = bodies;
+                return self.on_full(&error, moment);
+            }
+            self.touch_status();
+        }
+        if self.reporter.is_held() {
+            let facts = self.reporter.reported().values().map(|fact| fact.bytes.len()).sum::<usize>();
+            // Twice, since what changed may be larger than what it replaces.
+            if !self.chain.has_room(2 * facts + 64 * 1024) {
+                return;
+            }
+            let Some(gap) = self.reporter.held_gap(moment) else { return };
+            if let Err(error) = self.chain.append(&[gap], moment) {
+                return self.on_full(&error, moment);
+            }
+            tracing::info!("the spool has room again; a gap says what is missing");
+            self.status.held_since_time = None;
+            self.reporter.release(moment);
+            self.schedule.look_now(Instant::now());
+        }
+        let Some(draft) = self.reporter.draft(moment) else { return };
+        self.seal(draft, moment);
+    }
+
+    fn attest(&mut self, moment: Moment) {
+        self.say(moment);
+        if self.pending.is_empty()
+            && !self.reporter.is_held()
+            && let Some(draft) = self.reporter.draft_attestation(moment)
+        {
+            self.seal(draft, moment);
+        }
+    }
+
+    fn seal(&mut self, draft: report::Draft, moment: Moment) {
+        if let Err(error) = self.chain.append_draft(&draft, moment) {
+            return self.on_full(&error, moment);
+        }
+        let changes_facts = draft.changes_facts;
+        self.reporter.commit(draft);
+        if changes_facts {
+            self.chain.keep_reported(self.reporter.reported());
+        }
+        self.attest_at = Instant::now() + self.config.attestation_interval.duration();
+        self.touch_status();
+    }
+
+    fn on_full(&mut self, error: &spool::Error, moment: Moment) {
+        if !self.reporter.is_held() {
+            tracing::error!(error = chain_of(error), "reports are held back; a gap will say what is missing");
+            self.status.held_since_time = Some(moment.wall);
+            self.touch_status();
+        }
+        self.reporter.hold(moment);
+    }
+
+    /// Puts a body in line. What the line has no place for is covered by the gap that a full spool leaves.
+    fn push(&mut self, body: Body) {
+        if self.pending.len() < PENDING {
+            self.pending.push(body);
+        }
+    }
+
+    fn begin_epoch(&mut self, why: &str, moment: Moment) -> Result<(), spool::Error> {
+        let (epoch, last) = (self.chain.state().epoch, self.chain.state().sealed);
+        self.chain.begin_epoch()?;
+        self.pending = vec![report::epoch_started(why, Some((epoch, last.map_or(0, |place| place.seq.number()))))];
+        self.reporter.resync();
+        self.say(moment);
+        Ok(())
+    }
+
+    /// Asks for another certificate over the open stream. Without one, the next comes before the certificate ends, or rejoins after.
+    fn renew(&mut self, now: Instant) {
+        let (Some(channel), None) = (self.uplink.channel(), &self.renewing) else { return };
+        self.renew_after = now + RENEW_AGAIN;
+        let (folder, identity) = (self.folder.clone(), self.identity.clone());
+        self.renewing = Some(Box::pin(async move { enroll::renew(&folder, &identity, channel).await }));
+    }
+
+    fn apply_profile(&mut self, now: Instant) {
+        let Some(profile) = self.chain.state().profile.clone() else { return };
+        for (number, seconds) in &profile.interval_seconds {
+            let interval = Interval::new(Duration::from_secs(u64::from(*seconds)));
+            if let (Ok(probe), Some(interval)) = (Probe::try_from(*number), interval) {
+                self.schedule.set_interval(probe, interval.duration(), now);
+            }
+        }
+        let paths = profile.watched_paths.iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
+        self.looker.watch_paths((!paths.is_empty()).then_some(paths));
+    }
+
+    fn note_look(&mut self, look: &Look, took: Duration, outcome: &Outcome) {
+        let name = look.probe.as_str_name().trim_start_matches("PROBE_").to_ascii_lowercase();
+        let outcome = match outcome {
+            Outcome::Done => "done".to_owned(),
+            Outcome::Crashed(message) => format!("crashed: {message}"),
+            Outcome::TimedOut => "timed out".to_owned(),
+        };
+        let known = self.status.probes.iter().find(|probe| probe.probe == name).map_or(0, |probe| probe.looks);
+        let status = ProbeStatus {
+            probe: name,
+            last_look_time: look.ended.wall,
+            took_millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            looks: known + 1,
+            outcome,
+        };
+        self.status.probes.retain(|probe| probe.probe != status.probe);
+        self.status.probes.push(status);
+        self.status.probes.sort_by(|a, b| a.probe.cmp(&b.probe));
+        self.touch_status();
+    }
+
+    fn touch_status(&mut self) {
+        self.status_at.get_or_insert(Instant::now() + STATUS_EVERY);
+    }
+
+    fn collector(&self) -> crate::identity::CollectorUrl {
+        let configured = self.config.collector.as_ref().and_then(|url| url.parse().ok());
+        configured.unwrap_or_else(|| self.identity.collector.clone())
+    }
+}
+
+/// Returns what a starting agent says, before any look.
+fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
+    let run = &chain.state().run;
+    let last = LastRun {
+        covered_until: run.covered_until,
+        stopped: run.stopped,
+        agent_version: run.agent_version.clone(),
+        is_rebooted: !run.boot_id.is_empty() && run.boot_id != hex::encode(chain.boot_id()),
+    };
+    // A chain begins with that report; also one whose first start was cut short before it said so.
+    let mut bodies = match found {
+        Found::Unusable { previous, why } => vec![report::epoch_started(why, *previous)],
+        Found::New | Found::Whole if chain.state().sealed.is_none() => {
+            vec![report::epoch_started("the first epoch of this agent", None)]
+        }
+        Found::New | Found::Whole => Vec::new(),
+        Found::Damaged(lost) => vec![report::spool_damaged(*lost, run.covered_until, moment)],
+    };
+    bodies.extend(report::started(&last, VERSION, moment));
+    bodies
+}
+
+fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
+    for interval in &profile.intervals {
+        if !matches!(Probe::try_from(interval.probe), Ok(probe) if probe != Probe::Unspecified) {
+            return Err("it names a probe that this version does not know");
+        }
+        if !PROFILE_SECONDS.contains(&interval.seconds) {
+            return Err("an interval is not 10 to 86400 seconds");
+        }
+    }
+    if profile.watched_paths.len() > 1_000 {
+        return Err("it has more than 1000 watched paths");
+    }
+    if profile.watched_paths.iter().any(|path| !path.starts_with('/') || path.contains("/../") || path.len() > 4_096) {
+        return Err("a watched path is not absolute");
+    }
+    Ok(())
+}
+
+fn link_up(status: &mut Status) {
+    let link = &mut status.uplink;
+    (link.is_up, link.error, link.needs_someone, link.next_try_time) = (true, None, false, None);
+}
+
+async fn looked(looking: &mut Option<(Instant, Looking)>) -> (Look, Outcome) {
+    match looking {
+        Some((_, look)) => look.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn renewed(renewing: &mut Option<Renewing>) -> Result<Identity, enroll::Error> {
+    match renewing {
+        Some(renewing) => renewing.await,
+        None => std::future::pending().await,
+    }
+}
