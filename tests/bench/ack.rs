@@ -169,8 +169,7 @@ fn samples(identity: &Identity, random: &mut Random) -> Vec<muster_proto::v1::Se
 async fn traced(random: &mut Random) -> anyhow::Result<Value> {
     let mut collector = Collector::at(free_address());
     let trace = collector.folder().join("trace");
-    let path = trace.display().to_string();
-    collector.start_under(&["strace", "-D", "-f", "-ttt", "-y", "-s", "0", "-e", syncs::CALLS, "-o", &path]);
+    collector.start_under(&syncs::strace(&trace));
     let target = collector.target();
     let admin = Admin::connect(&target, &collector.data().join("admin.pem")).await?;
     let token = admin.token(8).await?.secret;

@@ -2,12 +2,18 @@
 //!
 //! Reads the output of `strace -f -ttt -y`: one line a call, paths beside descriptors.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, ensure};
 
+/// Returns the words before a program that trace it into the file `trace`. The program stays the process that was started.
+pub fn strace(trace: &Path) -> Vec<String> {
+    let words = ["strace", "-D", "-f", "-ttt", "-y", "-s", "0", "-e", CALLS, "-o"];
+    words.into_iter().map(str::to_owned).chain([trace.display().to_string()]).collect()
+}
+
 /// The calls to trace.
-pub const CALLS: &str =
+const CALLS: &str =
     "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,openat,write,pwrite64,writev";
 
 /// What was seen.

@@ -61,7 +61,7 @@ impl Collector {
     /// # Panics
     ///
     /// When it does not come to listen.
-    pub fn start_under(&mut self, before: &[&str]) {
+    pub fn start_under(&mut self, before: &[String]) {
         let (first, rest) = before.split_first().expect("a program");
         let mut command = Command::new(first);
         command.args(rest).arg(program("test-collector"));
