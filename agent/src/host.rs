@@ -1,0 +1,348 @@
+//! The only door to the machine: everything a probe may ask of it, live or recorded.
+//!
+//! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
+//! out bytes and numbers, which pure parsers read.
+
+pub mod live;
+pub mod luks;
+pub mod recorded;
+pub mod recording;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{
+    fact::{Cause, Reading, Unknown},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+pub use live::Live;
+pub use luks::Luks;
+pub use recorded::Recorded;
+pub use recording::Recording;
+
+/// Bytes of a small file of the kernel or of a configuration, at most.
+pub const SMALL_FILE_BYTES: usize = 64 * 1024;
+/// Bytes of a file that is read whole, at most.
+pub const FILE_BYTES: usize = 4 * 1024 * 1024;
+/// Names in a folder, at most.
+pub const FOLDER_NAMES: usize = 100_000;
+/// Bytes of a tool's output, at most.
+pub const TOOL_OUTPUT_BYTES: usize = 1024 * 1024;
+/// Bytes of a packet filter's answer, at most.
+pub const RULE_SET_BYTES: usize = 16 * 1024 * 1024;
+/// Entries of a scan of one folder with all below it, at most.
+pub const SCAN_ENTRIES: u64 = 2_000_000;
+
+/// Reads of the machine that a probe may make.
+pub trait Host {
+    /// Returns the content of the regular file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) and read(2) say; `FileTooLarge` beyond `limit_bytes`.
+    fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>>;
+
+    /// Returns a reader of the regular file at `path`, for files too large to be held.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) says.
+    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>>;
+
+    /// Returns the names in `folder`, sorted.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) says; `FileTooLarge` beyond [`FOLDER_NAMES`].
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Returns what lstat(2) says of `path`.
+    ///
+    /// # Errors
+    ///
+    /// As lstat(2) says.
+    fn metadata(&self, path: &Path) -> io::Result<Metadata>;
+
+    /// Returns the target of the symbolic link at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As readlink(2) says.
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Returns what the kernel says of itself and of the hardware.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` on a host of another kind.
+    fn machine(&self) -> io::Result<Machine>;
+
+    /// Returns whether the kernel calls its clock synchronised: adjtimex(2) without `STA_UNSYNC`.
+    ///
+    /// # Errors
+    ///
+    /// As adjtimex(2) says.
+    fn clock_is_synchronized(&self) -> io::Result<bool>;
+
+    /// Returns which programs hold the sockets of `inodes`.
+    ///
+    /// # Errors
+    ///
+    /// When `/proc` cannot be listed.
+    fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners>;
+
+    /// Returns what the LUKS header of `device` (a path below `/dev`) says. Nothing secret is read.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) says; `InvalidData` when it has no LUKS header.
+    fn luks(&self, device: &Path) -> io::Result<Luks>;
+
+    /// Returns the kernel's answer to a dump of its nf_tables objects: netlink messages, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` without CAP_NET_ADMIN, `Unsupported` where the kernel has no nf_tables.
+    fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>>;
+
+    /// Returns the legacy rules of `table` in `family`: `struct ipt_getinfo` and then `struct ipt_get_entries`.
+    ///
+    /// # Errors
+    ///
+    /// As getsockopt(2) says.
+    fn iptables(&self, family: Family, table: &str) -> io::Result<Vec<u8>>;
+
+    /// Returns the standard output of `tool` run with `args`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when it is not installed, `TimedOut`, `FileTooLarge`, or another error when it fails.
+    fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>>;
+
+    /// Visits `root` and everything below it without following links, each folder's names in byte order, and reads
+    /// every regular file. An entry that cannot be read is visited with its error, and a scan goes on after it.
+    ///
+    /// # Errors
+    ///
+    /// When `root` itself is not there or cannot be read, when a bound is reached, or what `visit` returns.
+    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()>;
+
+    /// Returns digests of the content of the regular file at `path`, which is not followed if it is a link.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) and read(2) say.
+    fn digests(&self, path: &Path) -> io::Result<Digests>;
+}
+
+/// Called for each entry of a scan.
+pub type Visit<'a> = dyn FnMut(&Path, io::Result<Scanned>) -> io::Result<()> + 'a;
+
+/// Kind of a file-system entry.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the name says it")]
+pub enum EntryKind {
+    File,
+    Folder,
+    Link,
+    Other,
+}
+
+/// What lstat(2) says of an entry.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Metadata {
+    /// Kind.
+    pub kind: EntryKind,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Last change of the content, cut to microseconds and held inside the range of [`Timestamp`].
+    pub modified: Timestamp,
+    /// Permission bits, the low twelve.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device that holds it: major and minor.
+    pub device: (u32, u32),
+    /// Number of the inode.
+    pub inode: u64,
+}
+
+/// An entry that a scan read.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Scanned {
+    /// What fstat(2) says of it.
+    pub metadata: Metadata,
+    /// SHA-256 of a file's content or of a link's target; `None` for others.
+    #[serde(default, with = "recorded::hex_digest", skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// Digests of one read of a file.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Digests {
+    /// SHA-256.
+    pub sha256: [u8; 32],
+    /// MD5, which dpkg's database holds of every file that it installed.
+    pub md5: [u8; 16],
+}
+
+/// What the kernel says of itself and of the hardware.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Machine {
+    /// Name of the host, as in gethostname(2).
+    pub hostname: String,
+    /// Release of the kernel, as `uname -r`.
+    pub release: String,
+    /// Machine type, as `uname -m`.
+    pub machine: String,
+    /// Logical processors that are online.
+    pub processors: u64,
+    /// Physical memory.
+    pub memory_bytes: u64,
+}
+
+/// Which programs hold sockets.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SocketOwners {
+    /// Name of the program (its comm) by inode of the socket: of several, the one with the lowest process id.
+    pub programs: BTreeMap<u64, String>,
+    /// Whether some process did not show its files.
+    pub is_partial: bool,
+}
+
+/// A dump of nf_tables objects of every family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "the name says it")]
+pub enum Dump {
+    Tables,
+    Chains,
+    Rules,
+    Sets,
+}
+
+impl Dump {
+    /// Returns its name in captures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tables => "tables",
+            Self::Chains => "chains",
+            Self::Rules => "rules",
+            Self::Sets => "sets",
+        }
+    }
+}
+
+/// Address family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "the name says it")]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// A program that probes may run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tool {
+    /// Prints apt's settings, whose files have includes, scopes and directives that only apt reads rightly.
+    AptConfig,
+}
+
+impl Tool {
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AptConfig => "apt-config",
+        }
+    }
+
+    /// Returns where the program may live; absolute, so that `PATH` has no say.
+    pub fn paths(self) -> &'static [&'static str] {
+        match self {
+            Self::AptConfig => &["/usr/bin/apt-config"],
+        }
+    }
+}
+
+/// Returns why `error` keeps a value from being told.
+pub fn cause(error: &io::Error) -> Cause {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::PermissionDenied => Cause::Forbidden,
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Cause::Absent,
+        ErrorKind::FileTooLarge | ErrorKind::OutOfMemory => Cause::Limit,
+        ErrorKind::TimedOut => Cause::TimedOut,
+        ErrorKind::Unsupported => Cause::Unsupported,
+        ErrorKind::InvalidData => Cause::Garbled,
+        // ENODEV and ENXIO: the driver of the file is not there. EPROTONOSUPPORT and EAFNOSUPPORT: the kernel lacks it.
+        _ => match error.raw_os_error() {
+            Some(6 | 19) => Cause::Absent,
+            Some(93 | 97) => Cause::Unsupported,
+            _ => Cause::Failed,
+        },
+    }
+}
+
+/// Returns the unknown of an `error` of trying `what`, such as `read /etc/os-release`.
+pub fn unknown(what: impl std::fmt::Display, error: &io::Error) -> Unknown {
+    Unknown::new(cause(error), format!("{what}: {error}"))
+}
+
+/// Returns the reading of a `result` of trying `what`.
+pub fn reading<T>(what: impl std::fmt::Display, result: io::Result<T>) -> Reading<T> {
+    match result {
+        Ok(value) => Reading::Known(value),
+        Err(error) => Reading::Unknown { unknown: unknown(what, &error) },
+    }
+}
+
+/// Returns the bytes of `path`.
+pub fn path_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_encoded_bytes().to_vec()
+}
+
+/// Returns the path of `bytes`.
+#[cfg(unix)]
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+/// Returns the path of `bytes`, of which those that are not UTF-8 are replaced.
+#[cfg(not(unix))]
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_keeps_its_cause() {
+        let os = io::Error::from_raw_os_error;
+        for (error, expected) in [
+            (os(13), Cause::Forbidden),
+            (os(1), Cause::Forbidden),
+            (os(2), Cause::Absent),
+            (os(20), Cause::Absent),
+            (os(19), Cause::Absent),
+            (os(97), Cause::Unsupported),
+            (os(95), Cause::Unsupported),
+            (os(5), Cause::Failed),
+            (io::ErrorKind::FileTooLarge.into(), Cause::Limit),
+            (io::ErrorKind::TimedOut.into(), Cause::TimedOut),
+            (io::ErrorKind::InvalidData.into(), Cause::Garbled),
+        ] {
+            assert_eq!(cause(&error), expected, "{error}");
+        }
+    }
+}

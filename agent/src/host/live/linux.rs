@@ -1,0 +1,254 @@
+//! Files, the kernel's own numbers and sockets of a Linux host.
+#![allow(unsafe_code)]
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read as _},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+
+use muster_proto::time::Timestamp;
+
+use super::{Live, netfilter, run, scan};
+use crate::host::{
+    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit, luks,
+};
+
+impl Host for Live {
+    fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        let mut bytes = Vec::new();
+        open_regular(path)?.take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > limit_bytes {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes)
+    }
+
+    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        self.check_deadline()?;
+        Ok(Box::new(Stream { file: open_regular(path)?, live: *self }))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        self.check_deadline()?;
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            if names.len() == FOLDER_NAMES {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            names.push(entry?.file_name());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        self.check_deadline()?;
+        Ok(metadata(&rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        self.check_deadline()?;
+        let target = rustix::fs::readlinkat(CWD, path, Vec::new())?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
+    }
+
+    fn machine(&self) -> io::Result<Machine> {
+        let name = rustix::system::uname();
+        let mut system = sysinfo::System::new().map_err(|_| io::ErrorKind::Unsupported)?;
+        system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
+        Ok(Machine {
+            hostname: name.nodename().to_string_lossy().into_owned(),
+            release: name.release().to_string_lossy().into_owned(),
+            machine: name.machine().to_string_lossy().into_owned(),
+            // SAFETY: sysconf(3) takes a number and returns one.
+            processors: u64::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) })
+                .map_err(|_| io::ErrorKind::Unsupported)?,
+            memory_bytes: system.total_memory(),
+        })
+    }
+
+    fn clock_is_synchronized(&self) -> io::Result<bool> {
+        // SAFETY: timex is plain numbers, for which zero is a value; modes 0 makes adjtimex(2) a pure read.
+        let (state, timex) = unsafe {
+            let mut timex: libc::timex = std::mem::zeroed();
+            (libc::adjtimex(&raw mut timex), timex)
+        };
+        if state < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(timex.status & libc::STA_UNSYNC == 0)
+    }
+
+    fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {
+        let mut owners = SocketOwners::default();
+        let mut processes: Vec<u32> = self
+            .list(Path::new("/proc"))?
+            .iter()
+            .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
+            .collect();
+        processes.sort_unstable();
+        for process in processes {
+            if owners.programs.len() == inodes.len() {
+                break;
+            }
+            self.check_deadline()?;
+            self.add_sockets(process, inodes, &mut owners);
+        }
+        Ok(owners)
+    }
+
+    fn luks(&self, device: &Path) -> io::Result<Luks> {
+        self.check_deadline()?;
+        let mut start = Vec::with_capacity(luks::HEADER_BYTES);
+        File::open(device)?.take(luks::HEADER_BYTES as u64).read_to_end(&mut start)?;
+        luks::parse(&start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole LUKS header"))
+    }
+
+    fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        netfilter::dump(dump)
+    }
+
+    fn iptables(&self, family: Family, table: &str) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        netfilter::legacy(family, table)
+    }
+
+    fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        run::run(tool, args)
+    }
+
+    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+        scan::scan(*self, root, visit)
+    }
+
+    fn digests(&self, path: &Path) -> io::Result<Digests> {
+        scan::digests(*self, path)
+    }
+}
+
+impl Live {
+    /// Adds the sockets of one process. A process may end meanwhile, which is no error.
+    fn add_sockets(self, process: u32, inodes: &BTreeSet<u64>, owners: &mut SocketOwners) {
+        let files = PathBuf::from(format!("/proc/{process}/fd"));
+        let names = match self.list(&files) {
+            Ok(names) => names,
+            Err(error) => {
+                owners.is_partial |= error.kind() == io::ErrorKind::PermissionDenied;
+                return;
+            }
+        };
+        for name in names {
+            let Ok(target) = rustix::fs::readlinkat(CWD, files.join(name), Vec::new()) else { continue };
+            let Some(inode) = socket_inode(target.as_bytes()) else { continue };
+            if !inodes.contains(&inode) || owners.programs.contains_key(&inode) {
+                continue;
+            }
+            if let Ok(comm) = std::fs::read(format!("/proc/{process}/comm")) {
+                let comm = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned();
+                owners.programs.insert(inode, comm);
+            }
+        }
+    }
+}
+
+/// Returns the inode of `socket:[123]`.
+fn socket_inode(target: &[u8]) -> Option<u64> {
+    std::str::from_utf8(target).ok()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Opens a regular file. Anything else is refused: opening a device or a FIFO could do something or wait for a peer.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(File::from(file))
+}
+
+pub(super) fn metadata(stat: &Stat) -> Metadata {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Folder,
+        FileType::Symlink => EntryKind::Link,
+        _ => EntryKind::Other,
+    };
+    let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let micros = stat.st_mtime.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1000));
+    Metadata {
+        kind,
+        size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        // Times outside the range name no time that a person set; the epoch stands for them.
+        modified: micros.and_then(Timestamp::from_micros).unwrap_or(Timestamp::EPOCH),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        device: (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)),
+        inode: stat.st_ino,
+    }
+}
+
+/// A file that is read in pieces, each before the deadline.
+struct Stream {
+    file: File,
+    live: Live,
+}
+
+impl io::Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.live.check_deadline()?;
+        self.file.read(buffer)
+    }
+}
+
+/// Returns the name of `os` as a path component, for names that rustix hands out.
+pub(super) fn component(name: &std::ffi::CStr) -> &OsStr {
+    OsStr::from_bytes(name.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_bounded_and_refuses_what_is_not_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"12345").unwrap();
+        let live = Live::new();
+        assert_eq!(live.read(&path, 5).unwrap(), b"12345");
+        assert_eq!(live.read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(live.read(&folder.path().join("none"), 4).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(live.read(folder.path(), 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert_eq!(live.read(&fifo, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn after_the_deadline_nothing_is_read() {
+        let live = Live::until(std::time::Instant::now());
+        assert_eq!(live.read(Path::new("/proc/self/stat"), 9999).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(live.list(Path::new("/")).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn an_own_listening_socket_has_this_program_as_owner() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+        let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+        let inode = socket_inode(target.as_os_str().as_bytes()).unwrap();
+        let owners = Live::new().socket_owners(&BTreeSet::from([inode])).unwrap();
+        assert!(owners.programs.contains_key(&inode));
+    }
+}

@@ -1,0 +1,139 @@
+//! Runs a tool: absolute path, cleared environment, bounded time and output, and nothing left behind.
+
+use std::{
+    io::{self, Read as _},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    process::{Pid, Signal},
+};
+
+use crate::host::{TOOL_OUTPUT_BYTES, Tool};
+
+/// Longest run of a tool.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Returns the standard output of `tool`.
+pub(super) fn run(tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
+    let program = tool.paths().iter().map(Path::new).find(|path| path.exists()).ok_or(io::ErrorKind::NotFound)?;
+    run_program(program, args, TIME_LIMIT, TOOL_OUTPUT_BYTES)
+}
+
+fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + time_limit;
+    let mut child = Command::new(program)
+        .args(args)
+        .env_clear()
+        .envs([("LANG", "C"), ("LC_ALL", "C"), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let output = read_output(&mut child, deadline, limit_bytes);
+    let output = output.and_then(|output| Ok((output, wait_until(&mut child, deadline)?)));
+    // The group, so that what the tool started ends with it. The child is not reaped yet, or the group is gone.
+    if output.is_err() {
+        let pid = Pid::from_child(&child);
+        // Fails only when all of the group has ended.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        child.wait()?;
+    }
+    let (output, status) = output?;
+    if !status.success() {
+        return Err(io::Error::other(format!("ended with {status}")));
+    }
+    Ok(output)
+}
+
+fn read_output(child: &mut Child, deadline: Instant, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut pipe = child.stdout.take().expect("stdout is piped above");
+    let mut output = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut ready = [PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
+        match rustix::event::poll(&mut ready, Some(&timeout)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match pipe.read(&mut buffer)? {
+            0 => return Ok(output),
+            count if output.len() + count > limit_bytes => return Err(io::ErrorKind::FileTooLarge.into()),
+            count => output.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// Waits for a child that closed its output, which is nearly always about to end.
+fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<std::process::ExitStatus> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, time_limit: Duration) -> io::Result<Vec<u8>> {
+        run_program(Path::new("/bin/sh"), &["-c", script], time_limit, 100)
+    }
+
+    #[test]
+    fn the_environment_is_cleared() {
+        let output = shell("echo \"$LANG-$HOME-$CARGO_MANIFEST_DIR-$PWD\"", TIME_LIMIT).unwrap();
+        assert_eq!(output, b"C---/\n");
+    }
+
+    #[test]
+    fn a_tool_that_fails_is_missing_or_says_too_much_is_an_error() {
+        let missing = run_program(Path::new("/nonexistent/tool"), &[], TIME_LIMIT, 100).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert_eq!(shell("echo x; exit 3", TIME_LIMIT).unwrap_err().to_string(), "ended with exit status: 3");
+        let endless = shell("while :; do echo 0123456789; done", TIME_LIMIT).unwrap_err();
+        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid_file = folder.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
+        let started = Instant::now();
+        let error = shell(&script, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() < TIME_LIMIT);
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        // The kernel ends the group soon after the signal; a zombie waits for a parent that is not ours.
+        let is_alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !(stat.is_empty() || stat.contains(") Z "))
+        };
+        while is_alive() {
+            assert!(started.elapsed() < TIME_LIMIT);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_tool_that_closes_its_output_and_hangs_is_ended() {
+        let error = shell("exec >&-; sleep 1000", Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,212 @@
+//! A host that keeps what another one answers, as a capture.
+//!
+//! What a capture holds is what the probes ask, and nothing more: of watched files only metadata and digests, of the
+//! sockets' owners only names, of LUKS headers only the cipher.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{fact::PathText, time::Timestamp};
+
+use super::{
+    Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit,
+    recorded::{Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_tables_name, text, tool_name},
+};
+
+/// A host that keeps what another one answers.
+pub struct Recording<'h> {
+    host: &'h dyn Host,
+    folder: PathBuf,
+    index: RefCell<Index>,
+}
+
+impl<'h> Recording<'h> {
+    /// Starts a capture of `host` in `folder`, which must not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be made.
+    pub fn start(host: &'h dyn Host, folder: &Path, now: Timestamp) -> io::Result<Self> {
+        fs::create_dir(folder)?;
+        for part in ["files", "scans", "answers"] {
+            fs::create_dir(folder.join(part))?;
+        }
+        let index = Index {
+            version: VERSION,
+            captured: now,
+            machine: None,
+            clock_is_synchronized: None,
+            socket_owners: None,
+            lists: Default::default(),
+            links: Default::default(),
+            metadata: Default::default(),
+            digests: Default::default(),
+            luks: Default::default(),
+            scans: Default::default(),
+            errors: Default::default(),
+        };
+        Ok(Self { host, folder: folder.to_owned(), index: RefCell::new(index) })
+    }
+
+    /// Ends the capture.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be written.
+    pub fn finish(self) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(&self.index.into_inner())?;
+        json.push(b'\n');
+        fs::write(self.folder.join("index.json"), json)
+    }
+
+    fn keep_error<T>(&self, what: String, result: &io::Result<T>) {
+        if let Err(error) = result {
+            self.index.borrow_mut().errors.insert(what, Failure::of(error));
+        }
+    }
+
+    fn keep_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = file(&self.folder, path);
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(file, bytes)
+    }
+
+    fn keep_answer(&self, name: &str, result: &io::Result<Vec<u8>>) -> io::Result<()> {
+        match result {
+            Ok(bytes) => fs::write(self.folder.join("answers").join(name), bytes),
+            Err(error) => {
+                self.index.borrow_mut().errors.insert(name.to_owned(), Failure::of(error));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn answer<T: Clone>(result: &io::Result<T>) -> Answer<T> {
+    match result {
+        Ok(value) => Answer::Ok(value.clone()),
+        Err(error) => Answer::Err(Failure::of(error)),
+    }
+}
+
+impl Host for Recording<'_> {
+    fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
+        let result = self.host.read(path, limit_bytes);
+        self.keep_error(key("read", path), &result);
+        let bytes = result?;
+        self.keep_file(path, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        let result = self.host.stream(path);
+        self.keep_error(key("read", path), &result);
+        let mut reader = result?;
+        self.keep_file(path, &[])?;
+        let mut copy = fs::File::create(file(&self.folder, path))?;
+        io::copy(&mut reader, &mut copy)?;
+        Ok(Box::new(fs::File::open(file(&self.folder, path))?))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        let result = self.host.list(folder);
+        self.keep_error(key("list", folder), &result);
+        let names = result?;
+        let texts = names.iter().map(|name| PathText::from_bytes(name.as_encoded_bytes())).collect();
+        self.index.borrow_mut().lists.insert(text(folder), texts);
+        Ok(names)
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
+        let result = self.host.metadata(path);
+        self.keep_error(key("metadata", path), &result);
+        let metadata = result?;
+        self.index.borrow_mut().metadata.insert(text(path), metadata);
+        Ok(metadata)
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
+        let result = self.host.read_link(path);
+        self.keep_error(key("link", path), &result);
+        let target = result?;
+        self.index.borrow_mut().links.insert(text(path), text(&target));
+        Ok(target)
+    }
+
+    fn machine(&self) -> io::Result<Machine> {
+        let result = self.host.machine();
+        self.index.borrow_mut().machine = Some(answer(&result));
+        result
+    }
+
+    fn clock_is_synchronized(&self) -> io::Result<bool> {
+        let result = self.host.clock_is_synchronized();
+        self.index.borrow_mut().clock_is_synchronized = Some(answer(&result));
+        result
+    }
+
+    fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {
+        let result = self.host.socket_owners(inodes);
+        self.index.borrow_mut().socket_owners = Some(answer(&result));
+        result
+    }
+
+    fn luks(&self, device: &Path) -> io::Result<Luks> {
+        let result = self.host.luks(device);
+        self.keep_error(key("luks", device), &result);
+        let luks = result?;
+        self.index.borrow_mut().luks.insert(text(device), luks.clone());
+        Ok(luks)
+    }
+
+    fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {
+        let result = self.host.nf_tables(dump);
+        self.keep_answer(&nf_tables_name(dump), &result)?;
+        result
+    }
+
+    fn iptables(&self, family: Family, table: &str) -> io::Result<Vec<u8>> {
+        let result = self.host.iptables(family, table);
+        self.keep_answer(&iptables_name(family, table), &result)?;
+        result
+    }
+
+    fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
+        let result = self.host.run(tool, args);
+        self.keep_answer(&tool_name(tool, args), &result)?;
+        result
+    }
+
+    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+        let number = u32::try_from(self.index.borrow().scans.len()).expect("few paths are watched");
+        let mut lines =
+            io::BufWriter::new(fs::File::create(self.folder.join("scans").join(format!("{number}.jsonl")))?);
+        let result = self.host.scan(root, &mut |path, scanned| {
+            let line = ScanLine { path: text(path), result: answer(&scanned) };
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.write_all(b"\n")?;
+            visit(path, scanned)
+        });
+        lines.flush()?;
+        self.keep_error(key("scan", root), &result);
+        result?;
+        self.index.borrow_mut().scans.insert(text(root), number);
+        Ok(())
+    }
+
+    fn digests(&self, path: &Path) -> io::Result<Digests> {
+        let result = self.host.digests(path);
+        self.keep_error(key("digests", path), &result);
+        let digests = result?;
+        self.index.borrow_mut().digests.insert(text(path), digests);
+        Ok(digests)
+    }
+}

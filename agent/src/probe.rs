@@ -1,0 +1,111 @@
+//! The probes: each looks at one side of the machine and gives facts.
+//!
+//! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
+//! cannot tell it says so, with the cause.
+
+pub mod disk_encryption;
+pub mod system;
+
+use std::path::{Path, PathBuf};
+
+use muster_proto::{
+    fact::{Fact, Subject, Unknown, WatchState},
+    report,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::host::Host;
+
+/// Looks at one side of the machine.
+pub trait Probe: Send + Sync {
+    /// Returns its id in reports.
+    fn id(&self) -> report::Probe;
+
+    /// Returns its name, such as `disk_encryption`.
+    fn name(&self) -> &'static str;
+
+    /// Looks, and returns one fact of each of its subjects.
+    fn look(&self, look: &Look<'_>) -> Vec<Fact>;
+}
+
+/// What a look is given.
+pub struct Look<'a> {
+    /// The machine.
+    pub host: &'a dyn Host,
+    /// When the look begins, host's clock.
+    pub now: Timestamp,
+    /// What probes are told to do.
+    pub settings: &'a Settings,
+    /// Folder of the probe's own durable state. It is there.
+    pub memory: &'a Path,
+    /// Whether file changes are noticed as they happen.
+    pub watch: WatchState,
+    /// Drawn when the agent started: tells whether it ran all the time between two looks.
+    pub run: u64,
+}
+
+/// Every probe of this build, in the order in which reports list them.
+pub const PROBES: &[&dyn Probe] = &[&system::SystemProbe, &disk_encryption::DiskEncryptionProbe];
+
+/// Returns the probe of `id`; `None` when this build has none.
+pub fn find(id: report::Probe) -> Option<&'static dyn Probe> {
+    PROBES.iter().copied().find(|probe| probe.id() == id)
+}
+
+/// Returns the subjects that the probe of `id` keeps fresh.
+pub fn subjects(id: report::Probe) -> impl Iterator<Item = Subject> {
+    Subject::ALL.into_iter().filter(move |subject| subject.probe() == id)
+}
+
+/// Returns a fact of each subject of the probe of `id`, all unknown for the same reason.
+pub fn unknown(id: report::Probe, unknown: &Unknown) -> Vec<Fact> {
+    subjects(id).map(|subject| Fact::unknown(subject, unknown.clone())).collect()
+}
+
+/// What probes are told to do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Absolute paths that file integrity covers, each with everything below it. A path that does not exist is reported as
+    /// such. Default: `/boot`, `/etc`, `/usr/bin`, `/usr/lib/systemd`, `/usr/sbin`.
+    pub watched_paths: Vec<PathBuf>,
+    /// Folders that may be watched for changes as they happen, at most; each costs the kernel about 1 KiB. The rest is only
+    /// scanned. Default: 8192; 0 watches none.
+    pub watched_folders: usize,
+    /// Seconds that a look of one probe may take; file integrity may take ten times as long. Default: 60.
+    pub look_seconds: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let watched = ["/boot", "/etc", "/usr/bin", "/usr/lib/systemd", "/usr/sbin"];
+        Self {
+            watched_paths: watched.into_iter().map(PathBuf::from).collect(),
+            watched_folders: 8192,
+            look_seconds: 60,
+        }
+    }
+}
+
+impl Settings {
+    /// Returns how long a look of the probe of `id` may take.
+    pub fn time_limit(&self, id: report::Probe) -> std::time::Duration {
+        let factor = if id == report::Probe::FileIntegrity { 10 } else { 1 };
+        std::time::Duration::from_secs(self.look_seconds.clamp(1, 3600) * factor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn probes_have_unique_names_and_ids() {
+        let names: BTreeSet<_> = PROBES.iter().map(|probe| probe.name()).collect();
+        let ids: BTreeSet<_> = PROBES.iter().map(|probe| probe.id()).collect();
+        assert_eq!((names.len(), ids.len()), (PROBES.len(), PROBES.len()));
+    }
+}

@@ -1,0 +1,227 @@
+//! Mounts and swap areas, as the kernel lists them. Pure.
+
+/// File systems that store nothing: views of the kernel, and what others mount themselves on.
+const PSEUDO: &[&[u8]] = &[
+    b"autofs",
+    b"binfmt_misc",
+    b"bpf",
+    b"cgroup",
+    b"cgroup2",
+    b"configfs",
+    b"cpuset",
+    b"debugfs",
+    b"devpts",
+    b"devtmpfs",
+    b"efivarfs",
+    b"fusectl",
+    b"hugetlbfs",
+    b"mqueue",
+    b"nsfs",
+    b"proc",
+    b"pstore",
+    b"resctrl",
+    b"rootfs",
+    b"rpc_pipefs",
+    b"securityfs",
+    b"selinuxfs",
+    b"smackfs",
+    b"sysfs",
+    b"tracefs",
+    b"fuse.lxcfs",
+    b"fuse.portal",
+    b"fuse.gvfsd-fuse",
+];
+const NETWORK: &[&[u8]] = &[
+    b"9p",
+    b"afs",
+    b"beegfs",
+    b"ceph",
+    b"cifs",
+    b"coda",
+    b"fuse.glusterfs",
+    b"fuse.s3fs",
+    b"fuse.sshfs",
+    b"gfs2",
+    b"gpfs",
+    b"hostfs",
+    b"lustre",
+    b"nfs",
+    b"nfs4",
+    b"ocfs2",
+    b"smb3",
+    b"smbfs",
+    b"virtiofs",
+];
+const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
+const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"iso9660", b"romfs", b"squashfs", b"udf"];
+const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"ecryptfs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs", b"zfs"];
+
+/// A line of proc_pid_mountinfo(5).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Mount {
+    /// Major and minor number of the device.
+    pub device: (u32, u32),
+    pub mount_point: Vec<u8>,
+    pub file_system: Vec<u8>,
+    pub source: Vec<u8>,
+    /// Options of the file system, still escaped.
+    pub options: Vec<u8>,
+}
+
+impl Mount {
+    pub fn is_pseudo(&self) -> bool {
+        PSEUDO.contains(&self.file_system.as_slice())
+    }
+
+    pub fn is_network(&self) -> bool {
+        NETWORK.contains(&self.file_system.as_slice())
+    }
+
+    pub fn is_memory(&self) -> bool {
+        MEMORY.contains(&self.file_system.as_slice())
+    }
+
+    pub fn is_image(&self) -> bool {
+        IMAGE.contains(&self.file_system.as_slice())
+    }
+
+    pub fn has_own_encryption(&self) -> bool {
+        OWN_ENCRYPTION.contains(&self.file_system.as_slice())
+    }
+
+    /// Returns the value of the option that begins with `key`, such as `upperdir=`.
+    pub fn option(&self, key: &[u8]) -> Option<&[u8]> {
+        self.options.split(|&byte| byte == b',').find_map(|option| option.strip_prefix(key))
+    }
+
+    /// Returns whether `path` is at or below the mount point.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        match path.strip_prefix(self.mount_point.as_slice()) {
+            Some(rest) => self.mount_point == b"/" || rest.is_empty() || rest[0] == b'/',
+            None => false,
+        }
+    }
+}
+
+/// A line of proc_swaps(5).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Swap {
+    pub name: Vec<u8>,
+    pub is_file: bool,
+}
+
+/// Returns the mounts of a mountinfo file; `None` when a line does not follow the format.
+pub(super) fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
+    lines(bytes).map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let mount_point = unescape(fields.nth(1)?);
+    // Optional fields end with a dash.
+    fields.by_ref().find(|field| *field == b"-")?;
+    Some(Mount {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        mount_point,
+        file_system: unescape(fields.next()?),
+        source: unescape(fields.next()?),
+        options: fields.next().unwrap_or_default().to_vec(),
+    })
+}
+
+/// Returns the swap areas of a swaps file; `None` when a line does not follow the format.
+pub(super) fn parse_swaps(bytes: &[u8]) -> Option<Vec<Swap>> {
+    let parse = |line: &[u8]| {
+        let mut fields = line.split(|&byte| byte == b' ' || byte == b'\t').filter(|field| !field.is_empty());
+        let name = unescape(fields.next()?);
+        match fields.next()? {
+            b"file" => Some(Swap { name, is_file: true }),
+            b"partition" => Some(Swap { name, is_file: false }),
+            _ => None,
+        }
+    };
+    lines(bytes).skip(1).map(parse).collect()
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty())
+}
+
+/// Returns a field with `\040` and the like as the bytes that they stand for.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let escaped = tail.first_chunk::<3>().filter(|_| byte == b'\\').and_then(octal);
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+fn octal(digits: &[u8; 3]) -> Option<u8> {
+    let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?;
+    u8::from_str_radix(text, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_is_read_with_its_escapes_and_optional_fields() {
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\040two\\134x rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,a=b\n";
+        let expected = Mount {
+            device: (98, 0),
+            mount_point: b"/mnt two\\x".to_vec(),
+            file_system: b"ext3".to_vec(),
+            source: b"/dev/root".to_vec(),
+            options: b"rw,a=b".to_vec(),
+        };
+        assert_eq!(expected.option(b"a="), Some(b"b".as_slice()));
+        assert_eq!(parse(line), Some(vec![expected]));
+        assert_eq!(parse(b"36 35 98:0 /mnt1 /mnt rw master:1 ext3 /dev/root rw\n"), None);
+        assert_eq!(parse(b"garbage\n"), None);
+    }
+
+    #[test]
+    fn swap_areas_are_partitions_or_files() {
+        let text = b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/dm-1                               partition\t1048572\t\t0\t\t-2\n/a\\040b file\t1\t0\t-3\n";
+        let swap = |name: &[u8], is_file| Swap { name: name.to_vec(), is_file };
+        assert_eq!(parse_swaps(text), Some(vec![swap(b"/dev/dm-1", false), swap(b"/a b", true)]));
+        assert_eq!(parse_swaps(b""), Some(Vec::new()));
+        assert_eq!(parse_swaps(b"Filename Type\n/dev/x other 1 1 1\n"), None);
+    }
+
+    #[test]
+    fn a_mount_holds_what_is_at_and_below_its_point() {
+        let mount = |point: &[u8]| Mount {
+            mount_point: point.to_vec(),
+            ..parse(b"1 1 8:1 / / rw - ext4 x rw\n").unwrap()[0].clone()
+        };
+        assert!(mount(b"/").holds(b"/a"));
+        assert!(mount(b"/a").holds(b"/a/b") && mount(b"/a").holds(b"/a"));
+        assert!(!mount(b"/a").holds(b"/ab") && !mount(b"/a/b").holds(b"/a"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+            let _ = parse_swaps(&bytes);
+        }
+    }
+}

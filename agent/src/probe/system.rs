@@ -1,0 +1,276 @@
+//! What the host is, which sockets wait for peers, and what the agent is.
+
+mod class;
+mod listeners;
+mod own;
+
+use std::{io, path::Path};
+
+use muster_proto::{
+    fact::{
+        Cause, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, OsFamily, Reading, SecureBoot,
+        System, Text,
+    },
+    id::Digest,
+    report,
+};
+
+use super::{Look, Probe};
+use crate::host::{self, Host, SMALL_FILE_BYTES};
+
+/// Domain of the digest of a machine id.
+const MACHINE_ID_DOMAIN: &str = "muster/machine-id/v1";
+/// GUID of UEFI's global variables (UEFI specification, section 3.3).
+const EFI_GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// The probe of `system`, `listeners` and `agent`.
+pub struct SystemProbe;
+
+impl Probe for SystemProbe {
+    fn id(&self) -> report::Probe {
+        report::Probe::System
+    }
+
+    fn name(&self) -> &'static str {
+        "system"
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        vec![
+            Fact::System(Reading::Known(system(look.host))),
+            Fact::Listeners(listeners::look(look.host)),
+            Fact::Agent(own::look(look)),
+        ]
+    }
+}
+
+fn system(host: &dyn Host) -> System {
+    let machine = host.machine();
+    let of_machine = |get: fn(&host::Machine) -> &str| match &machine {
+        Ok(machine) => Reading::Known(Text::new(get(machine))),
+        Err(error) => Reading::Unknown { unknown: host::unknown("uname", error) },
+    };
+    let number = |get: fn(&host::Machine) -> u64| match &machine {
+        Ok(machine) => Reading::Known(get(machine)),
+        Err(error) => Reading::Unknown { unknown: host::unknown("sysconf", error) },
+    };
+    let os_release = read_text(host, "/etc/os-release").or_else(|error| {
+        // os-release(5): the second place is for hosts without the first.
+        if error.kind() == io::ErrorKind::NotFound { read_text(host, "/usr/lib/os-release") } else { Err(error) }
+    });
+    let of_os_release = |key: &str| match &os_release {
+        Ok(text) => match os_release_value(text, key) {
+            Some(value) => Reading::Known(Text::new(&value)),
+            None => Reading::unknown(Cause::Absent, format!("os-release has no {key}")),
+        },
+        Err(error) => Reading::Unknown { unknown: host::unknown("read /etc/os-release", error) },
+    };
+    let (execution_controls, execution_controls_complete) = execution_controls(host);
+    System {
+        hostname: of_machine(|machine| &machine.hostname),
+        os_family: OsFamily::Linux,
+        os_id: of_os_release("ID"),
+        os_version: of_os_release("VERSION_ID"),
+        os_name: of_os_release("PRETTY_NAME"),
+        kernel: of_machine(|machine| &machine.release),
+        architecture: of_machine(|machine| &machine.machine),
+        host_class: class::look(host),
+        machine_id_digest: machine_id_digest(host),
+        hardware_serial: dmi(host, "product_serial"),
+        hardware_vendor: dmi(host, "sys_vendor"),
+        hardware_model: dmi(host, "product_name"),
+        processors: number(|machine| machine.processors),
+        memory_bytes: number(|machine| machine.memory_bytes),
+        secure_boot: secure_boot(host),
+        execution_controls,
+        execution_controls_complete,
+        clock_synchronized: host::reading("adjtimex", host.clock_is_synchronized()),
+    }
+}
+
+/// Returns the value of `key` in an os-release file, without its quotes and escapes.
+///
+/// `text` is the whole file, as in `os-release(5)`. Returns `None` when the key is absent or empty.
+fn os_release_value(text: &str, key: &str) -> Option<String> {
+    // As in a shell, the last assignment holds.
+    let value = text.lines().filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix('=')).next_back()?;
+    let quoted = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));
+    let value = match (quoted('"'), quoted('\'')) {
+        (Some(value), _) => unescape(value),
+        (_, Some(value)) => value.to_owned(),
+        _ => unescape(value),
+    };
+    (!value.is_empty()).then_some(value)
+}
+
+fn unescape(value: &str) -> String {
+    let mut out = String::new();
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        out.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    out
+}
+
+fn machine_id_digest(host: &dyn Host) -> Reading<Text> {
+    let text = match read_text(host, "/etc/machine-id") {
+        Ok(text) => text,
+        Err(error) => return Reading::Unknown { unknown: host::unknown("read /etc/machine-id", &error) },
+    };
+    let id = text.trim();
+    if id.is_empty() || id == "uninitialized" {
+        return Reading::unknown(Cause::Absent, "/etc/machine-id is not set");
+    }
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Reading::unknown(Cause::Garbled, "/etc/machine-id is not 32 hex digits");
+    }
+    Reading::Known(Text::new(&Digest::of(MACHINE_ID_DOMAIN, &[id.as_bytes()]).to_string()))
+}
+
+/// Returns a string of the SMBIOS as the kernel shows it (Documentation/ABI/testing/sysfs-class-dmi).
+fn dmi(host: &dyn Host, name: &str) -> Reading<Text> {
+    let path = format!("/sys/class/dmi/id/{name}");
+    match read_text(host, &path) {
+        Ok(text) if text.trim().is_empty() => Reading::unknown(Cause::Absent, format!("{path} is empty")),
+        Ok(text) => Reading::Known(Text::new(text.trim())),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("read {path}"), &error) },
+    }
+}
+
+fn secure_boot(host: &dyn Host) -> Reading<SecureBoot> {
+    match host.metadata(Path::new("/sys/firmware/efi")) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Without sysfs nothing is known of the firmware.
+            return match host.metadata(Path::new("/sys/firmware")) {
+                Ok(_) => Reading::Known(SecureBoot::Unsupported),
+                Err(error) => Reading::Unknown { unknown: host::unknown("look at /sys/firmware", &error) },
+            };
+        }
+        Err(error) => return Reading::Unknown { unknown: host::unknown("look at /sys/firmware/efi", &error) },
+    }
+    let variable = |name: &str| {
+        let path = format!("/sys/firmware/efi/efivars/{name}-{EFI_GLOBAL}");
+        let result = host.read(Path::new(&path), SMALL_FILE_BYTES);
+        host::reading(format!("read {path}"), result)
+    };
+    let setup = variable("SetupMode");
+    let enabled = match variable("SecureBoot") {
+        Reading::Known(bytes) => bytes,
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown },
+    };
+    // Four bytes of attributes, and the value.
+    match (enabled.as_slice(), setup.known().map(Vec::as_slice)) {
+        (_, Some([_, _, _, _, 1])) => Reading::Known(SecureBoot::Setup),
+        ([_, _, _, _, 1], _) => Reading::Known(SecureBoot::On),
+        ([_, _, _, _, 0], _) => Reading::Known(SecureBoot::Off),
+        _ => Reading::unknown(Cause::Garbled, "SecureBoot variable is not five bytes of 0 or 1"),
+    }
+}
+
+/// Returns the mechanisms that are there, and whether all could be asked.
+fn execution_controls(host: &dyn Host) -> (Vec<ExecutionControl>, Reading<bool>) {
+    let mut controls = Vec::new();
+    let mut complete = Reading::Known(true);
+    type Parse = fn(&str) -> Option<ExecutionControlMode>;
+    let sources: [(ExecutionControlKind, &str, Parse); 3] = [
+        (ExecutionControlKind::Apparmor, "/sys/module/apparmor/parameters/mode", apparmor_mode),
+        (ExecutionControlKind::Lockdown, "/sys/kernel/security/lockdown", lockdown_mode),
+        (ExecutionControlKind::Selinux, "/sys/fs/selinux/enforce", selinux_mode),
+    ];
+    for (kind, path, parse) in sources {
+        match read_text(host, path) {
+            Ok(text) => match parse(text.trim()) {
+                Some(mode) => controls.push(ExecutionControl { kind, mode }),
+                None => complete = Reading::unknown(Cause::Garbled, format!("{path} has an unknown value")),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => complete = Reading::Unknown { unknown: host::unknown(format!("read {path}"), &error) },
+        }
+    }
+    let is_blind = !controls.iter().any(|control| control.kind == ExecutionControlKind::Lockdown)
+        && host.metadata(Path::new("/sys/kernel/security/lsm")).is_err();
+    if is_blind && complete.known().is_some() {
+        complete = Reading::unknown(Cause::Absent, "securityfs is not mounted, which shows lockdown");
+    }
+    // A kernel may have AppArmor built in and switched off.
+    if let Ok(enabled) = read_text(host, "/sys/module/apparmor/parameters/enabled")
+        && enabled.trim() != "Y"
+        && let Some(control) = controls.iter_mut().find(|control| control.kind == ExecutionControlKind::Apparmor)
+    {
+        control.mode = ExecutionControlMode::Off;
+    }
+    (controls, complete)
+}
+
+/// Values of the parameter `mode`, as in security/apparmor/lib.c.
+fn apparmor_mode(text: &str) -> Option<ExecutionControlMode> {
+    match text {
+        "enforce" | "kill" => Some(ExecutionControlMode::Enforce),
+        "complain" => Some(ExecutionControlMode::Audit),
+        "unconfined" => Some(ExecutionControlMode::Off),
+        _ => None,
+    }
+}
+
+/// The level in brackets is in force (kernel_lockdown(7)).
+fn lockdown_mode(text: &str) -> Option<ExecutionControlMode> {
+    let (_, level) = text.split_once('[')?;
+    match level.split_once(']')?.0 {
+        "none" => Some(ExecutionControlMode::Off),
+        "integrity" | "confidentiality" => Some(ExecutionControlMode::Enforce),
+        _ => None,
+    }
+}
+
+fn selinux_mode(text: &str) -> Option<ExecutionControlMode> {
+    match text {
+        "1" => Some(ExecutionControlMode::Enforce),
+        "0" => Some(ExecutionControlMode::Audit),
+        _ => None,
+    }
+}
+
+/// Returns a small file as text, with what is not UTF-8 replaced.
+fn read_text(host: &dyn Host, path: &str) -> io::Result<String> {
+    let bytes = host.read(Path::new(path), SMALL_FILE_BYTES)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn os_release_values_lose_their_quotes_and_escapes() {
+        let text =
+            "# c\nNAME='Debian GNU/Linux'\nID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"a \\\"b\\\" c\"\nEMPTY=\n";
+        for (key, expected) in [
+            ("NAME", Some("Debian GNU/Linux")),
+            ("ID", Some("debian")),
+            ("VERSION_ID", Some("12")),
+            ("PRETTY_NAME", Some("a \"b\" c")),
+            ("EMPTY", None),
+            ("NONE", None),
+        ] {
+            assert_eq!(os_release_value(text, key).as_deref(), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_lockdown_level_in_brackets_is_in_force() {
+        assert_eq!(lockdown_mode("[none] integrity confidentiality"), Some(ExecutionControlMode::Off));
+        assert_eq!(lockdown_mode("none [integrity] confidentiality"), Some(ExecutionControlMode::Enforce));
+        assert_eq!(lockdown_mode("none integrity"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_never_panics(text in any::<String>(), key in "[A-Z]{0,3}") {
+            let _ = os_release_value(&text, &key);
+            let _ = lockdown_mode(&text);
+        }
+    }
+}

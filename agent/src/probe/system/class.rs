@@ -1,0 +1,110 @@
+//! Whether a host is a laptop, a desktop, a server, a virtual machine or a container.
+
+use std::path::Path;
+
+use muster_proto::fact::{Cause, HostClass, Reading};
+
+use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
+
+use super::read_text;
+
+/// What tells the class, as far as it could be read.
+#[derive(Debug, Default)]
+struct Signs {
+    /// A container manager left its mark.
+    container: bool,
+    /// The processor or the firmware says that a hypervisor runs it.
+    hypervisor: bool,
+    /// `chassis_type` of the SMBIOS (DSP0134, section 7.4.1).
+    chassis: Option<u32>,
+}
+
+pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
+    let exists = |path: &str| host.metadata(Path::new(path)).is_ok();
+    // systemd and others set `container` for PID 1 (systemd's CONTAINER_INTERFACE); only root may read it.
+    let environ = host.read(Path::new("/proc/1/environ"), SMALL_FILE_BYTES).unwrap_or_default();
+    let cpuinfo = host.read(Path::new("/proc/cpuinfo"), FILE_BYTES);
+    let chassis = read_text(host, "/sys/class/dmi/id/chassis_type");
+    let vendor = read_text(host, "/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    let product = read_text(host, "/sys/class/dmi/id/product_name").unwrap_or_default();
+    let signs = Signs {
+        container: exists("/run/systemd/container")
+            || exists("/.dockerenv")
+            || exists("/run/.containerenv")
+            || environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container=")),
+        hypervisor: exists("/sys/hypervisor/type")
+            || cpuinfo.as_deref().is_ok_and(names_a_hypervisor)
+            || is_virtual_hardware(vendor.trim(), product.trim()),
+        chassis: chassis.as_ref().ok().and_then(|text| text.trim().parse().ok()),
+    };
+    match (decide(&signs), chassis) {
+        (Some(class), _) => Reading::Known(class),
+        (None, Err(error)) => {
+            Reading::Unknown { unknown: host::unknown("read /sys/class/dmi/id/chassis_type", &error) }
+        }
+        (None, Ok(text)) => Reading::unknown(Cause::Undecidable, format!("chassis type {}", text.trim())),
+    }
+}
+
+fn decide(signs: &Signs) -> Option<HostClass> {
+    if signs.container {
+        return Some(HostClass::Container);
+    }
+    if signs.hypervisor {
+        return Some(HostClass::Vm);
+    }
+    match signs.chassis? {
+        8..=10 | 14 | 30..=32 => Some(HostClass::Laptop),
+        3..=7 | 13 | 15 | 16 | 24 | 35 | 36 => Some(HostClass::Desktop),
+        17 | 23 | 25 | 28 | 29 => Some(HostClass::Server),
+        _ => None,
+    }
+}
+
+/// Returns whether /proc/cpuinfo has the CPUID bit that hypervisors set, or names user-mode Linux.
+fn names_a_hypervisor(cpuinfo: &[u8]) -> bool {
+    cpuinfo.split(|&byte| byte == b'\n').any(|line| {
+        line.starts_with(b"flags") && line.split(|&byte| byte == b' ').any(|flag| flag == b"hypervisor")
+            || line.starts_with(b"vendor_id") && line.ends_with(b"User Mode Linux")
+    })
+}
+
+fn is_virtual_hardware(vendor: &str, product: &str) -> bool {
+    const VENDORS: &[&str] =
+        &["QEMU", "KVM", "VMware", "innotek GmbH", "Xen", "Bochs", "Parallels", "OpenStack", "DigitalOcean", "BHYVE"];
+    VENDORS.iter().any(|name| vendor.starts_with(name))
+        || vendor == "Microsoft Corporation" && product == "Virtual Machine"
+        || vendor == "Google" && product == "Google Compute Engine"
+        || vendor == "Amazon EC2" && !product.contains("metal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_outweighs_a_hypervisor_and_that_the_chassis() {
+        let signs = |container, hypervisor, chassis| Signs { container, hypervisor, chassis };
+        for (signs, expected) in [
+            (signs(true, true, Some(10)), Some(HostClass::Container)),
+            (signs(false, true, Some(10)), Some(HostClass::Vm)),
+            (signs(false, false, Some(10)), Some(HostClass::Laptop)),
+            (signs(false, false, Some(3)), Some(HostClass::Desktop)),
+            (signs(false, false, Some(23)), Some(HostClass::Server)),
+            (signs(false, false, Some(1)), None),
+            (signs(false, false, None), None),
+        ] {
+            assert_eq!(decide(&signs), expected, "{signs:?}");
+        }
+    }
+
+    #[test]
+    fn a_hypervisor_is_named_by_the_processor_or_the_firmware() {
+        assert!(names_a_hypervisor(b"processor\t: 0\nflags\t\t: fpu hypervisor lahf_lm\n"));
+        assert!(names_a_hypervisor(b"vendor_id\t: User Mode Linux\n"));
+        assert!(!names_a_hypervisor(b"flags\t\t: fpu hypervisors\nbugs\t: hypervisor\n"));
+        assert!(is_virtual_hardware("Microsoft Corporation", "Virtual Machine"));
+        assert!(!is_virtual_hardware("Microsoft Corporation", "Surface Pro"));
+        assert!(!is_virtual_hardware("Amazon EC2", "m5.metal"));
+    }
+}
