@@ -1,10 +1,26 @@
 //! The command line.
+//!
+//! Exit codes: 0 yes, 1 no, 2 wrong usage; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::config;
+use crate::{
+    config::{self, Config, LogFormat},
+    connect::Trust,
+    enroll::{self, CaPin, Request, Token},
+    identity::{self, CollectorUrl},
+    looker::Probes,
+    run, status,
+};
+
+/// Only a person can mend it; starting again changes nothing.
+const EX_CONFIG: u8 = 78;
 
 /// Looks at this machine and gets signed reports to a Muster collector.
 #[derive(Debug, Parser)]
@@ -22,6 +38,24 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Looks, reports and sends until it is stopped (SIGTERM). Without an identity it waits for the enrolment file.
+    Run,
+    /// Makes this host an agent of a fleet.
+    ///
+    /// Running it again after a failure, with the same token, goes on where it stopped.
+    Enroll(Enroll),
+    /// Shows the agent's state, and exactly what it has sent. Works while the agent runs, and without it.
+    Status {
+        /// `json` for programs.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+        /// How many of the newest reports to show.
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        reports: usize,
+        /// Shows every reported fact in full.
+        #[arg(long)]
+        facts: bool,
+    },
     /// Checks the settings and shows those in force.
     CheckConfig,
     /// Prints a completion script for a shell.
@@ -37,26 +71,63 @@ enum Command {
     },
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Args, Debug)]
+struct Enroll {
+    /// Enrolment file, as `musterctl token create --enroll-file` writes it; in place of the other options.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["token", "token_file", "ca", "ca_pin"])]
+    file: Option<PathBuf>,
+    /// Address of the collector, such as https://c1.example:7443.
+    #[arg(long, env = "MUSTER_COLLECTOR", value_name = "URL")]
+    collector: Option<CollectorUrl>,
+    /// Token. Other users of this host can see it among the processes: --token-file or MUSTER_TOKEN keep it to yourself.
+    #[arg(long, env = "MUSTER_TOKEN", hide_env_values = true, value_name = "TOKEN", conflicts_with = "token_file")]
+    token: Option<String>,
+    /// File with the token; `-` reads it from standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// File with the collector's CA certificate (PEM).
+    #[arg(long, value_name = "FILE", conflicts_with = "ca_pin")]
+    ca: Option<PathBuf>,
+    /// SHA-256 of the collector's CA certificate, as `musterctl token create` prints it.
+    #[arg(long, value_name = "sha256:HEX")]
+    ca_pin: Option<CaPin>,
+}
+
 /// Runs the program `muster-agent`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli) {
+    let is_service = matches!(cli.command, Command::Run);
+    match execute(cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("muster-agent: {error:#}");
-            ExitCode::FAILURE
+            let needs_someone = error.is::<config::Error>()
+                || matches!(error.downcast_ref(), Some(run::Error::Identity(_) | run::Error::InUse(_)));
+            if is_service && needs_someone { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::CheckConfig => check_config(&cli),
+        Command::Run => run_agent(load(&cli)?.config),
+        Command::Enroll(options) => enroll_host(load(&cli)?.config, options),
+        Command::Status { output, reports, facts } => {
+            show_status(&load(&cli)?.config, *output, status::Options { reports: *reports, facts: *facts })
+        }
+        Command::CheckConfig => check_config(&load(&cli)?),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { out } => {
+            std::fs::create_dir_all(out).with_context(|| format!("failed to make folder {}", out.display()))?;
             clap_mangen::generate_to(Cli::command(), out)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -64,17 +135,106 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn load(cli: &Cli) -> Result<config::Loaded, config::Error> {
+    // Variables that are not text are none of the agent's.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let mut loaded = config::load(cli.config.as_deref(), environment)?;
     if let Some(state) = &cli.state {
-        loaded.config.state_directory = state.clone();
+        loaded.config.state_directory.clone_from(state);
     }
     Ok(loaded)
 }
 
-fn check_config(cli: &Cli) -> anyhow::Result<ExitCode> {
-    let loaded = load(cli)?;
+fn run_agent(config: Config) -> anyhow::Result<ExitCode> {
+    start_log(&config);
+    // Before the probes make their folders below it.
+    identity::Folder::open(&config.state_directory).map_err(run::Error::from)?;
+    runtime()?.block_on(async {
+        let stop = run::Stop::on_signals()?;
+        let (probes, hints) = Probes::start(&config).context("failed to start the probes")?;
+        let claim = probes.claim().await;
+        run::run(config, Box::new(probes), claim, hints, stop).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn enroll_host(config: Config, options: &Enroll) -> anyhow::Result<ExitCode> {
+    start_log(&config);
+    let request = request(&config, options)?;
+    let folder = identity::Folder::open(&config.state_directory)?;
+    if let Some(identity) = folder.identity()? {
+        anyhow::ensure!(
+            identity.collector == request.collector,
+            "this host is agent {} of {}; to enrol it elsewhere, stop the agent and delete {}",
+            identity.agent,
+            identity.collector,
+            config.state_directory.display()
+        );
+        println!("already enrolled as {} at {}", identity.agent, identity.collector);
+        return Ok(ExitCode::SUCCESS);
+    }
+    runtime()?.block_on(async {
+        let (probes, _) = Probes::start(&config).context("failed to start the probes")?;
+        let identity = enroll::enroll(&folder, &request, probes.claim().await).await?;
+        println!(
+            "enrolled as {} at {}; the certificate ends {} and renews itself",
+            identity.agent, identity.collector, identity.expire_time
+        );
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn request(config: &Config, options: &Enroll) -> anyhow::Result<Request> {
+    if let Some(file) = &options.file {
+        return Ok(Request::of_file(file)?);
+    }
+    let collector = options.collector.clone().map_or_else(
+        || config.collector.as_ref().map(|url| url.parse()).transpose().map_err(anyhow::Error::msg),
+        |url| Ok(Some(url)),
+    )?;
+    let collector = collector.context("no collector: pass --collector https://HOST:PORT, or --file")?;
+    let token = match (&options.token, &options.token_file) {
+        (Some(token), _) => Token::new(token),
+        (None, Some(file)) => Token::new(&read_token(file)?),
+        (None, None) => {
+            anyhow::bail!("no token: pass --token-file FILE, or set MUSTER_TOKEN; 'musterctl token create' makes one")
+        }
+    };
+    let trust = match (&options.ca, options.ca_pin) {
+        (Some(ca), _) => enroll::authorities(ca)?,
+        (None, Some(pin)) => Trust::Pin(pin.0),
+        (None, None) => {
+            anyhow::bail!("whom to trust: pass --ca FILE or --ca-pin sha256:HEX, as 'musterctl token create' prints it")
+        }
+    };
+    Ok(Request { collector, token, trust })
+}
+
+fn read_token(file: &Path) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin()).context("failed to read the token from standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("failed to read the token from {}", file.display()))
+}
+
+fn show_status(config: &Config, output: Output, options: status::Options) -> anyhow::Result<ExitCode> {
+    let state = &config.state_directory;
+    // A folder that may not be read must not look like one that is not there.
+    if let Err(error) = std::fs::read_dir(state)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error)
+            .with_context(|| format!("failed to read {}; run this as the agent's user or as root", state.display()));
+    }
+    let shown = status::show(state, options)?;
+    match output {
+        Output::Text => print!("{}", shown.text(options)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&shown)?),
+    }
+    Ok(if shown.is_running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn check_config(loaded: &config::Loaded) -> anyhow::Result<ExitCode> {
     for file in &loaded.files {
         println!("# {}", file.display());
     }
@@ -85,6 +245,29 @@ fn check_config(cli: &Cli) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // One thread: an idle agent has nothing to run beside. The other one is for name resolution.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
+    runtime.context("failed to start the run-time")
+}
+
+fn start_log(config: &Config) {
+    use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+    let level = config.log.level.parse::<Targets>().expect("checked when the settings were loaded");
+    let registry = tracing_subscriber::registry().with(level);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    // The journal has its own time.
+    let has_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let started = match (config.log.format, has_journal) {
+        (LogFormat::Json, _) => registry.with(layer.json()).try_init(),
+        (LogFormat::Text, true) => registry.with(layer.without_time()).try_init(),
+        (LogFormat::Text, false) => registry.with(layer).try_init(),
+    };
+    // Only a second call fails, and there is none.
+    let _ = started;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +275,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_enrolment_needs_is_asked_for_by_name() {
+        let config = Config::default();
+        let pin = format!("sha256:{}", "ab".repeat(32));
+        for (arguments, missing) in [
+            (vec!["--ca-pin", &pin, "--token", "t"], "--collector"),
+            (vec!["--collector", "https://c1", "--ca-pin", &pin], "--token-file"),
+            (vec!["--collector", "https://c1", "--token", "t"], "--ca-pin"),
+        ] {
+            let cli = Cli::try_parse_from(["muster-agent", "enroll"].into_iter().chain(arguments)).unwrap();
+            let Command::Enroll(options) = cli.command else { panic!() };
+            let error = request(&config, &options).unwrap_err().to_string();
+            assert!(error.contains(missing), "{error}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use muster_proto::report::Probe;
 use serde::{Deserialize, Serialize};
 
+use crate::probe;
+
 pub use source::{DEFAULT_FILE, Error, Loaded, load};
 
 /// Settings of the agent.
@@ -34,6 +36,8 @@ pub struct Config {
     pub jitter: f64,
     /// Time between looks, by probe.
     pub intervals: Intervals,
+    /// What probes are told to do.
+    pub probes: probe::Settings,
     /// What the agent says in its log.
     pub log: Log,
 }
@@ -150,6 +154,7 @@ impl Default for Config {
             attestation_interval: seconds(3_600),
             jitter: 0.1,
             intervals: Intervals::default(),
+            probes: probe::Settings::default(),
             log: Log::default(),
         }
     }

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod enroll;
 pub mod host;
 pub mod identity;
+pub mod looker;
 pub mod moment;
 pub mod probe;
 pub mod prober;
