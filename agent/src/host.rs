@@ -226,7 +226,6 @@ pub enum Dump {
     Tables,
     Chains,
     Rules,
-    Sets,
 }
 
 impl Dump {
@@ -236,7 +235,6 @@ impl Dump {
             Self::Tables => "tables",
             Self::Chains => "chains",
             Self::Rules => "rules",
-            Self::Sets => "sets",
         }
     }
 }

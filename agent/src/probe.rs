@@ -4,6 +4,7 @@
 //! cannot tell it says so, with the cause.
 
 pub mod disk_encryption;
+pub mod firewall;
 pub mod system;
 
 use std::path::{Path, PathBuf};

@@ -23,7 +23,6 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
-const NFT_MSG_GETSET: u16 = 10;
 const HEADER_BYTES: usize = 16;
 
 // linux/netfilter_ipv4/ip_tables.h; the numbers of IPv6 are the same.
@@ -102,7 +101,6 @@ fn request(what: Dump) -> [u8; HEADER_BYTES + 4] {
         Dump::Tables => NFT_MSG_GETTABLE,
         Dump::Chains => NFT_MSG_GETCHAIN,
         Dump::Rules => NFT_MSG_GETRULE,
-        Dump::Sets => NFT_MSG_GETSET,
     };
     let mut request = [0; HEADER_BYTES + 4];
     request[..4].copy_from_slice(&20_u32.to_ne_bytes());
