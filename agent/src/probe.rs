@@ -5,6 +5,8 @@
 
 pub mod disk_encryption;
 pub mod firewall;
+mod memory;
+pub mod patch_level;
 pub mod system;
 
 use std::path::{Path, PathBuf};

@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn rules_are_followed_as_an_unknown_new_packet_would() {
-        use Act::*;
-        use Scope::*;
+        use Act::{Accept, Continue, Drop, Goto, Jump, Reject, Return};
+        use Scope::{All, Narrow, Unclear};
         let other = vec![rule(All, Reject)];
         let returns = vec![rule(All, Return), rule(All, Drop)];
         for (rules, policy, expected) in [
@@ -140,7 +140,7 @@ mod tests {
             (vec![rule(Unclear, Accept)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(Unclear, Accept)], ChainPolicy::Accept, DefaultVerdict::Accept),
             (vec![rule(Unclear, Drop), rule(All, Reject)], ChainPolicy::Accept, DefaultVerdict::Reject),
-            (vec![rule(All, Unclear_())], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(All, Act::Unclear)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(All, Jump(9))], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(All, Jump(0))], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(All, Continue), rule(All, Drop)], ChainPolicy::Accept, DefaultVerdict::Drop),
@@ -148,10 +148,5 @@ mod tests {
             let chains = BTreeMap::from([(0, rules.clone()), (1, other.clone()), (2, returns.clone())]);
             assert_eq!(verdict(&chains, &0, policy), expected, "{rules:?}");
         }
-    }
-
-    #[allow(non_snake_case)]
-    fn Unclear_() -> Act<u8> {
-        Act::Unclear
     }
 }

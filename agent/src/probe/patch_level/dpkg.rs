@@ -1,0 +1,117 @@
+//! What dpkg says is installed (dpkg-query(1), `Status`).
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use debversion::Version;
+use muster_proto::fact::{Cause, Unknown};
+
+use super::{STATUS, deb822::Stanzas};
+use crate::host::{self, Host};
+
+/// Packages that are taken, at most.
+const PACKAGES: usize = 60_000;
+
+/// A package that is installed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct InstalledPackage {
+    pub version: Version,
+    pub version_text: String,
+    pub architecture: String,
+    /// Whether its selection is `hold`.
+    pub held: bool,
+}
+
+/// Packages by name; a name has several when it is installed for several architectures.
+#[derive(Debug, Default)]
+pub(super) struct Installed {
+    pub packages: BTreeMap<String, Vec<InstalledPackage>>,
+}
+
+impl Installed {
+    pub fn has(&self, name: &str) -> bool {
+        self.packages.contains_key(name)
+    }
+}
+
+pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {
+    let mut file = host.stream(Path::new(STATUS)).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
+    parse(&mut file)
+}
+
+fn parse(file: &mut dyn io::Read) -> Result<Installed, Unknown> {
+    let mut installed = Installed::default();
+    let mut count = 0;
+    let mut garbled = None;
+    let mut stanzas = Stanzas::new(&["Package", "Status", "Version", "Architecture"], |fields| {
+        let field = |name| fields.get(name).map(String::as_str).unwrap_or_default();
+        let mut status = field("Status").split_whitespace();
+        let (selection, state) = (status.next(), status.nth(1));
+        if matches!(state, Some("not-installed" | "config-files")) {
+            return;
+        }
+        let (name, architecture) = (field("Package"), field("Architecture"));
+        match field("Version").parse::<Version>() {
+            Ok(version) if state.is_some() && !name.is_empty() && !architecture.is_empty() => {
+                count += 1;
+                if count <= PACKAGES {
+                    let package = InstalledPackage {
+                        version,
+                        version_text: field("Version").to_owned(),
+                        architecture: architecture.to_owned(),
+                        held: selection == Some("hold"),
+                    };
+                    installed.packages.entry(name.to_owned()).or_default().push(package);
+                }
+            }
+            _ => garbled = Some(name.to_owned()),
+        }
+    });
+    io::copy(file, &mut stanzas).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
+    stanzas.finish();
+    if let Some(name) = garbled {
+        return Err(Unknown::new(Cause::Garbled, format!("{STATUS}: package \"{name}\" is not whole")));
+    }
+    if count > PACKAGES {
+        return Err(Unknown::new(Cause::Limit, format!("more than {PACKAGES} packages are installed")));
+    }
+    if count == 0 {
+        return Err(Unknown::new(Cause::Garbled, format!("{STATUS} has no installed package")));
+    }
+    Ok(installed)
+}
+
+/// Returns what is installed, for tests of what is decided from it.
+#[cfg(test)]
+pub(super) fn installed(packages: &[(&str, &str, &str)]) -> Installed {
+    let text: String = packages
+        .iter()
+        .map(|(name, architecture, version)| {
+            format!(
+                "Package: {name}\nStatus: install ok installed\nArchitecture: {architecture}\nVersion: {version}\n\n"
+            )
+        })
+        .collect();
+    parse(&mut text.as_bytes()).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_is_not_installed_and_a_hold_is_seen() {
+        let text = "Package: a\nStatus: hold ok installed\nArchitecture: amd64\nVersion: 1:2-3\n\n\
+            Package: b\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n\
+            Package: c\nStatus: install ok unpacked\nArchitecture: all\nVersion: 2\n";
+        let installed = parse(&mut text.as_bytes()).unwrap();
+        assert_eq!(installed.packages.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert!(installed.packages["a"][0].held && !installed.packages["c"][0].held);
+    }
+
+    #[test]
+    fn a_torn_status_file_is_garbled() {
+        for text in ["", "Package: a\nStatus: install ok installed\nArchitecture: amd64\n", "\u{0}\u{1}"] {
+            assert_eq!(parse(&mut text.as_bytes()).unwrap_err().cause, Cause::Garbled, "{text:?}");
+        }
+    }
+}
