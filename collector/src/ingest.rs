@@ -201,3 +201,6 @@ impl IngestService for Ingest {
         Ok(Response::new(Box::pin(self.serve(agent, request.into_inner()))))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,6 @@ impl Log {
         self.inner.root_at(size)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,16 +123,23 @@ where
             }
             let agent = match self.standing() {
                 Ok(agent) => agent,
-                Err(end) => return Poll::Ready(Some(Err(end.status()))),
+                Err(end) => {
+                    self.answers.push_back(Err(end.status()));
+                    continue;
+                }
             };
             match self.read(cx, &agent) {
                 Ok(Read::Pending) if self.state.batch.is_empty() && self.answers.is_empty() => return Poll::Pending,
                 Ok(Read::Pending | Read::More) => {}
                 Ok(Read::End) => self.state.is_half_closed = true,
-                Err(status) => return Poll::Ready(Some(Err(status))),
+                // After the answers that wait.
+                Err(status) => {
+                    self.answers.push_back(Err(status));
+                    continue;
+                }
             }
             if let Err(end) = self.place_batch() {
-                return Poll::Ready(Some(Err(end.status())));
+                self.answers.push_back(Err(end.status()));
             }
         }
         cx.waker().wake_by_ref();
@@ -236,6 +243,12 @@ where
                     self.look_up(sealed, &checked)?;
                     // The rest waits for the answer.
                     self.state.batch = reports.collect();
+                    return Ok(());
+                }
+                // What it contradicts may be in the outbox; it must be on its way before anything else.
+                Place::Fork(_) if !self.state.outbox.is_empty() => {
+                    drop(chain);
+                    self.state.batch = std::iter::once((sealed, checked)).chain(reports).collect();
                     return Ok(());
                 }
                 Place::Fork(standing) => {

@@ -445,6 +445,7 @@ impl Follower for Listener {
         let Some(slot) = registry.find(record.agent) else { return false };
         let sequenced = slot.chain().sequence(record.stream, record.epoch, record.seq, record.digest);
         if sequenced == Sequenced::Lost {
+            lock(&slot.awaited).clear();
             tracing::warn!(agent = %record.agent, seq = %record.seq, "the inbox lost reports before this one; its agent sends again");
             if let Some(mailbox) = &*slot.mailbox() {
                 mailbox.end(End::Unavailable);
