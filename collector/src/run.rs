@@ -15,6 +15,7 @@ use muster_proto::{
     v1::{
         admin_service_server::AdminServiceServer, enrollment_service_server::EnrollmentServiceServer,
         ingest_service_server::IngestServiceServer, log_entry::Entry, log_service_server::LogServiceServer,
+        snapshot_service_server::SnapshotServiceServer,
     },
 };
 use tokio::{
@@ -49,6 +50,7 @@ use crate::{
         status::chain,
         tls::{self, ServerCertificate, Tls},
     },
+    snapshot::{self, service::SnapshotService},
     views::{self, Views},
 };
 
@@ -112,6 +114,9 @@ pub enum Error {
     /// The views.
     #[error(transparent)]
     Views(#[from] views::Error),
+    /// The folder of snapshots.
+    #[error(transparent)]
+    Snapshots(#[from] snapshot::store::Error),
     /// The catalogue.
     #[error("the catalogue in {} is refused", path.display())]
     Catalogue {
@@ -226,7 +231,7 @@ impl Collector {
             let (log, config) = (log.origin().to_owned(), config.name);
             return Err(Error::Name { path: data.path().to_owned(), log, config });
         }
-        let catalogue = load_catalogue(&config, data)?;
+        let catalogue = Arc::new(load_catalogue(&config, data)?);
         let origin = views::Origin { log: config.name.clone(), catalogue: catalogue.digest() };
         let (views, _writer) = Views::open(&data.views(), &origin, log.size())?;
         let members = load_members(&views, &log)?;
@@ -266,6 +271,13 @@ impl Collector {
             fleet: config.name.clone(),
             clock: Arc::clone(&clock),
         });
+        let snapshots = SnapshotService::new(snapshot::service::Parts {
+            log: log.clone(),
+            acts: acts.clone(),
+            catalogue: Arc::clone(&catalogue),
+            store: snapshot::store::Store::open(&data.snapshots())?,
+            clock: Arc::clone(&clock),
+        });
         let (health, health_service) = tonic_health::server::health_reporter();
         let mut routes = Routes::builder();
         routes
@@ -280,7 +292,8 @@ impl Collector {
                     .max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
             )
             .add_service(AdminServiceServer::new(admin).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES));
+            .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(SnapshotServiceServer::new(snapshots).max_decoding_message_size(REQUEST_BYTES));
 
         // What listens, last.
         let mut tasks = JoinSet::new();

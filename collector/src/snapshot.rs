@@ -11,6 +11,8 @@ pub mod make;
 pub mod manifest;
 mod readme;
 pub mod select;
+pub mod service;
+pub mod store;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -87,6 +87,7 @@ reasons! {
     LogPositionInvalid "LOG_POSITION_INVALID" InvalidArgument "There is no such position of the log.";
     // Snapshots.
     AsOfInFuture "AS_OF_IN_FUTURE" InvalidArgument "The instant is in the future.";
+    SnapshotTooLarge "SNAPSHOT_TOO_LARGE" ResourceExhausted "A snapshot of that scope would be too large.";
     SnapshotNotFound "SNAPSHOT_NOT_FOUND" NotFound "There is no such snapshot.";
     // The collector.
     Internal "INTERNAL" Internal "Something failed inside the collector; its log says what.";

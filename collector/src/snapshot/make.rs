@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use muster_proto::id::AgentId;
+
 use super::{
     archive,
     bundle::{Bundle, Inputs},
@@ -22,6 +24,9 @@ pub enum Error {
     /// The log cannot be read.
     #[error("failed to read the log for a snapshot")]
     Log(#[from] log::Error),
+    /// A host in scope was not enrolled by then.
+    #[error("host {0} was not enrolled at that instant and log size")]
+    Host(AgentId),
     /// It would be too large.
     #[error("failed to put a snapshot together")]
     Archive(#[from] archive::Error),
@@ -54,6 +59,9 @@ pub fn make(log: &Log, checkpoint: &Checkpoint, catalogue: &Catalogue, parameter
         at = end;
     }
     let selection = selector.finish();
+    if let Some(host) = parameters.hosts.iter().flatten().find(|host| !selection.hosts.contains_key(host)) {
+        return Err(Error::Host(*host));
+    }
     let mut entries = BTreeMap::new();
     let mut proofs = BTreeMap::new();
     for index in selection.indexes() {

@@ -1,0 +1,317 @@
+//! Answers `SnapshotService`: makes snapshots, keeps them, hands them out. Every export is an act in the log before its bytes leave.
+
+use std::{
+    io::{self, Read as _},
+    sync::Arc,
+};
+
+use muster_proto::{
+    id::{AgentId, ControlId, Digest},
+    time::{Clock, Timestamp},
+    v1::{self, act::Act, snapshot_service_server},
+};
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{
+    archive,
+    make::{self, Made, make},
+    manifest::Parameters,
+    store::{Record, Store},
+};
+use crate::{
+    acts::Acts,
+    control::Catalogue,
+    log::{self, Checkpoint, Log},
+    query::page::{self, Page},
+    serve::{
+        caller::{self, Calling},
+        status::{Reason, internal, invalid, refuse},
+    },
+};
+
+/// Bytes of one message of a download.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Messages of a download that wait for a slow reader, at most.
+const CHUNKS: usize = 4;
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct SnapshotService {
+    parts: Arc<Parts>,
+    /// One snapshot is made at a time: each reads the whole log and holds what it makes.
+    making: Arc<Mutex<()>>,
+}
+
+/// What the service works with.
+pub struct Parts {
+    /// The log.
+    pub log: Log,
+    /// Writes acts.
+    pub acts: Acts,
+    /// The controls in force.
+    pub catalogue: Arc<Catalogue>,
+    /// Where snapshots are kept.
+    pub store: Store,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl SnapshotService {
+    /// Returns the service.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts), making: Arc::default() }
+    }
+
+    async fn create(&self, who: &Calling, request: v1::CreateSnapshotRequest) -> Result<Record, Status> {
+        let parts = &self.parts;
+        let now = parts.clock.now();
+        let checkpoint = self.checkpoint(request.log_size)?;
+        let parameters = parameters(&request, checkpoint.size, now, &parts.catalogue)?;
+        let _one = self.making.lock().await;
+        let (made, sha256) = {
+            let (parts, checkpoint, parameters) = (Arc::clone(parts), checkpoint.clone(), parameters.clone());
+            blocking(move || {
+                let made = make(&parts.log, &checkpoint, &parts.catalogue, parameters).map_err(refused)?;
+                let sha256 = Digest::of_bytes(&made.bytes);
+                let stored = parts.store.put_bytes(&sha256, &made.bytes);
+                stored.map_err(|error| internal("failed to keep a snapshot", &error))?;
+                Ok((made, sha256))
+            })
+            .await?
+        };
+        let record = record(&made, sha256, &checkpoint, now, who)?;
+        self.export(who, &record).await?;
+        let parts = Arc::clone(parts);
+        blocking(move || parts.store.put_record(&record).map_err(|error| internal("failed to keep a snapshot", &error)))
+            .await
+    }
+
+    /// Returns the checkpoint of a size: the newest, or one that an earlier snapshot rests on.
+    fn checkpoint(&self, size: u64) -> Result<Checkpoint, Status> {
+        let newest = self.parts.log.checkpoint();
+        let newest =
+            newest.ok_or_else(|| refuse(Reason::LogEmpty, "the log is empty; ask again after a first entry"))?;
+        if size == 0 || size == newest.size {
+            return Ok(newest);
+        }
+        let records = self.parts.store.records().map_err(|error| internal("failed to list snapshots", &error))?;
+        let earlier = records.iter().filter(|record| record.log_size == size);
+        let mut signed =
+            earlier.filter_map(|it| log::verify_checkpoint(it.checkpoint.as_bytes(), self.parts.log.key()).ok());
+        signed.find(|checkpoint| checkpoint.size == size).ok_or_else(|| {
+            let message = format!(
+                "no checkpoint of size {size} is kept; the newest has {}, earlier snapshots have others",
+                newest.size
+            );
+            invalid(Reason::LogPositionInvalid, "log_size", message)
+        })
+    }
+
+    async fn export(&self, who: &Calling, record: &Record) -> Result<(), Status> {
+        let exported = v1::SnapshotExported {
+            snapshot_id: record.id(),
+            digest: record.sha256.as_bytes().to_vec(),
+            hosts: record.hosts,
+        };
+        self.parts.acts.record(who, Act::SnapshotExported(exported)).await?;
+        tracing::info!(snapshot = record.id(), actor = %who.caller, "snapshot exported");
+        Ok(())
+    }
+}
+
+/// Runs what reads or writes the disk away from the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(internal("work on a snapshot was cut off", &error)),
+    }
+}
+
+fn record(
+    made: &Made,
+    sha256: Digest,
+    checkpoint: &Checkpoint,
+    now: Timestamp,
+    who: &Calling,
+) -> Result<Record, Status> {
+    let note = std::str::from_utf8(&checkpoint.note);
+    Ok(Record {
+        sha256,
+        size_bytes: made.bytes.len() as u64,
+        create_time: now,
+        as_of: made.bundle.manifest.parameters.as_of,
+        log_size: checkpoint.size,
+        checkpoint: note.map_err(|error| internal("a checkpoint is not text", &error))?.to_owned(),
+        hosts: made.bundle.manifest.counts.hosts,
+        actor: who.caller.to_string(),
+    })
+}
+
+/// Returns the parameters that a request asks for.
+fn parameters(
+    request: &v1::CreateSnapshotRequest,
+    log_size: u64,
+    now: Timestamp,
+    catalogue: &Catalogue,
+) -> Result<Parameters, Status> {
+    let as_of = match &request.as_of_time {
+        None => now,
+        Some(wire) => Timestamp::from_wire(wire)
+            .filter(|as_of| *as_of <= now)
+            .ok_or_else(|| invalid(Reason::AsOfInFuture, "as_of_time", format!("it must be in 1970 to now ({now})")))?,
+    };
+    let mut controls = Vec::with_capacity(request.control_ids.len());
+    for id in &request.control_ids {
+        let known = catalogue.control(id).map(|control| control.id.clone());
+        controls.push(known.ok_or_else(|| {
+            invalid(
+                Reason::ControlNotFound,
+                "control_ids",
+                "one of them is none; list them with `musterctl controls list`",
+            )
+        })?);
+    }
+    let mut hosts = Vec::with_capacity(request.host_ids.len());
+    for id in &request.host_ids {
+        let id = id.parse::<AgentId>();
+        hosts.push(id.map_err(|error| invalid(Reason::HostNotFound, "host_ids", error.to_string()))?);
+    }
+    controls.sort_unstable();
+    controls.dedup();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let controls: Option<Vec<ControlId>> = Some(controls).filter(|controls| !controls.is_empty());
+    Ok(Parameters { as_of, log_size, controls, hosts: Some(hosts).filter(|hosts| !hosts.is_empty()) })
+}
+
+fn refused(error: make::Error) -> Status {
+    match error {
+        make::Error::Host(_) => invalid(Reason::HostNotFound, "host_ids", error.to_string()),
+        make::Error::Archive(archive::Error::TooLarge) => refuse(
+            Reason::SnapshotTooLarge,
+            format!("a snapshot has at most {} bytes; ask for fewer hosts at a time", archive::BYTES),
+        ),
+        make::Error::Log(_) | make::Error::Archive(_) => internal("failed to make a snapshot", &error),
+    }
+}
+
+#[tonic::async_trait]
+impl snapshot_service_server::SnapshotService for SnapshotService {
+    async fn create_snapshot(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        let who = caller::of(&request)?;
+        let record = self.create(&who, request.into_inner()).await?;
+        Ok(Response::new(v1::CreateSnapshotResponse { snapshot: Some(record.to_wire()) }))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        let request = request.into_inner();
+        let page =
+            Page::parse("snapshots", "", request.page_size, &request.page_token).map_err(|error| match error {
+                page::Error::Size => invalid(Reason::PageSizeInvalid, "page_size", error.to_string()),
+                page::Error::Token => invalid(Reason::PageTokenInvalid, "page_token", error.to_string()),
+            })?;
+        let parts = Arc::clone(&self.parts);
+        let list = move || parts.store.records().map_err(|error| internal("failed to list snapshots", &error));
+        let records = blocking(list).await?;
+        let (snapshots, next_page_token) = page.take(records.iter().map(|record| (list_key(record), record.to_wire())));
+        Ok(Response::new(v1::ListSnapshotsResponse { snapshots, next_page_token }))
+    }
+
+    type DownloadSnapshotStream = ReceiverStream<Result<v1::DownloadSnapshotResponse, Status>>;
+
+    async fn download_snapshot(
+        &self,
+        request: Request<v1::DownloadSnapshotRequest>,
+    ) -> Result<Response<Self::DownloadSnapshotStream>, Status> {
+        let who = caller::of(&request)?;
+        let id = request.into_inner().id;
+        let parts = Arc::clone(&self.parts);
+        let (record, mut file) = blocking(move || {
+            let record = parts.store.record(&id).ok_or_else(|| {
+                refuse(Reason::SnapshotNotFound, "there is no such snapshot; list them with `musterctl snapshot list`")
+            })?;
+            let file = parts.store.bytes(&record);
+            Ok((record, file.map_err(|error| internal("failed to open a snapshot", &error))?))
+        })
+        .await?;
+        self.export(&who, &record).await?;
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let message = match chunk(&mut file) {
+                    Ok(None) => return,
+                    Ok(Some(data)) => Ok(v1::DownloadSnapshotResponse { data }),
+                    Err(error) => Err(internal("failed to read a snapshot", &error)),
+                };
+                let is_last = message.is_err();
+                // The reader has gone when nobody takes it.
+                if sender.blocking_send(message).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Returns the next bytes of a file, or `None` at its end.
+fn chunk(file: &mut std::fs::File) -> io::Result<Option<Vec<u8>>> {
+    let mut data = Vec::new();
+    file.take(CHUNK_BYTES as u64).read_to_end(&mut data)?;
+    Ok((!data.is_empty()).then_some(data))
+}
+
+/// Returns the key by which snapshots are in order, newest first.
+fn list_key(record: &Record) -> String {
+    format!("{:020}-{}", i64::MAX - record.create_time.micros(), record.sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_checked_before_anything_is_made() {
+        let catalogue = Catalogue::built_in();
+        let now: Timestamp = "2026-11-24T04:00:00Z".parse().unwrap();
+        let ask = |request: v1::CreateSnapshotRequest| parameters(&request, 7, now, &catalogue);
+        let later = Some(now.plus(std::time::Duration::from_micros(1)).to_wire());
+        for (request, code) in [
+            (v1::CreateSnapshotRequest { as_of_time: later, ..Default::default() }, Code::InvalidArgument),
+            (v1::CreateSnapshotRequest { control_ids: vec!["NO-1".to_owned()], ..Default::default() }, Code::NotFound),
+            (v1::CreateSnapshotRequest { host_ids: vec!["../etc".to_owned()], ..Default::default() }, Code::NotFound),
+        ] {
+            assert_eq!(ask(request).unwrap_err().code(), code);
+        }
+        let all = ask(v1::CreateSnapshotRequest::default()).unwrap();
+        assert_eq!(all, Parameters { as_of: now, log_size: 7, controls: None, hosts: None });
+        let ids = ["ENC-01", "PAT-01", "ENC-01"].map(str::to_owned).to_vec();
+        let some = ask(v1::CreateSnapshotRequest { control_ids: ids, ..Default::default() }).unwrap();
+        assert_eq!(some.controls.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn snapshots_are_listed_newest_first() {
+        let record = |second| Record {
+            sha256: Digest::of_bytes(b"x"),
+            size_bytes: 1,
+            create_time: Timestamp::from_seconds(second).unwrap(),
+            as_of: Timestamp::EPOCH,
+            log_size: 1,
+            checkpoint: String::new(),
+            hosts: 0,
+            actor: String::new(),
+        };
+        assert!(list_key(&record(2)) < list_key(&record(1)));
+    }
+}
