@@ -254,7 +254,9 @@ impl Authority {
         let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
             .expect("a key that was just made is of a supported type");
-        Ok((Arc::new(CertifiedKey::new(vec![certificate], private)), issued))
+        // The CA certificate goes along, so that a host that enrols by its digest can find it in the handshake.
+        let chain = [certificate].into_iter().chain(self.certificates.first().cloned()).collect();
+        Ok((Arc::new(CertifiedKey::new(chain, private)), issued))
     }
 
     fn sign(
