@@ -38,7 +38,7 @@ fn describe() {
     counter!("muster_handshakes_total", "TLS handshakes by outcome");
     counter!("muster_handshakes_given_up_total", "TLS handshakes given up because too many were under way");
     counter!("muster_connections_refused_total", "Connections closed because too many were open");
-    counter!("muster_calls_refused_total", "Calls that the gate refused, by reason");
+    counter!("muster_calls_refused_total", "Calls that the gate refused");
     counter!("muster_token_refusals_total", "Enrolments refused for a token that was once good, by reason");
     counter!("muster_certificates_issued_total", "Certificates issued, by kind");
     gauge!("muster_ca_expiry_timestamp_seconds", Unit::Seconds, "When the CA certificate ends");

@@ -547,3 +547,6 @@ fn raise_file_limit() {
         tracing::warn!(%error, "failed to raise the limit of open files");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,18 @@ use crate::members::{Members, Refusal};
 
 /// What connections without a certificate may call.
 const ENROLLMENT: &[&str] = &["/muster.v1.EnrollmentService/EnrollAgent", "/muster.v1.EnrollmentService/RejoinAgent"];
-/// Calls whose request is a stream, which may take as long as it likes.
-const STREAMS: &[&str] = &[
+/// Calls whose answer is a stream: it ends when the caller is refused.
+const ANSWER_STREAMS: &[&str] = &[
+    "/muster.v1.AdminService/LookNow",
+    "/muster.v1.FleetService/WatchVerdicts",
+    "/muster.v1.IngestService/StreamReports",
+    "/muster.v1.SnapshotService/DownloadSnapshot",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+/// Calls whose request is a stream, which may take as long as it likes, and ends when the caller is refused.
+const REQUEST_STREAMS: &[&str] = &[
     "/muster.v1.IngestService/StreamReports",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -113,6 +123,14 @@ impl Gate {
             return Err(status::refuse(Reason::RoleNotAllowed, message));
         }
         Ok(Some(Calling { caller: caller.clone(), serial: certificate.serial, address: info.peer.address }))
+    }
+
+    /// Returns what resolves when the connection's certificate is good for nothing any more.
+    fn refusal(self: &Arc<Self>, info: &Info) -> Option<Refused> {
+        match &info.peer.identity {
+            Identity::Certified(certificate) => Some(Box::pin(Arc::clone(self).until_refused(certificate.clone()))),
+            Identity::Enrolling => None,
+        }
     }
 
     fn count(&self, info: &Info, path: &str, was_answered: bool) {
@@ -245,16 +263,23 @@ where
             Err(status) => {
                 gate.count(&info, &path, false);
                 gate.log_refusal(&info, &status);
+                metrics::counter!("muster_calls_refused_total").increment(1);
                 return Box::pin(std::future::ready(Ok(status.into_http())));
             }
         };
         if let Some(calling) = calling {
             request.extensions_mut().insert(calling);
         }
-        let guard = |side| Guarded::new(&gate, &info, side);
-        let limit = (!STREAMS.contains(&path.as_str())).then_some(REQUEST_MESSAGE);
-        let request = request.map(|body| Body::new(guard(Side::Request).around(body, limit)));
-        let answer_guard = guard(Side::Response);
+        let refused = |is_stream: bool| is_stream.then(|| gate.refusal(&info)).flatten();
+        let is_stream = REQUEST_STREAMS.contains(&path.as_str());
+        let guard = Guard {
+            refused: refused(is_stream),
+            deadline: (!is_stream).then(|| Box::pin(tokio::time::sleep(REQUEST_MESSAGE))),
+            side: Side::Request,
+        };
+        let request = request.map(|body| guard.around(body));
+        let guard =
+            Guard { refused: refused(ANSWER_STREAMS.contains(&path.as_str())), deadline: None, side: Side::Answer };
 
         // The clone takes the place of the service that was made ready.
         let clone = self.inner.clone();
@@ -269,39 +294,34 @@ where
     }
 }
 
+type Refused = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 #[derive(Clone, Copy)]
 enum Side {
     Request,
-    Response,
+    Answer,
 }
 
 /// What ends a body before its time.
-struct Guarded {
-    refused: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
+struct Guard {
+    refused: Option<Refused>,
+    deadline: Option<Pin<Box<Sleep>>>,
     side: Side,
 }
 
-impl Guarded {
-    fn new(gate: &Arc<Gate>, info: &Info, side: Side) -> Self {
-        let refused = match &info.peer.identity {
-            Identity::Certified(certificate) => Some(Box::pin(Arc::clone(gate).until_refused(certificate.clone()))
-                as Pin<Box<dyn Future<Output = Status> + Send>>),
-            Identity::Enrolling => None,
-        };
-        Self { refused, side }
-    }
-
-    fn around(self, inner: Body, limit: Option<Duration>) -> GuardedBody {
-        let deadline = limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
-        GuardedBody { inner: Some(inner), guard: self, deadline }
+impl Guard {
+    fn around(self, inner: Body) -> Body {
+        if inner.is_end_stream() || (self.refused.is_none() && self.deadline.is_none()) {
+            return inner;
+        }
+        Body::new(GuardedBody { inner: Some(inner), guard: self })
     }
 }
 
 /// A body that ends when its caller is refused, or when it takes too long.
 struct GuardedBody {
     inner: Option<Body>,
-    guard: Guarded,
-    deadline: Option<Pin<Box<Sleep>>>,
+    guard: Guard,
 }
 
 impl GuardedBody {
@@ -312,10 +332,10 @@ impl GuardedBody {
             self.guard.refused = None;
             return Poll::Ready(status);
         }
-        if let Some(deadline) = &mut self.deadline
+        if let Some(deadline) = &mut self.guard.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            self.deadline = None;
+            self.guard.deadline = None;
             let message = format!("the request's message did not arrive within {} s", REQUEST_MESSAGE.as_secs());
             return Poll::Ready(status::refuse(Reason::RequestTimedOut, message));
         }
@@ -336,7 +356,7 @@ impl http_body::Body for GuardedBody {
             this.inner = None;
             return Poll::Ready(Some(match this.guard.side {
                 Side::Request => Err(status),
-                Side::Response => trailers(&status).map(Frame::trailers),
+                Side::Answer => trailers(&status).map(Frame::trailers),
             }));
         }
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
@@ -360,4 +380,42 @@ fn trailers(status: &Status) -> Result<http::HeaderMap, Status> {
     let mut map = http::HeaderMap::new();
     status.add_header(&mut map)?;
     Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn the_streams_are_those_of_the_contract() {
+        let mut answers = BTreeSet::new();
+        let mut requests = BTreeSet::new();
+        for bytes in [
+            muster_proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ] {
+            for file in prost_types::FileDescriptorSet::decode(bytes).unwrap().file {
+                for service in &file.service {
+                    for method in &service.method {
+                        let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                        if method.server_streaming() {
+                            answers.insert(path.clone());
+                        }
+                        if method.client_streaming() {
+                            requests.insert(path);
+                        }
+                    }
+                }
+            }
+        }
+        let set = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(set(ANSWER_STREAMS), answers);
+        assert_eq!(set(REQUEST_STREAMS), requests);
+    }
 }
