@@ -5,20 +5,22 @@ use std::{sync::Arc, time::Duration};
 
 use muster_proto::{
     caller::{Caller, Role},
-    id::{AgentId, Serial, TokenId},
+    id::{Serial, TokenId},
     limits,
     time::{Clock, Timestamp},
     v1::{self, act::Act, admin_service_server},
 };
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::Mutex;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     acts::Acts,
     ingest::{Sessions, sessions::End},
+    judge::Judge,
     members::{Agent, AgentState, Credential, Members, Secret, Token},
     pki::{Authority, RequestedKey},
+    query::{self, FleetService},
     serve::{
         caller::{self, Calling},
         status::{self, Reason},
@@ -26,7 +28,6 @@ use crate::{
 };
 
 mod look;
-mod page;
 
 /// Uses of a token, at most.
 const TOKEN_USES: u32 = 100_000;
@@ -36,8 +37,6 @@ const TOKEN_LIFETIME: Lifetime = Lifetime { default: 86_400, most: 2_592_000 };
 const CREDENTIAL_LIFETIME: Lifetime = Lifetime { default: 7_776_000, most: 31_622_400 };
 /// Bytes of a token's note.
 const NOTE_BYTES: usize = 256;
-/// Digits of the beginning of an agent id that names a host.
-const PREFIX_DIGITS: usize = 4;
 
 struct Lifetime {
     default: u32,
@@ -66,7 +65,8 @@ struct Inner {
     acts: Acts,
     authority: Arc<Authority>,
     sessions: Sessions,
-    answered: broadcast::Receiver<(AgentId, u64)>,
+    hosts: FleetService,
+    judge: Judge,
     fleet: String,
     clock: Arc<dyn Clock>,
     /// Held from a check of the admins that are left until the revocation is durable.
@@ -83,8 +83,10 @@ pub struct Parts {
     pub authority: Arc<Authority>,
     /// The open streams of agents.
     pub sessions: Sessions,
-    /// Directives whose answers are durable and judged.
-    pub answered: broadcast::Receiver<(AgentId, u64)>,
+    /// Knows hosts by their names.
+    pub hosts: FleetService,
+    /// Tells of directives whose answers are durable and judged.
+    pub judge: Judge,
     /// Name of the collector.
     pub fleet: String,
     /// The time.
@@ -94,8 +96,18 @@ pub struct Parts {
 impl AdminService {
     /// Returns the service.
     pub fn new(parts: Parts) -> Self {
-        let Parts { members, acts, authority, sessions, answered, fleet, clock } = parts;
-        Self(Arc::new(Inner { members, acts, authority, sessions, answered, fleet, clock, revoking: Mutex::default() }))
+        let Parts { members, acts, authority, sessions, hosts, judge, fleet, clock } = parts;
+        Self(Arc::new(Inner {
+            members,
+            acts,
+            authority,
+            sessions,
+            hosts,
+            judge,
+            fleet,
+            clock,
+            revoking: Mutex::default(),
+        }))
     }
 }
 
@@ -114,10 +126,10 @@ impl admin_service_server::AdminService for AdminService {
         request: Request<v1::ListTokensRequest>,
     ) -> Result<Response<v1::ListTokensResponse>, Status> {
         let request = request.into_inner();
-        let key = |token: &Token| page::key(token.created, token.id.as_bytes());
-        let (tokens, next_page_token) =
-            page::cut("ListTokens", request.page_size, &request.page_token, self.0.members.tokens(), key)?;
-        let tokens = tokens.iter().map(token_to_wire).collect();
+        let page = query::parse_page("ListTokens", "", request.page_size, &request.page_token)?;
+        let tokens = self.0.members.tokens();
+        let keyed = tokens.iter().map(|token| (key(token.created, &token.id), token_to_wire(token)));
+        let (tokens, next_page_token) = page.take(keyed);
         Ok(Response::new(v1::ListTokensResponse { tokens, next_page_token }))
     }
 
@@ -143,11 +155,10 @@ impl admin_service_server::AdminService for AdminService {
         request: Request<v1::ListCredentialsRequest>,
     ) -> Result<Response<v1::ListCredentialsResponse>, Status> {
         let request = request.into_inner();
-        let key = |credential: &Credential| page::key(credential.created, credential.serial.as_bytes());
-        let all = self.0.members.credentials();
-        let (credentials, next_page_token) =
-            page::cut("ListCredentials", request.page_size, &request.page_token, all, key)?;
-        let credentials = credentials.iter().map(credential_to_wire).collect();
+        let page = query::parse_page("ListCredentials", "", request.page_size, &request.page_token)?;
+        let credentials = self.0.members.credentials();
+        let keyed = credentials.iter().map(|one| (key(one.created, &one.serial), credential_to_wire(one)));
+        let (credentials, next_page_token) = page.take(keyed);
         Ok(Response::new(v1::ListCredentialsResponse { credentials, next_page_token }))
     }
 
@@ -311,7 +322,7 @@ impl Inner {
 
     async fn revoke_agent(&self, who: &Calling, request: v1::RevokeAgentRequest) -> Result<(), Status> {
         let reason = checked_reason(request.reason)?;
-        let agent = self.find_host(&request.host)?;
+        let agent = self.find_host(&request.host).await?;
         if agent.state == AgentState::Revoked {
             return Ok(());
         }
@@ -324,7 +335,7 @@ impl Inner {
 
     async fn resolve_conflict(&self, who: &Calling, request: v1::ResolveConflictRequest) -> Result<(), Status> {
         let reason = checked_reason(request.reason)?;
-        let agent = self.find_host(&request.host)?;
+        let agent = self.find_host(&request.host).await?;
         if agent.state != AgentState::Frozen {
             return Err(status::refuse(Reason::NotFrozen, "the host is not frozen; there is nothing to decide"));
         }
@@ -334,30 +345,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns the agent that `text` names: its id, the beginning of it, or a hostname that one host alone has.
-    fn find_host(&self, text: &str) -> Result<Arc<Agent>, Status> {
-        if let Some(agent) = text.parse().ok().and_then(|id| self.members.agent(id)) {
-            return Ok(agent);
-        }
-        let is_prefix =
-            text.len() >= PREFIX_DIGITS && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let is_named = |agent: &&Arc<Agent>| {
-            !text.is_empty() && (agent.hostname == text || (is_prefix && agent.id.to_string().starts_with(text)))
+    /// Returns the agent that `text` names, as in GetHostRequest. An id is known as soon as its agent has enrolled.
+    async fn find_host(&self, text: &str) -> Result<Arc<Agent>, Status> {
+        let id = match text.parse() {
+            Ok(id) => id,
+            Err(_) => self.hosts.resolve(text.to_owned()).await?,
         };
-        let agents = self.members.agents();
-        let mut found = agents.iter().filter(is_named);
-        match (found.next(), found.next()) {
-            (Some(agent), None) => Ok(Arc::clone(agent)),
-            (None, _) => {
-                let message = "there is no such host; 'musterctl hosts list' shows all";
-                Err(status::refuse(Reason::HostNotFound, message))
-            }
-            (Some(_), Some(_)) => Err(status::invalid(
-                Reason::HostAmbiguous,
-                "host",
-                "several hosts have this name or beginning; give the id",
-            )),
-        }
+        self.members.agent(id).ok_or_else(|| {
+            status::refuse(Reason::HostNotFound, "there is no host with this id; 'musterctl hosts list' shows all")
+        })
     }
 }
 
@@ -375,6 +371,11 @@ fn not_followed() -> Status {
         Reason::Internal,
         "the change is in the evidence log, but has not taken effect; restart the collector",
     )
+}
+
+/// Returns a key whose order is that of the lists: time of creation, then id.
+fn key(created: Timestamp, id: &dyn std::fmt::Display) -> String {
+    format!("{:020} {id}", created.micros())
 }
 
 fn token_to_wire(token: &Token) -> v1::Token {

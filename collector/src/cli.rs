@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -67,6 +68,13 @@ enum Command {
         #[command(flatten)]
         output: OutputFlag,
     },
+    /// Make the views again from the evidence log. The collector must not run.
+    Rebuild {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        output: OutputFlag,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -120,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Run { place } => run_collector(&place),
         Command::CheckConfig { place, output } => check_config(&place, output.output),
         Command::Fsck { data, output } => fsck(&Data::new(&data.data), output.output),
+        Command::Rebuild { place, output } => rebuild(&place, output.output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "muster-collector", &mut io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -256,6 +265,23 @@ fn fsck(data: &Data, form: Form) -> anyhow::Result<ExitCode> {
         },
     }
     Ok(if bad.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn rebuild(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
+    let (config, _) = load(place)?;
+    let rebuilt = run::rebuild(&config, &Data::new(&place.data.data), Arc::new(SystemClock))?;
+    let run::Rebuilt { log_size, digest, is_same } = rebuilt;
+    let mut out = io::stdout().lock();
+    match form {
+        Form::Json => {
+            writeln!(out, "{}", json!({ "log_size": log_size, "digest": digest.to_string(), "same": is_same }))?;
+        }
+        Form::Text => {
+            let before = if is_same { "they were the same before" } else { "they were DIFFERENT before" };
+            writeln!(out, "views made again from {log_size} entries of the log: digest {digest}; {before}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn man(out: &Path) -> anyhow::Result<ExitCode> {

@@ -219,7 +219,12 @@ fn parse_filter(text: &str, fields: &'static [Field]) -> Result<Filter, Status> 
     Filter::parse(text, fields).map_err(|error| invalid(Reason::FilterInvalid, "filter", error.to_string()))
 }
 
-fn parse_page<'a>(list: &'static str, filter: &'a str, size: i32, token: &str) -> Result<Page<'a>, Status> {
+/// Returns the page that a request of the list `list` asks for.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT (PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID).
+pub(crate) fn parse_page<'a>(list: &'static str, filter: &'a str, size: i32, token: &str) -> Result<Page<'a>, Status> {
     Page::parse(list, filter, size, token).map_err(|error| match error {
         page::Error::Size => invalid(Reason::PageSizeInvalid, "page_size", error.to_string()),
         page::Error::Token => invalid(Reason::PageTokenInvalid, "page_token", error.to_string()),

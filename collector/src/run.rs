@@ -9,17 +9,20 @@ use std::{
 };
 
 use muster_proto::{
-    id::{AgentId, Epoch, ReportSeq},
+    id::{AgentId, Digest, Epoch, ReportSeq},
     limits,
     time::{Clock, SystemClock, Timestamp},
     v1::{
-        admin_service_server::AdminServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        self, admin_service_server::AdminServiceServer, directive::Directive,
+        enrollment_service_server::EnrollmentServiceServer, fleet_service_server::FleetServiceServer,
         ingest_service_server::IngestServiceServer, log_entry::Entry, log_service_server::LogServiceServer,
         snapshot_service_server::SnapshotServiceServer,
     },
 };
+use prost::Message as _;
 use tokio::{
     net::TcpListener,
+    sync::broadcast,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -35,6 +38,7 @@ use crate::{
     enroll::EnrollmentService,
     inbox::{self, Inbox},
     ingest::{self, Ingest, KnownHead, Sessions},
+    judge::{self, Judge},
     log::{
         self, Key, Log,
         sequencer::{self, Sequencer},
@@ -43,6 +47,7 @@ use crate::{
     members::{self, Members},
     metrics,
     pki::{self, Authority},
+    query::FleetService,
     serve::{
         self, Listener,
         access::Access,
@@ -117,6 +122,12 @@ pub enum Error {
     /// The folder of snapshots.
     #[error(transparent)]
     Snapshots(#[from] snapshot::store::Error),
+    /// The judge.
+    #[error(transparent)]
+    Judge(#[from] judge::Error),
+    /// The log does not take the catalogue's version.
+    #[error("failed to write the catalogue's version into the log: {0}")]
+    Announce(String),
     /// The catalogue.
     #[error("the catalogue in {} is refused", path.display())]
     Catalogue {
@@ -207,7 +218,8 @@ pub struct Collector {
     sequencer: Sequencer,
     inbox: Inbox,
     health: tonic_health::server::HealthReporter,
-    _answers: tokio::sync::broadcast::Sender<(AgentId, u64)>,
+    judging: CancellationToken,
+    judged: JoinHandle<()>,
 }
 
 impl Collector {
@@ -233,8 +245,14 @@ impl Collector {
         }
         let catalogue = Arc::new(load_catalogue(&config, data)?);
         let origin = views::Origin { log: config.name.clone(), catalogue: catalogue.digest() };
-        let (views, _writer) = Views::open(&data.views(), &origin, log.size())?;
-        let members = load_members(&views, &log)?;
+        let (views, writer) = Views::open(&data.views(), &origin, log.size())?;
+        let mut follower =
+            judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&catalogue), Arc::clone(&clock))?;
+        follower.catch_up(log.size())?;
+        let judge = follower.judge();
+        let entries = views.member_entries()?;
+        let is_announced = last_catalogue(&entries) == Some(judge.catalogue().digest());
+        let members = Members::load(entries)?;
         let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
         let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
         let sessions = Sessions::load(
@@ -260,14 +278,30 @@ impl Collector {
             &config,
             Arc::clone(&clock),
         );
-        // Until the judge follows the log, nobody answers.
-        let answers = tokio::sync::broadcast::Sender::new(4096);
+        if !is_announced {
+            acts.append(Entry::Catalogue(v1::CatalogueVersion {
+                version: judge.catalogue().version().to_owned(),
+                digest: judge.catalogue().digest().as_bytes().to_vec(),
+            }))
+            .await
+            .map_err(|status| Error::Announce(status.message().to_owned()))?;
+        }
+        let judging = CancellationToken::new();
+        let judged = tokio::spawn(follower.run(log.subscribe(), judging.clone()));
+        let fleet = FleetService::new(
+            &config.name,
+            views.clone(),
+            judge.clone(),
+            Arc::new(sessions.clone()),
+            Arc::clone(&clock),
+        );
         let admin = AdminService::new(admin::Parts {
             members,
             acts: acts.clone(),
             authority: Arc::clone(&authority),
             sessions: sessions.clone(),
-            answered: answers.subscribe(),
+            hosts: fleet.clone(),
+            judge: judge.clone(),
             fleet: config.name.clone(),
             clock: Arc::clone(&clock),
         });
@@ -292,8 +326,9 @@ impl Collector {
                     .max_decoding_message_size(limits::AGENT_MESSAGE_BYTES),
             )
             .add_service(AdminServiceServer::new(admin).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES))
-            .add_service(SnapshotServiceServer::new(snapshots).max_decoding_message_size(REQUEST_BYTES));
+            .add_service(SnapshotServiceServer::new(snapshots).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(FleetServiceServer::new(fleet).max_decoding_message_size(REQUEST_BYTES))
+            .add_service(LogServiceServer::new(LogService::new(log.clone())).max_decoding_message_size(REQUEST_BYTES));
 
         // What listens, last.
         let mut tasks = JoinSet::new();
@@ -332,6 +367,7 @@ impl Collector {
         let listen_error = |source| Error::Listen { address: config.listen, key: "listen", source };
         let socket = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let address = socket.local_addr().map_err(listen_error)?;
+        tasks.spawn(resync(judge, sessions.clone()));
         tasks.spawn(write_access(access.clone(), acts.clone()));
         let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
         let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
@@ -351,7 +387,8 @@ impl Collector {
             sequencer,
             inbox,
             health,
-            _answers: answers,
+            judging,
+            judged,
         })
     }
 
@@ -377,6 +414,7 @@ impl Collector {
             Some(ended) = self.tasks.join_next() => {
                 Error::Task(ended.unwrap_or_else(|error| error.to_string()))
             }
+            _ = &mut self.judged => Error::Task("the judge".to_owned()),
             why = stopped.wait_for(Option::is_some) => {
                 let why = why.map(|why| why.clone().unwrap_or_default()).unwrap_or_default();
                 Error::LogStopped(why)
@@ -391,7 +429,7 @@ impl Collector {
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.sessions.drain();
         self.stop.cancel();
-        if timeout(DRAIN, &mut self.served).await.is_err() {
+        if !self.served.is_finished() && timeout(DRAIN, &mut self.served).await.is_err() {
             self.cut.cancel();
         }
         self.tasks.abort_all();
@@ -406,12 +444,52 @@ impl Collector {
             if let Err(error) = ended.await {
                 tracing::error!(%error, "failed to stop the log's writer");
             }
+            // Last: whatever is in the log by now may be judged at the next start as well.
+            self.judging.cancel();
+            if !self.judged.is_finished()
+                && let Err(error) = self.judged.await
+            {
+                tracing::error!(%error, "failed to stop the judge");
+            }
         });
         match finished.await {
             Ok(()) => tracing::info!(log_size = self.log.size(), "collector stopped"),
             Err(_) => tracing::warn!("the log did not finish writing in time; what it had was not acknowledged"),
         }
     }
+}
+
+/// Views that were made again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rebuilt {
+    /// Entries of the log that they cover.
+    pub log_size: u64,
+    /// Digest of everything in them.
+    pub digest: Digest,
+    /// Whether the views before, followed to the same entry, held the same.
+    pub is_same: bool,
+}
+
+/// Makes the views again from the log. Blocks, and refuses while a collector runs in the folder.
+///
+/// # Errors
+///
+/// When the log is in use or damaged, or the views cannot be written.
+pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Rebuilt, Error> {
+    let (log, _appender) = Log::open(&data.log(), read_log_key(data)?)?;
+    let catalogue = Arc::new(load_catalogue(config, data)?);
+    let origin = views::Origin { log: log.origin().to_owned(), catalogue: catalogue.digest() };
+    let follow = || -> Result<Digest, Error> {
+        let (views, writer) = Views::open(&data.views(), &origin, log.size())?;
+        let mut follower =
+            judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&catalogue), Arc::clone(&clock))?;
+        follower.catch_up(log.size())?;
+        Ok(views.digest()?)
+    };
+    let before = follow()?;
+    views::remove(&data.views())?;
+    let digest = follow()?;
+    Ok(Rebuilt { log_size: log.size(), digest, is_same: before == digest })
 }
 
 /// Finds reports by the views.
@@ -451,19 +529,31 @@ fn read_log_key(data: &Data) -> Result<Key, Error> {
     Key::parse(text.trim()).map_err(|source| Error::LogKey { path, source })
 }
 
-/// Returns the allow-list by the views, and by the entries of the log that they do not cover so far.
-fn load_members(views: &Views, log: &Log) -> Result<Members, Error> {
-    /// Entries that are read at once.
-    const BATCH: u64 = 4096;
-    let applied = views.applied()?;
-    let members = Members::load(views.member_entries()?)?;
-    let mut start = applied;
-    while start < log.size() {
-        let end = log.size().min(start + BATCH);
-        members.follow((start..).zip(log.entries(start..end)?))?;
-        start = end;
+/// Returns the digest of the catalogue that the log last told of.
+fn last_catalogue(entries: &[(u64, Vec<u8>)]) -> Option<Digest> {
+    entries.iter().rev().find_map(|(_, bytes)| match v1::LogEntry::decode(&bytes[..]).ok()?.entry? {
+        Entry::Catalogue(catalogue) => Digest::from_slice(&catalogue.digest),
+        _ => None,
+    })
+}
+
+/// Asks agents whose reports do not add up for every subject again.
+async fn resync(judge: Judge, sessions: Sessions) -> String {
+    let mut agents = judge.resync();
+    loop {
+        match agents.recv().await {
+            Ok(agent) => {
+                // One that is not connected, or that does not listen, is asked again after its next report.
+                if let Err(error) = sessions.direct(agent, Directive::Resync(v1::Resync {})) {
+                    tracing::debug!(%agent, %error, "failed to ask for a resync");
+                }
+            }
+            Err(broadcast::error::RecvError::Lagged(count)) => {
+                tracing::warn!(count, "requests for a resync were passed over");
+            }
+            Err(broadcast::error::RecvError::Closed) => return "the judge".to_owned(),
+        }
     }
-    Ok(members)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -45,7 +45,10 @@ impl Inner {
                 return Err(status::invalid(Reason::TimeoutInvalid, "timeout_seconds", message));
             }
         };
-        let mut agents = request.hosts.iter().map(|host| self.find_host(host)).collect::<Result<Vec<_>, _>>()?;
+        let mut agents = Vec::with_capacity(request.hosts.len());
+        for host in &request.hosts {
+            agents.push(self.find_host(host).await?);
+        }
         let is_all = agents.is_empty();
         if is_all {
             agents = self.members.agents();
@@ -62,7 +65,7 @@ impl Inner {
 
         let start = Instant::now();
         // Before anyone is asked, so that no answer is missed.
-        let answered = self.answered.resubscribe();
+        let answered = self.judge.answered();
         let mut asked = HashMap::new();
         let mut absent = Vec::new();
         let mut silent = Vec::new();

@@ -165,7 +165,9 @@ impl Fleet {
                 batch.put_member(index, bytes)?;
                 self.set_state(batch, index, received, &conflict.agent_id, |_| HostState::Frozen)
             }
-            Entry::Access(_) | Entry::Catalogue(_) => Ok(()),
+            // Kept so that a start knows whether the catalogue in force is in the log.
+            Entry::Catalogue(_) => batch.put_member(index, bytes).map_err(Into::into),
+            Entry::Access(_) => Ok(()),
         }
     }
 

@@ -288,8 +288,7 @@ where
             let response = answer.await?;
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
             gate.count(&info, &path, !matches!(code, Code::PermissionDenied | Code::Unauthenticated));
-            Ok(response
-                .map(|body| if body.is_end_stream() { body } else { Body::new(answer_guard.around(body, None)) }))
+            Ok(response.map(|body| guard.around(body)))
         })
     }
 }
