@@ -216,7 +216,7 @@ impl Follower {
     }
 
     /// Publishes what time alone changed.
-    fn on_tick(&mut self) {
+    pub(crate) fn on_tick(&mut self) {
         let now = self.clock.now();
         let agents: Vec<AgentId> = self.fleet.agents.keys().copied().collect();
         for agent in agents {
@@ -304,4 +304,4 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use muster_proto::{fact::*, time::Timestamp};
 use super::expression::Shape;
 
 /// When the sample host is judged: 2026-06-01T00:00:00Z.
-pub(super) const NOW_SECONDS: i64 = 1_780_272_000;
+pub(crate) const NOW_SECONDS: i64 = 1_780_272_000;
 
 /// Returns the names that conditions may read, and their shapes. `parameters` are those of the control.
 pub(super) fn schema(
@@ -50,7 +50,7 @@ fn numbered_times(json: &serde_json::Value) -> Shape {
 }
 
 /// Returns the facts of a host on which every control holds.
-pub(super) fn healthy() -> Vec<Fact> {
+pub(crate) fn healthy() -> Vec<Fact> {
     let mut facts = full();
     for fact in &mut facts {
         match fact {

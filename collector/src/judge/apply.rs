@@ -78,6 +78,14 @@ struct Place {
     observed: Timestamp,
 }
 
+/// How an agent stood before a report.
+struct Before {
+    is_first: bool,
+    was_broken: bool,
+    /// Whether another skew of its clock was measured.
+    is_skewed: bool,
+}
+
 /// Why an entry is passed over.
 enum Pass {
     /// It is not one that can be applied.
@@ -267,7 +275,7 @@ impl Fleet {
         // Received times of one agent never go back, so that what was known at an instant is a prefix of its reports.
         let received = agent.row.run.map_or(received, |run| received.max(run.last_time));
         let place = Place { index, received, skew_millis: admitted.clock_skew_millis, observed: report.observed };
-        let is_first = agent.row.run.is_none();
+        let before = agent.row.run;
         if agent.row.run.is_some_and(|run| run.epoch != report.epoch) {
             // The head of the epoch that ends.
             agent.flush(batch)?;
@@ -292,7 +300,9 @@ impl Fleet {
             Body::Attestation(attestation) => self.attestation(batch, id, attestation, &place)?,
             Body::Gap(_) | Body::Lifecycle(_) => Vec::new(),
         };
-        self.rejudge(batch, id, &place, &changed, is_first, was_broken)
+        let is_first = before.is_none();
+        let is_skewed = before.is_some_and(|run| run.skew_millis != place.skew_millis);
+        self.rejudge(batch, id, &place, &changed, &Before { is_first, was_broken, is_skewed })
     }
 
     /// Judges what a report may have changed.
@@ -302,17 +312,17 @@ impl Fleet {
         id: AgentId,
         place: &Place,
         changed: &[Subject],
-        is_first: bool,
-        was_broken: bool,
+        before: &Before,
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        let all = is_first || was_broken != agent.row.broken.is_some() || changed.contains(&Subject::System);
+        let is_turned = before.was_broken != agent.row.broken.is_some();
+        let all = before.is_first || is_turned || changed.contains(&Subject::System);
         let is_due = place.received.since(agent.row.judged_at) >= REJUDGE;
         if all || is_due {
             agent.row.judged_at = place.received;
             agent.is_dirty = true;
         }
-        if !all && !is_due && changed.is_empty() && !agent.has_stale {
+        if !all && !is_due && !before.is_skewed && changed.is_empty() && !agent.has_stale {
             return Ok(());
         }
         let (has_stale, received) = (agent.has_stale, place.received);

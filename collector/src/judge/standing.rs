@@ -42,7 +42,9 @@ impl<'a> Known<'a> {
     /// Returns what is known of a host.
     pub fn of(agent: &AgentRow, facts: &'a BTreeMap<Subject, FactRow>) -> Self {
         let broken = agent.broken.as_ref().map(|broken| agent.run.map_or(broken.time, |run| run.last_time));
-        Self { class: HostClass::parse(&agent.host_class), facts, looks: agent.looks(), broken }
+        // Of a host whose reports do not add up, the class cannot be told either.
+        let class = HostClass::parse(&agent.host_class).filter(|_| broken.is_none());
+        Self { class, facts, looks: agent.looks(), broken }
     }
 
     /// Returns from when on what `control` rests on no longer holds, and why; `None` when none of it can go stale.

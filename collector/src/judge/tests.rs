@@ -1,1 +1,692 @@
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{LazyLock, Mutex},
+};
 
+use muster_proto::{
+    fact::{Fact, Reading, Subject},
+    fact_set::FactSet,
+    id::{Digest, Epoch, ReportSeq},
+    report::{
+        Attestation, Body, Coverage, Facts, Gap, GapCause, Lifecycle, LifecycleKind, Probe, ProbeLooks, Report,
+        SubjectFact, SubjectPart,
+    },
+    seal::{EvidenceKey, sealed_digest},
+    v1,
+};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::{
+    control::{judge, sample},
+    views::{HostRow, Origin, Views},
+};
+
+pub(crate) static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Catalogue::built_in()));
+
+/// A log in memory.
+#[derive(Default)]
+pub(crate) struct MemoryLog(pub Mutex<Vec<Vec<u8>>>);
+
+impl Entries for MemoryLog {
+    fn entries(&self, range: std::ops::Range<u64>) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error + Send + Sync>> {
+        let entries = self.0.lock().unwrap();
+        entries.get(range.start as usize..range.end as usize).map(<[_]>::to_vec).ok_or_else(|| "outside".into())
+    }
+}
+
+/// A clock that stands where it is put.
+#[derive(Clone, Default)]
+pub(crate) struct StillClock(pub Arc<Mutex<i64>>);
+
+impl Clock for StillClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(*self.0.lock().unwrap()).unwrap()
+    }
+}
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(sample::NOW_SECONDS + seconds).unwrap()
+}
+
+/// An agent that makes reports as the contract has them.
+pub(crate) struct Sim {
+    key: EvidenceKey,
+    epoch: Epoch,
+    seq: u64,
+    previous: Option<Digest>,
+    set: FactSet<()>,
+    covered: Timestamp,
+    skew_millis: i64,
+    pub directives: Vec<u64>,
+}
+
+impl Sim {
+    pub fn new() -> Self {
+        Self {
+            key: EvidenceKey::generate().unwrap().0,
+            epoch: Epoch::new([1; 16]),
+            seq: 0,
+            previous: None,
+            set: FactSet::default(),
+            covered: at(0),
+            skew_millis: 0,
+            directives: Vec::new(),
+        }
+    }
+
+    pub fn id(&self) -> AgentId {
+        self.key.agent_id()
+    }
+
+    pub fn enrollment(&self, received: Timestamp) -> Vec<u8> {
+        let enrollment = v1::Enrollment {
+            agent_id: self.id().as_bytes().to_vec(),
+            evidence_public_key: self.key.public_key().to_vec(),
+            claim: Some(v1::HostClaim { hostname: "claimed".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        entry(received, v1::log_entry::Entry::Enrollment(enrollment))
+    }
+
+    pub fn report(&mut self, received: Timestamp, body: Body) -> Vec<u8> {
+        self.seq += 1;
+        let report = Report {
+            agent: self.id(),
+            epoch: self.epoch,
+            seq: ReportSeq::new(self.seq).unwrap(),
+            previous: self.previous,
+            observed: received,
+            boot_id: [0; 16],
+            since_boot_millis: 1,
+            agent_version: "0.1.0".into(),
+            profile_revision: 0,
+            last_checkpoint: None,
+            body,
+        };
+        let sealed = self.key.seal(report.encode());
+        self.previous = Some(sealed_digest(&sealed));
+        let admitted = v1::AdmittedReport { sealed: Some(sealed), clock_skew_millis: self.skew_millis };
+        entry(received, v1::log_entry::Entry::Report(admitted))
+    }
+
+    fn coverage(&mut self, now: Timestamp, probes: &[Probe]) -> Coverage {
+        let start = self.covered.min(now);
+        self.covered = now;
+        let looks = probes
+            .iter()
+            .map(|probe| ProbeLooks { probe: *probe, count: 1, last_before_end_millis: 0, largest_gap_millis: 0 })
+            .collect();
+        Coverage { start, end: now, looks, suspended_millis: 0, directive_ids: std::mem::take(&mut self.directives) }
+    }
+
+    pub fn facts(&mut self, now: Timestamp, facts: &[Fact], resync: bool) -> Vec<u8> {
+        let mut probes: Vec<Probe> = facts.iter().map(|fact| fact.subject().probe()).collect();
+        probes.sort_unstable();
+        probes.dedup();
+        let coverage = self.coverage(now, &probes);
+        let mut body = Facts {
+            subjects: facts.iter().map(|fact| SubjectFact { observed: now, fact: fact.encode() }).collect(),
+            part: None,
+            fact_set_digest: Digest::new([0; 32]),
+            coverage,
+            resync,
+        };
+        self.put_digest(&mut body);
+        self.report(now, Body::Facts(body))
+    }
+
+    /// Returns a fact in two reports.
+    fn facts_in_parts(&mut self, now: Timestamp, fact: &Fact) -> [Vec<u8>; 2] {
+        let bytes = fact.encode();
+        let (left, right) = bytes.split_at(bytes.len() / 2);
+        let digest = Digest::of_bytes(&bytes);
+        [(0, left), (1, right)].map(|(index, part)| {
+            let coverage = self.coverage(now, &[fact.subject().probe()]);
+            let part = SubjectPart { observed: now, index, count: 2, digest, bytes: part.to_vec() };
+            let mut body = Facts {
+                subjects: Vec::new(),
+                part: Some(part),
+                fact_set_digest: Digest::new([0; 32]),
+                coverage,
+                resync: false,
+            };
+            self.put_digest(&mut body);
+            self.report(now, Body::Facts(body))
+        })
+    }
+
+    /// Puts the digest of the set after `facts` into them.
+    fn put_digest(&mut self, facts: &mut Facts) {
+        // The set refuses a wrong digest and stays as it was, so that the digest is found on a copy without the check.
+        let mut held = if facts.resync { BTreeMap::new() } else { self.set.facts().clone() };
+        for subject in &facts.subjects {
+            let key = Fact::decode(&subject.fact).unwrap().subject();
+            let fact = muster_proto::fact_set::Held {
+                observed: subject.observed,
+                bytes: subject.fact.clone(),
+                origins: vec![()],
+            };
+            held.insert(key, fact);
+        }
+        if let (Some(part), Some(partial)) = (&facts.part, self.set.partial()) {
+            let bytes = [partial.bytes.as_slice(), &part.bytes].concat();
+            let key = Fact::decode(&bytes).unwrap().subject();
+            held.insert(key, muster_proto::fact_set::Held { observed: part.observed, bytes, origins: vec![(); 2] });
+        }
+        facts.fact_set_digest = FactSet::from_facts(held).digest();
+        self.set.apply(facts, &()).unwrap();
+    }
+
+    pub fn attestation(&mut self, now: Timestamp, probes: &[Probe]) -> Vec<u8> {
+        let coverage = self.coverage(now, probes);
+        self.report(now, Body::Attestation(Attestation { fact_set_digest: self.set.digest(), coverage }))
+    }
+
+    fn lie(&mut self, now: Timestamp) -> Vec<u8> {
+        let coverage = self.coverage(now, &ALL_PROBES);
+        self.report(now, Body::Attestation(Attestation { fact_set_digest: Digest::new([9; 32]), coverage }))
+    }
+
+    fn lifecycle(&mut self, now: Timestamp) -> Vec<u8> {
+        let lifecycle = Lifecycle { kind: LifecycleKind::Started, detail: "".into(), previous: None, probe: None };
+        self.report(now, Body::Lifecycle(lifecycle))
+    }
+
+    fn gap(&mut self, now: Timestamp) -> Vec<u8> {
+        let gap = Gap {
+            cause: GapCause::NotRunning,
+            start: now,
+            end: now,
+            lost: None,
+            counts: Vec::new(),
+            detail: "".into(),
+        };
+        self.report(now, Body::Gap(gap))
+    }
+
+    fn new_epoch(&mut self) {
+        let mut bytes = *self.epoch.as_bytes();
+        bytes[0] += 1;
+        (self.epoch, self.seq, self.previous, self.set) = (Epoch::new(bytes), 0, None, FactSet::default());
+    }
+}
+
+pub(crate) const ALL_PROBES: [Probe; 5] =
+    [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity];
+
+pub(crate) fn entry(received: Timestamp, entry: v1::log_entry::Entry) -> Vec<u8> {
+    v1::LogEntry { received_time: Some(received.to_wire()), entry: Some(entry) }.encode_to_vec()
+}
+
+pub(crate) fn act(received: Timestamp, act: v1::act::Act) -> Vec<u8> {
+    let act = v1::Act { actor: "spiffe://c/admin/a".to_owned(), credential_serial: String::new(), act: Some(act) };
+    entry(received, v1::log_entry::Entry::Act(act))
+}
+
+pub(crate) fn origin() -> Origin {
+    Origin { log: "c".to_owned(), catalogue: CATALOGUE.digest() }
+}
+
+/// Opens views at `path` and who follows `log` into them.
+pub(crate) fn open(path: &Path, log: &Arc<MemoryLog>, clock: &StillClock) -> (Views, Follower) {
+    let size = log.0.lock().unwrap().len() as u64;
+    let (views, writer) = Views::open(path, &origin(), size).unwrap();
+    let catalogue = Arc::clone(&CATALOGUE);
+    let follower = Follower::new(log.clone(), writer, catalogue, Arc::new(clock.clone())).unwrap();
+    (views, follower)
+}
+
+fn log_of(entries: Vec<Vec<u8>>) -> Arc<MemoryLog> {
+    Arc::new(MemoryLog(Mutex::new(entries)))
+}
+
+/// Returns views of the whole log, made at once.
+fn views_of(dir: &Path, name: &str, log: &Arc<MemoryLog>) -> Views {
+    let (views, mut follower) = open(&dir.join(name), log, &StillClock::default());
+    let size = log.0.lock().unwrap().len() as u64;
+    follower.catch_up(size).unwrap();
+    views
+}
+
+fn changed(facts: Vec<Fact>, which: Subject, change: impl Fn(&mut Fact)) -> Fact {
+    let mut fact = facts.into_iter().find(|fact| fact.subject() == which).unwrap();
+    change(&mut fact);
+    fact
+}
+
+fn firewall(is_open: bool) -> Fact {
+    changed(sample::healthy(), Subject::Firewall, |fact| {
+        if let Fact::Firewall(Reading::Known(firewall)) = fact
+            && is_open
+        {
+            firewall.inbound_ipv6 = Reading::Known(muster_proto::fact::Inbound::Allow);
+        }
+    })
+}
+
+fn verdict_of(host: &HostRow, control: &str, now: Timestamp) -> Standing {
+    let catalogue = &*CATALOGUE;
+    let found = standings(catalogue.controls(), host, now).into_iter().find(|(c, _)| c.id.as_str() == control);
+    found.unwrap().1
+}
+
+#[test]
+fn a_host_is_judged_by_what_it_reported_and_by_how_long_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let log = log_of(vec![sim.enrollment(at(0)), sim.facts(at(10), &sample::healthy(), true)]);
+    let views = views_of(dir.path(), "v", &log);
+    let (applied, hosts) = views.hosts().unwrap();
+    assert_eq!((applied, hosts.len()), (2, 1));
+    assert_eq!((hosts[0].agent.hostname.as_str(), hosts[0].agent.host_class.as_str()), ("web-1", "server"));
+    let catalogue = &*CATALOGUE;
+    for (control, standing) in standings(catalogue.controls(), &hosts[0], at(10)) {
+        assert_eq!(standing.verdict, Verdict::Pass, "{}: {}", control.id, standing.reason);
+        assert_eq!(standing.since, Some(at(10)));
+    }
+    let day = 86_400;
+    assert_eq!(verdict_of(&hosts[0], "ENC-01", at(10 + day - 1)).verdict, Verdict::Pass);
+    let stale = verdict_of(&hosts[0], "ENC-01", at(10 + day));
+    assert_eq!((stale.verdict, stale.since), (Verdict::NoData, Some(at(10 + day))));
+    let silent = verdict_of(&hosts[0], "INV-02", at(10 + 7 * 3600));
+    assert_eq!((silent.verdict, silent.since), (Verdict::Fail, Some(at(10 + 6 * 3600 + 1))));
+}
+
+#[test]
+fn an_attestation_keeps_facts_fresh_and_a_change_is_a_new_verdict_with_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let hour = 3600;
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(10), &sample::healthy(), true),
+        sim.attestation(at(20 * hour), &ALL_PROBES),
+        sim.facts(at(21 * hour), &[firewall(true)], false),
+        sim.facts(at(22 * hour), &[firewall(false)], false),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    let (_, hosts) = views.hosts().unwrap();
+    assert_eq!(verdict_of(&hosts[0], "ENC-01", at(43 * hour)).verdict, Verdict::Pass);
+    assert_eq!(verdict_of(&hosts[0], "ENC-01", at(44 * hour)).verdict, Verdict::NoData);
+    let history = views.verdict_history(sim.id(), "FWL-01").unwrap();
+    let told: Vec<_> = history.iter().map(|(index, row)| (*index, row.verdict, row.since)).collect();
+    assert_eq!(
+        told,
+        [
+            (0, Verdict::NoData, None),
+            (1, Verdict::Pass, Some(at(10))),
+            (3, Verdict::Fail, Some(at(21 * hour))),
+            (4, Verdict::Pass, Some(at(22 * hour))),
+        ]
+    );
+    assert!(history[2].1.reason.contains("IPv6: allow"));
+    // The firewall as it was between the two changes.
+    let past = views.as_of(&*log, 5, at(21 * hour + 5)).unwrap();
+    assert_eq!(past[0].facts[&Subject::Firewall].held.bytes, firewall(true).encode());
+    assert_eq!(past[0].last_report.unwrap().log_index, 3);
+    assert_eq!(past[0].looks.get(Probe::DiskEncryption).unwrap().log_index, 2);
+}
+
+#[test]
+fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(10), &sample::healthy(), true),
+        sim.lie(at(20)),
+        sim.attestation(at(30), &ALL_PROBES),
+    ]);
+    let (views, mut follower) = open(&dir.path().join("v"), &log, &StillClock::default());
+    let mut resync = follower.judge().resync();
+    follower.catch_up(3).unwrap();
+    assert_eq!(resync.try_recv(), Ok(sim.id()));
+    let (_, hosts) = views.hosts().unwrap();
+    let standing = verdict_of(&hosts[0], "ENC-01", at(20));
+    assert_eq!(standing.verdict, Verdict::Unknown);
+    assert!(standing.reason.contains("garbled (reports do not add up since log entry 2"), "{}", standing.reason);
+    follower.catch_up(4).unwrap();
+    let (_, hosts) = views.hosts().unwrap();
+    assert_eq!(verdict_of(&hosts[0], "ENC-01", at(30)).verdict, Verdict::Pass);
+    let past = views.as_of(&*log, 3, at(1000)).unwrap();
+    assert_eq!(judge(CATALOGUE.control("ENC-01").unwrap(), &past[0].evidence(), at(20)).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn a_bad_entry_is_recorded_and_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let admitted = |report: &[u8]| {
+        let sealed = v1::SealedReport { report: report.to_vec(), signature: vec![0; 64] };
+        v1::log_entry::Entry::Report(v1::AdmittedReport { sealed: Some(sealed), clock_skew_millis: i64::MIN })
+    };
+    let mut facts_of_nothing = sim.facts(at(10), &sample::healthy(), true);
+    let garbled = facts_of_nothing.split_off(facts_of_nothing.len() / 2);
+    let mut sim = Sim::new();
+    let log = log_of(vec![
+        b"\xff\xff".to_vec(),
+        Vec::new(),
+        garbled,
+        entry(at(1), admitted(b"\xff")),
+        entry(at(1), v1::log_entry::Entry::Conflict(v1::Conflict { agent_id: vec![1; 16], ..Default::default() })),
+        entry(at(1), v1::log_entry::Entry::Enrollment(v1::Enrollment::default())),
+        v1::LogEntry { received_time: Some(prost_types::Timestamp { seconds: -1, nanos: -1 }), entry: None }
+            .encode_to_vec(),
+        sim.enrollment(at(2)),
+        sim.facts(at(10), &sample::healthy(), true),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    let bad: Vec<u64> = views.bad_entries().unwrap().into_iter().map(|(index, _)| index).collect();
+    assert_eq!(bad, [0, 1, 2, 3, 4, 5, 6]);
+    let (_, hosts) = views.hosts().unwrap();
+    assert_eq!(verdict_of(&hosts[0], "ENC-01", at(10)).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_fact_in_parts_survives_a_restart_between_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let first = sim.facts(at(10), &sample::healthy(), true);
+    let [left, right] = sim.facts_in_parts(at(20), &firewall(true));
+    let log = log_of(vec![sim.enrollment(at(0)), first, left, right]);
+    let path = dir.path().join("v");
+    for size in 1..=4 {
+        let (_, mut follower) = open(&path, &log, &StillClock::default());
+        follower.catch_up(size).unwrap();
+    }
+    let (views, _) = open(&path, &log, &StillClock::default());
+    let (_, hosts) = views.hosts().unwrap();
+    assert_eq!(hosts[0].facts[&Subject::Firewall].origins, [2, 3]);
+    assert_eq!(verdict_of(&hosts[0], "FWL-01", at(20)).verdict, Verdict::Fail);
+    assert_eq!(views.digest().unwrap(), views_of(dir.path(), "again", &log).digest().unwrap());
+}
+
+#[test]
+fn damaged_or_foreign_views_are_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let log = log_of(vec![sim.enrollment(at(0)), sim.facts(at(10), &sample::healthy(), true)]);
+    let expected = views_of(dir.path(), "fresh", &log).digest().unwrap();
+    let path = dir.path().join("v");
+    let check = |what: &str| {
+        let (views, mut follower) = open(&path, &log, &StillClock::default());
+        assert_eq!(views.applied().unwrap(), 0, "{what}");
+        follower.catch_up(2).unwrap();
+        drop(follower);
+        assert_eq!(views.digest().unwrap(), expected, "{what}");
+    };
+    std::fs::write(&path, b"not a database").unwrap();
+    check("not a database");
+    // Else the file's pages are still in the write-ahead log, and what is overwritten does not count.
+    rusqlite::Connection::open(&path).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[100..end].fill(0x55);
+    std::fs::write(&path, bytes).unwrap();
+    check("overwritten");
+    for (statement, what) in [
+        ("PRAGMA user_version = 99", "another version"),
+        ("UPDATE meta SET value = 'x' WHERE name = 'log'", "another log"),
+        ("UPDATE meta SET value = 'x' WHERE name = 'catalogue'", "another catalogue"),
+        ("UPDATE meta SET value = 3 WHERE name = 'applied'", "ahead of the log"),
+        ("DROP TABLE meta", "without its position"),
+    ] {
+        rusqlite::Connection::open(&path).unwrap().execute_batch(statement).unwrap();
+        check(what);
+    }
+    // Untouched, they stay.
+    let (views, _) = open(&path, &log, &StillClock::default());
+    assert_eq!(views.applied().unwrap(), 2);
+}
+
+#[test]
+fn watchers_hear_of_changes_by_entries_and_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    sim.directives = vec![41, 42];
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(10), &sample::healthy(), true),
+        sim.attestation(at(5 * 86_400), &ALL_PROBES),
+    ]);
+    let clock = StillClock::default();
+    *clock.0.lock().unwrap() = at(10).seconds();
+    let (_, mut follower) = open(&dir.path().join("v"), &log, &clock);
+    let (mut changes, mut answered) = (follower.judge().changes(), follower.judge().answered());
+    let mut heard = move || {
+        let mut heard = Vec::new();
+        while let Ok(change) = changes.try_recv() {
+            if ["ENC-01", "INV-02"].contains(&change.control.as_str()) {
+                heard.push((change.control.clone(), change.previous, change.standing.verdict));
+            }
+        }
+        heard
+    };
+    let (enc, inv) = ("ENC-01".to_owned(), "INV-02".to_owned());
+    follower.catch_up(2).unwrap();
+    assert_eq!(heard(), [(enc.clone(), None, Verdict::Pass), (inv.clone(), None, Verdict::Pass)]);
+    assert_eq!((answered.try_recv(), answered.try_recv()), (Ok((sim.id(), 41)), Ok((sim.id(), 42))));
+    follower.on_tick();
+    assert_eq!(heard(), []);
+    *clock.0.lock().unwrap() = at(5 * 86_400).seconds();
+    follower.on_tick();
+    let pass = Some(Verdict::Pass);
+    assert_eq!(heard(), [(enc.clone(), pass, Verdict::NoData), (inv.clone(), pass, Verdict::Fail)]);
+    follower.catch_up(3).unwrap();
+    assert_eq!(heard(), [(enc, Some(Verdict::NoData), Verdict::Pass), (inv, Some(Verdict::Fail), Verdict::Pass)]);
+    assert_eq!(*follower.judge().applied().borrow(), 3);
+}
+
+/// One step of a fleet.
+#[derive(Clone, Debug)]
+enum Step {
+    Facts { which: u8, is_open: bool, is_resync: bool },
+    Old { minutes: i64 },
+    Parts,
+    Attest { probes: u8 },
+    Lie,
+    Lifecycle,
+    Gap,
+    NewEpoch,
+    Skew(i64),
+    Freeze,
+    Resolve,
+    Revoke,
+    Enroll,
+    Garbage(Vec<u8>),
+    Access,
+    Snapshot,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (any::<u8>(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, is_open, is_resync)| Step::Facts { which, is_open, is_resync }),
+        1 => (0_i64..20_000).prop_map(|minutes| Step::Old { minutes }),
+        1 => Just(Step::Parts),
+        8 => any::<u8>().prop_map(|probes| Step::Attest { probes }),
+        1 => Just(Step::Lie),
+        1 => Just(Step::Lifecycle),
+        1 => Just(Step::Gap),
+        1 => Just(Step::NewEpoch),
+        1 => (-20_000_i64..20_000).prop_map(Step::Skew),
+        1 => Just(Step::Freeze),
+        1 => Just(Step::Resolve),
+        1 => Just(Step::Revoke),
+        1 => Just(Step::Enroll),
+        1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Step::Garbage),
+        1 => Just(Step::Access),
+        1 => Just(Step::Snapshot),
+    ]
+}
+
+/// Returns the entries that `steps` make, each of one of three agents and some minutes after the one before.
+fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
+    let mut sims = [Sim::new(), Sim::new(), Sim::new()];
+    let mut entries: Vec<Vec<u8>> = sims.iter().map(|sim| sim.enrollment(at(0))).collect();
+    let mut minutes = 0;
+    for (agent, wait, step) in steps {
+        // Mostly little, now and then hours.
+        minutes += if *wait < 200 { i64::from(*wait % 8) } else { i64::from(*wait) * 10 };
+        let now = at(minutes * 60);
+        let sim = &mut sims[usize::from(agent % 3)];
+        let id = sim.id().as_bytes().to_vec();
+        match step {
+            Step::Facts { which, is_open, is_resync } => {
+                let mut facts = sample::healthy();
+                facts.retain(|fact| {
+                    let place = Subject::ALL.iter().position(|subject| *subject == fact.subject()).unwrap();
+                    which & (1 << place) != 0
+                });
+                for fact in &mut facts {
+                    if fact.subject() == Subject::Firewall {
+                        *fact = firewall(*is_open);
+                    }
+                    if let Fact::System(Reading::Known(system)) = fact
+                        && *is_open
+                    {
+                        system.host_class = Reading::Known(muster_proto::fact::HostClass::Laptop);
+                    }
+                }
+                entries.push(sim.facts(now, &facts, *is_resync));
+            }
+            Step::Old { minutes } => {
+                // What an agent had in its spool while it was offline.
+                let then = now.minus(Duration::from_secs(*minutes as u64 * 60));
+                let mut coverage = sim.coverage(then, &ALL_PROBES);
+                coverage.start = then;
+                let body = Attestation { fact_set_digest: sim.set.digest(), coverage };
+                entries.push(sim.report(now, Body::Attestation(body)));
+            }
+            Step::Parts => entries.extend(sim.facts_in_parts(now, &firewall(true))),
+            Step::Attest { probes } => {
+                let probes: Vec<Probe> = ALL_PROBES
+                    .into_iter()
+                    .enumerate()
+                    .filter(|(at, _)| probes & (1 << at) != 0)
+                    .map(|(_, p)| p)
+                    .collect();
+                entries.push(sim.attestation(now, &probes));
+            }
+            Step::Lie => entries.push(sim.lie(now)),
+            Step::Lifecycle => entries.push(sim.lifecycle(now)),
+            Step::Gap => entries.push(sim.gap(now)),
+            Step::NewEpoch => sim.new_epoch(),
+            Step::Skew(millis) => sim.skew_millis = *millis,
+            Step::Freeze => {
+                let conflict = v1::Conflict { agent_id: id, ..Default::default() };
+                entries.push(entry(now, v1::log_entry::Entry::Conflict(conflict)));
+            }
+            Step::Resolve => {
+                let resolved = v1::ConflictResolved { agent_id: id, reason: "r".to_owned() };
+                entries.push(act(now, v1::act::Act::ConflictResolved(resolved)));
+            }
+            Step::Revoke => {
+                let revoked = v1::AgentRevoked { agent_id: id, reason: "r".to_owned() };
+                entries.push(act(now, v1::act::Act::AgentRevoked(revoked)));
+            }
+            Step::Enroll => entries.push(sim.enrollment(now)),
+            Step::Garbage(bytes) => entries.push(bytes.clone()),
+            Step::Access => entries.push(entry(now, v1::log_entry::Entry::Access(v1::AccessSummary::default()))),
+            Step::Snapshot => {
+                let exported = v1::SnapshotExported { snapshot_id: "s".to_owned(), digest: vec![1; 32], hosts: 1 };
+                entries.push(act(now, v1::act::Act::SnapshotExported(exported)));
+            }
+        }
+    }
+    entries
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn views_followed_live_equal_views_made_again(
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step()), 1..60),
+        cuts in proptest::collection::vec((1_u64..20, any::<bool>()), 1..30),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log_of(entries_of(&steps));
+        let size = log.0.lock().unwrap().len() as u64;
+        let path = dir.path().join("live");
+        let (mut views, mut follower) = open(&path, &log, &StillClock::default());
+        let mut done = 0;
+        for (step, is_restarted) in cuts.iter().cycle() {
+            done = size.min(done + step);
+            follower.catch_up(done).unwrap();
+            if *is_restarted {
+                drop((views, follower));
+                (views, follower) = open(&path, &log, &StillClock::default());
+                prop_assert_eq!(views.applied().unwrap(), done);
+            }
+            if done == size {
+                break;
+            }
+        }
+        let again = views_of(dir.path(), "again", &log);
+        prop_assert_eq!(views.dump().unwrap(), again.dump().unwrap());
+        prop_assert_eq!(views.digest().unwrap(), again.digest().unwrap());
+        // Once more is no more.
+        follower.catch_up(size).unwrap();
+        prop_assert_eq!(views.digest().unwrap(), again.digest().unwrap());
+    }
+
+    #[test]
+    fn the_past_is_told_as_it_was_then(
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step()), 1..40),
+        part in 0_u64..100,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let entries = entries_of(&steps);
+        let size = entries.len() as u64;
+        let cut = (size * part / 100).max(3);
+        let prefix = log_of(entries[..cut as usize].to_vec());
+        let log = log_of(entries.clone());
+        let (views, before) = (views_of(dir.path(), "all", &log), views_of(dir.path(), "prefix", &prefix));
+        let far = at(100_000_000);
+        prop_assert_eq!(views.as_of(&*log, cut, far).unwrap(), before.as_of(&*prefix, cut, far).unwrap());
+        // By time: the entries up to an instant are those of a prefix, as received times do not go back.
+        let time_of = |bytes: &[u8]| {
+            let entry = v1::LogEntry::decode(bytes).ok()?;
+            Timestamp::from_wire(entry.received_time.as_ref()?)
+        };
+        let Some(instant) = entries[..cut as usize].iter().rev().find_map(|bytes| time_of(bytes)) else { return Ok(()) };
+        let known = entries.iter().filter(|bytes| time_of(bytes).is_none_or(|time| time <= instant)).cloned().collect();
+        let known = log_of(known);
+        let count = known.0.lock().unwrap().len() as u64;
+        let mut expected = views_of(dir.path(), "known", &known).as_of(&*known, count, far).unwrap();
+        let mut told = views.as_of(&*log, size, instant).unwrap();
+        // Entries that are none have no time; leaving them out would move indexes, so that states and times alone compare.
+        for hosts in [&mut expected, &mut told] {
+            for host in hosts {
+                host.last_report = None;
+            }
+        }
+        prop_assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn what_holds_now_is_what_judging_now_would_say(
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step()), 1..40),
+        later_minutes in 0_i64..20_000,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = log_of(entries_of(&steps));
+        let views = views_of(dir.path(), "v", &log);
+        let (size, hosts) = views.hosts().unwrap();
+        let last = hosts.iter().filter_map(|host| host.agent.run.map(|run| run.last_time)).max().unwrap_or(at(0));
+        let now = last.plus(Duration::from_secs(later_minutes as u64 * 60));
+        let catalogue = &*CATALOGUE;
+        for (host, as_of) in hosts.iter().zip(views.as_of(&*log, size, now).unwrap()) {
+            prop_assert_eq!(host.agent.agent, as_of.agent);
+            let evidence = as_of.evidence();
+            for (control, standing) in standings(catalogue.controls(), host, now) {
+                let judged = judge(control, &evidence, now);
+                prop_assert_eq!(standing.verdict, judged.verdict, "{}: {} | {}", control.id, standing.reason, judged.reason);
+            }
+        }
+    }
+}

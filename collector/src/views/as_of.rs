@@ -153,7 +153,8 @@ impl At<'_> {
     fn agents(&self) -> Result<Vec<Enrolled>, Error> {
         let text = "SELECT agent, enrolled_index, enrolled_time FROM agents ORDER BY agent";
         rows(self.connection, text, [], |row| {
-            let enrolled = number(row, 1).zip(time(row, 2)).filter(|(index, _)| *index < self.size);
+            let enrolled = number(row, 1).zip(time(row, 2));
+            let enrolled = enrolled.filter(|(index, time)| *index < self.size && *time <= self.instant);
             Some((agent(row, 0)?, enrolled))
         })
     }
