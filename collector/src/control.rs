@@ -190,6 +190,8 @@ pub struct Control {
     pub subjects: Vec<Subject>,
     /// Reference table behind the variable `support`.
     support: Arc<support::Table>,
+    /// Whether it reads when the host last reported, or the skew of its clock.
+    pub reads_reporting: bool,
     /// Whether it reads the skew of the host's clock.
     pub reads_skew: bool,
     /// Whether the verdict can change by the passing of time alone, staleness aside.

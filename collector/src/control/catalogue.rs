@@ -352,6 +352,7 @@ fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Contro
             .map_err(|why| bad("remediation.limit", why))?,
         mappings: mappings(&id, definition.mappings, definition.confidence)?,
         support: Arc::clone(support),
+        reads_reporting: condition.reads("reporting"),
         reads_skew: condition.paths().contains("reporting.skew_millis"),
         reads_now: condition.reads("now") || condition.reads("reporting") || condition.reads("support"),
         id,
