@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -83,6 +83,7 @@ pub struct Full;
 #[derive(Clone)]
 pub struct Inbox {
     shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Records in order of admission, with the number that releases them.
@@ -162,11 +163,11 @@ impl Inbox {
         });
         let writer = Arc::clone(&shared);
         let dir = dir.to_owned();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("inbox".to_owned())
             .spawn(move || writer.run(&dir))
             .map_err(|source| Error::Thread { source })?;
-        Ok(Self { shared })
+        Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
     /// Takes `records` (see [`frame`]), or none of them.
@@ -260,8 +261,16 @@ impl Inbox {
         self.shared.store().keep_nonces(agent, value);
     }
 
-    /// Takes no more, writes what it has and closes the store. Does not wait for the log.
+    /// Takes no more, writes what it has and closes the store. Does not wait for the log. Blocks.
     pub fn stop(&self) {
+        self.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the inbox's thread panicked");
+        }
+    }
+
+    fn close(&self) {
         let mut state = self.shared.lock();
         if !state.open.is_empty() {
             state.seal();
@@ -303,8 +312,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn slot(&self) -> MutexGuard<'_, Arc<Store>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.store.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.slot())
     }
 
     /// The inbox's thread: the only one that writes frames to the store.
@@ -340,7 +353,8 @@ impl Shared {
             self.stored.notify_all();
             wake(state);
             if is_stopped {
-                self.store().close();
+                let store = std::mem::replace(&mut *self.slot(), Arc::new(Store::none()));
+                store.close();
                 return;
             }
         }
@@ -364,10 +378,7 @@ impl Shared {
         use muster_proto::time::Clock as _;
         tracing::warn!("the inbox failed; its reports will be sent again by their agents");
         metrics::counter!("muster_inbox_losses_total").increment(1);
-        {
-            let mut slot = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-            *slot = Arc::new(Store::none());
-        }
+        *self.slot() = Arc::new(Store::none());
         let now = muster_proto::time::SystemClock.now();
         let opened = store::set_aside(dir, now).and_then(|()| store::open_or_set_aside(dir, now));
         let mut state = self.lock();
@@ -381,7 +392,7 @@ impl Shared {
         state.is_told = false;
         state.tell();
         match opened {
-            Ok(store) => *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(store),
+            Ok(store) => *self.slot() = Arc::new(store),
             Err(error) => {
                 tracing::error!(error = %crate::serve::status::chain(&error), "no inbox: no reports are taken");
                 state.is_stopped = true;
@@ -394,3 +405,6 @@ impl Shared {
 
 /// How long opening a store may take before it is given up for unusable.
 const OPEN_TIME: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

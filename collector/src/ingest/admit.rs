@@ -127,3 +127,54 @@ fn reject(sequence: u64, reason: RejectionReason, detail: String) -> v1::Rejecti
 fn sequence_of(report: &[u8]) -> u64 {
     v1::Report::decode(report).map(|report| report.sequence).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::seal::EvidenceKey;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Signed or not, no bytes panic; and what passes is the sender's own.
+        #[test]
+        fn no_bytes_make_it_panic(report in proptest::collection::vec(any::<u8>(), 0..400), is_signed: bool) {
+            let (key, _) = EvidenceKey::generate().unwrap();
+            let public = EvidencePublicKey::new(&key.public_key()).unwrap();
+            let sender = Sender { agent: public.agent_id(), key: &public, epoch: Epoch::new([1; 16]) };
+            let sealed = if is_signed {
+                key.seal(report)
+            } else {
+                v1::SealedReport { signature: report.clone(), report }
+            };
+            prop_assert!(check(&sealed, &sender).is_err());
+        }
+
+        /// A signed report with any one byte of its encoding changed is still decoded, and judged, without a panic.
+        #[test]
+        fn a_changed_byte_is_judged(at in 0_usize..200, byte: u8) {
+            let (key, _) = EvidenceKey::generate().unwrap();
+            let public = EvidencePublicKey::new(&key.public_key()).unwrap();
+            let epoch = Epoch::new([1; 16]);
+            let mut report = v1::Report {
+                agent_id: public.agent_id().as_bytes().to_vec(),
+                epoch: epoch.as_bytes().to_vec(),
+                sequence: 1,
+                previous_digest: vec![],
+                observed_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+                boot_id: vec![1; 16],
+                agent_version: "0.1.0".into(),
+                body: Some(v1::report::Body::Lifecycle(v1::Lifecycle { kind: 1, ..Default::default() })),
+                ..Default::default()
+            }
+            .encode_to_vec();
+            let sender = Sender { agent: public.agent_id(), key: &public, epoch };
+            prop_assert!(check(&key.seal(report.clone()), &sender).is_ok());
+            let at = at % report.len();
+            report[at] = byte;
+            if let Ok(checked) = check(&key.seal(report), &sender) {
+                prop_assert_eq!((checked.epoch, checked.seq), (epoch, ReportSeq::FIRST));
+            }
+        }
+    }
+}

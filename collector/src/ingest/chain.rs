@@ -324,3 +324,178 @@ pub(crate) enum Sequenced {
     /// Something before it was lost.
     Lost,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EPOCH: Epoch = Epoch::new([1; 16]);
+
+    /// The report at `seq` of an honest chain.
+    fn honest(seq: u64) -> Checked {
+        let digest = |seq: u64| Digest::of_bytes(&seq.to_be_bytes());
+        Checked {
+            epoch: EPOCH,
+            seq: ReportSeq::new(seq).unwrap(),
+            previous: (seq > 1).then(|| digest(seq - 1)),
+            digest: digest(seq),
+            lost: None,
+            starts_epoch: seq == 1,
+            bytes: 300,
+        }
+    }
+
+    #[test]
+    fn a_lost_frame_voids_what_followed_it_and_the_next_stream_begins_anew() {
+        let mut chain = Chain::default();
+        chain.take_over(1);
+        for seq in 1..=3 {
+            assert_eq!(chain.place(&honest(seq)), Place::Next);
+            chain.admit(1, &honest(seq));
+        }
+        chain.pushed();
+        let sequence = |chain: &mut Chain, stream, seq| {
+            let report = honest(seq);
+            chain.sequence(stream, EPOCH, report.seq, report.digest)
+        };
+        assert_eq!(sequence(&mut chain, 1, 1), Sequenced::Next);
+        assert_eq!(sequence(&mut chain, 1, 3), Sequenced::Lost, "2 is missing");
+        assert!(!chain.is_owner(1));
+        chain.take_over(2);
+        chain.admit(2, &honest(2));
+        chain.pushed();
+        assert_eq!(sequence(&mut chain, 1, 3), Sequenced::Void, "of the stream before");
+        assert_eq!(sequence(&mut chain, 2, 2), Sequenced::Next);
+        let mut seen = vec![];
+        chain.commit(2, 11, |_, seq, index| seen.push((seq.number(), index)));
+        assert_eq!(seen, [(1, 10), (2, 11)]);
+        assert_eq!(chain.in_flight(), (0, 0));
+    }
+
+    #[test]
+    fn epochs_of_one_agent_are_bounded() {
+        let mut chain = Chain::default();
+        for number in 0..=EPOCHS {
+            let epoch = Epoch::new(*Digest::of_bytes(&number.to_be_bytes()).as_bytes().first_chunk().unwrap());
+            let report = Checked { epoch, ..honest(1) };
+            let place = chain.place(&report);
+            if number == EPOCHS {
+                assert_eq!(place, Place::TooManyEpochs);
+                break;
+            }
+            assert_eq!(place, Place::Next);
+            chain.with_head(epoch, Head { seq: report.seq, digest: report.digest, index: number as u64 });
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// The agent sends the report this far after what is durable; earlier ones are sent again.
+        Send(u64),
+        /// The stream breaks and another begins; what the inbox did not get is forgotten.
+        Reopen,
+        /// The inbox gets what was admitted.
+        Push,
+        /// The inbox loses its oldest record.
+        Lose,
+        /// The sequencer takes so many records and commits.
+        Commit(usize),
+        /// The process dies; the inbox keeps its records or is removed.
+        Restart { keeps: bool },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0_u64..6).prop_map(Step::Send),
+            1 => Just(Step::Reopen),
+            4 => Just(Step::Push),
+            1 => Just(Step::Lose),
+            3 => (0_usize..5).prop_map(Step::Commit),
+            1 => any::<bool>().prop_map(|keeps| Step::Restart { keeps }),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// Whatever is dropped, sent twice, out of order or lost on the way: the log has 1, 2, 3 and so on, each once, and an
+        /// honest agent is never accused.
+        #[test]
+        fn the_log_holds_each_report_once_and_in_order(steps in steps()) {
+            let (mut chain, mut stream) = (Chain::default(), 1);
+            chain.take_over(stream);
+            let mut outbox: Vec<(u64, Checked)> = vec![];
+            let mut inbox: VecDeque<(u64, Checked)> = VecDeque::new();
+            let mut recovered: VecDeque<Checked> = VecDeque::new();
+            let mut log: Vec<u64> = vec![];
+            for step in steps {
+                match step {
+                    Step::Send(ahead) => {
+                        let report = honest((log.len() as u64 + ahead).max(1));
+                        if !chain.is_owner(stream) {
+                            outbox.clear();
+                            stream += 1;
+                            chain.take_over(stream);
+                        }
+                        match chain.place(&report) {
+                            Place::Next => {
+                                chain.admit(stream, &report);
+                                outbox.push((stream, report));
+                            }
+                            Place::Fork(_) | Place::BrokenChain(_) | Place::NoStart | Place::TooManyEpochs => {
+                                prop_assert!(false, "an honest report was accused");
+                            }
+                            Place::Known { .. } | Place::Before | Place::OutOfOrder(_) => {}
+                        }
+                    }
+                    Step::Reopen => {
+                        outbox.clear();
+                        stream += 1;
+                        chain.take_over(stream);
+                    }
+                    Step::Push if chain.is_owner(stream) => {
+                        inbox.extend(outbox.drain(..));
+                        chain.pushed();
+                    }
+                    Step::Push => outbox.clear(),
+                    Step::Lose => drop(inbox.pop_front()),
+                    Step::Commit(count) => {
+                        let mut taken = vec![];
+                        for report in recovered.drain(..) {
+                            if chain.recover(&report) {
+                                taken.push(report.seq.number());
+                            }
+                        }
+                        for _ in 0..count {
+                            let Some((stream, report)) = inbox.pop_front() else { break };
+                            if chain.sequence(stream, EPOCH, report.seq, report.digest) == Sequenced::Next {
+                                taken.push(report.seq.number());
+                            }
+                        }
+                        log.extend(&taken);
+                        chain.commit(taken.len(), log.len() as u64, |_, _, _| {});
+                    }
+                    Step::Restart { keeps } => {
+                        let head = chain.durable(EPOCH);
+                        (chain, stream) = (Chain::default(), 1);
+                        if let Some(head) = head {
+                            chain.with_head(EPOCH, head);
+                        }
+                        chain.take_over(stream);
+                        outbox.clear();
+                        recovered.clear();
+                        if keeps {
+                            recovered.extend(inbox.iter().map(|(_, report)| *report));
+                        }
+                        inbox.clear();
+                    }
+                }
+                prop_assert!(log.iter().copied().eq(1..=log.len() as u64), "{:?}", log);
+                prop_assert_eq!(chain.durable(EPOCH).map_or(0, |head| head.seq.number()), log.len() as u64);
+            }
+        }
+    }
+}
