@@ -10,6 +10,7 @@ pub mod connect;
 pub mod enroll;
 pub mod host;
 pub mod identity;
+pub mod inspect;
 pub mod looker;
 pub mod moment;
 pub mod probe;
@@ -20,5 +21,6 @@ pub mod schedule;
 pub mod spool;
 pub mod status;
 pub mod uplink;
+pub mod watch;
 
 pub use cli::main;

@@ -3,7 +3,9 @@
 //! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
 //! cannot tell it says so, with the cause.
 
+mod deb822;
 pub mod disk_encryption;
+pub mod file_integrity;
 pub mod firewall;
 mod memory;
 pub mod patch_level;
@@ -106,9 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probes_have_unique_names_and_ids() {
+    fn probes_have_unique_names_and_ids_and_keep_every_subject_fresh() {
         let names: BTreeSet<_> = PROBES.iter().map(|probe| probe.name()).collect();
         let ids: BTreeSet<_> = PROBES.iter().map(|probe| probe.id()).collect();
         assert_eq!((names.len(), ids.len()), (PROBES.len(), PROBES.len()));
+        for subject in Subject::ALL {
+            assert!(find(subject.probe()).is_some(), "{subject:?} has no probe");
+        }
     }
 }

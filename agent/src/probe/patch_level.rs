@@ -5,7 +5,7 @@
 //! were made from.
 
 mod apt;
-mod deb822;
+
 mod dpkg;
 mod lists;
 mod restart;

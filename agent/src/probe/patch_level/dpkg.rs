@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, io, path::Path};
 use debversion::Version;
 use muster_proto::fact::{Cause, Unknown};
 
-use super::{STATUS, deb822::Stanzas};
-use crate::host::{self, Host};
+use super::STATUS;
+use crate::{
+    host::{self, Host},
+    probe::deb822::Stanzas,
+};
 
 /// Packages that are taken, at most.
 const PACKAGES: usize = 60_000;

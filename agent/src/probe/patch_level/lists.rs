@@ -12,8 +12,11 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{deb822::Stanzas, dpkg::Installed};
-use crate::host::{self, FILE_BYTES, Host};
+use super::dpkg::Installed;
+use crate::{
+    host::{self, FILE_BYTES, Host},
+    probe::deb822::Stanzas,
+};
 
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
 /// Bytes that a list may have once it is unpacked.

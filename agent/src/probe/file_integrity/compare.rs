@@ -1,0 +1,285 @@
+//! Merges a scan with the baseline and with the differences known before.
+//!
+//! The differences are kept in a file of JSON lines in the order of the scan, below a line with the baseline's id, the time of
+//! the scan and the run of the agent. A file of another baseline is forgotten.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{
+    fact::{ChangeKind, FileChange, FileState, FileType, PathText, Text},
+    limits,
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    baseline::{Entries, Lines, Opened, is_at_or_below, order, state},
+    explain,
+};
+use crate::{
+    host::{self, Scanned},
+    probe::{Look, memory},
+};
+
+const NAME: &str = "changes";
+const DRAFT: &str = "changes.draft";
+const VERSION: u32 = 1;
+/// New differences for which an explanation is looked for in one look; the others stay unexplained until a baseline is taken.
+const EXPLAINED: usize = 50_000;
+
+/// What differs.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub changes: Vec<FileChange>,
+    pub changes_total: u64,
+    pub explained_total: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Header {
+    version: u32,
+    baseline: Text,
+    /// When the last whole scan began.
+    scanned: Timestamp,
+    /// The run of the agent that made it.
+    run: u64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Kept {
+    change: FileChange,
+    explained: bool,
+}
+
+/// Takes note of a scan without differences: the one that made the baseline.
+pub(super) fn start(look: &Look<'_>, opened: &Opened) -> io::Result<()> {
+    memory::replace(look.memory, NAME, |file| line(file, &header(look, opened)))
+}
+
+/// Forgets all differences.
+pub(super) fn forget(memory: &Path) -> io::Result<()> {
+    match fs::remove_file(memory.join(NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => memory::sync_folder(memory),
+    }
+}
+
+fn header(look: &Look<'_>, opened: &Opened) -> Header {
+    Header { version: VERSION, baseline: opened.baseline.id.clone(), scanned: look.now, run: look.run }
+}
+
+fn line(out: &mut impl io::Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// A merge under way.
+pub(super) struct Merge<'a> {
+    look: &'a Look<'a>,
+    opened: &'a Opened,
+    baseline: Entries,
+    known: Known,
+    draft: io::BufWriter<File>,
+    draft_path: PathBuf,
+    /// Paths that could not be read: nothing is said of what the baseline has at and below them.
+    blind: Option<Vec<u8>>,
+    /// New differences that the package database may explain.
+    new: BTreeMap<Vec<u8>, FileChange>,
+}
+
+impl<'a> Merge<'a> {
+    pub fn start(look: &'a Look<'a>, opened: &'a Opened) -> io::Result<Self> {
+        let draft_path = look.memory.join(DRAFT);
+        Ok(Self {
+            look,
+            opened,
+            baseline: Entries::open(look.memory)?,
+            known: Known::open(look.memory, opened)?,
+            draft: io::BufWriter::new(File::create(&draft_path)?),
+            draft_path,
+            blind: None,
+            new: BTreeMap::new(),
+        })
+    }
+
+    /// Takes the next entry of the scan.
+    pub fn found(&mut self, path: &Path, scanned: io::Result<Scanned>) -> io::Result<()> {
+        let path = host::path_bytes(path);
+        self.pass_before(&path)?;
+        let before = match self.baseline.peek() {
+            Some(entry) if entry.path == path => self.baseline.advance()?,
+            _ => None,
+        };
+        let Ok(scanned) = scanned else {
+            self.blind = Some(path);
+            return Ok(());
+        };
+        let after = state(&scanned);
+        match before {
+            None => self.differs(path, ChangeKind::Created, None, Some(after)),
+            // The baseline could not read it, so that nothing is known of a change.
+            Some(entry) => match entry.state.and_then(|before| Some((kind(&before, &after)?, before))) {
+                Some((kind, before)) => self.differs(path, kind, Some(before), Some(after)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// What the baseline has before `path` and the scan has not is deleted.
+    fn pass_before(&mut self, path: &[u8]) -> io::Result<()> {
+        while self.baseline.peek().is_some_and(|entry| order(&entry.path, path).is_lt()) {
+            self.pass_one()?;
+        }
+        Ok(())
+    }
+
+    fn pass_one(&mut self) -> io::Result<()> {
+        let Some(entry) = self.baseline.advance()? else { return Ok(()) };
+        let is_blind = self.blind.as_ref().is_some_and(|blind| is_at_or_below(&entry.path, blind));
+        match entry.state {
+            Some(before) if !is_blind => self.differs(entry.path, ChangeKind::Deleted, Some(before), None),
+            _ => Ok(()),
+        }
+    }
+
+    fn differs(
+        &mut self,
+        path: Vec<u8>,
+        kind: ChangeKind,
+        before: Option<FileState>,
+        after: Option<FileState>,
+    ) -> io::Result<()> {
+        let known = self.known.find(&path)?;
+        if let Some(known) = &known
+            && known.change.kind == kind
+            && known.change.after == after
+        {
+            return line(&mut self.draft, known);
+        }
+        let header = &self.known.header;
+        let was_away = header.run != self.look.run;
+        let change = FileChange {
+            path: PathText::from_bytes(&path),
+            kind,
+            before,
+            after,
+            last_unchanged_time: known.as_ref().map_or(header.scanned, |known| known.change.last_unchanged_time),
+            detected_time: self.look.now,
+            while_not_observed: was_away || known.is_some_and(|known| known.change.while_not_observed),
+        };
+        let kept = Kept { change, explained: false };
+        line(&mut self.draft, &kept)?;
+        if self.new.len() < EXPLAINED && kept.change.after.as_ref().is_some_and(|after| after.r#type == FileType::File)
+        {
+            self.new.insert(path, kept.change);
+        }
+        Ok(())
+    }
+
+    /// Ends the scan: looks for explanations of what is new, and keeps all differences for the next look.
+    pub fn finish(mut self) -> io::Result<Summary> {
+        while self.baseline.peek().is_some() {
+            self.pass_one()?;
+        }
+        self.draft.flush()?;
+        let explained = explain::explained(self.look.host, &self.new)?;
+        let mut summary = Summary::default();
+        let mut draft = Lines::new(File::open(&self.draft_path)?);
+        memory::replace(self.look.memory, NAME, |file| {
+            line(file, &header(self.look, self.opened))?;
+            while let Some(text) = draft.next()? {
+                let mut kept: Kept = serde_json::from_str(&text)?;
+                kept.explained |= kept.change.path.to_bytes().is_some_and(|path| explained.contains(&path));
+                line(file, &kept)?;
+                if kept.explained {
+                    summary.explained_total += 1;
+                    continue;
+                }
+                summary.changes_total += 1;
+                if summary.changes.len() < limits::FILE_CHANGES {
+                    summary.changes.push(kept.change);
+                }
+            }
+            Ok(())
+        })?;
+        fs::remove_file(&self.draft_path)?;
+        summary.changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(summary)
+    }
+}
+
+/// Returns how two states differ; `None` when they do not. The size and time of a folder follow from its content, and
+/// the time of a link from when it was made, so that they tell nothing.
+fn kind(before: &FileState, after: &FileState) -> Option<ChangeKind> {
+    if before.r#type != after.r#type {
+        return Some(ChangeKind::Type);
+    }
+    let is_file = after.r#type == FileType::File;
+    if before.sha256 != after.sha256 || is_file && before.size_bytes != after.size_bytes {
+        return Some(ChangeKind::Content);
+    }
+    let rights = |state: &FileState| (state.mode, state.uid, state.gid);
+    let is_changed = rights(before) != rights(after) || is_file && before.modified_time != after.modified_time;
+    is_changed.then_some(ChangeKind::Metadata)
+}
+
+/// The differences of the look before, in order.
+struct Known {
+    header: Header,
+    lines: Option<Lines>,
+    next: Option<(Vec<u8>, Kept)>,
+}
+
+impl Known {
+    fn open(folder: &Path, opened: &Opened) -> io::Result<Self> {
+        let none = Self {
+            // Without a scan since, the files were last as in the baseline when it was taken.
+            header: Header {
+                version: VERSION,
+                baseline: opened.baseline.id.clone(),
+                scanned: opened.baseline.created_time,
+                run: 0,
+            },
+            lines: None,
+            next: None,
+        };
+        let Ok(file) = File::open(folder.join(NAME)) else { return Ok(none) };
+        let mut lines = Lines::new(file);
+        let Some(header) = lines.next().ok().flatten().and_then(|line| serde_json::from_str::<Header>(&line).ok())
+        else {
+            return Ok(none);
+        };
+        if header.version != VERSION || header.baseline != opened.baseline.id {
+            return Ok(none);
+        }
+        let mut known = Self { header, lines: Some(lines), next: None };
+        known.advance();
+        Ok(known)
+    }
+
+    /// A damaged line ends the list: what follows is then found anew, with a later time of detection.
+    fn advance(&mut self) {
+        let line = self.lines.as_mut().and_then(|lines| lines.next().ok().flatten());
+        self.next = line.and_then(|line| {
+            let kept: Kept = serde_json::from_str(&line).ok()?;
+            Some((kept.change.path.to_bytes()?, kept))
+        });
+    }
+
+    fn find(&mut self, path: &[u8]) -> io::Result<Option<Kept>> {
+        while self.next.as_ref().is_some_and(|(known, _)| order(known, path).is_lt()) {
+            self.advance();
+        }
+        if self.next.as_ref().is_some_and(|(known, _)| known == path) {
+            let found = self.next.take().map(|(_, kept)| kept);
+            self.advance();
+            return Ok(found);
+        }
+        Ok(None)
+    }
+}

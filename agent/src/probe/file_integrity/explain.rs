@@ -1,0 +1,108 @@
+//! Which differences the package database explains: the file is exactly what a package installed.
+//!
+//! dpkg keeps an MD5 of every file it installs, and of every configuration file as it was shipped. It is no proof against who
+//! can write there, only the difference between an upgrade and everything else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::Path,
+};
+
+use muster_proto::fact::{ChangeKind, FileChange};
+
+use crate::{
+    host::{self, Host},
+    probe::deb822::Stanzas,
+};
+
+const INFO: &str = "/var/lib/dpkg/info";
+const STATUS: &str = "/var/lib/dpkg/status";
+const LINE_BYTES: u64 = 8192;
+/// Folders that are links into `/usr` on a merged system; packages may name either.
+const MERGED: &[&str] = &["bin/", "lib/", "lib32/", "lib64/", "libx32/", "sbin/"];
+/// Set-user-id and set-group-id, which no MD5 covers.
+const RAISES_RIGHTS: u32 = 0o6000;
+
+/// Returns the paths of `changes` that are explained.
+pub(super) fn explained(host: &dyn Host, changes: &BTreeMap<Vec<u8>, FileChange>) -> io::Result<BTreeSet<Vec<u8>>> {
+    let mut explained = BTreeSet::new();
+    if changes.is_empty() {
+        return Ok(explained);
+    }
+    let mut check = |path: &[u8], md5: &[u8]| {
+        if let Some(change) = changes.get(path)
+            && !explained.contains(path)
+            && keeps_rights(change)
+            && is_as_installed(host, path, change, md5)
+        {
+            explained.insert(path.to_vec());
+        }
+    };
+    // A host without dpkg explains nothing.
+    let names = host.list(Path::new(INFO)).unwrap_or_default();
+    for name in names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".md5sums")) {
+        let Ok(file) = host.stream(&Path::new(INFO).join(name)) else { continue };
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
+            if let Some((md5, path)) = parse_line(line.trim_ascii_end()) {
+                check(&[b"/".as_slice(), path].concat(), md5);
+                if MERGED.iter().any(|folder| path.starts_with(folder.as_bytes())) {
+                    check(&[b"/usr/".as_slice(), path].concat(), md5);
+                }
+            }
+            line.clear();
+        }
+    }
+    if let Ok(mut status) = host.stream(Path::new(STATUS)) {
+        let mut stanzas = Stanzas::new(&["Conffiles"], |fields| {
+            for line in fields.values().flat_map(|value| value.lines()) {
+                let mut parts = line.split(' ');
+                if let (Some(path), Some(md5)) = (parts.next(), parts.next()) {
+                    check(path.as_bytes(), md5.as_bytes());
+                }
+            }
+        });
+        io::copy(&mut status, &mut stanzas)?;
+        stanzas.finish();
+    }
+    Ok(explained)
+}
+
+/// A line of an md5sums file: digest, two spaces, path without its first slash.
+fn parse_line(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (md5, path) = line.split_at_checked(32)?;
+    Some((md5, path.strip_prefix(b"  ")?))
+}
+
+/// A package's new content does not explain other rights, nor a new file that raises them.
+fn keeps_rights(change: &FileChange) -> bool {
+    match (change.kind, &change.before, &change.after) {
+        (ChangeKind::Created, _, Some(after)) => after.mode & RAISES_RIGHTS == 0 && after.uid == 0 && after.gid == 0,
+        (ChangeKind::Content | ChangeKind::Metadata, Some(before), Some(after)) => {
+            (before.mode, before.uid, before.gid) == (after.mode, after.uid, after.gid)
+        }
+        _ => false,
+    }
+}
+
+/// The file is read once for both digests, so that what has the package's MD5 is what the scan saw.
+fn is_as_installed(host: &dyn Host, path: &[u8], change: &FileChange, md5: &[u8]) -> bool {
+    let Ok(digests) = host.digests(&host::path_of(path)) else { return false };
+    let is_seen = change.after.as_ref().is_some_and(|after| after.sha256.as_str() == hex::encode(digests.sha256));
+    is_seen && hex::encode(digests.md5).as_bytes() == md5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_digest_two_spaces_and_a_path() {
+        let md5 = b"900150983cd24fb0d6963f7d28e17f72";
+        let line = [md5.as_slice(), b"  usr/bin/a b"].concat();
+        assert_eq!(parse_line(&line), Some((md5.as_slice(), b"usr/bin/a b".as_slice())));
+        assert_eq!(parse_line(b"9001"), None);
+    }
+}
