@@ -51,7 +51,13 @@ pub struct Look<'a> {
 }
 
 /// Every probe of this build, in the order in which reports list them.
-pub const PROBES: &[&dyn Probe] = &[&system::SystemProbe, &disk_encryption::DiskEncryptionProbe];
+pub const PROBES: &[&dyn Probe] = &[
+    &system::SystemProbe,
+    &disk_encryption::DiskEncryptionProbe,
+    &patch_level::PatchLevelProbe,
+    &firewall::FirewallProbe,
+    &file_integrity::FileIntegrityProbe,
+];
 
 /// Returns the probe of `id`; `None` when this build has none.
 pub fn find(id: report::Probe) -> Option<&'static dyn Probe> {

@@ -27,10 +27,14 @@ pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
     let chassis = read_text(host, "/sys/class/dmi/id/chassis_type");
     let vendor = read_text(host, "/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let product = read_text(host, "/sys/class/dmi/id/product_name").unwrap_or_default();
+    // An image made from a container keeps its marks, but only the host's own first process is in the initial PID
+    // namespace, whose number is fixed (PROC_PID_INIT_INO of linux/proc_ns.h).
+    let is_initial = host
+        .read_link(Path::new("/proc/self/ns/pid"))
+        .is_ok_and(|target| target.as_os_str().as_encoded_bytes() == b"pid:[4026531836]");
     let signs = Signs {
         container: exists("/run/systemd/container")
-            || exists("/.dockerenv")
-            || exists("/run/.containerenv")
+            || !is_initial && (exists("/.dockerenv") || exists("/run/.containerenv"))
             || environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container=")),
         hypervisor: exists("/sys/hypervisor/type")
             || cpuinfo.as_deref().is_ok_and(names_a_hypervisor)
