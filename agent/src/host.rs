@@ -111,6 +111,13 @@ pub trait Host {
     /// `PermissionDenied` without CAP_NET_ADMIN, `Unsupported` where the kernel has no nf_tables.
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>>;
 
+    /// Returns the elements of an nf_tables set or map: netlink messages, as [`Self::nf_tables`]. `family` is its `NFPROTO_` number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::nf_tables`]; `NotFound` when there is no such set.
+    fn nf_elements(&self, family: u8, table: &str, set: &str) -> io::Result<Vec<u8>>;
+
     /// Returns the legacy rules of `table` in `family`: `struct ipt_getinfo` and then `struct ipt_get_entries`.
     ///
     /// # Errors

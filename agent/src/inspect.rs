@@ -80,16 +80,18 @@ pub fn probe(
     Ok(())
 }
 
-/// Makes every probe look once at this machine, and keeps what it was answered in `folder`, which must not be there yet.
+/// Makes the probe `name`, or every probe, look once at this machine, and keeps what it was answered in `folder`, which
+/// must not be there yet.
 ///
 /// # Errors
 ///
-/// When the capture cannot be written.
-pub fn capture(folder: &Path, settings: &Settings, now: Timestamp) -> Result<(), Error> {
+/// When there is no such probe, or the capture cannot be written.
+pub fn capture(name: Option<&str>, folder: &Path, settings: &Settings, now: Timestamp) -> Result<(), Error> {
+    let probes = chosen(name)?;
     let written = |source| Error::Write { path: folder.to_owned(), source };
     let live = Live::new();
     let recording = Recording::start(&live, folder, now).map_err(written)?;
-    look(&recording, probe::PROBES, settings, now)?;
+    look(&recording, &probes, settings, now)?;
     recording.finish().map_err(written)
 }
 

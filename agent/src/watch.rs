@@ -4,7 +4,7 @@
 //! probe, so that no burst of events takes memory.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -126,9 +126,13 @@ impl Watch {
 
     /// Waits for changes and a quiet moment after them. Without a watch, it waits for ever. May be dropped at any time.
     pub async fn next(&self) -> Hint {
+        self.next_after(QUIET).await
+    }
+
+    async fn next_after(&self, quiet: Duration) -> Hint {
         loop {
             self.shared.notify.notified().await;
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(quiet).await;
             let bits = self.shared.bits.swap(0, Ordering::Relaxed);
             if bits != 0 {
                 return hint(bits);
@@ -178,18 +182,18 @@ fn folders(path: &Path, limit: usize) -> Option<usize> {
     (count <= limit).then_some(count)
 }
 
-/// Returns the paths that are watched with everything below them.
-#[cfg(test)]
-fn settings_of(paths: &[&Path], watched_folders: usize) -> Settings {
-    let watched_paths = paths.iter().map(PathBuf::from).collect();
-    Settings { watched_paths, watched_folders, ..Settings::default() }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use notify::{Event, event};
 
     use super::*;
+
+    fn settings_of(paths: &[&Path], watched_folders: usize) -> Settings {
+        let watched_paths = paths.iter().map(PathBuf::from).collect();
+        Settings { watched_paths, watched_folders, ..Settings::default() }
+    }
 
     fn event(kind: EventKind, path: &str) -> notify::Result<Event> {
         Ok(Event::new(kind).add_path(PathBuf::from(path)))
@@ -221,18 +225,14 @@ mod tests {
         assert_eq!(watch(0).state(), WatchState::ScanOnly);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_burst_of_changes_is_one_hint() {
         let folder = tempfile::tempdir().unwrap();
         let watch = Watch::start(&settings_of(&[folder.path()], 10));
         for at in 0..100 {
             std::fs::write(folder.path().join(at.to_string()), "x").unwrap();
         }
-        // The kernel tells through a thread, which the paused clock does not wait for.
-        while watch.shared.bits.load(Ordering::Relaxed) & FILES == 0 {
-            std::thread::yield_now();
-        }
-        let hint = watch.next().await;
+        let hint = watch.next_after(Duration::from_millis(1)).await;
         assert_eq!(hint.probes, [Probe::FileIntegrity]);
     }
 }

@@ -270,6 +270,10 @@ impl Host for Recorded {
         self.answer(&nf_tables_name(dump))
     }
 
+    fn nf_elements(&self, family: u8, table: &str, set: &str) -> io::Result<Vec<u8>> {
+        self.answer(&nf_elements_name(family, table, set))
+    }
+
     fn iptables(&self, family: Family, table: &str) -> io::Result<Vec<u8>> {
         self.answer(&iptables_name(family, table))
     }
@@ -312,6 +316,11 @@ pub(super) fn text(path: &Path) -> PathText {
 
 pub(super) fn nf_tables_name(dump: Dump) -> String {
     format!("nf_tables.{}", dump.as_str())
+}
+
+pub(super) fn nf_elements_name(family: u8, table: &str, set: &str) -> String {
+    let safe = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-', "~");
+    format!("nf_tables.elements.{family}.{}.{}", safe(table), safe(set))
 }
 
 pub(super) fn iptables_name(family: Family, table: &str) -> String {

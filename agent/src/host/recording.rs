@@ -16,7 +16,10 @@ use muster_proto::{fact::PathText, time::Timestamp};
 
 use super::{
     Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit,
-    recorded::{Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_tables_name, text, tool_name},
+    recorded::{
+        Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_elements_name, nf_tables_name, text,
+        tool_name,
+    },
 };
 
 /// A host that keeps what another one answers.
@@ -170,6 +173,12 @@ impl Host for Recording<'_> {
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {
         let result = self.host.nf_tables(dump);
         self.keep_answer(&nf_tables_name(dump), &result)?;
+        result
+    }
+
+    fn nf_elements(&self, family: u8, table: &str, set: &str) -> io::Result<Vec<u8>> {
+        let result = self.host.nf_elements(family, table, set);
+        self.keep_answer(&nf_elements_name(family, table, set), &result)?;
         result
     }
 

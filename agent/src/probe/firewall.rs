@@ -8,7 +8,7 @@ mod netlink;
 mod nf_tables;
 mod rules;
 
-use std::{io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use muster_proto::{
     fact::{
@@ -24,6 +24,9 @@ use crate::host::{self, Dump, Family, Host, SMALL_FILE_BYTES};
 
 /// Domain of the digest of a rule set.
 const DIGEST_DOMAIN: &[u8] = b"muster/rule-set/v1\0";
+
+/// Sets whose elements are asked for, at most.
+const SETS: usize = 1024;
 
 /// The probe of `firewall`.
 pub struct FirewallProbe;
@@ -122,8 +125,18 @@ fn nf_tables(host: &dyn Host) -> Result<Filter, Unknown> {
         };
     }
     let [tables, chains, rules] = dumps;
-    let set = nf_tables::parse(&tables, &chains, &rules)
-        .ok_or_else(|| Unknown::new(Cause::Garbled, "nf_tables dump does not follow its format"))?;
+    let garbled = || Unknown::new(Cause::Garbled, "nf_tables dump does not follow its format");
+    let mut sets = BTreeMap::new();
+    for name in nf_tables::wanted_sets(&rules).ok_or_else(garbled)? {
+        if sets.len() == SETS {
+            return Err(Unknown::new(Cause::Limit, "more sets than are followed"));
+        }
+        let (family, table, set) = &name;
+        let elements = host.nf_elements(*family, table, set);
+        let elements = elements.map_err(|error| host::unknown(format!("dump nf_tables set {set}"), &error))?;
+        sets.insert(name, nf_tables::parse_elements(&elements).ok_or_else(garbled)?);
+    }
+    let set = nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)?;
     Ok(Filter { chains: set.input_chains(), managers: managers(set.names()), canonical: set.canonical })
 }
 

@@ -51,6 +51,10 @@ impl Host for Live {
         unsupported()
     }
 
+    fn nf_elements(&self, _: u8, _: &str, _: &str) -> io::Result<Vec<u8>> {
+        unsupported()
+    }
+
     fn iptables(&self, _: Family, _: &str) -> io::Result<Vec<u8>> {
         unsupported()
     }

@@ -116,6 +116,11 @@ impl Host for Live {
         netfilter::dump(dump)
     }
 
+    fn nf_elements(&self, family: u8, table: &str, set: &str) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        netfilter::elements(family, table, set)
+    }
+
     fn iptables(&self, family: Family, table: &str) -> io::Result<Vec<u8>> {
         self.check_deadline()?;
         netfilter::legacy(family, table)

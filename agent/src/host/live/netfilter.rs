@@ -23,6 +23,9 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_GETSETELEM: u16 = 13;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const HEADER_BYTES: usize = 16;
 
 // linux/netfilter_ipv4/ip_tables.h; the numbers of IPv6 are the same.
@@ -41,8 +44,22 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 
 /// Returns the messages of a dump.
 pub(super) fn dump(what: Dump) -> io::Result<Vec<u8>> {
+    let message = match what {
+        Dump::Tables => NFT_MSG_GETTABLE,
+        Dump::Chains => NFT_MSG_GETCHAIN,
+        Dump::Rules => NFT_MSG_GETRULE,
+    };
+    ask(&request(message, 0, &[]))
+}
+
+/// Returns the messages of a dump of a set's elements.
+pub(super) fn elements(family: u8, table: &str, set: &str) -> io::Result<Vec<u8>> {
+    ask(&request(NFT_MSG_GETSETELEM, family, &[(NFTA_SET_ELEM_LIST_TABLE, table), (NFTA_SET_ELEM_LIST_SET, set)]))
+}
+
+fn ask(request: &[u8]) -> io::Result<Vec<u8>> {
     for _ in 0..TRIES {
-        if let Some(messages) = dump_once(what)? {
+        if let Some(messages) = ask_once(request)? {
             return Ok(messages);
         }
     }
@@ -50,7 +67,7 @@ pub(super) fn dump(what: Dump) -> io::Result<Vec<u8>> {
 }
 
 /// Returns `None` when the rule set changed meanwhile.
-fn dump_once(what: Dump) -> io::Result<Option<Vec<u8>>> {
+fn ask_once(request: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -58,7 +75,7 @@ fn dump_once(what: Dump) -> io::Result<Option<Vec<u8>>> {
         Some(netlink::NETFILTER),
     )?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(TIME_LIMIT))?;
-    rustix::net::send(&socket, &request(what), SendFlags::empty())?;
+    rustix::net::send(&socket, request, SendFlags::empty())?;
     let mut messages = Vec::new();
     let mut buffer = vec![0; RECEIVE_BYTES];
     loop {
@@ -95,17 +112,23 @@ fn dump_once(what: Dump) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// A netlink header and a `struct nfgenmsg` of every family.
-fn request(what: Dump) -> [u8; HEADER_BYTES + 4] {
-    let message = match what {
-        Dump::Tables => NFT_MSG_GETTABLE,
-        Dump::Chains => NFT_MSG_GETCHAIN,
-        Dump::Rules => NFT_MSG_GETRULE,
-    };
-    let mut request = [0; HEADER_BYTES + 4];
-    request[..4].copy_from_slice(&20_u32.to_ne_bytes());
+/// A netlink header, a `struct nfgenmsg` and attributes that are texts.
+fn request(message: u16, family: u8, texts: &[(u16, &str)]) -> Vec<u8> {
+    let mut request = vec![0; HEADER_BYTES];
     request[4..6].copy_from_slice(&(NFNL_SUBSYS_NFTABLES << 8 | message).to_ne_bytes());
     request[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    request.extend_from_slice(&[family, 0, 0, 0]);
+    for (kind, text) in texts {
+        // Names are at most NFT_NAME_MAXLEN (256) bytes, so that the length fits.
+        let length = u16::try_from(4 + text.len() + 1).unwrap_or(u16::MAX);
+        request.extend_from_slice(&length.to_ne_bytes());
+        request.extend_from_slice(&kind.to_ne_bytes());
+        request.extend_from_slice(text.as_bytes());
+        request.push(0);
+        request.resize(request.len().next_multiple_of(4), 0);
+    }
+    let length = u32::try_from(request.len()).unwrap_or(u32::MAX);
+    request[..4].copy_from_slice(&length.to_ne_bytes());
     request
 }
 

@@ -13,6 +13,10 @@ use super::{
 const NEW_TABLE: u8 = 0;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
+const NEW_ELEMENTS: u8 = 12;
+// NFT_SET_ELEM_INTERVAL_END and NFT_SET_ELEM_CATCHALL
+const ELEMENT_ENDS_RANGE: u32 = 1;
+const ELEMENT_IS_ANY: u32 = 2;
 // NF_INET_LOCAL_IN
 const HOOK_INPUT: u32 = 1;
 const TABLE_IS_DORMANT: u32 = 1;
@@ -21,13 +25,60 @@ const STATE_NEW: u32 = 8 | 64;
 /// Addresses with a prefix shorter than this are too wide to be called narrow.
 const NARROW_PREFIX_BITS: u32 = 8;
 
+/// Family, table, and chain or set.
 type Name = (u8, String, String);
+/// Sets by name.
+pub(super) type Sets = BTreeMap<Name, Vec<Element>>;
+
+/// An element of a set or a map.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Element {
+    /// `None` for what no other element holds.
+    key: Option<Vec<u8>>,
+    ends_range: bool,
+    /// Of a verdict map: code and chain.
+    verdict: Option<(i32, Option<String>)>,
+}
+
+/// Returns the elements of a dump; `None` when it does not follow its format.
+pub(super) fn parse_elements(bytes: &[u8]) -> Option<Vec<Element>> {
+    let mut elements = Vec::new();
+    for message in messages(bytes)?.into_iter().filter(|message| message.kind == NEW_ELEMENTS) {
+        let list = attributes(message.attributes)?;
+        for (_, element) in attributes(find(&list, 3).unwrap_or_default())? {
+            let element = attributes(element)?;
+            let flags = find(&element, 3).and_then(number).unwrap_or(0);
+            let key = if flags & ELEMENT_IS_ANY != 0 { None } else { Some(value(find(&element, 1)?)?) };
+            let verdict = find(&element, 2).and_then(verdict_of);
+            elements.push(Element { key, ends_range: flags & ELEMENT_ENDS_RANGE != 0, verdict });
+        }
+    }
+    Some(elements)
+}
+
+/// Returns the sets whose elements decide what a rule speaks of, or does.
+pub(super) fn wanted_sets(rules: &[u8]) -> Option<BTreeSet<Name>> {
+    let mut wanted = BTreeSet::new();
+    let sets = Sets::new();
+    for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
+        let rule = attributes(message.attributes)?;
+        let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
+        let mut reader = RuleReader::new(&name, &sets);
+        for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
+            let expression = attributes(expression)?;
+            reader.take(&text(find(&expression, 1)?), find(&expression, 2).unwrap_or_default())?;
+        }
+        wanted.extend(reader.wanted);
+    }
+    Some(wanted)
+}
 
 #[derive(Debug, Default)]
 pub(super) struct RuleSet {
     chains: BTreeMap<Name, Vec<Rule<Name>>>,
     inputs: Vec<(Name, i32, ChainPolicy)>,
     tables: BTreeSet<String>,
+    rule_counts: BTreeMap<Name, u32>,
     /// The dump without counters, handles and use counts.
     pub canonical: Vec<u8>,
 }
@@ -48,7 +99,7 @@ impl RuleSet {
                 priority: *priority,
                 policy: *policy,
                 default_verdict: rules::verdict(&self.chains, name, *policy),
-                rule_count: u32::try_from(self.chains[name].len()).unwrap_or(u32::MAX),
+                rule_count: self.rule_counts.get(name).copied().unwrap_or(0),
             })
         };
         self.inputs.iter().filter_map(chain).collect()
@@ -65,7 +116,7 @@ fn family(number: u8) -> Option<FilterFamily> {
 }
 
 /// Returns the rule set of three dumps; `None` when one does not follow its format.
-pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8]) -> Option<RuleSet> {
+pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8], sets: &Sets) -> Option<RuleSet> {
     let mut set = RuleSet::default();
     let mut dormant = BTreeSet::new();
     for message in messages(tables)?.into_iter().filter(|message| message.kind == NEW_TABLE) {
@@ -82,7 +133,7 @@ pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8]) -> Option<RuleSe
         set.add_chain(&message, &dormant)?;
     }
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
-        set.add_rule(&message)?;
+        set.add_rule(&message, sets)?;
     }
     Some(set)
 }
@@ -112,10 +163,10 @@ impl RuleSet {
         Some(())
     }
 
-    fn add_rule(&mut self, message: &Message<'_>) -> Option<()> {
+    fn add_rule(&mut self, message: &Message<'_>, sets: &Sets) -> Option<()> {
         let rule = attributes(message.attributes)?;
         let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
-        let mut reader = RuleReader::new(&name);
+        let mut reader = RuleReader::new(&name, sets);
         let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
         for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
             let expression = attributes(expression)?;
@@ -128,7 +179,14 @@ impl RuleSet {
             reader.take(&text(kind), data)?;
         }
         self.keep(message, &canonical);
-        self.chains.entry(name.clone()).or_default().push(Rule { scope: reader.scope, act: reader.act });
+        // An anonymous set is a part of its rule; what is in a named one may change by itself.
+        for set in reader.wanted.iter().filter(|set| set.2.starts_with("__")) {
+            for element in sets.get(set).into_iter().flatten() {
+                self.canonical.extend_from_slice(format!("{element:?}").as_bytes());
+            }
+        }
+        *self.rule_counts.entry(name.clone()).or_default() += 1;
+        self.chains.entry(name.clone()).or_default().extend(reader.rules());
         Some(())
     }
 
@@ -148,21 +206,44 @@ enum Source {
     Address,
     Port,
     Meta(u32),
+    /// Protocol above IP, of whatever header.
+    Protocol,
     CtState,
+    CtStatus,
     Other,
 }
 
 /// Reads the expressions of one rule, in order.
 struct RuleReader<'n> {
     chain: &'n Name,
+    sets: &'n Sets,
     registers: BTreeMap<u32, (Source, Option<Vec<u8>>)>,
     scope: Scope,
     act: Act<Name>,
+    /// What the elements of a verdict map do, each for its own packets.
+    map: Vec<Rule<Name>>,
+    wanted: BTreeSet<Name>,
 }
 
 impl<'n> RuleReader<'n> {
-    fn new(chain: &'n Name) -> Self {
-        Self { chain, registers: BTreeMap::new(), scope: Scope::All, act: Act::Continue }
+    fn new(chain: &'n Name, sets: &'n Sets) -> Self {
+        Self {
+            chain,
+            sets,
+            registers: BTreeMap::new(),
+            scope: Scope::All,
+            act: Act::Continue,
+            map: Vec::new(),
+            wanted: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the rule as one or, with a verdict map, as one for each element.
+    fn rules(self) -> Vec<Rule<Name>> {
+        if self.map.is_empty() {
+            return vec![Rule { scope: self.scope, act: self.act }];
+        }
+        self.map
     }
 
     fn take(&mut self, kind: &str, data: &[u8]) -> Option<()> {
@@ -172,21 +253,26 @@ impl<'n> RuleReader<'n> {
         match kind {
             "counter" | "log" | "notrack" | "last" => {}
             "payload" if field(1).is_some() => {
-                let (base, offset) = (register(2), register(3));
-                let source = match (base, offset) {
-                    (1, 12 | 16) if self.chain.0 == 2 => Source::Address,
-                    (1, 8 | 24) if self.chain.0 == 10 => Source::Address,
-                    (1, 8 | 12 | 16 | 24) => Source::Address,
-                    (2, 0 | 2) => Source::Port,
+                // Base 1 is the network header and 2 the transport's.
+                let source = match (register(2), register(3), register(4)) {
+                    (1, 9, 1) | (1, 6, 1) => Source::Protocol,
+                    (1, 8, 1) => Source::Other,
+                    (1, 8 | 12 | 16 | 24, _) => Source::Address,
+                    (2, 0 | 2, _) => Source::Port,
                     _ => Source::Other,
                 };
                 self.registers.insert(register(1), (source, None));
             }
             "meta" if field(1).is_some() => {
-                self.registers.insert(register(1), (Source::Meta(register(2)), None));
+                let source = if register(2) == 16 { Source::Protocol } else { Source::Meta(register(2)) };
+                self.registers.insert(register(1), (source, None));
             }
             "ct" if field(1).is_some() => {
-                let source = if register(2) == 0 { Source::CtState } else { Source::Other };
+                let source = match register(2) {
+                    0 => Source::CtState,
+                    2 => Source::CtStatus,
+                    _ => Source::Other,
+                };
                 self.registers.insert(register(1), (source, None));
             }
             "bitwise" => {
@@ -204,16 +290,11 @@ impl<'n> RuleReader<'n> {
                 let scope = if is_port && register(2) == 0 { Scope::Narrow } else { Scope::Unclear };
                 self.scope = self.scope.and(scope);
             }
-            // With a destination, it is a verdict map, whose elements may decide any packet.
-            "lookup" if field(3).is_some() => {
-                self.scope = self.scope.and(Scope::Unclear);
-                self.act = Act::Unclear;
+            // With a destination, it is a map: to verdicts when that is register 0, else to data.
+            "lookup" if field(3).is_some() && register(3) != 0 => {
+                self.registers.insert(register(3), (Source::Other, None));
             }
-            "lookup" => {
-                let narrows = matches!(self.registers.get(&register(2)), Some((Source::Port | Source::Address, _)));
-                let is_inverted = register(5) & 1 != 0;
-                self.scope = self.scope.and(if narrows && !is_inverted { Scope::Narrow } else { Scope::Unclear });
-            }
+            "lookup" => self.look_up(register(2), text(field(1)?), field(3).is_some(), register(5) & 1 != 0),
             "immediate" if register(1) == 0 => self.act = self.verdict(field(2)?)?,
             "immediate" => {}
             "reject" => self.act = Act::Reject,
@@ -229,19 +310,70 @@ impl<'n> RuleReader<'n> {
         Some(())
     }
 
+    /// Takes a set or verdict map, whose elements each speak of their own packets.
+    fn look_up(&mut self, register: u32, set: String, is_map: bool, is_inverted: bool) {
+        let is_place = matches!(self.registers.get(&register), Some((Source::Port | Source::Address, _)));
+        if is_place && !is_map {
+            self.scope = self.scope.and(if is_inverted { Scope::Unclear } else { Scope::Narrow });
+            return;
+        }
+        let name = (self.chain.0, self.chain.1.clone(), set);
+        let elements = self.sets.get(&name);
+        self.wanted.insert(name);
+        let Some(elements) = elements else {
+            self.scope = self.scope.and(Scope::Unclear);
+            self.act = if is_map { Act::Unclear } else { Act::Continue };
+            return;
+        };
+        if is_map {
+            for element in elements.iter().filter(|element| !element.ends_range) {
+                let scope = self.scope.and(self.scope_of(register, element));
+                let act = element.verdict.clone().map_or(Act::Unclear, |(code, chain)| self.act_of(code, chain));
+                self.map.push(Rule { scope, act });
+            }
+            // A packet of no element goes on.
+            self.map.push(Rule { scope: Scope::Narrow, act: Act::Continue });
+            return;
+        }
+        let scopes: Vec<Scope> = elements.iter().map(|element| self.scope_of(register, element)).collect();
+        let scope = if is_inverted {
+            Scope::Unclear
+        } else if scopes.iter().all(|scope| *scope == Scope::Narrow) {
+            Scope::Narrow
+        } else if scopes.contains(&Scope::All) {
+            Scope::All
+        } else {
+            Scope::Unclear
+        };
+        self.scope = self.scope.and(scope);
+    }
+
+    fn scope_of(&self, register: u32, element: &Element) -> Scope {
+        let Some(key) = &element.key else { return Scope::All };
+        match self.registers.get(&register) {
+            Some((Source::Port, _)) => Scope::Narrow,
+            // An element of a range of addresses has one of its ends alone.
+            Some((Source::Address, _)) if key.len() < 4 || element.ends_range => Scope::Unclear,
+            _ => self.compare(register, 0, key),
+        }
+    }
+
     fn verdict(&self, data: &[u8]) -> Option<Act<Name>> {
-        let data = attributes(data)?;
-        let verdict = attributes(find(&data, 2)?)?;
-        let chain = || Some((self.chain.0, self.chain.1.clone(), text(find(&verdict, 2)?)));
-        Some(match number(find(&verdict, 1)?)?.cast_signed() {
-            0 => Act::Drop,
-            1 => Act::Accept,
-            -1 | -2 => Act::Continue,
-            -3 => Act::Jump(chain()?),
-            -4 => Act::Goto(chain()?),
-            -5 => Act::Return,
+        let (code, chain) = verdict_of(data)?;
+        Some(self.act_of(code, chain))
+    }
+
+    fn act_of(&self, code: i32, chain: Option<String>) -> Act<Name> {
+        let name = chain.map(|chain| (self.chain.0, self.chain.1.clone(), chain));
+        match (code, name) {
+            (0, _) => Act::Drop,
+            (1, _) => Act::Accept,
+            (-1 | -2, _) => Act::Continue,
+            (-3, Some(name)) => Act::Jump(name),
+            (-4, Some(name)) => Act::Goto(name),
+            (-5, _) => Act::Return,
             _ => Act::Unclear,
-        })
+        }
     }
 
     /// Operators: 0 equal, 1 not equal, and four orders.
@@ -271,11 +403,20 @@ impl<'n> RuleReader<'n> {
             (Source::Meta(6), 0) if text(wanted).trim_end_matches('\0') == "lo" => Scope::Narrow,
             // Which family the packet has: a chain of `inet` sees both, and each is judged by the wider claim.
             (Source::Meta(15), 0) => Scope::Unclear,
+            // Of a connection that is known, or that a rule of address translation let in.
+            (Source::CtStatus, 1) if wanted.iter().all(|byte| *byte == 0) => Scope::Narrow,
             // A protocol other than TCP and UDP.
-            (Source::Meta(16), 0) if !matches!(wanted.first(), Some(6 | 17) | None) => Scope::Narrow,
+            (Source::Protocol, 0) if !matches!(wanted.first(), Some(6 | 17) | None) => Scope::Narrow,
             _ => Scope::Unclear,
         }
     }
+}
+
+/// Returns code and chain of a nested `NFTA_DATA_VERDICT`.
+fn verdict_of(data: &[u8]) -> Option<(i32, Option<String>)> {
+    let data = attributes(data)?;
+    let verdict = attributes(find(&data, 2)?)?;
+    Some((number(find(&verdict, 1)?)?.cast_signed(), find(&verdict, 2).map(text)))
 }
 
 /// Returns the value of a nested `NFTA_DATA_VALUE`.
@@ -337,10 +478,12 @@ mod tests {
             chains in proptest::collection::vec(any::<u8>(), 0..200),
             rules in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
-            let _ = parse(&tables, &chains, &rules).map(|set| set.input_chains());
+            let _ = parse(&tables, &chains, &rules, &Sets::new()).map(|set| set.input_chains());
+            let _ = wanted_sets(&rules);
+            let _ = parse_elements(&rules);
             let name = (2, String::new(), String::new());
             for kind in ["payload", "bitwise", "cmp", "immediate", "lookup", "match", "target", "range", "ct", "meta"] {
-                let _ = RuleReader::new(&name).take(kind, &rules);
+                let _ = RuleReader::new(&name, &Sets::new()).take(kind, &rules);
             }
             let _ = xt_match("conntrack", &rules);
             let _ = xt_match("tcp", &tables);
