@@ -47,6 +47,9 @@ pub struct VerdictRow {
     pub turn: Option<(Timestamp, Verdict, String)>,
 }
 
+/// An agent's current facts by subject, and the one under way in parts.
+pub type FactSetParts = (BTreeMap<Subject, Held<u64>>, Option<Partial>);
+
 /// A host as it is: the agent, its verdicts, and its facts without their bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostRow {
@@ -349,10 +352,7 @@ pub(super) fn fact_rows(connection: &Connection) -> Result<Vec<(AgentId, FactRow
     })
 }
 
-pub(super) fn fact_set(
-    connection: &Connection,
-    agent: AgentId,
-) -> Result<(BTreeMap<Subject, Held<u64>>, Option<Partial>), Error> {
+pub(super) fn fact_set(connection: &Connection, agent: AgentId) -> Result<FactSetParts, Error> {
     let facts = rows(
         connection,
         "SELECT subject, observed, bytes, origins FROM facts WHERE agent = ? AND to_index IS NULL",

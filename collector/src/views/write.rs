@@ -1,7 +1,5 @@
 //! Writes what a batch of log entries changed, in one transaction with the position that it reaches.
 
-use std::collections::BTreeMap;
-
 use muster_proto::{
     fact::Subject,
     fact_set::Held,
@@ -12,7 +10,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::{
     AgentRow, Error, Head, HostState, Partial, Run, VerdictRow,
-    read::{self, FactRow},
+    read::{self, FactRow, FactSetParts},
     rows::pack,
 };
 
@@ -98,7 +96,7 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// The database's.
-    pub fn fact_set(&self, agent: AgentId) -> Result<(BTreeMap<Subject, Held<u64>>, Option<Partial>), Error> {
+    pub fn fact_set(&self, agent: AgentId) -> Result<FactSetParts, Error> {
         read::fact_set(&self.transaction, agent)
     }
 
