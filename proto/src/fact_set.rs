@@ -55,6 +55,8 @@ pub struct Held<O> {
 #[derive(Clone, Debug)]
 pub struct FactSet<O> {
     facts: BTreeMap<Subject, Held<O>>,
+    /// SHA-256 of each encoded fact, so that a small report does not cost a pass over a large set.
+    digests: BTreeMap<Subject, [u8; 32]>,
     partial: Option<Partial<O>>,
 }
 
@@ -75,7 +77,7 @@ pub struct Partial<O> {
 
 impl<O> Default for FactSet<O> {
     fn default() -> Self {
-        Self { facts: BTreeMap::new(), partial: None }
+        Self { facts: BTreeMap::new(), digests: BTreeMap::new(), partial: None }
     }
 }
 
@@ -87,7 +89,8 @@ impl<O: Clone> FactSet<O> {
 
     /// Returns a set of known facts with one under way in parts, as a store kept them.
     pub fn from_store(facts: BTreeMap<Subject, Held<O>>, partial: Option<Partial<O>>) -> Self {
-        Self { facts, partial }
+        let digests = facts.iter().map(|(subject, held)| (*subject, Sha256::digest(&held.bytes).into())).collect();
+        Self { facts, digests, partial }
     }
 
     /// Returns the fact under way in parts.
@@ -111,80 +114,21 @@ impl<O: Clone> FactSet<O> {
     ///
     /// When the facts do not fit the set. The set is then as before, with what was under way in parts dropped.
     pub fn apply(&mut self, report: &Facts, origin: &O) -> Result<Vec<Subject>, Error> {
-        let before = std::mem::take(self);
-        let mut next = if report.resync { Self::default() } else { before.clone() };
-        match next.take(report, origin) {
-            Ok(changed) => {
-                *self = next;
-                Ok(changed)
-            }
-            Err(error) => {
-                *self = Self { facts: before.facts, partial: None };
-                Err(error)
-            }
+        let partial = self.partial.take().filter(|_| !report.resync);
+        let (staged, partial) = stage(report, origin, partial)?;
+        let mut digests = if report.resync { BTreeMap::new() } else { self.digests.clone() };
+        digests.extend(staged.iter().map(|(subject, held)| (*subject, <[u8; 32]>::from(Sha256::digest(&held.bytes)))));
+        if digest_of_digests(&digests) != report.fact_set_digest {
+            return Err(Error::SetDigest);
         }
-    }
-
-    fn take(&mut self, report: &Facts, origin: &O) -> Result<Vec<Subject>, Error> {
-        let mut changed = Vec::with_capacity(report.subjects.len());
-        for subject in &report.subjects {
-            let fact = Fact::decode(&subject.fact)?;
-            if changed.contains(&fact.subject()) {
-                return Err(Error::Twice(fact.subject()));
-            }
-            changed.push(fact.subject());
-            let held = Held { observed: subject.observed, bytes: subject.fact.clone(), origins: vec![origin.clone()] };
-            self.facts.insert(fact.subject(), held);
+        if report.resync {
+            self.facts.clear();
         }
-        if let Some(part) = &report.part
-            && let Some(held) = self.take_part(part, origin)?
-        {
-            let subject = Fact::decode(&held.bytes)?.subject();
-            if changed.contains(&subject) {
-                return Err(Error::Twice(subject));
-            }
-            changed.push(subject);
-            self.facts.insert(subject, held);
-        } else if report.part.is_none() && self.partial.is_some() {
-            // The parts of a subject follow each other.
-            return Err(Error::Part);
-        }
-        if self.digest() == report.fact_set_digest { Ok(changed) } else { Err(Error::SetDigest) }
-    }
-
-    /// Takes a part and returns the whole fact after the last one.
-    fn take_part(&mut self, part: &SubjectPart, origin: &O) -> Result<Option<Held<O>>, Error> {
-        let mut partial = match (self.partial.take(), part.index) {
-            (None, 0) => Partial {
-                observed: part.observed,
-                digest: part.digest,
-                count: part.count,
-                bytes: Vec::new(),
-                origins: Vec::new(),
-            },
-            (Some(partial), index)
-                if index as usize == partial.origins.len()
-                    && partial.count == part.count
-                    && partial.digest == part.digest
-                    && partial.observed == part.observed =>
-            {
-                partial
-            }
-            _ => return Err(Error::Part),
-        };
-        if partial.bytes.len() + part.bytes.len() > limits::FACT_BYTES {
-            return Err(Error::TooLarge);
-        }
-        partial.bytes.extend_from_slice(&part.bytes);
-        partial.origins.push(origin.clone());
-        if part.index + 1 < part.count {
-            self.partial = Some(partial);
-            return Ok(None);
-        }
-        if Digest::of_bytes(&partial.bytes) != partial.digest {
-            return Err(Error::PartDigest);
-        }
-        Ok(Some(Held { observed: partial.observed, bytes: partial.bytes, origins: partial.origins }))
+        let changed = staged.iter().map(|(subject, _)| *subject).collect();
+        self.facts.extend(staged);
+        self.digests = digests;
+        self.partial = partial;
+        Ok(changed)
     }
 
     /// Returns the digest of the set.
@@ -192,20 +136,96 @@ impl<O: Clone> FactSet<O> {
     /// It is SHA-256 over [`DOMAIN`], a zero byte and, for each subject in order of its name: the length of the name (one
     /// byte), the name, and the SHA-256 of its encoded fact.
     pub fn digest(&self) -> Digest {
-        digest_of(self.facts.iter().map(|(subject, held)| (*subject, held.bytes.as_slice())))
+        digest_of_digests(&self.digests)
     }
+}
+
+/// What a report brings, in the order of the report, and what it leaves under way in parts.
+type Staged<O> = (Vec<(Subject, Held<O>)>, Option<Partial<O>>);
+
+/// Returns what a report brings, without looking at the set.
+fn stage<O: Clone>(report: &Facts, origin: &O, partial: Option<Partial<O>>) -> Result<Staged<O>, Error> {
+    let mut staged: Vec<(Subject, Held<O>)> = Vec::with_capacity(report.subjects.len());
+    for subject in &report.subjects {
+        let held = Held { observed: subject.observed, bytes: subject.fact.clone(), origins: vec![origin.clone()] };
+        push(&mut staged, held)?;
+    }
+    let Some(part) = &report.part else {
+        // The parts of a subject follow each other.
+        return if partial.is_some() { Err(Error::Part) } else { Ok((staged, None)) };
+    };
+    match take_part(partial, part, origin)? {
+        Taken::Whole(held) => {
+            push(&mut staged, held)?;
+            Ok((staged, None))
+        }
+        Taken::Partial(partial) => Ok((staged, Some(partial))),
+    }
+}
+
+fn push<O>(staged: &mut Vec<(Subject, Held<O>)>, held: Held<O>) -> Result<(), Error> {
+    let subject = Fact::decode(&held.bytes)?.subject();
+    if staged.iter().any(|(other, _)| *other == subject) {
+        return Err(Error::Twice(subject));
+    }
+    staged.push((subject, held));
+    Ok(())
+}
+
+enum Taken<O> {
+    Whole(Held<O>),
+    Partial(Partial<O>),
+}
+
+/// Takes a part and returns the whole fact after the last one.
+fn take_part<O: Clone>(partial: Option<Partial<O>>, part: &SubjectPart, origin: &O) -> Result<Taken<O>, Error> {
+    let mut partial = match (partial, part.index) {
+        (None, 0) => Partial {
+            observed: part.observed,
+            digest: part.digest,
+            count: part.count,
+            bytes: Vec::new(),
+            origins: Vec::new(),
+        },
+        (Some(partial), index)
+            if index as usize == partial.origins.len()
+                && partial.count == part.count
+                && partial.digest == part.digest
+                && partial.observed == part.observed =>
+        {
+            partial
+        }
+        _ => return Err(Error::Part),
+    };
+    if partial.bytes.len() + part.bytes.len() > limits::FACT_BYTES {
+        return Err(Error::TooLarge);
+    }
+    partial.bytes.extend_from_slice(&part.bytes);
+    partial.origins.push(origin.clone());
+    if part.index + 1 < part.count {
+        return Ok(Taken::Partial(partial));
+    }
+    if Digest::of_bytes(&partial.bytes) != partial.digest {
+        return Err(Error::PartDigest);
+    }
+    Ok(Taken::Whole(Held { observed: partial.observed, bytes: partial.bytes, origins: partial.origins }))
 }
 
 /// Returns the digest of a set of encoded facts, as [`FactSet::digest`] does. `facts` come in order of subject.
 pub fn digest_of<'a>(facts: impl Iterator<Item = (Subject, &'a [u8])>) -> Digest {
+    digest_of_digests(&facts.map(|(subject, bytes)| (subject, Sha256::digest(bytes).into())).collect())
+}
+
+/// Returns the digest of a set by the digests of its facts.
+fn digest_of_digests(digests: &BTreeMap<Subject, [u8; 32]>) -> Digest {
     let mut hash = Sha256::new();
     hash.update(DOMAIN.as_bytes());
     hash.update([0]);
-    for (subject, bytes) in facts {
+    for (subject, digest) in digests {
         let name = subject.as_str();
         hash.update([u8::try_from(name.len()).expect("a subject's name is short")]);
         hash.update(name.as_bytes());
-        hash.update(Sha256::digest(bytes));
+        hash.update(digest);
     }
     Digest::new(hash.finalize().into())
 }

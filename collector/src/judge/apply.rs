@@ -84,6 +84,8 @@ struct Before {
     was_broken: bool,
     /// Whether another skew of its clock was measured.
     is_skewed: bool,
+    /// What the class of the host was.
+    class: String,
 }
 
 /// Why an entry is passed over.
@@ -295,6 +297,7 @@ impl Fleet {
             self.news.answered.extend(coverage.directive_ids.iter().map(|directive| (id, *directive)));
         }
         let was_broken = agent.row.broken.is_some();
+        let class = agent.row.host_class.clone();
         let changed = match &report.body {
             Body::Facts(facts) => self.facts(batch, id, facts, &place)?,
             Body::Attestation(attestation) => self.attestation(batch, id, attestation, &place)?,
@@ -302,7 +305,7 @@ impl Fleet {
         };
         let is_first = before.is_none();
         let is_skewed = before.is_some_and(|run| run.skew_millis != place.skew_millis);
-        self.rejudge(batch, id, &place, &changed, &Before { is_first, was_broken, is_skewed })
+        self.rejudge(batch, id, &place, &changed, &Before { is_first, was_broken, is_skewed, class })
     }
 
     /// Judges what a report may have changed.
@@ -316,7 +319,8 @@ impl Fleet {
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         let is_turned = before.was_broken != agent.row.broken.is_some();
-        let all = before.is_first || is_turned || changed.contains(&Subject::System);
+        let is_other_class = agent.row.host_class != before.class;
+        let all = before.is_first || is_turned || is_other_class;
         let is_due = place.received.since(agent.row.judged_at) >= REJUDGE;
         if all || is_due {
             agent.row.judged_at = place.received;
