@@ -360,7 +360,8 @@ async fn every_role_reaches_the_rpcs_of_its_row_and_no_other() {
             let code = outcome.map_or_else(|status| status.code(), |()| Code::Ok);
             if is_refused {
                 assert_eq!(code, Code::PermissionDenied);
-            } else {
+            } else if *path != "/grpc.health.v1.Health/List" {
+                // tonic-health answers everything of that service but List.
                 assert_ne!(code, Code::Unimplemented, "{path} is not served");
             }
         }
