@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use muster_proto::time::{Clock as _, SystemClock};
 use serde_json::json;
@@ -216,7 +216,11 @@ fn start_logging(settings: &config::Log) {
 }
 
 fn check_config(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
-    let outcome = load(place);
+    let outcome = load(place).map_err(anyhow::Error::from).and_then(|(config, path)| {
+        // Everything that the settings name is checked as well.
+        run::load_catalogue(&config, &Data::new(&place.data.data))?;
+        Ok((config, path))
+    });
     let mut out = io::stdout().lock();
     match (form, outcome) {
         (Form::Text, Ok((config, path))) => {
@@ -228,12 +232,10 @@ fn check_config(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         (Form::Text, Err(error)) => {
-            let error = anyhow!(error);
             writeln!(io::stderr(), "muster-collector: {error:#}")?;
             Ok(ExitCode::FAILURE)
         }
         (Form::Json, Err(error)) => {
-            let error = anyhow!(error);
             writeln!(out, "{}", json!({ "valid": false, "error": format!("{error:#}") }))?;
             Ok(ExitCode::FAILURE)
         }

@@ -137,7 +137,8 @@ pub struct Limits {
     pub connections_per_caller: usize,
     /// TLS handshakes under way; 1 to 1000000. Default 1024. When there are more, the oldest is given up.
     pub handshakes: usize,
-    /// Connections for enrolment in all, which have no certificate; 1 to 1000000. Default 256.
+    /// Connections for enrolment in all, which have no certificate; 1 to 1000000. Default 256. When there are more, the oldest is
+    /// cut.
     pub enrollment_connections: usize,
     /// Attempts to enrol or rejoin each second, in all; 1 to 100000. Default 50.
     pub enrollments_per_second: u32,

@@ -516,7 +516,12 @@ fn known_heads(views: &Views) -> Result<Vec<KnownHead>, Error> {
         .collect())
 }
 
-fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> {
+/// Returns the catalogue that the settings ask for.
+///
+/// # Errors
+///
+/// When the overlay cannot be read, or is refused: says which control and why.
+pub fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> {
     let Some(path) = &config.catalogue else { return Ok(Catalogue::built_in()) };
     let path = data.path().join(path);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;

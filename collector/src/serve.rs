@@ -90,6 +90,7 @@ pub async fn serve(
         slots: Slots::default(),
         sender,
         cut,
+        enrolling: Mutex::default(),
         lines: Mutex::new(Rate::new(
             Pace { burst: 5, interval: Duration::from_secs(10) },
             Pace { burst: 50, interval: Duration::from_secs(1) },
@@ -124,6 +125,8 @@ struct Acceptor {
     slots: Slots,
     sender: mpsc::Sender<Connection>,
     cut: CancellationToken,
+    /// Connections for enrolment, the oldest first. Those that are cancelled have ended.
+    enrolling: Mutex<VecDeque<CancellationToken>>,
     lines: Mutex<Rate<IpAddr>>,
 }
 
@@ -220,18 +223,33 @@ impl Acceptor {
             let certificate = certificates.first().ok_or_else(|| Some("it showed no client certificate".to_owned()))?;
             Identity::Certified(peer::identify(certificate, &self.fleet).map_err(|error| Some(error.to_string()))?)
         };
-        let bound = match &identity {
-            Identity::Enrolling => Bound::Enrollment,
-            Identity::Certified(certificate) => Bound::Caller(certificate.caller.clone()),
-        };
-        let Some(slot) = self.slots.take(bound, &self.limits) else {
-            return Err(Some(
-                "too many connections of its kind; see limits.connections_per_caller and limits.enrollment_connections"
-                    .to_owned(),
-            ));
-        };
-        slots.push(slot);
-        Ok(Connection::new(stream, Peer { address, identity }, slots, self.cut.clone()))
+        let cut = self.cut.child_token();
+        match &identity {
+            Identity::Enrolling => self.make_room(cut.clone()),
+            Identity::Certified(certificate) => {
+                let bound = Bound::Caller(certificate.caller.clone());
+                let slot = self.slots.take(bound, &self.limits).ok_or_else(|| {
+                    Some("too many connections with its certificate; see limits.connections_per_caller".to_owned())
+                })?;
+                slots.push(slot);
+            }
+        }
+        Ok(Connection::new(stream, Peer { address, identity }, slots, cut))
+    }
+
+    /// Notes a connection for enrolment. When there are too many, the oldest is cut: an enrolment takes less than a second, and
+    /// strangers who hold connections open keep out no host that does not.
+    fn make_room(&self, cut: CancellationToken) {
+        let mut enrolling = self.enrolling.lock().unwrap_or_else(PoisonError::into_inner);
+        if enrolling.len() >= self.limits.enrollment_connections {
+            enrolling.retain(|connection| !connection.is_cancelled());
+        }
+        if enrolling.len() >= self.limits.enrollment_connections
+            && let Some(oldest) = enrolling.pop_front()
+        {
+            oldest.cancel();
+        }
+        enrolling.push_back(cut);
     }
 
     fn log(&self, address: SocketAddr, reason: &str) {

@@ -668,6 +668,134 @@ async fn silent_peers_keep_out_nobody() {
 }
 
 #[tokio::test]
+async fn strangers_who_hold_connections_for_enrolment_keep_out_no_host() {
+    let fleet = Fleet::start_with(|config| config.limits.enrollment_connections = 4).await;
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        held.push(fleet.dial(None, &[limits::ENROLL_ALPN, b"h2"]).await.unwrap());
+    }
+    fleet.enroll().await;
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn agents_that_are_not_there_are_told_so_at_once() {
+    let fleet = Fleet::start().await;
+    let agent = fleet.enroll().await;
+    let mut admin = fleet.admin().await;
+    let id = agent.evidence.agent_id().to_string();
+    for hosts in [Vec::new(), vec![id.clone(), id.clone()]] {
+        let request = v1::LookNowRequest { hosts, timeout_seconds: 600 };
+        let mut outcomes = admin.look_now(request).await.unwrap().into_inner();
+        let outcome = outcomes.message().await.unwrap().unwrap();
+        assert_eq!((outcome.host_id.as_str(), outcome.outcome()), (id.as_str(), v1::LookOutcome::NotConnected));
+        assert!(outcomes.message().await.unwrap().is_none());
+    }
+    let asked = fleet.entries(|entry| match entry {
+        Entry::Act(v1::Act { act: Some(Act::LookRequested(look)), .. }) => Some(look.agent_ids.len()),
+        _ => None,
+    });
+    assert_eq!(asked, [0, 1]);
+    for (request, expected) in [
+        (v1::LookNowRequest { hosts: vec!["nothing".to_owned()], timeout_seconds: 0 }, "HOST_NOT_FOUND"),
+        (v1::LookNowRequest { hosts: Vec::new(), timeout_seconds: 601 }, "TIMEOUT_INVALID"),
+    ] {
+        assert_eq!(reason(&admin.look_now(request).await.unwrap_err()), expected);
+    }
+    let resolve = v1::ResolveConflictRequest { host: id, reason: "x".to_owned() };
+    assert_eq!(reason(&admin.resolve_conflict(resolve).await.unwrap_err()), "NOT_FROZEN");
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_that_belong_to_their_list() {
+    let fleet = Fleet::start().await;
+    for _ in 0..5 {
+        fleet.token(1).await;
+    }
+    let mut admin = fleet.admin().await;
+    let mut ids = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListTokensRequest { page_size: 2, page_token };
+        let page = admin.list_tokens(request).await.unwrap().into_inner();
+        ids.extend(page.tokens.into_iter().map(|token| token.id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        let foreign = v1::ListCredentialsRequest { page_size: 2, page_token: page_token.clone() };
+        assert_eq!(reason(&admin.list_credentials(foreign).await.unwrap_err()), "PAGE_TOKEN_INVALID");
+    }
+    let whole = admin.list_tokens(v1::ListTokensRequest::default()).await.unwrap().into_inner().tokens;
+    assert_eq!(ids, whole.into_iter().map(|token| token.id).collect::<Vec<_>>());
+    let negative = v1::ListTokensRequest { page_size: -1, page_token: String::new() };
+    assert_eq!(reason(&admin.list_tokens(negative).await.unwrap_err()), "PAGE_SIZE_INVALID");
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_served_in_prometheus_text() {
+    use tokio::io::AsyncWriteExt as _;
+    let fleet = Fleet::start_with(|config| config.metrics_listen = "127.0.0.1:0".to_owned()).await;
+    let mut stream = TcpStream::connect(fleet.collector.metrics_address().unwrap()).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.contains("muster_build_info{version="), "{answer}");
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn views_made_again_are_the_same_and_only_while_no_collector_runs() {
+    let fleet = Fleet::start().await;
+    fleet.enroll().await;
+    let data = fleet.data();
+    let config = Config::new("c1");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    assert!(matches!(rebuild(&config, &data, Arc::clone(&clock)), Err(Error::Log(log::Error::Locked { .. }))));
+    let (log_size, folder) = (fleet.collector.log.size(), fleet.folder);
+    fleet.collector.stop().await;
+    let rebuilt = rebuild(&config, &data, clock).unwrap();
+    assert!(rebuilt.is_same && rebuilt.log_size >= log_size, "{rebuilt:?}");
+    drop(folder);
+}
+
+#[tokio::test]
+async fn a_collector_that_cannot_start_says_what_to_do() {
+    let fleet = Fleet::start().await;
+    let data = fleet.data();
+    let folder = fleet.folder;
+    fleet.collector.stop().await;
+    let start = async |name: &str, at: Timestamp| {
+        let mut config = Config::new(name);
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        config.metrics_listen = String::new();
+        Collector::start(config, &data, Arc::new(At(at))).await.err().map(|error| error.to_string())
+    };
+    let now = SystemClock.now();
+    let error = start("c2", now).await.unwrap();
+    assert!(error.contains("is that of collector c1") && error.contains("set name = \"c1\""), "{error}");
+    let error = start("c1", now.plus(Duration::from_secs(20 * 366 * 86_400))).await.unwrap();
+    assert!(error.contains("pki/ca.pem ended at 203"), "{error}");
+    std::fs::remove_file(data.log_key()).unwrap();
+    let error = start("c1", now).await.unwrap();
+    assert!(error.contains("failed to read") && error.contains("log.key"), "{error}");
+    drop(folder);
+}
+
+/// A clock that stands still.
+struct At(Timestamp);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+
+#[tokio::test]
 async fn more_connections_than_one_caller_may_have_are_closed() {
     let fleet = Fleet::start_with(|config| config.limits.connections_per_caller = 3).await;
     let pem = fleet.admin_pem();

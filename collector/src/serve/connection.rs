@@ -21,7 +21,7 @@ use tokio::{
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
 use super::peer::{Identity, Peer};
@@ -59,16 +59,18 @@ pub struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     deadline: Option<Pin<Box<Sleep>>>,
     _slots: Vec<Slot>,
+    _ended: DropGuard,
 }
 
 impl Connection {
-    /// Returns the connection with `peer`, which ends at the latest when `cut` is cancelled.
+    /// Returns the connection with `peer`, which ends at the latest when `cut` is cancelled, and cancels it when it ends.
     pub fn new(stream: TlsStream<TcpStream>, peer: Peer, slots: Vec<Slot>, cut: CancellationToken) -> Self {
         let life = if peer.identity == Identity::Enrolling { ENROLLMENT } else { FIRST_REQUEST };
         Self {
             stream,
             info: Info::new(peer),
-            cut: Box::pin(cut.cancelled_owned()),
+            cut: Box::pin(cut.clone().cancelled_owned()),
+            _ended: cut.drop_guard(),
             deadline: Some(Box::pin(tokio::time::sleep(life))),
             _slots: slots,
         }
@@ -138,8 +140,6 @@ pub enum Bound {
     Address(IpAddr),
     /// Those with one identity.
     Caller(Caller),
-    /// Those for enrolment.
-    Enrollment,
 }
 
 /// Counts of open connections.
@@ -153,7 +153,6 @@ impl Slots {
             Bound::All => limits.connections,
             Bound::Address(_) => limits.connections_per_address,
             Bound::Caller(_) => limits.connections_per_caller,
-            Bound::Enrollment => limits.enrollment_connections,
         };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&bound).copied().unwrap_or(0);

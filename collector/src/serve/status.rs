@@ -157,10 +157,19 @@ mod tests {
     fn the_contract_names_no_reason_that_is_not_here() {
         let known: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(known.len(), Reason::ALL.len());
-        let codes: BTreeSet<&str> =
-            ["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "PERMISSION_DENIED", "DATA_LOSS"]
-                .into_iter()
-                .collect();
+        let codes: BTreeSet<&str> = [
+            "INVALID_ARGUMENT",
+            "NOT_FOUND",
+            "FAILED_PRECONDITION",
+            "PERMISSION_DENIED",
+            "DATA_LOSS",
+            "UNAUTHENTICATED",
+            "UNIMPLEMENTED",
+            "UNAVAILABLE",
+            "RESOURCE_EXHAUSTED",
+        ]
+        .into_iter()
+        .collect();
         let contract = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/muster/v1");
         let mut seen = BTreeSet::new();
         for file in std::fs::read_dir(contract).unwrap() {
