@@ -141,7 +141,7 @@ fn control_text(out: Out, control: &v1::GetControlResponse) -> String {
     ages.sort();
     let ages: Vec<_> = ages
         .into_iter()
-        .map(|(class, seconds)| if class == "*" { format!("{seconds} s") } else { format!("{class} {seconds} s") })
+        .map(|(class, seconds)| if class == "*" { hours(*seconds) } else { format!("{class} {}", hours(*seconds)) })
         .collect();
     let mut text = format!("{}\n\n{}\n\n", out.tone(Tone::Strong, &safe(&title)), safe(&control.statement));
     for (name, value) in [
@@ -169,6 +169,13 @@ fn control_text(out: Out, control: &v1::GetControlResponse) -> String {
         text.push_str(&field("supports", &line));
     }
     text
+}
+
+/// Returns a time in the largest unit that divides it, such as `36h`.
+fn hours(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    let whole = units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
 
 /// Prints findings and, when asked, says by the exit code whether there are any.

@@ -74,7 +74,7 @@ fn text(out: Out, file: &Path, it: &Verification) -> String {
         .problems
         .iter()
         .map(|problem| match problem.file.as_str() {
-            "" => problem.what.clone(),
+            file if problem.what.starts_with(file) => problem.what.clone(),
             file => format!("{file}: {}", problem.what),
         })
         .collect();

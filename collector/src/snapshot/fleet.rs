@@ -175,8 +175,11 @@ impl Host {
     }
 
     fn verdict<'a>(&self, control: &'a Control, judgement: Judgement) -> Verdict<'a> {
-        let rests_on = |subject| self.facts.get(subject);
-        let facts: Vec<&HeldFact> = judgement.subjects.iter().filter_map(rests_on).collect();
+        // That a control does not apply follows from the class of the host.
+        let class = [Subject::System];
+        let does_not_apply = judgement.verdict == control::Verdict::NotApplicable;
+        let subjects = if does_not_apply { class.as_slice() } else { &judgement.subjects };
+        let facts: Vec<&HeldFact> = subjects.iter().filter_map(|subject| self.facts.get(subject)).collect();
         let mut indexes: Vec<u64> =
             facts.iter().flat_map(|fact| fact.indexes.iter().copied().chain([fact.confirmed_index])).collect();
         if control.reads_reporting || indexes.is_empty() {

@@ -340,7 +340,7 @@ fn a_changed_removed_or_added_byte_is_found() {
         state ^= state << 17;
         usize::try_from(state % bound as u64).unwrap()
     };
-    for round in 0..2_000 {
+    for round in 0..10_000 {
         let mut bytes = made.bytes.clone();
         let at = random(bytes.len());
         match round % 4 {

@@ -128,12 +128,14 @@ fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
         if volume.kind != super::VolumeKind::Fixed {
             head.push_str(&format!(" ({})", volume.kind.as_str()));
         }
-        (format!("{head}{}", below(&volume.layers, volume.source.as_str())), encrypted(&volume.encrypted))
+        let is_at_rest = volume.kind != super::VolumeKind::Memory;
+        (format!("{head}{}", below(&volume.layers, volume.source.as_str())), encrypted(&volume.encrypted, is_at_rest))
     };
     let mut rows: Vec<_> = disk.volumes.iter().take(ITEMS).map(row).collect();
     rows.extend(disk.swap_areas.iter().take(ITEMS).map(|swap| {
         let chain = below(&swap.layers, "");
-        (format!("{}  swap ({}){chain}", swap.name, swap.kind.as_str()), encrypted(&swap.encrypted))
+        let is_at_rest = swap.kind != super::SwapKind::Zram;
+        (format!("{}  swap ({}){chain}", swap.name, swap.kind.as_str()), encrypted(&swap.encrypted, is_at_rest))
     }));
     let width = rows.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0).min(100);
     let mut lines: Vec<_> = rows.into_iter().map(|(left, right)| format!("{left:<width$}   {right}")).collect();
@@ -145,8 +147,13 @@ fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
     lines
 }
 
-fn encrypted(reading: &Reading<bool>) -> String {
-    value(reading, |&yes| if yes { "encrypted" } else { "NOT encrypted" }.to_owned())
+fn encrypted(reading: &Reading<bool>, is_at_rest: bool) -> String {
+    let said = |&yes: &bool| match (yes, is_at_rest) {
+        (true, _) => "encrypted",
+        (false, true) => "NOT encrypted",
+        (false, false) => "in memory, not encrypted",
+    };
+    value(reading, |yes| said(yes).to_owned())
 }
 
 /// Returns ` <- ` and the chain of devices below a volume; those that stand beside each other in brackets.
