@@ -3,11 +3,16 @@
 //! What goes into the views depends on the log alone ([`apply`](self)); what holds now is told by [`standing`] from what is stored.
 //! This task reads the clock only to tell watchers what holds now.
 
+mod agent;
 mod apply;
 mod cache;
 mod standing;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use muster_proto::{
     id::AgentId,
@@ -19,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     control::{Catalogue, Verdict},
     log::Checkpoint,
-    views::{self, Entries, Writer},
+    views::{self, Entries, HostRow, Writer},
 };
 
 pub use standing::{Known, Standing, standing, standings, verdict_at};
@@ -78,12 +83,30 @@ pub struct Judge {
     answered: broadcast::Sender<(AgentId, u64)>,
     resync: broadcast::Sender<AgentId>,
     applied: watch::Sender<u64>,
+    board: Arc<Mutex<Board>>,
+}
+
+/// Every host as it is at a position of the log.
+#[derive(Debug, Default)]
+struct Board {
+    applied: u64,
+    hosts: BTreeMap<AgentId, Arc<HostRow>>,
 }
 
 impl Judge {
     /// Returns the controls that judge.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         &self.catalogue
+    }
+
+    /// Returns every host as it is, ordered by agent, and the position of the log that it rests on, which the views cover.
+    pub fn hosts(&self) -> (u64, Vec<Arc<HostRow>>) {
+        let board = self.board();
+        (board.applied, board.hosts.values().cloned().collect())
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a receiver of verdicts that change, from now on.
@@ -135,6 +158,7 @@ impl Follower {
             answered: broadcast::Sender::new(ANSWERS),
             resync: broadcast::Sender::new(RESYNCS),
             applied: watch::Sender::new(writer.applied()),
+            board: Arc::default(),
         };
         let mut follower = Self { log, writer, fleet, clock, judge };
         follower.show_all();
@@ -191,6 +215,7 @@ impl Follower {
     fn apply(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), Error> {
         match self.fleet.apply(&mut self.writer, first, entries) {
             Ok(touched) => {
+                self.post(&touched);
                 let news = std::mem::take(&mut self.fleet.news);
                 let now = self.clock.now();
                 for agent in touched {
@@ -215,6 +240,15 @@ impl Follower {
         }
     }
 
+    /// Shows the hosts that a batch touched, and how far the views are.
+    fn post(&self, touched: &BTreeSet<AgentId>) {
+        let hosts: Vec<(AgentId, Arc<HostRow>)> =
+            touched.iter().filter_map(|id| Some((*id, Arc::new(self.fleet.agents.get(id)?.host.clone())))).collect();
+        let mut board = self.judge.board();
+        board.hosts.extend(hosts);
+        board.applied = self.writer.applied();
+    }
+
     /// Publishes what time alone changed.
     pub(crate) fn on_tick(&mut self) {
         let now = self.clock.now();
@@ -230,6 +264,7 @@ impl Follower {
         for agent in self.fleet.agents.values_mut() {
             agent.shown = agent.verdicts_at(&self.judge.catalogue, now);
         }
+        self.post(&self.fleet.agents.keys().copied().collect());
     }
 
     /// Publishes the verdicts of an agent that differ from those published last.
@@ -240,19 +275,19 @@ impl Follower {
             return;
         }
         let shown = std::mem::replace(&mut agent.shown, verdicts);
-        let known = Known::of(&agent.row, &agent.facts);
+        let known = Known::of(&agent.host.agent, &agent.host.facts);
         for (at, control) in self.judge.catalogue.controls().enumerate() {
-            let (Some(row), previous) = (&agent.verdicts[at], shown[at]) else { continue };
+            let (Some(row), previous) = (agent.verdict(control), shown[at]) else { continue };
             if previous == agent.shown[at] {
                 continue;
             }
             let change = Change {
                 agent: id,
-                hostname: agent.row.hostname.clone(),
+                hostname: agent.host.agent.hostname.clone(),
                 control: row.control.clone(),
                 previous,
                 standing: standing(control, row, &known, now),
-                log_indexes: log_indexes(control, &agent.facts, &agent.row.looks()),
+                log_indexes: log_indexes(control, &agent.host.facts, &agent.host.agent.looks()),
             };
             drop(self.judge.changes.send(Arc::new(change)));
         }
@@ -262,7 +297,7 @@ impl Follower {
 /// Returns the log indexes of the reports that brought the facts of a control, and of those whose looks confirm them.
 pub fn log_indexes(
     control: &crate::control::Control,
-    facts: &std::collections::BTreeMap<muster_proto::fact::Subject, views::FactRow>,
+    facts: &BTreeMap<muster_proto::fact::Subject, views::FactRow>,
     looks: &views::Looks,
 ) -> Vec<u64> {
     let mut indexes: Vec<u64> = Vec::new();

@@ -88,14 +88,6 @@ struct Inner {
     judge: Judge,
     liveness: Arc<dyn Liveness>,
     clock: Arc<dyn Clock>,
-    board: Mutex<Option<Board>>,
-}
-
-/// Every host at a position of the log.
-#[derive(Clone)]
-struct Board {
-    applied: u64,
-    hosts: Arc<Vec<HostRow>>,
 }
 
 /// A host with what each control says of it now.
@@ -114,7 +106,7 @@ impl FleetService {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let collector = collector.to_owned();
-        Self(Arc::new(Inner { collector, views, judge, liveness, clock, board: Mutex::new(None) }))
+        Self(Arc::new(Inner { collector, views, judge, liveness, clock }))
     }
 
     /// Returns the agent that `text` names: its id, a prefix of at least four digits, or a hostname that one host alone has.
@@ -124,8 +116,8 @@ impl FleetService {
     /// NOT_FOUND (HOST_NOT_FOUND), INVALID_ARGUMENT (HOST_AMBIGUOUS).
     pub async fn resolve(&self, text: String) -> Result<AgentId, Status> {
         self.read(move |inner| {
-            let board = inner.board()?;
-            host::resolve(&board.hosts, &text).map(|host| host.agent.agent)
+            let (_, hosts) = inner.judge.hosts();
+            host::resolve(&hosts, &text).map(|host| host.agent.agent)
         })
         .await
     }
@@ -144,27 +136,12 @@ impl FleetService {
 }
 
 impl Inner {
-    /// Returns every host as the views have it.
-    fn board(&self) -> Result<Board, Status> {
-        let failed = |error| internal("failed to read the views", &error);
-        // Held while reading, so that many callers at once read the views once.
-        let mut kept = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-        let applied = self.views.applied().map_err(failed)?;
-        if let Some(board) = kept.as_ref().filter(|board| board.applied == applied) {
-            return Ok(board.clone());
-        }
-        let (applied, hosts) = self.views.hosts().map_err(failed)?;
-        let board = Board { applied, hosts: Arc::new(hosts) };
-        *kept = Some(board.clone());
-        Ok(board)
-    }
-
     fn see<'a>(&'a self, host: &'a HostRow, now: Timestamp) -> Seen<'a> {
         Seen { host, standings: standings(self.judge.catalogue().controls(), host, now) }
     }
 
     /// Returns the counts of each control over the hosts that are not revoked, by control id.
-    fn counts(&self, hosts: &[HostRow], now: Timestamp) -> BTreeMap<&str, v1::VerdictCounts> {
+    fn counts(&self, hosts: &[Arc<HostRow>], now: Timestamp) -> BTreeMap<&str, v1::VerdictCounts> {
         let mut counts: BTreeMap<&str, v1::VerdictCounts> = self
             .judge
             .catalogue()
@@ -204,9 +181,9 @@ impl Inner {
 
     /// Returns every current verdict of hosts that are not revoked.
     fn all_verdicts(&self) -> Result<Vec<v1::HostVerdict>, Status> {
-        let (board, now) = (self.board()?, self.clock.now());
+        let ((_, hosts), now) = (self.judge.hosts(), self.clock.now());
         let mut verdicts = Vec::new();
-        for host in board.hosts.iter().filter(|host| host.agent.state != HostState::Revoked) {
+        for host in hosts.iter().filter(|host| host.agent.state != HostState::Revoked) {
             for (control, standing) in self.see(host, now).standings {
                 verdicts.push(self.host_verdict(host, control, &standing));
             }
@@ -238,9 +215,9 @@ impl fleet_service_server::FleetService for FleetService {
         _request: Request<v1::GetFleetSummaryRequest>,
     ) -> Result<Response<v1::GetFleetSummaryResponse>, Status> {
         let answer = self.read(|inner| {
-            let (board, now) = (inner.board()?, inner.clock.now());
-            let of_state = |state| board.hosts.iter().filter(|host| host.agent.state == state).count() as u64;
-            let counts = inner.counts(&board.hosts, now);
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let of_state = |state| hosts.iter().filter(|host| host.agent.state == state).count() as u64;
+            let counts = inner.counts(&hosts, now);
             let connected = board
                 .hosts
                 .iter()
@@ -248,8 +225,8 @@ impl fleet_service_server::FleetService for FleetService {
             Ok(v1::GetFleetSummaryResponse {
                 collector: inner.collector.clone(),
                 read_time: Some(now.to_wire()),
-                log_size: board.applied,
-                hosts: board.hosts.len() as u64 - of_state(HostState::Revoked),
+                log_size,
+                hosts: hosts.len() as u64 - of_state(HostState::Revoked),
                 connected_hosts: connected.count() as u64,
                 states: HostState::ALL
                     .into_iter()
@@ -274,8 +251,8 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, HOST_FIELDS)?;
             let page = parse_page("hosts", &request.filter, request.page_size, &request.page_token)?;
-            let (board, now) = (inner.board()?, inner.clock.now());
-            let hosts = board.hosts.iter().filter_map(|row| {
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let hosts = hosts.iter().filter_map(|row| {
                 let seen = inner.see(row, now);
                 let host = host::host(&seen, inner.liveness.as_ref());
                 let worst = host::worst(&seen);
@@ -290,8 +267,8 @@ impl fleet_service_server::FleetService for FleetService {
     async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Result<Response<v1::GetHostResponse>, Status> {
         let text = request.into_inner().host;
         let answer = self.read(move |inner| {
-            let (board, now) = (inner.board()?, inner.clock.now());
-            let row = host::resolve(&board.hosts, &text)?;
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let row = host::resolve(&hosts, &text)?;
             let seen = inner.see(row, now);
             Ok(v1::GetHostResponse {
                 host: Some(host::host(&seen, inner.liveness.as_ref())),
@@ -315,9 +292,9 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, FINDING_FIELDS)?;
             let page = parse_page("findings", &request.filter, request.page_size, &request.page_token)?;
-            let (board, now) = (inner.board()?, inner.clock.now());
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let mut found = BTreeMap::new();
-            for row in board.hosts.iter().filter(|host| host.agent.state != HostState::Revoked) {
+            for row in hosts.iter().filter(|host| host.agent.state != HostState::Revoked) {
                 for (control, standing) in inner.see(row, now).standings {
                     if matches!(standing.verdict, Verdict::Pass | Verdict::NotApplicable) {
                         continue;
@@ -347,8 +324,8 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, CONTROL_FIELDS)?;
             let page = parse_page("controls", &request.filter, request.page_size, &request.page_token)?;
-            let (board, now) = (inner.board()?, inner.clock.now());
-            let counts = inner.counts(&board.hosts, now);
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let counts = inner.counts(&hosts, now);
             let controls = inner.judge.catalogue().controls().filter(|control| {
                 filter.matches(|field| match field {
                     "id" => control.id.as_str().into(),
@@ -374,8 +351,8 @@ impl fleet_service_server::FleetService for FleetService {
             let control = catalogue.control(&id).ok_or_else(|| {
                 refuse(Reason::ControlNotFound, format!("there is no control `{}`; list them for their ids", name(&id)))
             })?;
-            let (board, now) = (inner.board()?, inner.clock.now());
-            let counts = inner.counts(&board.hosts, now);
+            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let counts = inner.counts(&hosts, now);
             Ok(host::control(control, Inner::summary(control, counts.get(control.id.as_str())), catalogue.version()))
         });
         Ok(Response::new(answer.await?))

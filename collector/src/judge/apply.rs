@@ -4,43 +4,42 @@
 //! batches. So views that were followed live equal views made again from the log. An attestation costs no statement by itself:
 //! an agent's run and head are written once for each batch.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use muster_proto::{
-    fact::{Fact, Reading, Subject, Text},
+    fact::{Fact, Subject},
     id::AgentId,
-    report::{Attestation, Body, Coverage, Facts, Report},
-    seal::sealed_digest,
+    report::{Attestation, Body, Facts, Report},
     time::Timestamp,
     v1::{self, act::Act, log_entry::Entry},
 };
 use prost::Message as _;
 
 use super::{
+    agent::{Agent, BodyExt as _, name},
     cache::Cache,
-    standing::{Known, verdict_at},
+    standing::Known,
 };
 use crate::{
     control::{self, Catalogue, Control, Evidence, Observed, Reporting, Verdict},
     views::{
-        AgentRow, Batch, Broken, Error, FactRow, Head, HostState, Run, SnapshotRow, VerdictRow, Writer, confirmation,
+        AgentRow, Batch, Broken, Error, FactRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer, confirmation,
         empty_set, on_collector,
     },
 };
 
-/// Reports of a run, at most, so that looking into one stays cheap.
-const RUN_REPORTS: u64 = 256;
 /// How old, by the entries' times, a verdict that time can turn may be before it is judged again.
 const REJUDGE: Duration = Duration::from_secs(60);
-/// Bytes of names that hosts give themselves, at most.
-const NAME_BYTES: usize = 255;
 
 /// What is known of every agent.
 pub(super) struct Fleet {
     pub agents: HashMap<AgentId, Agent>,
     cache: Cache,
-    catalogue: std::sync::Arc<Catalogue>,
+    catalogue: Arc<Catalogue>,
     /// Agents with a run and a head to write.
     touched: BTreeSet<AgentId>,
     pub news: News,
@@ -55,27 +54,16 @@ pub(super) struct News {
     pub resync: Vec<AgentId>,
 }
 
-/// What is known of one agent.
-pub(super) struct Agent {
-    pub row: AgentRow,
-    pub facts: BTreeMap<Subject, FactRow>,
-    /// By the catalogue's order.
-    pub verdicts: Vec<Option<VerdictRow>>,
-    /// The verdicts that were published last.
-    pub shown: Vec<Option<Verdict>>,
-    /// Whether a verdict is `no_data` for a fact that is stale rather than absent.
-    has_stale: bool,
-    is_dirty: bool,
-    ended_runs: Vec<Run>,
-    head: Option<v1::SealedReport>,
-}
-
 /// A report in the log.
-struct Place {
-    index: u64,
-    received: Timestamp,
-    skew_millis: i64,
-    observed: Timestamp,
+pub(super) struct Place {
+    /// Its log index.
+    pub index: u64,
+    /// When it was received; never before the agent's report before it.
+    pub received: Timestamp,
+    /// Skew of the host's clock.
+    pub skew_millis: i64,
+    /// When it was sealed, host's clock.
+    pub observed: Timestamp,
 }
 
 /// How an agent stood before a report.
@@ -104,27 +92,8 @@ impl From<Error> for Pass {
 
 impl Fleet {
     /// Returns what the views know.
-    pub fn load(writer: &Writer, catalogue: std::sync::Arc<Catalogue>) -> Result<Self, Error> {
-        let controls = catalogue.controls().len();
-        let mut agents = HashMap::new();
-        for row in writer.agents()? {
-            agents.insert(row.agent, Agent::new(row, controls));
-        }
-        for (agent, fact) in writer.fact_rows()? {
-            if let Some(agent) = agents.get_mut(&agent) {
-                agent.facts.insert(fact.subject, fact);
-            }
-        }
-        let order: HashMap<&str, usize> =
-            catalogue.controls().enumerate().map(|(place, control)| (control.id.as_str(), place)).collect();
-        for (agent, row) in writer.verdicts()? {
-            if let (Some(agent), Some(place)) = (agents.get_mut(&agent), order.get(row.control.as_str())) {
-                agent.verdicts[*place] = Some(row);
-            }
-        }
-        for agent in agents.values_mut() {
-            agent.note_stale(&catalogue);
-        }
+    pub fn load(writer: &Writer, catalogue: Arc<Catalogue>) -> Result<Self, Error> {
+        let agents = writer.hosts()?.into_iter().map(|host| (host.agent.agent, Agent::of(host, &catalogue))).collect();
         Ok(Self { agents, cache: Cache::default(), catalogue, touched: BTreeSet::new(), news: News::default() })
     }
 
@@ -192,15 +161,15 @@ impl Fleet {
         self.touched.insert(id);
         let agent = Self::agent(&mut self.agents, &self.catalogue, id);
         agent.is_dirty = true;
-        if agent.row.enrolled.is_some() {
+        if agent.host.agent.enrolled.is_some() {
             return Ok(());
         }
-        agent.row.enrolled = Some((index, received));
-        if let Some(claim) = enrollment.claim.as_ref().filter(|_| agent.row.hostname.is_empty()) {
-            agent.row.hostname = name(&claim.hostname);
-            agent.row.agent_version = name(&claim.agent_version);
+        agent.host.agent.enrolled = Some((index, received));
+        if let Some(claim) = enrollment.claim.as_ref().filter(|_| agent.host.agent.hostname.is_empty()) {
+            agent.host.agent.hostname = name(&claim.hostname);
+            agent.host.agent.agent_version = name(&claim.agent_version);
         }
-        if agent.row.run.is_none() {
+        if agent.host.agent.run.is_none() {
             batch.put_state(id, index, received, HostState::Enrolled)?;
             let place = Place { index, received, skew_millis: 0, observed: received };
             self.judge(batch, id, &place, &[], |_, _| true)?;
@@ -248,12 +217,12 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else {
             return Err(Pass::Bad("about an agent that was never enrolled".to_owned()));
         };
-        let state = state(&agent.row);
-        if agent.row.state == HostState::Revoked && state != HostState::Revoked {
+        let state = state(&agent.host.agent);
+        if agent.host.agent.state == HostState::Revoked && state != HostState::Revoked {
             return Ok(());
         }
         self.touched.insert(id);
-        agent.row.state = state;
+        agent.host.agent.state = state;
         agent.is_dirty = true;
         Ok(batch.put_state(id, index, received, state)?)
     }
@@ -269,35 +238,35 @@ impl Fleet {
         let report = Report::decode(&sealed.report).map_err(|error| Pass::Bad(error.to_string()))?;
         let id = report.agent;
         let agent = Self::agent(&mut self.agents, &self.catalogue, id);
-        let last = agent.row.run.filter(|run| run.epoch == report.epoch);
+        let last = agent.host.agent.run.filter(|run| run.epoch == report.epoch);
         if last.is_some_and(|run| report.seq.number() <= run.last_seq) {
             return Err(Pass::Bad("a report at a place of its chain that is taken".to_owned()));
         }
         self.touched.insert(id);
         // Received times of one agent never go back, so that what was known at an instant is a prefix of its reports.
-        let received = agent.row.run.map_or(received, |run| received.max(run.last_time));
+        let received = agent.host.agent.run.map_or(received, |run| received.max(run.last_time));
         let place = Place { index, received, skew_millis: admitted.clock_skew_millis, observed: report.observed };
-        let before = agent.row.run;
-        if agent.row.run.is_some_and(|run| run.epoch != report.epoch) {
+        let before = agent.host.agent.run;
+        if agent.host.agent.run.is_some_and(|run| run.epoch != report.epoch) {
             // The head of the epoch that ends.
             agent.flush(batch)?;
         }
         agent.follow(&report, &place);
         agent.head = Some(sealed);
-        if agent.row.state == HostState::Enrolled {
-            agent.row.state = HostState::Active;
+        if agent.host.agent.state == HostState::Enrolled {
+            agent.host.agent.state = HostState::Active;
             agent.is_dirty = true;
             batch.put_state(id, index, received, HostState::Active)?;
         }
-        if agent.row.agent_version != report.agent_version.as_str() {
-            agent.row.agent_version = report.agent_version.as_str().to_owned();
+        if agent.host.agent.agent_version != report.agent_version.as_str() {
+            agent.host.agent.agent_version = report.agent_version.as_str().to_owned();
             agent.is_dirty = true;
         }
         if let Some(coverage) = report.body.coverage() {
             self.news.answered.extend(coverage.directive_ids.iter().map(|directive| (id, *directive)));
         }
-        let was_broken = agent.row.broken.is_some();
-        let class = agent.row.host_class.clone();
+        let was_broken = agent.host.agent.broken.is_some();
+        let class = agent.host.agent.host_class.clone();
         let changed = match &report.body {
             Body::Facts(facts) => self.facts(batch, id, facts, &place)?,
             Body::Attestation(attestation) => self.attestation(batch, id, attestation, &place)?,
@@ -318,12 +287,12 @@ impl Fleet {
         before: &Before,
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        let is_turned = before.was_broken != agent.row.broken.is_some();
-        let is_other_class = agent.row.host_class != before.class;
+        let is_turned = before.was_broken != agent.host.agent.broken.is_some();
+        let is_other_class = agent.host.agent.host_class != before.class;
         let all = before.is_first || is_turned || is_other_class;
-        let is_due = place.received.since(agent.row.judged_at) >= REJUDGE;
+        let is_due = place.received.since(agent.host.agent.judged_at) >= REJUDGE;
         if all || is_due {
-            agent.row.judged_at = place.received;
+            agent.host.agent.judged_at = place.received;
             agent.is_dirty = true;
         }
         if !all && !is_due && !before.is_skewed && changed.is_empty() && !agent.has_stale {
@@ -358,16 +327,16 @@ impl Fleet {
         let gone: Vec<Subject> = before.into_iter().filter(|subject| !set.facts().contains_key(subject)).collect();
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(Vec::new()) };
         for subject in gone.iter().chain(&changed) {
-            if let Some(old) = agent.facts.remove(subject) {
+            if let Some(old) = Arc::make_mut(&mut agent.host.facts).remove(subject) {
                 batch.end_fact(id, *subject, old.from_index, place.index, place.received)?;
             }
             let Some(held) = set.facts().get(subject) else { continue };
             let confirmed = on_collector(held.observed, place.skew_millis, place.received);
             let row = FactRow { subject: *subject, from_index: place.index, confirmed, origins: held.origins.clone() };
             batch.put_fact(id, &row, held, place.received)?;
-            agent.facts.insert(*subject, row);
+            Arc::make_mut(&mut agent.host.facts).insert(*subject, row);
         }
-        agent.row.set_digest = digest;
+        agent.host.agent.set_digest = digest;
         agent.is_dirty = true;
         if changed.contains(&Subject::System) || gone.contains(&Subject::System) {
             let system = set.facts().get(&Subject::System).and_then(|held| Fact::decode(&held.bytes).ok());
@@ -386,12 +355,12 @@ impl Fleet {
         place: &Place,
     ) -> Result<Vec<Subject>, Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(Vec::new()) };
-        if attestation.fact_set_digest == agent.row.set_digest {
+        if attestation.fact_set_digest == agent.host.agent.set_digest {
             self.mend(batch, id, place)?;
-        } else if agent.row.broken.is_none() {
+        } else if agent.host.agent.broken.is_none() {
             self.break_off(batch, id, place, "an attestation is about another fact set")?;
             self.news.resync.push(id);
-        } else if place.received.since(agent.row.judged_at) >= REJUDGE {
+        } else if place.received.since(agent.host.agent.judged_at) >= REJUDGE {
             self.news.resync.push(id);
         }
         Ok(Vec::new())
@@ -400,13 +369,13 @@ impl Fleet {
     /// Takes note that an agent's reports do not add up.
     fn break_off(&mut self, batch: &Batch<'_>, id: AgentId, place: &Place, why: &str) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        if agent.row.broken.is_some() {
+        if agent.host.agent.broken.is_some() {
             return Ok(());
         }
         let detail = format!("reports do not add up since log entry {}: {why}", place.index);
         tracing::warn!(agent = %id, detail, "facts of an agent cannot be told");
         batch.put_break(id, place.index, place.received, &detail)?;
-        agent.row.broken = Some(Broken { log_index: place.index, time: place.received, detail });
+        agent.host.agent.broken = Some(Broken { log_index: place.index, time: place.received, detail });
         agent.is_dirty = true;
         Ok(())
     }
@@ -414,7 +383,7 @@ impl Fleet {
     /// Takes note that they add up again.
     fn mend(&mut self, batch: &Batch<'_>, id: AgentId, place: &Place) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        if let Some(broken) = agent.row.broken.take() {
+        if let Some(broken) = agent.host.agent.broken.take() {
             batch.end_break(id, broken.log_index, place.index, place.received)?;
             agent.is_dirty = true;
         }
@@ -431,35 +400,33 @@ impl Fleet {
         which: impl Fn(&Control, (&Known<'_>, Option<Verdict>)) -> bool,
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get(&id) else { return Ok(()) };
-        let known = Known::of(&agent.row, &agent.facts);
-        let picked: Vec<(usize, &Control)> = self
+        let known = Known::of(&agent.host.agent, &agent.host.facts);
+        let picked: Vec<&Control> = self
             .catalogue
             .controls()
-            .enumerate()
-            .filter(|(at, control)| which(control, (&known, agent.verdicts[*at].as_ref().map(|row| row.verdict))))
+            .filter(|control| which(control, (&known, agent.verdict(control).map(|row| row.verdict))))
             .collect();
         if picked.is_empty() {
             return Ok(());
         }
-        let subjects: BTreeSet<Subject> =
-            picked.iter().flat_map(|(_, control)| control.subjects.iter().copied()).collect();
+        let subjects: BTreeSet<Subject> = picked.iter().flat_map(|control| control.subjects.iter().copied()).collect();
         let evidence = evidence(&mut self.cache, batch, agent, &subjects)?;
         let observed = changed_at(&mut self.cache, batch, id, changed, place)?;
         let version = self.catalogue.version();
         let mut rows = Vec::with_capacity(picked.len());
-        for (at, control) in picked {
-            let old = agent.verdicts[at].as_ref();
+        for control in picked {
+            let old = agent.verdict(control);
             let row = judged(control, &evidence, old, &known, place, &observed);
             let is_new = old.is_none_or(|old| old.verdict != row.verdict);
             if old.is_some_and(|old| !is_new && old.reason == row.reason && old.turn == row.turn) {
                 continue;
             }
             batch.put_verdict(id, &row, is_new.then_some((place.index, version)))?;
-            rows.push((at, row));
+            rows.push((row.control.clone(), row));
         }
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        for (at, row) in rows {
-            agent.verdicts[at] = Some(row);
+        if !rows.is_empty() {
+            Arc::make_mut(&mut agent.host.verdicts).extend(rows);
         }
         agent.note_stale(&self.catalogue);
         Ok(())
@@ -467,120 +434,10 @@ impl Fleet {
 
     fn agent<'a>(agents: &'a mut HashMap<AgentId, Agent>, catalogue: &Catalogue, id: AgentId) -> &'a mut Agent {
         agents.entry(id).or_insert_with(|| {
-            let mut agent = Agent::new(AgentRow::new(id, empty_set()), catalogue.controls().len());
+            let mut agent = Agent::of(HostRow::new(AgentRow::new(id, empty_set())), catalogue);
             agent.is_dirty = true;
             agent
         })
-    }
-}
-
-impl Agent {
-    fn new(row: AgentRow, controls: usize) -> Self {
-        Self {
-            row,
-            facts: BTreeMap::new(),
-            verdicts: vec![None; controls],
-            shown: vec![None; controls],
-            has_stale: false,
-            is_dirty: false,
-            ended_runs: Vec::new(),
-            head: None,
-        }
-    }
-
-    /// Returns the verdicts at `now`, by the catalogue's order.
-    pub fn verdicts_at(&self, catalogue: &Catalogue, now: Timestamp) -> Vec<Option<Verdict>> {
-        let known = Known::of(&self.row, &self.facts);
-        let verdict = |(control, row): (&Control, &Option<VerdictRow>)| {
-            row.as_ref().map(|row| verdict_at(control, row, &known, now))
-        };
-        catalogue.controls().zip(&self.verdicts).map(verdict).collect()
-    }
-
-    fn note_stale(&mut self, catalogue: &Catalogue) {
-        let known = Known::of(&self.row, &self.facts);
-        self.has_stale = catalogue.controls().zip(&self.verdicts).any(|(control, row)| {
-            row.as_ref().is_some_and(|row| row.verdict == Verdict::NoData)
-                && !control.subjects.is_empty()
-                && known.has_all(control)
-        });
-    }
-
-    /// Puts a report at the end of the agent's run, or begins another run.
-    fn follow(&mut self, report: &Report, place: &Place) {
-        let seq = report.seq.number();
-        let (through, mut looks) = (report.body.through(report.observed), self.row.looks());
-        if let Some(coverage) = report.body.coverage() {
-            looks.add(coverage, place.index, place.skew_millis, place.received);
-        }
-        let run = Run {
-            epoch: report.epoch,
-            first_seq: seq,
-            last_seq: seq,
-            first_index: place.index,
-            last_index: place.index,
-            first_time: place.received,
-            last_time: place.received,
-            observed: report.observed,
-            through,
-            skew_millis: place.skew_millis,
-            looks,
-        };
-        let follows = |old: &Run| {
-            old.epoch == run.epoch
-                && old.last_seq + 1 == seq
-                && old.last_index + 1 == place.index
-                && old.last_seq - old.first_seq + 1 < RUN_REPORTS
-        };
-        self.row.run = Some(match self.row.run {
-            Some(old) if follows(&old) => {
-                Run { first_seq: old.first_seq, first_index: old.first_index, first_time: old.first_time, ..run }
-            }
-            Some(old) => {
-                self.is_dirty |= old.epoch != run.epoch;
-                self.ended_runs.push(old);
-                run
-            }
-            None => {
-                self.is_dirty = true;
-                run
-            }
-        });
-    }
-
-    /// Takes what the host says of itself.
-    fn introduce(&mut self, system: Option<&Fact>) {
-        let text = |reading: &Reading<Text>| reading.known().map(|text| name(text.as_str())).unwrap_or_default();
-        let Some(Fact::System(Reading::Known(system))) = system else {
-            self.row.host_class.clear();
-            return;
-        };
-        self.row.hostname = text(&system.hostname);
-        self.row.os_id = text(&system.os_id);
-        self.row.os_version = text(&system.os_version);
-        self.row.host_class = system.host_class.known().map(|class| class.as_str().to_owned()).unwrap_or_default();
-    }
-
-    fn flush(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
-        let id = self.row.agent;
-        if std::mem::take(&mut self.is_dirty) {
-            batch.put_agent(&self.row)?;
-        }
-        for run in self.ended_runs.drain(..) {
-            batch.put_run(id, &run)?;
-        }
-        if let (Some(run), Some(sealed)) = (&self.row.run, self.head.take()) {
-            batch.put_run(id, run)?;
-            let head = Head {
-                agent: id,
-                epoch: run.epoch,
-                seq: run.last_seq,
-                digest: sealed_digest(&sealed),
-                log_index: run.last_index,
-            };
-            batch.put_head(&head, run.first_seq)?;
-        }
-        Ok(())
     }
 }
 
@@ -656,17 +513,17 @@ fn evidence(
     subjects: &BTreeSet<Subject>,
 ) -> Result<Evidence, Error> {
     let reporting = Reporting {
-        last_received: agent.row.run.map(|run| run.last_time),
-        skew_millis: agent.row.run.map(|run| run.skew_millis).unwrap_or_default(),
+        last_received: agent.host.agent.run.map(|run| run.last_time),
+        skew_millis: agent.host.agent.run.map(|run| run.skew_millis).unwrap_or_default(),
     };
-    if let Some(broken) = &agent.row.broken {
-        return Ok(Evidence::broken(agent.row.agent, reporting, &broken.detail, broken.time));
+    if let Some(broken) = &agent.host.agent.broken {
+        return Ok(Evidence::broken(agent.host.agent.agent, reporting, &broken.detail, broken.time));
     }
-    let looks = agent.row.looks();
+    let looks = agent.host.agent.looks();
     let mut facts = BTreeMap::new();
-    if !agent.facts.is_empty() {
-        let set = cache.get(batch, agent.row.agent)?;
-        for (subject, row) in &agent.facts {
+    if !agent.host.facts.is_empty() {
+        let set = cache.get(batch, agent.host.agent.agent)?;
+        for (subject, row) in agent.host.facts.iter() {
             if (*subject == Subject::System || subjects.contains(subject))
                 && let Some(held) = set.facts().get(subject)
             {
@@ -675,40 +532,9 @@ fn evidence(
             }
         }
     }
-    Ok(Evidence { host: agent.row.agent, facts, reporting })
+    Ok(Evidence { host: agent.host.agent.agent, facts, reporting })
 }
 
 fn agent_id(bytes: &[u8]) -> Result<AgentId, Pass> {
     AgentId::from_slice(bytes).ok_or_else(|| Pass::Bad("an agent id that is none".to_owned()))
-}
-
-/// Returns a name that somebody else chose, made harmless and short.
-fn name(text: &str) -> String {
-    Text::cut(text, NAME_BYTES).as_str().to_owned()
-}
-
-/// Parts of a report that follow from its kind.
-trait BodyExt {
-    fn coverage(&self) -> Option<&Coverage>;
-    fn through(&self, observed: Timestamp) -> Timestamp;
-}
-
-impl BodyExt for Body {
-    fn coverage(&self) -> Option<&Coverage> {
-        match self {
-            Self::Facts(facts) => Some(&facts.coverage),
-            Self::Attestation(attestation) => Some(&attestation.coverage),
-            Self::Gap(_) | Self::Lifecycle(_) => None,
-        }
-    }
-
-    /// Returns until when it speaks, host's clock.
-    fn through(&self, observed: Timestamp) -> Timestamp {
-        match self {
-            Self::Facts(facts) => facts.coverage.end,
-            Self::Attestation(attestation) => attestation.coverage.end,
-            Self::Gap(gap) => gap.end,
-            Self::Lifecycle(_) => observed,
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! What answers say of a host and of a control.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use muster_proto::{
     fact::Subject,
@@ -23,7 +23,7 @@ const PREFIX_DIGITS: usize = 4;
 
 /// Returns the host that `text` names: its id, a prefix of it, or its name. A host that is revoked counts only where no other
 /// host is meant.
-pub(super) fn resolve<'a>(hosts: &'a [HostRow], text: &str) -> Result<&'a HostRow, Status> {
+pub(super) fn resolve<'a>(hosts: &'a [Arc<HostRow>], text: &str) -> Result<&'a HostRow, Status> {
     if let Ok(id) = text.parse::<AgentId>()
         && let Some(host) = hosts.iter().find(|host| host.agent.agent == id)
     {
@@ -33,6 +33,7 @@ pub(super) fn resolve<'a>(hosts: &'a [HostRow], text: &str) -> Result<&'a HostRo
         text.len() >= PREFIX_DIGITS && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let found: Vec<&HostRow> = hosts
         .iter()
+        .map(Arc::as_ref)
         .filter(|host| {
             (!text.is_empty() && host.agent.hostname == text)
                 || (is_prefix && host.agent.agent.to_string().starts_with(text))

@@ -1,6 +1,6 @@
 //! Reads of what is current.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::{
     fact::Subject,
@@ -50,15 +50,22 @@ pub struct VerdictRow {
 /// An agent's current facts by subject, and the one under way in parts.
 pub type FactSetParts = (BTreeMap<Subject, Held<u64>>, Option<Partial>);
 
-/// A host as it is: the agent, its verdicts, and its facts without their bytes.
+/// A host as it is: the agent, its verdicts, and its facts without their bytes. Cheap to clone.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostRow {
     /// The agent.
     pub agent: AgentRow,
     /// Its verdicts by control.
-    pub verdicts: BTreeMap<String, VerdictRow>,
+    pub verdicts: Arc<BTreeMap<String, VerdictRow>>,
     /// Its facts by subject.
-    pub facts: BTreeMap<Subject, FactRow>,
+    pub facts: Arc<BTreeMap<Subject, FactRow>>,
+}
+
+impl HostRow {
+    /// Returns an agent of which nothing more is known.
+    pub fn new(agent: AgentRow) -> Self {
+        Self { agent, verdicts: Arc::default(), facts: Arc::default() }
+    }
 }
 
 /// A snapshot that was handed out.
@@ -170,23 +177,7 @@ impl Views {
     ///
     /// The database's.
     pub fn hosts(&self) -> Result<(u64, Vec<HostRow>), Error> {
-        self.read(|connection| {
-            let mut hosts: BTreeMap<AgentId, HostRow> = BTreeMap::new();
-            for agent in agents(connection)? {
-                hosts.insert(agent.agent, HostRow { agent, verdicts: BTreeMap::new(), facts: BTreeMap::new() });
-            }
-            for (agent, row) in verdicts(connection)? {
-                if let Some(host) = hosts.get_mut(&agent) {
-                    host.verdicts.insert(row.control.clone(), row);
-                }
-            }
-            for (agent, row) in fact_rows(connection)? {
-                if let Some(host) = hosts.get_mut(&agent) {
-                    host.facts.insert(row.subject, row);
-                }
-            }
-            Ok((applied(connection)?, hosts.into_values().collect()))
-        })
+        self.read(|connection| Ok((applied(connection)?, hosts(connection)?)))
     }
 
     /// Returns an agent's current facts with their bytes, and when each was received.
@@ -264,7 +255,24 @@ pub(super) fn applied(connection: &Connection) -> Result<u64, Error> {
     applied.and_then(|applied| u64::try_from(applied).ok()).ok_or(Error::Garbled("meta"))
 }
 
-pub(super) fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
+/// Returns every host, ordered by agent.
+pub(super) fn hosts(connection: &Connection) -> Result<Vec<HostRow>, Error> {
+    let mut hosts: BTreeMap<AgentId, HostRow> =
+        agents(connection)?.into_iter().map(|agent| (agent.agent, HostRow::new(agent))).collect();
+    for (agent, row) in verdicts(connection)? {
+        if let Some(host) = hosts.get_mut(&agent) {
+            Arc::make_mut(&mut host.verdicts).insert(row.control.clone(), row);
+        }
+    }
+    for (agent, row) in fact_rows(connection)? {
+        if let Some(host) = hosts.get_mut(&agent) {
+            Arc::make_mut(&mut host.facts).insert(row.subject, row);
+        }
+    }
+    Ok(hosts.into_values().collect())
+}
+
+fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
     let text = "SELECT a.agent, a.state, a.enrolled_index, a.enrolled_time, a.set_digest, a.broken_index, a.broken_time,
                 a.broken_detail, a.judged_at, a.agent_version, a.hostname, a.os_id, a.os_version, a.host_class,
                 r.epoch, r.first_seq, r.last_seq, r.first_index, r.last_index, r.first_time, r.last_time, r.observed,
@@ -318,7 +326,7 @@ pub(super) fn run(row: &Row<'_>, at: usize) -> Option<Run> {
     })
 }
 
-pub(super) fn verdicts(connection: &Connection) -> Result<Vec<(AgentId, VerdictRow)>, Error> {
+fn verdicts(connection: &Connection) -> Result<Vec<(AgentId, VerdictRow)>, Error> {
     let text =
         "SELECT agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason FROM verdicts
                 ORDER BY agent, control";
@@ -339,7 +347,7 @@ pub(super) fn verdicts(connection: &Connection) -> Result<Vec<(AgentId, VerdictR
     })
 }
 
-pub(super) fn fact_rows(connection: &Connection) -> Result<Vec<(AgentId, FactRow)>, Error> {
+fn fact_rows(connection: &Connection) -> Result<Vec<(AgentId, FactRow)>, Error> {
     let text = "SELECT agent, subject, from_index, confirmed, origins FROM facts WHERE to_index IS NULL ORDER BY agent, subject";
     rows(connection, text, [], |row| {
         let fact = FactRow {

@@ -9,7 +9,7 @@ use muster_proto::{
 use rusqlite::{Connection, Transaction, params};
 
 use super::{
-    AgentRow, Error, Head, HostState, Partial, Run, VerdictRow,
+    AgentRow, Error, Head, HostRow, HostState, Partial, Run, VerdictRow,
     read::{self, FactRow, FactSetParts},
     rows::pack,
 };
@@ -40,31 +40,13 @@ impl Writer {
         self.applied
     }
 
-    /// Returns every agent.
+    /// Returns every host as it is, ordered by agent.
     ///
     /// # Errors
     ///
     /// The database's.
-    pub fn agents(&self) -> Result<Vec<AgentRow>, Error> {
-        read::agents(&self.connection)
-    }
-
-    /// Returns the current verdicts of every agent.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub fn verdicts(&self) -> Result<Vec<(AgentId, VerdictRow)>, Error> {
-        read::verdicts(&self.connection)
-    }
-
-    /// Returns, for every agent, its current facts without their bytes.
-    ///
-    /// # Errors
-    ///
-    /// The database's.
-    pub fn fact_rows(&self) -> Result<Vec<(AgentId, FactRow)>, Error> {
-        read::fact_rows(&self.connection)
+    pub fn hosts(&self) -> Result<Vec<HostRow>, Error> {
+        read::hosts(&self.connection)
     }
 
     /// Begins a batch.
