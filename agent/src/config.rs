@@ -26,7 +26,7 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// File by which an agent without identity enrols itself as soon as it exists. Default `/etc/muster/enroll.toml`.
     pub enroll_file: PathBuf,
-    /// Bytes that the spool may take on disk, 1 MiB to 64 GiB. Default 64 MiB, which holds months of an ordinary host. When it is full,
+    /// Bytes that the spool may take on disk, 4 MiB to 64 GiB. Default 64 MiB, which holds months of an ordinary host. When it is full,
     /// the agent stops sealing reports and says later, in a signed gap, what is missing.
     pub spool_bytes: u64,
     /// Time after which an unchanged host attests that nothing changed, `10s` to `1d`. Default `1h`. A control that demands fresher
@@ -194,9 +194,9 @@ impl Intervals {
 impl Config {
     /// Checks what the types do not say.
     fn check(&self) -> Result<(), String> {
-        if !(1 << 20..=64 << 30).contains(&self.spool_bytes) {
+        if !(4 << 20..=64 << 30).contains(&self.spool_bytes) {
             return Err(format!(
-                "spool_bytes is {}, expected 1048576 (1 MiB) to 68719476736 (64 GiB)",
+                "spool_bytes is {}, expected 4194304 (4 MiB) to 68719476736 (64 GiB)",
                 self.spool_bytes
             ));
         }

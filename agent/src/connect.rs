@@ -136,6 +136,24 @@ pub fn chain_of(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Returns why a call failed, for a person: what the collector said, or what became of the connection.
+pub fn call_failure(status: &tonic::Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(error) = cause {
+        // Only for the words; nothing is decided by it.
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                return "the connection broke; the collector or the network went away".to_owned();
+            }
+            Some(io::ErrorKind::TimedOut) => return "the connection went silent".to_owned(),
+            Some(_) | None => text = error.to_string(),
+        }
+        cause = error.source();
+    }
+    text
+}
+
 async fn handshake(url: &CollectorUrl, tls: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(url.host_port()).await?;
     stream.set_nodelay(true)?;

@@ -372,7 +372,7 @@ fn refused(status: &Status) -> Error {
             message: status.message().to_owned(),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         },
-        None => Error::Call(connect::chain_of(status)),
+        None => Error::Call(connect::call_failure(status)),
     }
 }
 

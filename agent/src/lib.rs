@@ -23,4 +23,7 @@ pub mod status;
 pub mod uplink;
 pub mod watch;
 
+#[cfg(test)]
+mod testing;
+
 pub use cli::main;

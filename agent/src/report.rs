@@ -23,6 +23,8 @@ use crate::moment::Moment;
 use coverage::Span;
 
 pub use draft::Draft;
+#[cfg(test)]
+pub(crate) use draft::unknown as draft_unknown;
 
 /// Every probe, in order.
 pub const PROBES: [Probe; 5] =
@@ -130,6 +132,12 @@ impl Reporter {
     /// Returns the facts that were reported.
     pub fn reported(&self) -> &Reported {
         &self.reported
+    }
+
+    /// Returns how many bytes a report of everything would take.
+    pub fn resync_bytes(&self) -> usize {
+        let unchanged = self.reported.iter().filter(|(subject, _)| !self.changed.contains_key(subject));
+        unchanged.chain(&self.changed).map(|(_, fact)| fact.bytes.len()).sum()
     }
 
     /// Takes a look. Whatever differs from what was reported waits for the next draft.

@@ -8,9 +8,10 @@ mod waiting;
 
 use std::{future::Future, io, pin::Pin};
 
+use futures_util::{FutureExt as _, future::Fuse};
 use muster_proto::report::Probe;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
@@ -67,10 +68,7 @@ pub trait Looker {
 }
 
 /// Asks the agent to stop.
-pub struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-}
+pub struct Stop(Fuse<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Stop {
     /// Returns what SIGTERM and SIGINT complete.
@@ -80,14 +78,23 @@ impl Stop {
     /// When the system does not let them be caught.
     pub fn on_signals() -> Result<Self, Error> {
         let catch = |kind| signal(kind).map_err(|source| Error::System { act: "catch signals", source });
-        Ok(Self { terminate: catch(SignalKind::terminate())?, interrupt: catch(SignalKind::interrupt())? })
+        let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        Ok(Self::when(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }))
+    }
+
+    /// Returns what `asked` completes.
+    pub fn when(asked: impl Future<Output = ()> + Send + 'static) -> Self {
+        let asked: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(asked);
+        Self(asked.fuse())
     }
 
     async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        (&mut self.0).await;
     }
 }
 
@@ -173,3 +180,6 @@ fn random() -> f64 {
         Err(_) => 0.5,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,10 +167,12 @@ impl Spool {
         self.segments.iter().filter_map(|segment| segment.last).max()
     }
 
-    /// Returns whether records of reports of these sizes would fit.
+    /// Returns whether records of reports of these sizes would fit. What is durable is kept for people alone and gives way.
     pub fn has_room(&self, report_bytes: impl Iterator<Item = usize>) -> bool {
         let needed: u64 = report_bytes.map(|bytes| (bytes + frame::RECORD_BYTES) as u64).sum();
-        self.bytes() + needed + frame::HEADER_BYTES as u64 <= self.bound_bytes
+        let kept: u64 =
+            self.segments.iter().filter(|segment| !self.is_durable(segment)).map(|segment| segment.bytes).sum();
+        kept + needed + frame::HEADER_BYTES as u64 <= self.bound_bytes
     }
 
     /// Takes sealed reports, which go on from the last place: all of them or none. `change` may set the rest of the state, which
@@ -181,14 +183,15 @@ impl Spool {
     /// [`Error::Full`] when the bound or the disk leaves no room, [`Error::Io`] when writing fails. Nothing is taken then.
     pub fn take(&mut self, sealed: &[Vec<u8>], last: Place, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         if !self.has_room(sealed.iter().map(Vec::len)) {
-            self.drop_durable_tail()?;
-            if !self.has_room(sealed.iter().map(Vec::len)) {
-                return Err(Error::Full);
-            }
+            return Err(Error::Full);
+        }
+        let needed: usize = sealed.iter().map(|report| report.len() + frame::RECORD_BYTES).sum();
+        if self.bytes() + (needed + frame::HEADER_BYTES) as u64 > self.bound_bytes {
+            self.drop_durable()?;
         }
         let count = sealed.len() as u64;
         let first = ReportSeq::new(last.seq.number() + 1 - count).expect("reports go on from the last place");
-        let mut bytes = Vec::with_capacity(sealed.iter().map(|report| report.len() + frame::RECORD_BYTES).sum());
+        let mut bytes = Vec::with_capacity(needed);
         let mut seq = first;
         for report in sealed {
             frame::push(&mut bytes, seq, report);
@@ -237,9 +240,7 @@ impl Spool {
         if state != self.state {
             self.put_state(state)?;
         }
-        while self.segments.len() > 1
-            && self.segments[0].last.is_none_or(|last| self.state.durable.is_some_and(|place| last <= place.seq))
-        {
+        while self.segments.len() > 1 && self.is_durable(&self.segments[0]) {
             self.files.remove(&self.segments[0].path).map_err(io_error("remove", &self.segments[0].path))?;
             self.segments.pop_front();
         }
@@ -405,11 +406,14 @@ impl Spool {
         self.files.truncate(&segment.path, segment.bytes).map_err(io_error("cut", &segment.path))
     }
 
-    /// Frees the newest segment when all of it is durable: it is kept for people alone.
-    fn drop_durable_tail(&mut self) -> Result<(), Error> {
-        let durable = self.state.durable.map(|place| place.seq);
+    fn is_durable(&self, segment: &Segment) -> bool {
+        segment.last.is_none_or(|last| self.state.durable.is_some_and(|durable| last <= durable.seq))
+    }
+
+    /// Frees the segments of which everything is durable, also the newest.
+    fn drop_durable(&mut self) -> Result<(), Error> {
         while let Some(segment) = self.segments.front()
-            && segment.last.is_none_or(|last| durable.is_some_and(|durable| last <= durable))
+            && self.is_durable(segment)
         {
             self.files.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
             self.segments.pop_front();

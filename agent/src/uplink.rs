@@ -410,6 +410,6 @@ fn lost(status: &Status) -> Error {
             message: status.message().to_owned(),
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         },
-        None => Error::Ended(connect::chain_of(status)),
+        None => Error::Ended(connect::call_failure(status)),
     }
 }

@@ -29,6 +29,8 @@ use crate::{
 const TICK: Duration = Duration::from_secs(60);
 /// Status is written at most this often, except when the link changes.
 const STATUS_EVERY: Duration = Duration::from_secs(15);
+/// What happens together goes into one status.
+const STATUS_SETTLES: Duration = Duration::from_secs(1);
 /// A stopping agent tries this long to send its last words.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Words that wait for room in the spool, at most.
@@ -62,6 +64,7 @@ pub struct Agent {
     tick_at: Instant,
     tick: Duration,
     status_at: Option<Instant>,
+    status_written: Instant,
     has_watchdog: bool,
     /// The last trouble of the uplink that was logged, so that one trouble is one line.
     trouble: Option<String>,
@@ -110,7 +113,8 @@ impl Agent {
             attest_at: now + config.attestation_interval.duration(),
             tick_at: now + tick,
             tick,
-            status_at: Some(now),
+            status_at: None,
+            status_written: now,
             has_watchdog: watchdog.is_some(),
             trouble: None,
             config,
@@ -122,6 +126,7 @@ impl Agent {
         let (collector, epoch) = (agent.collector(), agent.chain.state().epoch);
         tracing::info!(agent = %agent.identity.agent, %collector, %epoch, version = VERSION, "agent started");
         agent.say(moment);
+        write_status(&mut agent.status, &agent.config);
         Ok(agent)
     }
 
@@ -204,6 +209,7 @@ impl Agent {
         }
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
+            self.status_written = now;
             write_status(&mut self.status, &self.config);
         }
     }
@@ -440,9 +446,8 @@ impl Agent {
             self.touch_status();
         }
         if self.reporter.is_held() {
-            let facts = self.reporter.reported().values().map(|fact| fact.bytes.len()).sum::<usize>();
-            // Twice, since what changed may be larger than what it replaces.
-            if !self.chain.has_room(2 * facts + 64 * 1024) {
+            // A gap without the facts after it would only fill the spool again.
+            if !self.chain.has_room(self.reporter.resync_bytes()) {
                 return;
             }
             let Some(gap) = self.reporter.held_gap(moment) else { return };
@@ -548,7 +553,8 @@ impl Agent {
     }
 
     fn touch_status(&mut self) {
-        self.status_at.get_or_insert(Instant::now() + STATUS_EVERY);
+        let at = (self.status_written + STATUS_EVERY).max(Instant::now() + STATUS_SETTLES);
+        self.status_at.get_or_insert(at);
     }
 
     fn collector(&self) -> crate::identity::CollectorUrl {

@@ -64,8 +64,7 @@ pub async fn for_identity(
                     }
                     Err(error) => {
                         let text = chain_of(&error);
-                        tracing::error!(file = %config.enroll_file.display(), error = text, "enrolment failed");
-                        say(config, status, format!("enrolment failed: {text}"));
+                        say(config, status, format!("enrolment by {} failed: {text}", config.enroll_file.display()));
                         if error.is_passing() {
                             wait = backoff.failed(super::random(), None).max(GLANCE);
                         } else {
