@@ -112,6 +112,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::host::Recorded;
 
     #[test]
     fn probes_have_unique_names_and_ids_and_keep_every_subject_fresh() {
@@ -121,5 +122,49 @@ mod tests {
         for subject in Subject::ALL {
             assert!(find(subject.probe()).is_some(), "{subject:?} has no probe");
         }
+    }
+
+    /// Each folder under `fixtures/<probe>/` is one machine: a capture, the facts that are expected of it, and where the
+    /// probe needs them `settings.json` and the `memory` that looks before left.
+    #[test]
+    fn fixtures_read_as_expected() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
+        for probe in PROBES {
+            let mut seen = 0;
+            for case in std::fs::read_dir(fixtures.join(probe.name())).unwrap() {
+                let case = case.unwrap().path();
+                let expected = std::fs::read_to_string(case.join("expected.json")).unwrap();
+                let expected = expected.replace("${VERSION}", env!("CARGO_PKG_VERSION"));
+                let found = serde_json::to_string_pretty(&look_at(*probe, &case)).unwrap();
+                assert_eq!(found, expected.trim_end(), "{}", case.display());
+                seen += 1;
+            }
+            assert!(seen > 0, "probe {} has no fixture", probe.name());
+        }
+    }
+
+    /// Returns the facts after two looks at `case`, which must agree: nothing changed between them.
+    fn look_at(probe: &dyn Probe, case: &Path) -> Vec<Fact> {
+        let host = Recorded::at(case).unwrap();
+        let settings = match std::fs::read(case.join("settings.json")) {
+            Ok(json) => serde_json::from_slice(&json).unwrap(),
+            Err(_) => Settings::default(),
+        };
+        let memory = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(case.join("memory")).into_iter().flatten() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), memory.path().join(file.file_name())).unwrap();
+        }
+        let look = |minutes| {
+            let now = host.captured().plus(std::time::Duration::from_secs(60 * minutes));
+            let watch = WatchState::Live;
+            probe.look(&Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 })
+        };
+        let first = look(0);
+        assert_eq!(look(1), first, "a second look differs: {}", case.display());
+        for fact in &first {
+            assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(fact), "{}", case.display());
+        }
+        first
     }
 }

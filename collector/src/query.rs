@@ -7,11 +7,7 @@ pub mod filter;
 mod host;
 pub mod page;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use muster_proto::{
     id::AgentId,
@@ -218,8 +214,7 @@ impl fleet_service_server::FleetService for FleetService {
             let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let of_state = |state| hosts.iter().filter(|host| host.agent.state == state).count() as u64;
             let counts = inner.counts(&hosts, now);
-            let connected = board
-                .hosts
+            let connected = hosts
                 .iter()
                 .filter(|host| host.agent.state != HostState::Revoked && inner.liveness.connected(host.agent.agent));
             Ok(v1::GetFleetSummaryResponse {
@@ -251,7 +246,7 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, HOST_FIELDS)?;
             let page = parse_page("hosts", &request.filter, request.page_size, &request.page_token)?;
-            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let ((_, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let hosts = hosts.iter().filter_map(|row| {
                 let seen = inner.see(row, now);
                 let host = host::host(&seen, inner.liveness.as_ref());
@@ -267,7 +262,7 @@ impl fleet_service_server::FleetService for FleetService {
     async fn get_host(&self, request: Request<v1::GetHostRequest>) -> Result<Response<v1::GetHostResponse>, Status> {
         let text = request.into_inner().host;
         let answer = self.read(move |inner| {
-            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let ((_, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let row = host::resolve(&hosts, &text)?;
             let seen = inner.see(row, now);
             Ok(v1::GetHostResponse {
@@ -292,7 +287,7 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, FINDING_FIELDS)?;
             let page = parse_page("findings", &request.filter, request.page_size, &request.page_token)?;
-            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let ((_, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let mut found = BTreeMap::new();
             for row in hosts.iter().filter(|host| host.agent.state != HostState::Revoked) {
                 for (control, standing) in inner.see(row, now).standings {
@@ -324,7 +319,7 @@ impl fleet_service_server::FleetService for FleetService {
         let answer = self.read(move |inner| {
             let filter = parse_filter(&request.filter, CONTROL_FIELDS)?;
             let page = parse_page("controls", &request.filter, request.page_size, &request.page_token)?;
-            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let ((_, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let counts = inner.counts(&hosts, now);
             let controls = inner.judge.catalogue().controls().filter(|control| {
                 filter.matches(|field| match field {
@@ -351,7 +346,7 @@ impl fleet_service_server::FleetService for FleetService {
             let control = catalogue.control(&id).ok_or_else(|| {
                 refuse(Reason::ControlNotFound, format!("there is no control `{}`; list them for their ids", name(&id)))
             })?;
-            let ((log_size, hosts), now) = (inner.judge.hosts(), inner.clock.now());
+            let ((_, hosts), now) = (inner.judge.hosts(), inner.clock.now());
             let counts = inner.counts(&hosts, now);
             Ok(host::control(control, Inner::summary(control, counts.get(control.id.as_str())), catalogue.version()))
         });

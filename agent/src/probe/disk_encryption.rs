@@ -81,7 +81,7 @@ impl Below<'_> {
         let chain = self.of_mount(mount, DEPTH);
         let kind = if mount.is_network() {
             VolumeKind::Network
-        } else if mount.is_memory() {
+        } else if chain.is_memory {
             VolumeKind::Memory
         } else if mount.is_image() || chain.is_image {
             VolumeKind::Image
@@ -123,7 +123,7 @@ impl Below<'_> {
         }
         if mount.is_memory() {
             // Never at rest: see the kind.
-            return Chain { encrypted: Reading::Known(false), ..Chain::default() };
+            return Chain { encrypted: Reading::Known(false), is_memory: true, ..Chain::default() };
         }
         if mount.has_own_encryption() {
             let detail = format!("{file_system} encrypts by itself, which this build does not read");

@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     path::Path,
+    sync::Mutex,
 };
 
 use muster_proto::{

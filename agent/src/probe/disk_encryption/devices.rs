@@ -19,13 +19,21 @@ pub(super) struct Chain {
     pub layers: Vec<Layer>,
     pub encrypted: Reading<bool>,
     pub is_removable: bool,
+    /// Whether nothing of it is ever at rest.
+    pub is_memory: bool,
     /// Whether the uppermost device is a read-only loop.
     pub is_image: bool,
 }
 
 impl Default for Chain {
     fn default() -> Self {
-        Self { layers: Vec::new(), encrypted: Reading::Known(true), is_removable: false, is_image: false }
+        Self {
+            layers: Vec::new(),
+            encrypted: Reading::Known(true),
+            is_removable: false,
+            is_memory: false,
+            is_image: false,
+        }
     }
 }
 
@@ -54,6 +62,7 @@ impl Chain {
         }
         self.encrypted = both(self.encrypted, other.encrypted);
         self.is_removable |= other.is_removable;
+        self.is_memory &= other.is_memory;
         self.is_image &= other.is_image;
         self
     }

@@ -109,9 +109,7 @@ fn read_input(entries: BTreeMap<usize, Entry>, hook: usize, underflow: usize) ->
     for (at, entry) in entries {
         if entry.name.is_some() {
             chain = None;
-        } else if at == hook {
-            chain = Some(at);
-        } else if chain.is_none() {
+        } else if at == hook || chain.is_none() {
             chain = Some(at);
         }
         if at == underflow {
