@@ -155,7 +155,7 @@ mod tests {
             let file = file.unwrap();
             std::fs::copy(file.path(), memory.path().join(file.file_name())).unwrap();
         }
-        let look = |minutes| {
+        let look = |minutes: u64| {
             let now = host.captured().plus(std::time::Duration::from_secs(60 * minutes));
             let watch = WatchState::Live;
             probe.look(&Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 })

@@ -4,7 +4,7 @@ use muster_proto::fact::{Fact, Subject};
 
 use super::{catalogue::built_in_fixtures, fixture::Fixture, *};
 
-fn fixtures_of<'a>(control: &'a Control) -> impl Iterator<Item = &'a Fixture> {
+fn fixtures_of(control: &Control) -> impl Iterator<Item = &Fixture> {
     built_in_fixtures().iter().filter(|fixture| fixture.control == control.id.as_str())
 }
 
