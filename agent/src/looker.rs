@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use muster_proto::{
-    fact::{Fact, Reading, Text},
+    fact::{Fact, Reading, Text, WatchState},
     report::Probe,
     v1::HostClaim,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     chain::VERSION,
@@ -17,16 +17,22 @@ use crate::{
     prober::{self, Prober},
     report::Look,
     run::{Looker, Looking, Outcome},
+    watch::Watch,
 };
+
+/// Hints that wait to be taken. One more would say nothing new.
+const HINTS: usize = 8;
 
 /// The probes of this build.
 pub struct Probes {
     prober: Prober,
     settings: Settings,
+    hints: mpsc::Sender<Probe>,
+    watching: AbortHandle,
 }
 
 impl Probes {
-    /// Starts the prober. The receiver gives probes that should look sooner.
+    /// Starts the prober and the watch over files. The receiver gives probes that should look sooner. Must be called inside a runtime.
     ///
     /// # Errors
     ///
@@ -34,8 +40,9 @@ impl Probes {
     pub fn start(config: &Config) -> std::io::Result<(Self, mpsc::Receiver<Probe>)> {
         let settings = config.probes.clone();
         let prober = Prober::start(settings.clone(), &config.state_directory.join("probes"))?;
-        let (_, hints) = mpsc::channel(1);
-        Ok((Self { prober, settings }, hints))
+        let (hints, receiver) = mpsc::channel(HINTS);
+        let watching = watch(prober.clone(), settings.clone(), hints.clone());
+        Ok((Self { prober, settings, hints, watching }, receiver))
     }
 
     /// Returns what the host says of itself when it enrols. It authorises nothing, so that what is unknown stays empty.
@@ -75,6 +82,67 @@ impl Looker for Probes {
         if let Some(paths) = paths {
             settings.watched_paths = paths;
         }
-        self.prober.set_settings(settings);
+        self.prober.set_settings(settings.clone());
+        self.watching.abort();
+        self.watching = watch(self.prober.clone(), settings, self.hints.clone());
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// Watches the paths of `settings` and turns what the kernel tells into hints, until it is aborted.
+fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Probe>) -> AbortHandle {
+    let watching = tokio::spawn(async move {
+        // Counts folders, which may take seconds.
+        let Ok(watch) = tokio::task::spawn_blocking(move || Watch::start(&settings)).await else { return };
+        for problem in watch.problems() {
+            tracing::warn!(problem, "changes of some files are only found by scans");
+        }
+        prober.set_watch_state(watch.state());
+        loop {
+            let hint = watch.next().await;
+            if hint.overflowed {
+                tracing::info!("the kernel dropped notices of changed files: everything is looked at");
+            }
+            if hint.failed {
+                prober.set_watch_state(WatchState::Partial);
+            }
+            for probe in hint.probes {
+                // Full: as many hints already wait to be taken.
+                let _ = hints.try_send(probe);
+            }
+        }
+    });
+    watching.abort_handle()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_changed_file_makes_its_probe_look_sooner() {
+        let (state, watched) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut config = Config { state_directory: state.path().to_owned(), ..Config::default() };
+        config.probes.watched_paths = vec![watched.path().to_owned()];
+        let (_probes, mut hints) = Probes::start(&config).unwrap();
+        // The watch begins some time after the start, so that one change alone could be missed.
+        let change = async {
+            loop {
+                std::fs::write(watched.path().join("changed"), "x").unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let hinted = async { while hints.recv().await.expect("the watch goes on") != Probe::FileIntegrity {} };
+        let first = async {
+            tokio::select! { () = hinted => (), () = change => () }
+        };
+        tokio::time::timeout(Duration::from_secs(60), first).await.unwrap();
     }
 }
