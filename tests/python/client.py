@@ -195,7 +195,8 @@ def ask_fleet(muster, ca):
         services = client.services()
         expect(services >= SERVICES, f"reflection does not list {sorted(SERVICES - services)}, only {sorted(services)}")
         print("services:", *sorted(services), sep="\n  ")
-        hosts = until("a host in ListHosts", lambda: client.call("muster.v1.FleetService", "ListHosts", {}).get("hosts"))
+        active = {"filter": "state = active"}
+        hosts = until("an active host in ListHosts", lambda: client.call("muster.v1.FleetService", "ListHosts", active).get("hosts"))
         print("ListHosts:", json.dumps(hosts[0], indent=2))
         expect(hosts[0]["hostname"] == socket.gethostname(), f"not this host: {hosts}")
         summary = client.call("muster.v1.FleetService", "GetFleetSummary", {})
