@@ -15,7 +15,7 @@ use std::{
 
 use muster_proto::v1::{self, Verdict};
 use muster_tests::harness::{
-    agent::Agent, check, collector::Collector, free_address, netns::Namespace, scene::Scene, until, within,
+    agent::Agent, check, collector::Collector, free_address, left_out, netns::Namespace, scene::Scene, until, within,
 };
 
 /// A rule set under which the host is closed.
@@ -44,7 +44,7 @@ impl Host {
         let namespace = match Namespace::new() {
             Ok(namespace) => namespace,
             Err(why) => {
-                eprintln!("LEFT OUT: {purpose}: {why}");
+                left_out(purpose, why);
                 return None;
             }
         };

@@ -16,7 +16,7 @@ use muster_tests::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_that_a_checkpoint_covers_is_synced_before_it_is_put_into_place() {
     if std::process::Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("LEFT OUT: the collector's calls are not traced: strace is not installed");
+        muster_tests::harness::left_out("the collector's calls are not traced", "strace is not installed");
         return;
     }
     let mut collector = Collector::at(free_address());

@@ -22,6 +22,21 @@ use muster_proto::time::{Clock as _, SystemClock, Timestamp};
 /// How long a test waits for what should take moments. Machines that run tests are slow and shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Says that a test cannot run here, and why: on standard error, and in the file that `MUSTER_TEST_LEFT_OUT` names, by which
+/// `tests/run` lists it and fails where the machine is able to.
+///
+/// # Panics
+///
+/// When that file cannot be written.
+pub fn left_out(what: &str, why: impl Display) {
+    use std::io::Write as _;
+    eprintln!("LEFT OUT: {what}: {why}");
+    if let Some(path) = std::env::var_os("MUSTER_TEST_LEFT_OUT") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        writeln!(file.expect("the file can be opened"), "{what}: {why}").expect("the file can be written");
+    }
+}
+
 /// Returns the program `name` that Cargo built beside this test or benchmark.
 ///
 /// # Panics
