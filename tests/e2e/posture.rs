@@ -20,7 +20,7 @@ use muster_tests::harness::{
 
 /// A rule set under which the host is closed.
 const CLOSED: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
-                      iif lo accept; ct state established,related accept; } }";
+                      iif lo accept; ct state established,related accept; }; }";
 
 /// Settings by which the agent looks and reports as often as it may, and watches `FOLDER`.
 fn settings(folder: &str) -> String {

@@ -74,7 +74,9 @@ async fn facts_that_are_none_never_pass() {
     send(&mut session, &mut chain, &identity, bad).await;
     judged(&scene).await;
     let verdicts = scene.admin.host(&id).await.unwrap().verdicts;
-    let passing: Vec<_> = verdicts.iter().filter(|verdict| verdict.verdict() == Verdict::Pass).collect();
+    // That it reports on time is true, whatever it reports.
+    let about_facts = verdicts.iter().filter(|verdict| verdict.control_id != "INV-02");
+    let passing: Vec<_> = about_facts.filter(|verdict| verdict.verdict() == Verdict::Pass).collect();
     assert!(passing.is_empty(), "{passing:?}");
     nothing_unprintable(&scene, &id);
     scene.end().await;

@@ -8,7 +8,7 @@ use muster_proto::{
 };
 use muster_tests::{
     harness::{agent::Agent, check, now, scene::Scene, until},
-    load::{Admin, Chain, Event, Session, session::reason},
+    load::{Chain, Event, Session, session::reason},
 };
 use tonic::Code;
 
@@ -98,11 +98,7 @@ async fn a_fork_is_kept_as_a_conflict_and_freezes_the_identity_until_an_operator
     assert_eq!(rejection.reason(), Reason::Conflict, "{rejection:?}");
 
     let id = identity.id.to_string();
-    until("the identity is frozen", async || {
-        let state = scene.admin.host(&id).await.map_err(|status| status.to_string())?.host.unwrap_or_default().state();
-        check(state == HostState::Frozen, format!("{state:?}"))
-    })
-    .await;
+    becomes(&scene, &id, HostState::Frozen).await;
     let refused = Session::open(&identity, &chain, &session.welcome.session_nonce.clone()).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::PermissionDenied, "AGENT_FROZEN".to_owned()));
     let body = chain.usual(now());
@@ -166,54 +162,83 @@ async fn a_second_epoch_needs_no_permission_and_leaves_the_first_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copied_state_folder_is_found_out() {
-    let scene = Scene::set("a clone").await;
-    let mut original = Agent::of(&scene.collector, FAST);
-    original.start();
-    let id = reporting(&scene.admin, &mut original).await;
-    original.stop(Duration::from_secs(10));
+async fn a_copied_state_folder_that_was_overtaken_is_found_out_at_once() {
+    let scene = Scene::set("an overtaken copy").await;
+    let (mut original, id) = reporting(&scene).await;
+    let mut copy = original.copied();
+    // Each session shows the nonce of the one before; the copy's is then two sessions old.
+    for _ in 0..2 {
+        let before = sequence(&scene, &id).await;
+        original.start();
+        until_further(&scene, &id, before).await;
+        original.stop(Duration::from_secs(30));
+    }
+    copy.start();
+    becomes(&scene, &id, HostState::Frozen).await;
+    drop(copy);
+    let conflicts = scene.end().await.conflicts().unwrap();
+    assert_eq!(conflicts.iter().map(|conflict| conflict.kind.as_str()).collect::<Vec<_>>(), ["nonce"]);
+    assert_eq!(hex_of(&conflicts[0].agent_id), id);
+}
 
-    let mut clone = original.copied();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copied_state_folder_is_found_out_when_both_hosts_report() {
+    let scene = Scene::set("two of one").await;
+    let (mut original, id) = reporting(&scene).await;
+    let mut copy = original.copied();
+    copy.start();
+    let before = sequence(&scene, &id).await;
+    until_further(&scene, &id, before).await;
     original.start();
-    let before = until_further(&scene.admin, &id, 0).await;
-    until_further(&scene.admin, &id, before).await;
-    original.stop(Duration::from_secs(10));
-    clone.start();
-    until("the identity is frozen", async || {
-        let state = scene.admin.host(&id).await.map_err(|status| status.to_string())?.host.unwrap_or_default().state();
-        check(state == HostState::Frozen, format!("{state:?}"))
-    })
-    .await;
-    drop(clone);
-    let log = scene.end().await;
-    let conflicts = log.conflicts().unwrap();
-    assert!(!conflicts.is_empty());
+    becomes(&scene, &id, HostState::Frozen).await;
+    drop((original, copy));
+    let conflicts = scene.end().await.conflicts().unwrap();
     assert!(
-        conflicts
-            .iter()
-            .all(|conflict| muster_proto::id::AgentId::from_slice(&conflict.agent_id).unwrap().to_string() == id)
+        !conflicts.is_empty() && conflicts.iter().all(|conflict| hex_of(&conflict.agent_id) == id),
+        "{conflicts:?}"
     );
 }
 
 /// Settings by which an agent reports as often as it may.
 const FAST: &str = "attestation_interval = \"10s\"\n";
 
-/// Waits until the agent has reported, and returns its id.
-async fn reporting(admin: &Admin, agent: &mut Agent) -> String {
-    until("a real agent enrols and reports", async || {
-        let hosts = admin.fleet().list_hosts(muster_proto::v1::ListHostsRequest::default()).await;
+/// Returns a real agent that has reported and was stopped, and its id.
+async fn reporting(scene: &Scene) -> (Agent, String) {
+    let mut agent = Agent::of(&scene.collector, FAST);
+    agent.start();
+    let id = until("a real agent enrols and reports", async || {
+        let hosts = scene.admin.fleet().list_hosts(muster_proto::v1::ListHostsRequest::default()).await;
         let hosts = hosts.map_err(|status| status.to_string())?.into_inner().hosts;
         let reporting = hosts.into_iter().find(|host| host.hostname != "honest" && host.sequence > 1);
         reporting.map(|host| host.id).ok_or_else(|| agent.process().output())
     })
-    .await
+    .await;
+    agent.stop(Duration::from_secs(30));
+    (agent, id)
 }
 
-/// Waits until the agent's sequence is beyond `before`, and returns it.
-async fn until_further(admin: &Admin, id: &str, before: u64) -> u64 {
+async fn sequence(scene: &Scene, id: &str) -> u64 {
+    scene.admin.host(id).await.unwrap().host.unwrap_or_default().sequence
+}
+
+/// Waits until the agent's sequence is not `before` any more: it goes on, or begins an epoch.
+async fn until_further(scene: &Scene, id: &str, before: u64) {
     until("the agent reports further", async || {
-        let host = admin.host(id).await.map_err(|status| status.to_string())?.host.unwrap_or_default();
-        check(host.sequence > before, host.sequence.to_string()).map(|()| host.sequence)
+        let sequence =
+            scene.admin.host(id).await.map_err(|status| status.to_string())?.host.unwrap_or_default().sequence;
+        check(sequence != before, sequence.to_string())
     })
-    .await
+    .await;
+}
+
+async fn becomes(scene: &Scene, id: &str, state: HostState) {
+    until("the identity is frozen", async || {
+        let host = scene.admin.host(id).await.map_err(|status| status.to_string())?.host.unwrap_or_default();
+        check(host.state() == state, format!("{host:?}"))
+    })
+    .await;
+}
+
+fn hex_of(id: &[u8]) -> String {
+    muster_proto::id::AgentId::from_slice(id).unwrap().to_string()
 }
