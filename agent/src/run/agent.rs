@@ -35,6 +35,8 @@ const STATUS_SETTLES: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_secs(2);
 /// Words that wait for room in the spool, at most.
 const PENDING: usize = 32;
+/// A stream for a new epoch is opened this long after the collector contradicted the one before.
+const EPOCH_PAUSE: Duration = Duration::from_secs(1);
 /// A failed renewal is tried again after this.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Bounds of an interval in a profile, as the contract states them.
@@ -280,7 +282,11 @@ impl Agent {
                 // The nonce is the agent's, not the chain's: it is kept before the new chain says anything.
                 self.chain.spool().update(|state| state.session_nonce = nonce)?;
                 self.begin_epoch(&why, moment)?;
-                None
+                // This stream's Hello named the epoch before. A moment's pause, so that a collector that says this of every chain
+                // is not asked without end.
+                self.uplink.reconnect(Instant::now() + EPOCH_PAUSE);
+                write_status(&mut self.status, &self.config);
+                return Ok(());
             }
         };
         self.uplink.begin(durable, welcome);
