@@ -7,7 +7,13 @@ use muster_proto::v1::{
     self, enrollment_service_client::EnrollmentServiceClient, fleet_service_client::FleetServiceClient,
 };
 use muster_tests::{
-    harness::{agent::Agent, check, collector::Collector, scene::Scene, until},
+    harness::{
+        agent::{Agent, FAST},
+        check,
+        collector::Collector,
+        scene::Scene,
+        until,
+    },
     load::{
         Admin, Identity,
         identity::{Keys, csr, enroll, enrollment},
@@ -203,7 +209,7 @@ async fn an_agent_rejoins_by_proof_of_its_key_and_by_nothing_less() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_agent_enrols_by_its_file_and_reports() {
     let scene = Scene::set("a real agent").await;
-    let mut agent = Agent::of(&scene.collector, "");
+    let mut agent = Agent::of(&scene.collector, FAST);
     agent.start();
     until("it reports", async || {
         let hosts = scene.admin.fleet().list_hosts(v1::ListHostsRequest::default()).await;

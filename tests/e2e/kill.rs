@@ -9,7 +9,15 @@ use std::time::{Duration, Instant};
 use muster_proto::{id::AgentId, v1};
 use muster_tests::{
     evidence::{Evidence, check_chains},
-    harness::{agent::Agent, check, collector::Collector, free_address, process::tail, random::Random, setting, until},
+    harness::{
+        agent::{Agent, FAST},
+        check,
+        collector::Collector,
+        free_address,
+        process::tail,
+        random::Random,
+        setting, until,
+    },
     load::{
         Admin, Identity,
         steady::{Pace, Steady},
@@ -20,9 +28,6 @@ const MILLI: Duration = Duration::from_millis(1);
 
 /// How the agents of the tests stream.
 const PACE: Pace = Pace { window: 64, interval: Duration::from_millis(5) };
-
-/// Settings by which a real agent reports as often as it may.
-const FAST: &str = "attestation_interval = \"10s\"\n[intervals]\nfirewall = \"10s\"\nsystem = \"10s\"\n";
 
 struct Fleet {
     collector: Collector,
@@ -102,11 +107,14 @@ impl Fleet {
         log
     }
 
-    /// Checks that the views are those that the log gives.
+    /// Checks that the views are those that the log gives, and gives again.
     fn rebuilds_equally(&self) {
-        let before = self.collector.run_ok(&["views", "digest"]);
-        self.collector.run_ok(&["rebuild"]);
-        assert_eq!(self.collector.run_ok(&["views", "digest"]), before, "the views were not those of the log");
+        let rebuild = || -> serde_json::Value {
+            serde_json::from_str(&self.collector.run_ok(&["rebuild", "-o", "json"])).expect("JSON")
+        };
+        let (first, second) = (rebuild(), rebuild());
+        assert_eq!(first["same"], true, "the views were not those of the log: {first}");
+        assert_eq!(second, first);
     }
 }
 

@@ -26,7 +26,7 @@ const CLOSED: &str = "table inet filter { chain input { type filter hook input p
 fn settings(folder: &str) -> String {
     format!(
         "attestation_interval = \"10s\"\n[intervals]\nfirewall = \"10s\"\nfile_integrity = \"10s\"\n\
-         [probes.file_integrity]\npaths = [\"{folder}\"]\n"
+         [probes]\nwatched_paths = [\"{folder}\"]\n"
     )
 }
 

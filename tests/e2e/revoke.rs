@@ -6,7 +6,13 @@ use std::time::{Duration, Instant};
 
 use muster_proto::v1::{self, watch_verdicts_response::Event as Watched};
 use muster_tests::{
-    harness::{agent::Agent, check, now, random::Random, scene::Scene, until},
+    harness::{
+        agent::{Agent, FAST},
+        check, now,
+        random::Random,
+        scene::Scene,
+        until,
+    },
     load::{Admin, Chain, Session, session::reason},
 };
 use tokio::io::AsyncWriteExt as _;
@@ -118,7 +124,7 @@ async fn a_collector_asked_to_stop_does_so_within_five_seconds_whatever_its_clie
     }
     let session = Session::open(&identity, &chain, &[]).await.unwrap();
     let watch = scene.admin.fleet().watch_verdicts(v1::WatchVerdictsRequest { send_initial: true }).await.unwrap();
-    let mut agent = Agent::of(&scene.collector, "");
+    let mut agent = Agent::of(&scene.collector, FAST);
     agent.start();
     let elapsed = scene.collector.stop(Duration::from_secs(5));
     eprintln!("stopped after {elapsed:.0?}");
@@ -132,7 +138,7 @@ async fn a_collector_asked_to_stop_does_so_within_five_seconds_whatever_its_clie
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_verifies_offline_and_every_changed_byte_is_found() {
     let mut scene = Scene::set("a snapshot").await;
-    let mut agent = Agent::of(&scene.collector, "");
+    let mut agent = Agent::of(&scene.collector, FAST);
     agent.start();
     until("a real host is judged", async || {
         let request = v1::ListHostsRequest { filter: "hostname != \"honest\"".to_owned(), ..Default::default() };

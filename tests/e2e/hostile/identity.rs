@@ -7,7 +7,12 @@ use muster_proto::{
     v1::{HostState, RejectionReason as Reason},
 };
 use muster_tests::{
-    harness::{agent::Agent, check, now, scene::Scene, until},
+    harness::{
+        agent::{Agent, FAST},
+        check, now,
+        scene::Scene,
+        until,
+    },
     load::{Chain, Event, Session, session::reason},
 };
 use tonic::Code;
@@ -198,9 +203,6 @@ async fn a_copied_state_folder_is_found_out_when_both_hosts_report() {
         "{conflicts:?}"
     );
 }
-
-/// Settings by which an agent reports as often as it may.
-const FAST: &str = "attestation_interval = \"10s\"\n";
 
 /// Returns a real agent that has reported and was stopped, and its id.
 async fn reporting(scene: &Scene) -> (Agent, String) {

@@ -9,6 +9,11 @@ use std::{
 
 use super::{Folder, collector::Collector, netns::Namespace, process::Process, program};
 
+/// Settings by which an agent looks and reports as often as it may, and at little.
+pub const FAST: &str = "attestation_interval = \"10s\"\n\
+    [intervals]\nsystem = \"10s\"\nfirewall = \"10s\"\nfile_integrity = \"10s\"\n\
+    [probes]\nwatched_paths = [\"/etc/apt\"]\n";
+
 /// An agent, running or not.
 #[derive(Debug)]
 pub struct Agent {
