@@ -10,11 +10,14 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use muster_proto::time::{Clock as _, SystemClock};
+
 use crate::{
     config::{self, Config, LogFormat},
     connect::Trust,
     enroll::{self, CaPin, Request, Token},
     identity::{self, CollectorUrl},
+    inspect,
     looker::Probes,
     run, status,
 };
@@ -56,6 +59,30 @@ enum Command {
         #[arg(long)]
         facts: bool,
     },
+    /// Makes probes look once and shows what they saw. Nothing is reported.
+    Probe {
+        /// Only this probe, such as `firewall`.
+        name: Option<String>,
+        /// Looks at a folder that `capture` made, as of the time it was made, in place of this machine.
+        #[arg(long, value_name = "DIR")]
+        host: Option<PathBuf>,
+        /// `json` for programs.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
+    /// Keeps everything that probes read of this machine in a folder, for `probe --host` and for bug reports.
+    ///
+    /// Look through it before you give it away: it names packages, users' processes and network addresses of this host.
+    Capture {
+        /// Only this probe, such as `firewall`.
+        name: Option<String>,
+        /// Folder to make.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Works on the file-integrity baseline.
+    #[command(subcommand)]
+    Fim(Fim),
     /// Checks the settings and shows those in force.
     CheckConfig,
     /// Prints a completion script for a shell.
@@ -68,6 +95,16 @@ enum Command {
         /// Folder to write into.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Fim {
+    /// Takes the baseline afresh: every difference up to now is accepted. The next report says so, with the reason.
+    Rebaseline {
+        /// Why, for the auditor.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
     },
 }
 
@@ -121,6 +158,22 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status { output, reports, facts } => {
             show_status(&load(&cli)?.config, *output, status::Options { reports: *reports, facts: *facts })
         }
+        Command::Probe { name, host, output } => {
+            let format = match output {
+                Output::Text => inspect::Format::Text,
+                Output::Json => inspect::Format::Json,
+            };
+            let settings = load(&cli)?.config.probes;
+            let out = &mut std::io::stdout().lock();
+            inspect::probe(name.as_deref(), host.as_deref(), &settings, SystemClock.now(), format, out)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Capture { name, out } => {
+            inspect::capture(name.as_deref(), out, &load(&cli)?.config.probes, SystemClock.now())?;
+            eprintln!("captured to {}; look through it before you give it away", out.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Fim(Fim::Rebaseline { reason }) => rebaseline(&load(&cli)?.config, reason),
         Command::CheckConfig => check_config(&load(&cli)?),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
@@ -232,6 +285,15 @@ fn show_status(config: &Config, output: Output, options: status::Options) -> any
         Output::Json => println!("{}", serde_json::to_string_pretty(&shown)?),
     }
     Ok(if shown.is_running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!reason.trim().is_empty(), "a reason is needed: it is part of the evidence");
+    identity::Folder::open(&config.state_directory)?;
+    let probes = config.state_directory.join("probes");
+    let baseline = inspect::rebaseline(&probes, &config.probes, SystemClock.now(), reason)?;
+    println!("baseline {} of {} entries, taken {}", baseline.id, baseline.entries, baseline.created_time);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check_config(loaded: &config::Loaded) -> anyhow::Result<ExitCode> {

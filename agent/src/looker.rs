@@ -17,32 +17,31 @@ use crate::{
     prober::{self, Prober},
     report::Look,
     run::{Looker, Looking, Outcome},
-    watch::Watch,
+    watch::{Hint, Watch},
 };
 
-/// Hints that wait to be taken. One more would say nothing new.
+/// Hints that wait to be taken. While they do, the watch gathers the next ones into one.
 const HINTS: usize = 8;
 
 /// The probes of this build.
 pub struct Probes {
     prober: Prober,
     settings: Settings,
-    hints: mpsc::Sender<Probe>,
-    watching: AbortHandle,
+    hints: mpsc::Sender<Hint>,
+    watching: Option<AbortHandle>,
 }
 
 impl Probes {
-    /// Starts the prober and the watch over files. The receiver gives probes that should look sooner. Must be called inside a runtime.
+    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_paths`] was called.
     ///
     /// # Errors
     ///
     /// When the folders of the probes' memory cannot be made.
-    pub fn start(config: &Config) -> std::io::Result<(Self, mpsc::Receiver<Probe>)> {
+    pub fn start(config: &Config) -> std::io::Result<(Self, mpsc::Receiver<Hint>)> {
         let settings = config.probes.clone();
         let prober = Prober::start(settings.clone(), &config.state_directory.join("probes"))?;
         let (hints, receiver) = mpsc::channel(HINTS);
-        let watching = watch(prober.clone(), settings.clone(), hints.clone());
-        Ok((Self { prober, settings, hints, watching }, receiver))
+        Ok((Self { prober, settings, hints, watching: None }, receiver))
     }
 
     /// Returns what the host says of itself when it enrols. It authorises nothing, so that what is unknown stays empty.
@@ -83,19 +82,23 @@ impl Looker for Probes {
             settings.watched_paths = paths;
         }
         self.prober.set_settings(settings.clone());
-        self.watching.abort();
-        self.watching = watch(self.prober.clone(), settings, self.hints.clone());
+        let watching = watch(self.prober.clone(), settings, self.hints.clone());
+        if let Some(before) = self.watching.replace(watching) {
+            before.abort();
+        }
     }
 }
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        self.watching.abort();
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
     }
 }
 
 /// Watches the paths of `settings` and turns what the kernel tells into hints, until it is aborted.
-fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Probe>) -> AbortHandle {
+fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Hint>) -> AbortHandle {
     let watching = tokio::spawn(async move {
         // Counts folders, which may take seconds.
         let Ok(watch) = tokio::task::spawn_blocking(move || Watch::start(&settings)).await else { return };
@@ -105,15 +108,11 @@ fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Probe>) -> Abor
         prober.set_watch_state(watch.state());
         loop {
             let hint = watch.next().await;
-            if hint.overflowed {
-                tracing::info!("the kernel dropped notices of changed files: everything is looked at");
-            }
             if hint.failed {
                 prober.set_watch_state(WatchState::Partial);
             }
-            for probe in hint.probes {
-                // Full: as many hints already wait to be taken.
-                let _ = hints.try_send(probe);
+            if hints.send(hint).await.is_err() {
+                return;
             }
         }
     });
@@ -131,7 +130,8 @@ mod tests {
         let (state, watched) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut config = Config { state_directory: state.path().to_owned(), ..Config::default() };
         config.probes.watched_paths = vec![watched.path().to_owned()];
-        let (_probes, mut hints) = Probes::start(&config).unwrap();
+        let (mut probes, mut hints) = Probes::start(&config).unwrap();
+        probes.watch_paths(None);
         // The watch begins some time after the start, so that one change alone could be missed.
         let change = async {
             loop {
@@ -139,7 +139,8 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let hinted = async { while hints.recv().await.expect("the watch goes on") != Probe::FileIntegrity {} };
+        let hinted =
+            async { while !hints.recv().await.expect("the watch goes on").probes.contains(&Probe::FileIntegrity) {} };
         let first = async {
             tokio::select! { () = hinted => (), () = change => () }
         };

@@ -227,6 +227,20 @@ impl Reporter {
         bodies
     }
 
+    /// Returns what there is to say when the kernel dropped notices of changed files: since the last scan nobody knows of each change.
+    pub fn events_dropped(&self, now: Moment) -> Body {
+        let since = self.span.since_look(Probe::FileIntegrity, now);
+        let start = since.map_or(self.span.start(), |since| now.wall.minus(since));
+        Body::Gap(Gap {
+            cause: GapCause::EventOverflow,
+            start: start.min(now.wall),
+            end: now.wall,
+            lost: None,
+            counts: Vec::new(),
+            detail: Text::new("the kernel dropped notices of changed files; a scan follows"),
+        })
+    }
+
     /// Takes note that the spool takes nothing. Looks go on; what they see stays in memory.
     pub fn hold(&mut self, now: Moment) {
         self.held.get_or_insert(Held { since: self.span.start().min(now.wall), looks: 0, reports: 1 });

@@ -21,6 +21,7 @@ use crate::{
     report::Look,
     spool,
     status::{Phase, Status},
+    watch::Hint,
 };
 
 /// The agent cannot run, or cannot go on.
@@ -63,7 +64,7 @@ pub type Looking = Pin<Box<dyn Future<Output = (Look, Outcome)> + Send>>;
 pub trait Looker {
     /// Begins a look.
     fn look(&mut self, probe: Probe) -> Looking;
-    /// Sets the paths to watch for file integrity; `None` means the agent's own.
+    /// Begins to watch files for hints. Sets the paths of file integrity; `None` means the agent's own.
     fn watch_paths(&mut self, paths: Option<Vec<std::path::PathBuf>>);
 }
 
@@ -98,7 +99,7 @@ impl Stop {
     }
 }
 
-/// Runs the agent until it is asked to stop. `hints` name probes that should look sooner.
+/// Runs the agent until it is asked to stop. `hints` say which probes should look sooner.
 ///
 /// # Errors
 ///
@@ -107,7 +108,7 @@ pub async fn run(
     config: Config,
     looker: Box<dyn Looker>,
     claim: muster_proto::v1::HostClaim,
-    hints: mpsc::Receiver<Probe>,
+    hints: mpsc::Receiver<Hint>,
     mut stop: Stop,
 ) -> Result<(), Error> {
     let folder = identity::Folder::open(&config.state_directory)?;

@@ -39,6 +39,11 @@ impl Span {
         self.start
     }
 
+    /// Returns how long before `now` the last look of `probe` ended, also one before the span.
+    pub fn since_look(&self, probe: Probe, now: Moment) -> Option<Duration> {
+        self.probes.get(&probe.into()).map(|looks| now.boot.saturating_sub(looks.last))
+    }
+
     /// Counts a look.
     pub fn looked(&mut self, probe: Probe, ended: Moment) {
         let looks = self.probes.entry(probe.into()).or_insert(Looks {

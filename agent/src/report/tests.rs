@@ -282,6 +282,14 @@ fn a_set_clock_is_a_gap_and_a_suspend_is_covered() {
 }
 
 #[test]
+fn dropped_events_are_a_gap_since_the_last_scan() {
+    let (mut reporter, _) = settled();
+    reporter.on_look(&look(Probe::FileIntegrity, facts_of(Probe::FileIntegrity, 22), 60));
+    let Body::Gap(gap) = reporter.events_dropped(at(100)) else { panic!() };
+    assert_eq!((gap.cause, gap.start, gap.end), (GapCause::EventOverflow, at(60).wall, at(100).wall));
+}
+
+#[test]
 fn a_start_says_how_long_nobody_looked_and_what_changed() {
     let last = |stopped, version: &str| LastRun {
         covered_until: Some(at(0).wall),

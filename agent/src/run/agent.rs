@@ -23,6 +23,7 @@ use crate::{
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
+    watch::Hint,
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
@@ -133,14 +134,14 @@ impl Agent {
     }
 
     /// Looks, reports and sends until it is asked to stop.
-    pub async fn run(&mut self, mut hints: mpsc::Receiver<Probe>, stop: &mut Stop) {
+    pub async fn run(&mut self, mut hints: mpsc::Receiver<Hint>, stop: &mut Stop) {
         loop {
             let wake = self.next_wake();
             let newest = self.chain.spool().newest();
             tokio::select! {
                 () = stop.asked() => return,
                 (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
-                Some(probe) = hints.recv() => self.schedule.hint(probe, Instant::now()),
+                Some(hint) = hints.recv() => self.on_hint(&hint),
                 () = tokio::time::sleep_until(wake) => self.on_due(),
                 event = self.uplink.next(newest) => self.on_uplink(event),
                 renewed = renewed(&mut self.renewing) => self.on_renewed(renewed),
@@ -213,6 +214,18 @@ impl Agent {
             self.status_at = None;
             self.status_written = now;
             write_status(&mut self.status, &self.config);
+        }
+    }
+
+    fn on_hint(&mut self, hint: &Hint) {
+        for probe in &hint.probes {
+            self.schedule.hint(*probe, Instant::now());
+        }
+        if hint.overflowed {
+            tracing::info!("the kernel dropped notices of changed files; a scan follows");
+            let moment = Moment::now();
+            self.push(self.reporter.events_dropped(moment));
+            self.say(moment);
         }
     }
 
@@ -526,7 +539,7 @@ impl Agent {
     }
 
     fn apply_profile(&mut self, now: Instant) {
-        let Some(profile) = self.chain.state().profile.clone() else { return };
+        let profile = self.chain.state().profile.clone().unwrap_or_default();
         for (number, seconds) in &profile.interval_seconds {
             let interval = Interval::new(Duration::from_secs(u64::from(*seconds)));
             if let (Ok(probe), Some(interval)) = (Probe::try_from(*number), interval) {

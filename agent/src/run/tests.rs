@@ -50,7 +50,7 @@ fn fact(subject: Subject, detail: &str) -> Fact {
 struct Agent {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), Error>>,
-    hints: mpsc::Sender<Probe>,
+    hints: mpsc::Sender<Hint>,
 }
 
 impl Agent {
@@ -276,7 +276,7 @@ fn reports_wait_while_the_collector_is_away_and_arrive_in_order() {
         let reports = fleet.collector.until(is_fifth_facts()).await;
         assert_eq!(reports.len(), 7);
         fleet.collector.drop_streams();
-        agent.hints.send(Probe::Firewall).await.unwrap();
+        agent.hints.send(Hint { probes: vec![Probe::Firewall], ..Hint::default() }).await.unwrap();
         fleet.until_status(|status| status.uplink.error.is_some()).await;
         fleet.until_status(|status| status.uplink.is_up).await;
         agent.stop().await;
@@ -393,6 +393,19 @@ fn directives_are_followed() {
         let after = Folder::open(&fleet.state).unwrap().identity().unwrap().unwrap();
         assert_ne!(after.certificate_serial, before.certificate_serial);
         agent.stop().await;
+    });
+}
+
+#[test]
+fn events_that_the_kernel_dropped_are_a_signed_gap() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        let agent = Agent::start(&fleet.state, "one");
+        fleet.collector.until(is_fifth_facts()).await;
+        agent.hints.send(Hint { overflowed: true, ..Hint::default() }).await.unwrap();
+        let is_gap = |report: &Report| matches!(&report.body, Body::Gap(gap) if gap.cause == GapCause::EventOverflow);
+        fleet.collector.until(is_gap).await;
+        agent.kill().await;
     });
 }
 
