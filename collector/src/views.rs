@@ -155,3 +155,9 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Runs `statements` on the file at `path` behind the back of the views, so that tests can damage it.
+#[cfg(test)]
+pub(crate) fn run_statements(path: &Path, statements: &str) {
+    Connection::open(path).unwrap().execute_batch(statements).unwrap();
+}

@@ -1,3 +1,5 @@
+//! The judge against logs made in memory: verdicts, histories, views and their rebuilding, watchers.
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -21,7 +23,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     control::{judge, sample},
-    views::{HostRow, Origin, Views},
+    views::{self, HostRow, Origin, Views},
 };
 
 pub(crate) static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Catalogue::built_in()));
@@ -421,7 +423,7 @@ fn damaged_or_foreign_views_are_made_again() {
     std::fs::write(&path, b"not a database").unwrap();
     check("not a database");
     // Else the file's pages are still in the write-ahead log, and what is overwritten does not count.
-    rusqlite::Connection::open(&path).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    views::run_statements(&path, "PRAGMA wal_checkpoint(TRUNCATE)");
     let mut bytes = std::fs::read(&path).unwrap();
     let end = bytes.len();
     bytes[100..end].fill(0x55);
@@ -434,7 +436,7 @@ fn damaged_or_foreign_views_are_made_again() {
         ("UPDATE meta SET value = 3 WHERE name = 'applied'", "ahead of the log"),
         ("DROP TABLE meta", "without its position"),
     ] {
-        rusqlite::Connection::open(&path).unwrap().execute_batch(statement).unwrap();
+        views::run_statements(&path, statement);
         check(what);
     }
     // Untouched, they stay.

@@ -1,3 +1,5 @@
+//! Questions about a fleet made in memory: filters, pages, order, counts.
+
 use std::{
     collections::{BTreeSet, HashSet},
     path::Path,
