@@ -96,6 +96,8 @@ pub(crate) struct Drained {
     pub(crate) through: u64,
     /// Whether more waits.
     pub(crate) has_more: bool,
+    /// Whether something that was pushed is gone: a damaged frame, or a store that was begun anew.
+    pub(crate) is_lossy: bool,
 }
 
 struct Shared {
@@ -132,8 +134,8 @@ struct State {
     is_told: bool,
     tell: Option<Box<dyn Fn() + Send>>,
     waiting: Vec<Waker>,
-    /// Grows each time the store was lost and begun anew; what was in it is gone.
-    losses: u64,
+    /// Whether the store was begun anew since the last drain; what was in it is gone.
+    is_lossy: bool,
     is_stopped: bool,
 }
 
@@ -204,11 +206,6 @@ impl Inbox {
         state.queue_bytes + state.open.len() as u64 + state.stored_bytes
     }
 
-    /// Returns how often the store was lost while running. Streams that were open then must begin anew.
-    pub fn losses(&self) -> u64 {
-        self.shared.lock().losses
-    }
-
     /// Calls `tell` when something waits again after everything was drained.
     pub(crate) fn on_data(&self, tell: Box<dyn Fn() + Send>) {
         let mut state = self.shared.lock();
@@ -227,19 +224,21 @@ impl Inbox {
             self.shared.work.notify_one();
         }
         let until = state.next;
-        while state.stored < until && !state.is_stopped {
-            state = self.shared.stored.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let is_behind = |state: &mut State| state.stored < until && !state.is_stopped;
+        // A store that stalls must not hold up what does not come through it.
+        state =
+            self.shared.stored.wait_timeout_while(state, STALL, is_behind).unwrap_or_else(PoisonError::into_inner).0;
         let from = state.drained;
         let is_recovered = from < state.recovered;
         let until = if is_recovered { until.min(state.recovered) } else { until }.min(state.stored);
+        let is_begun_anew = std::mem::take(&mut state.is_lossy);
         drop(state);
 
-        let (frames, through) = self.shared.store().read(from..until, limit_bytes);
+        let store::Found { frames, through, bad } = self.shared.store().read(from..until, limit_bytes);
         let mut state = self.shared.lock();
         state.drained = state.drained.max(through);
         let has_more = state.drained < state.next;
-        Drained { frames, is_recovered, through, has_more }
+        Drained { frames, is_recovered, through, has_more, is_lossy: is_begun_anew || (bad > 0 && !is_recovered) }
     }
 
     /// Says that the log covers every frame below `through`, so that they may go. Does not block.
@@ -388,7 +387,7 @@ impl Shared {
         state.stored_bytes = 0;
         (state.stored, state.drained) = (state.next, state.next);
         (state.released, state.removed, state.recovered) = (state.next, state.next, 0);
-        state.losses += 1;
+        state.is_lossy = true;
         state.is_told = false;
         state.tell();
         match opened {
@@ -402,6 +401,9 @@ impl Shared {
         wake(state);
     }
 }
+
+/// How long a round waits for the store to take what is on its way.
+const STALL: Duration = Duration::from_secs(1);
 
 /// How long opening a store may take before it is given up for unusable.
 const OPEN_TIME: Duration = Duration::from_secs(60);

@@ -11,7 +11,13 @@ mod nonce;
 mod session;
 pub mod sessions;
 
-use std::{collections::VecDeque, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::{Stream, TryStreamExt as _};
 use muster_proto::{
@@ -117,16 +123,20 @@ impl Ingest {
         if let Some(end) = self.registry.closed() {
             return Err(end.status());
         }
+        let slot = self.registry.slot(agent);
+        // Before the state, which says so for good by the time that this is taken back.
+        let is_suspended = slot.is_suspended.load(Ordering::Acquire);
         let state = self.registry.members.agent(agent).map_or(AgentState::Revoked, |agent| agent.state);
         match state {
             AgentState::Revoked => return Err(End::Revoked.status()),
             AgentState::Frozen => return Err(End::Frozen.status()),
+            AgentState::Enrolled if is_suspended => return Err(End::Frozen.status()),
             AgentState::Enrolled => {}
         }
         let skew_millis = hello.host_time.millis_after(self.registry.clock.now());
-        let slot = self.registry.slot(agent);
-        let (registry, greeted, said) = (Arc::clone(&self.registry), Arc::clone(&slot), hello.clone());
-        let greeting = tokio::task::spawn_blocking(move || registry.greet(&greeted, &said)).await;
+        let turn = slot.turn().ok_or_else(|| End::Replaced.status())?;
+        let (registry, said) = (Arc::clone(&self.registry), hello.clone());
+        let greeting = tokio::task::spawn_blocking(move || registry.greet(&turn, &said)).await;
         let welcome = match greeting.map_err(|error| internal("the greeting was cut off", &error))?? {
             Greeting::Welcome(welcome) => welcome,
             Greeting::Overtaken => return Err(self.overtaken(&slot, &hello)),
@@ -184,7 +194,7 @@ async fn record_conflict(
     if let Err(error) = written {
         // Nothing was kept of either claim, so neither may freeze anybody; whoever is wrong will contradict itself again.
         tracing::error!(agent = %slot.id, ?error, "a conflict could not be written into the log");
-        slot.is_suspended.store(false, std::sync::atomic::Ordering::Relaxed);
+        slot.is_suspended.store(false, Ordering::Relaxed);
     }
 }
 

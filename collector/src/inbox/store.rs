@@ -43,6 +43,15 @@ pub(super) struct Span {
     pub(super) bytes: u64,
 }
 
+/// What a read of frames gave.
+pub(super) struct Found {
+    pub(super) frames: Vec<frame::Sealed>,
+    /// The number after the last one that was looked at.
+    pub(super) through: u64,
+    /// Frames that were missing or damaged.
+    pub(super) bad: u64,
+}
+
 /// Opens the store in `dir`; one that cannot be used is moved aside and a new one begun.
 pub(super) fn open_or_set_aside(dir: &Path, now: Timestamp) -> Result<Store, Error> {
     let first = match open(dir) {
@@ -141,9 +150,8 @@ impl Store {
         })
     }
 
-    /// Returns the frames of `numbers` up to about `limit_bytes`, and the number after the last one that was looked at.
-    /// Frames that are missing or damaged are counted and left out.
-    pub(super) fn read(&self, numbers: Range<u64>, limit_bytes: usize) -> (Vec<frame::Sealed>, u64) {
+    /// Returns the frames of `numbers` up to about `limit_bytes`. Those that are missing or damaged are counted and left out.
+    pub(super) fn read(&self, numbers: Range<u64>, limit_bytes: usize) -> Found {
         let (mut frames, mut bytes, mut bad) = (Vec::new(), 0, 0_u64);
         let mut at = numbers.start;
         while at < numbers.end && bytes < limit_bytes {
@@ -163,7 +171,7 @@ impl Store {
             tracing::warn!(frames = bad, "dropped damaged frames of the inbox; agents send them again");
             metrics::counter!("muster_inbox_bad_frames_total").increment(bad);
         }
-        (frames, at)
+        Found { frames, through: at, bad }
     }
 
     /// Removes `numbers` and returns how many bytes that frees.

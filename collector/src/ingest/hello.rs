@@ -1,6 +1,6 @@
 //! Hello and Welcome: what an agent must say first, and what it hears.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use muster_proto::{
@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::{
     nonce::{Nonce, Nonces, Shown},
-    sessions::{Registry, Slot},
+    sessions::{Registry, Slot, Turn},
 };
 use crate::serve::status::{Reason, chain as causes, internal, invalid};
 
@@ -77,14 +77,13 @@ impl Hello {
 }
 
 impl Registry {
-    /// Answers `hello` of the agent in `slot`. Reads the log and the nonces; blocks.
+    /// Answers `hello` of the agent whose turn it is. Reads the log and the nonces; blocks.
     ///
     /// # Errors
     ///
     /// INTERNAL when the log cannot be read or the machine gives no randomness.
-    pub(super) fn greet(&self, slot: &Arc<Slot>, hello: &Hello) -> Result<Greeting, Status> {
-        // Two streams of one agent must not read the same nonces.
-        let _turn = super::sessions::lock(&slot.greeting);
+    pub(super) fn greet(&self, turn: &Turn, hello: &Hello) -> Result<Greeting, Status> {
+        let slot = &turn.0;
         let (is_new_epoch, durable) = {
             let chain = slot.chain();
             (!chain.knows(hello.epoch), chain.durable(hello.epoch))

@@ -143,8 +143,8 @@ pub(super) struct Slot {
     pub(super) is_suspended: AtomicBool,
     /// Those who wait for the index of a report on its way.
     awaited: Mutex<Vec<(Epoch, ReportSeq, oneshot::Sender<u64>)>>,
-    /// One Hello at a time.
-    pub(super) greeting: Mutex<()>,
+    /// Set while one Hello is answered: an agent has one at a time, so that it cannot take up all threads.
+    is_greeting: AtomicBool,
 }
 
 /// What waits to be told to one stream.
@@ -376,12 +376,18 @@ impl Slot {
             last_seen: AtomicI64::new(0),
             is_suspended: AtomicBool::new(false),
             awaited: Mutex::default(),
-            greeting: Mutex::default(),
+            is_greeting: AtomicBool::new(false),
         }
     }
 
     pub(super) fn chain(&self) -> MutexGuard<'_, Chain> {
         lock(&self.chain)
+    }
+
+    /// Returns a turn to say Hello; `None` while another stream of the agent has it.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let is_taken = self.is_greeting.swap(true, Ordering::Acquire);
+        (!is_taken).then(|| Turn(Arc::clone(self)))
     }
 
     fn mailbox(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
@@ -393,6 +399,15 @@ impl Slot {
         let (send, receive) = oneshot::channel();
         lock(&self.awaited).push((epoch, seq, send));
         receive
+    }
+}
+
+/// The turn of one stream to say Hello.
+pub(super) struct Turn(pub(super) Arc<Slot>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.is_greeting.store(false, Ordering::Release);
     }
 }
 
@@ -484,13 +499,32 @@ impl Follower for Listener {
                 let Some(slot) = AgentId::from_slice(&conflict.agent_id).map(|id| self.registry.slot(id)) else {
                     return;
                 };
-                slot.is_suspended.store(false, Ordering::Relaxed);
+                slot.is_suspended.store(false, Ordering::Release);
                 if let Some(mailbox) = &*slot.mailbox() {
                     mailbox.end(End::Frozen);
                 }
             }
             Some(v1::log_entry::Entry::Act(v1::Act { act: Some(act), .. })) => self.applied_act(act),
             _ => {}
+        }
+    }
+
+    fn lost(&mut self) {
+        let agents = self.registry.agents.read().unwrap_or_else(PoisonError::into_inner);
+        let slots: Vec<_> = agents.values().cloned().collect();
+        drop(agents);
+        for slot in slots {
+            let mut chain = slot.chain();
+            if chain.in_flight().0 == 0 {
+                continue;
+            }
+            chain.reset();
+            drop(chain);
+            lock(&slot.awaited).clear();
+            let mailbox = slot.mailbox().clone();
+            if let Some(mailbox) = mailbox {
+                mailbox.end(End::Unavailable);
+            }
         }
     }
 

@@ -106,12 +106,16 @@ impl Appender {
         match self.try_commit() {
             Ok(checkpoint) => Ok(checkpoint),
             Err(error) => {
-                let why = describe(&error);
-                self.log.stop(&why);
-                self.stopped = Some(why);
+                self.stop(&describe(&error));
                 Err(error)
             }
         }
+    }
+
+    /// Signs nothing any more.
+    pub(super) fn stop(&mut self, why: &str) {
+        self.log.stop(why);
+        self.stopped = Some(why.to_owned());
     }
 
     fn try_commit(&mut self) -> Result<Checkpoint, Error> {

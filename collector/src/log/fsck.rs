@@ -116,7 +116,26 @@ fn same(dir: &Path, tile: Tile, expected: &[u8], report: &mut Report) -> Result<
     Err(Bad { path: tile.path(), what: "is not what the entries give".to_owned() })
 }
 
+/// Returns the tile's bytes. The log may have grown since the checkpoint was read; then the start of a wider form is the same.
 fn read(dir: &Path, tile: Tile) -> Result<Vec<u8>, Bad> {
     let path = tile.path();
-    fs::read(dir.join(&path)).map_err(|error| Bad { path, what: format!("cannot be read: {error}") })
+    let failed = |error: io::Error| Bad { path: tile.path(), what: format!("cannot be read: {error}") };
+    match fs::read(dir.join(&path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !tile.is_full() => {
+            let wider = (tile.width + 1..=256).map(|width| Tile { width, ..tile });
+            let found = wider.filter_map(|wider| fs::read(dir.join(wider.path())).ok()).next();
+            found.and_then(|bytes| start(&bytes, tile)).ok_or_else(|| failed(error))
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// Returns what `bytes` of a wider form hold of `tile`.
+fn start(bytes: &[u8], tile: Tile) -> Option<Vec<u8>> {
+    let width = usize::from(tile.width);
+    let end = match tile.kind {
+        Kind::Hashes(_) => width * HASH_SIZE,
+        Kind::Entries => bundle::split(bytes)?.iter().take(width).map(|entry| entry.len() + 2).sum(),
+    };
+    bytes.get(..end).map(<[u8]>::to_vec)
 }

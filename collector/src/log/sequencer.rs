@@ -83,6 +83,8 @@ pub trait Follower: Send + 'static {
     fn durable(&mut self, runs: &[Run], checkpoint: &Checkpoint);
     /// Hears of each other entry that is durable, in the order of the log and before its writer does.
     fn applied(&mut self, index: u64, entry: &v1::LogEntry);
+    /// Hears that reports which waited may be gone. What was not given to [`Self::is_next`] by now is void.
+    fn lost(&mut self);
     /// Hears that nothing will be durable any more.
     fn stopped(&mut self, why: &str);
 }
@@ -218,6 +220,11 @@ struct Rounds {
 impl Drop for Rounds {
     /// Also when a round panicked: nobody may wait for ever.
     fn drop(&mut self) {
+        if thread::panicking() {
+            let why = "the sequencer panicked";
+            self.appender.stop(why);
+            self.follower.stopped(why);
+        }
         let mut state = self.shared.lock();
         state.stopped.get_or_insert_with(|| "the collector stops".to_owned());
         state.acts.clear();
@@ -290,6 +297,9 @@ impl Rounds {
         for (waiting, index) in acts {
             // Whoever waited may have gone.
             let _ = waiting.answer.send(Ok(index));
+        }
+        if drained.is_lossy {
+            self.follower.lost();
         }
         self.inbox.release(drained.through);
         if drained.has_more {

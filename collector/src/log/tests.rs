@@ -380,6 +380,25 @@ fn readers_see_a_whole_log_while_it_grows() {
 }
 
 #[test]
+fn a_log_is_checked_while_it_grows() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log");
+    let (key, _, mut appender) = new_log(&dir);
+    grow(&mut appender, 1).unwrap();
+    let writer = std::thread::spawn(move || {
+        for size in 2..500 {
+            grow(&mut appender, size).unwrap();
+        }
+        appender
+    });
+    while !writer.is_finished() {
+        let report = fsck(&dir, key.vkey()).unwrap();
+        assert_eq!((report.bad, report.entries), (None, report.size));
+    }
+    writer.join().unwrap();
+}
+
+#[test]
 fn a_file_system_without_syncfs_gives_the_same_log() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("log");
