@@ -1,0 +1,291 @@
+//! Every parser that meets bytes from elsewhere, with valid input to begin from: what property tests and fuzzers drive.
+//!
+//! A parser here takes any bytes and must come back: it may refuse them, and may not panic, hang or take what they ask for. Where
+//! something comes out, it must survive its own round trip, which the parser's function checks.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use muster_agent::{
+    checkpoint::LogKey,
+    enroll, host, identity,
+    probe::{self, Look, PROBES, Probe, Settings},
+    spool::State,
+};
+use muster_collector::{
+    config, control, log,
+    query::{
+        filter::{Field, Filter},
+        page::Page,
+    },
+    snapshot,
+};
+use muster_proto::{
+    fact::{Fact, WatchState, sample},
+    id::{AgentId, Digest, Epoch},
+    report::Report,
+    seal, v1,
+};
+use prost::Message as _;
+
+use crate::harness::{now, random::Random};
+
+/// One parser.
+pub struct Parser {
+    /// Its name, such as `report` or `probe/firewall/ufw/answers/nf_tables.rules`.
+    pub name: String,
+    /// Valid inputs.
+    pub seeds: Vec<Vec<u8>>,
+    /// Parses; panics where a promise is broken.
+    pub parse: Box<dyn Fn(&[u8])>,
+}
+
+/// Returns every parser. `scratch` is a folder for those that read files.
+pub fn parsers(scratch: &Path) -> Vec<Parser> {
+    let mut parsers = vec![
+        parser("report", reports(), |bytes| {
+            if let Ok(report) = Report::decode(bytes) {
+                assert_eq!(Report::decode(&report.encode()).as_ref(), Ok(&report));
+            }
+        }),
+        parser("sealed_report", reports().iter().map(|report| sealed(report).encode_to_vec()).collect(), |bytes| {
+            if let Some(sealed) = seal::decode_sealed(bytes) {
+                seal::sealed_digest(&sealed);
+                // Only the key that signed may say yes; whatever the bytes are, this one did not.
+                assert!(seal::EvidencePublicKey::new(&KEY).is_ok_and(|key| key.verify_sealed(&sealed).is_err()));
+            }
+        }),
+        parser("evidence_key", vec![KEY.to_vec()], |bytes| drop(seal::EvidencePublicKey::new(bytes))),
+        parser("fact", sample::facts().iter().map(Fact::encode).collect(), |bytes| {
+            if let Ok(fact) = Fact::decode(bytes) {
+                assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(&fact));
+                muster_proto::fact::render::render(&fact);
+            }
+        }),
+        parser("log_entry", vec![], |bytes| drop(v1::LogEntry::decode(bytes))),
+        parser("agent/checkpoint", vec![NOTE.as_bytes().to_vec()], |bytes| {
+            assert!(LogKey::new(VKEY).expect("a key").verify(bytes).is_err());
+        }),
+        parser("agent/log_key", vec![VKEY.as_bytes().to_vec()], |bytes| drop(LogKey::new(&text(bytes)))),
+        parser("agent/spool_state", vec![State::new(Epoch::new([7; 16])).encode()], |bytes| {
+            if let Ok(state) = State::decode(bytes) {
+                assert!(State::decode(&state.encode()).is_ok());
+            }
+        }),
+        parser("agent/certificates", vec![], |bytes| {
+            for certificate in identity::certificates(bytes).unwrap_or_default() {
+                drop(identity::leaf(&certificate));
+            }
+        }),
+        parser("collector/checkpoint", vec![NOTE.as_bytes().to_vec()], |bytes| {
+            assert!(log::verify_checkpoint(bytes, VKEY).is_err());
+        }),
+        parser("collector/snapshot", vec![archive()], |bytes| {
+            let trust = snapshot::verify::Trust::default();
+            assert!(!snapshot::verify::verify(bytes, &trust).valid);
+        }),
+        parser("collector/catalogue", vec![OVERLAY.as_bytes().to_vec()], |bytes| {
+            drop(control::Catalogue::with_overlay(&text(bytes)));
+        }),
+        parser("collector/filter", FILTERS.iter().map(|filter| filter.as_bytes().to_vec()).collect(), |bytes| {
+            drop(Filter::parse(&text(bytes), FIELDS).map(|filter| filter.matches(|_| "x".into())));
+        }),
+        parser("collector/page_token", vec![], |bytes| drop(Page::parse("hosts", "", 10, &text(bytes)))),
+        parser("collector/config", vec![of_repository("deploy/config/collector.toml")], |bytes| {
+            drop(config::Config::parse(Path::new("collector.toml"), &text(bytes), &config::Variables::default()));
+        }),
+        parser(
+            "names",
+            vec![b"spiffe://c1/agent/00000000000000000000000000000001".to_vec(), b"2026-11-26T10:00:00Z".to_vec()],
+            |bytes| {
+                let text = text(bytes);
+                if let Ok(caller) = text.parse::<muster_proto::caller::Caller>() {
+                    assert_eq!(caller.to_string(), text);
+                }
+                if let Ok(id) = text.parse::<AgentId>() {
+                    assert_eq!(id.to_string(), text);
+                }
+                let _ = text.parse::<muster_proto::time::Timestamp>();
+                drop(text.parse::<muster_proto::id::ControlId>());
+            },
+        ),
+    ];
+    parsers.push(in_file(scratch, "agent/config", "agent.toml", of_repository("deploy/config/agent.toml"), |path| {
+        drop(muster_agent::config::load(Some(path), std::iter::empty()));
+    }));
+    let enrollment =
+        format!("collector = \"https://c1:7443\"\ntoken = \"t\"\nca_pin = \"sha256:{}\"\n", Digest::new([3; 32]));
+    parsers.push(in_file(scratch, "agent/enrollment_file", "enroll.toml", enrollment.into_bytes(), |path| {
+        drop(enroll::Request::of_file(path));
+    }));
+    for probe in PROBES {
+        parsers.extend(captures(*probe, scratch));
+    }
+    parsers
+}
+
+/// Changes `bytes` the way damage and malice do: flips, cuts, repeats, splices, numbers at their edges.
+pub fn mutate(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.index(bytes.len());
+        let length = random.index(bytes.len().saturating_sub(at).min(64) + 1);
+        match random.below(9) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
+            1 if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff, b'0', b'\n', b'\\'][random.index(8)],
+            2 => bytes.truncate(at),
+            3 => drop(bytes.drain(at..at + length)),
+            4 => {
+                let again = bytes[at..at + length].to_vec();
+                bytes.splice(at..at, again);
+            }
+            5 => {
+                let from = random.index(other.len());
+                let piece = other[from..].iter().take(64).copied();
+                bytes.splice(at..at + length, piece);
+            }
+            6 => drop(bytes.splice(at..at, random.bytes(8))),
+            7 => {
+                let edge = [u64::MAX, 1 << 63, u64::from(u32::MAX), 1 << 31, 0][random.index(5)];
+                let edge = if random.below(2) == 0 { edge.to_le_bytes() } else { edge.to_be_bytes() };
+                bytes.splice(at..at + length.min(8), edge);
+            }
+            _ => {
+                let edge = ["18446744073709551616", "-1", "99999999999999999999999", "1e308", "\u{202e}", "\0", "%s"];
+                bytes.splice(at..at + length.min(8), edge[random.index(edge.len())].bytes());
+            }
+        }
+    }
+}
+
+fn parser(name: &str, seeds: Vec<Vec<u8>>, parse: impl Fn(&[u8]) + 'static) -> Parser {
+    Parser { name: name.to_owned(), seeds, parse: Box::new(parse) }
+}
+
+/// A parser that reads a file.
+fn in_file(scratch: &Path, name: &str, file: &str, seed: Vec<u8>, parse: impl Fn(&Path) + 'static) -> Parser {
+    let path = scratch.join(file);
+    parser(name, vec![seed], move |bytes| {
+        fs::write(&path, bytes).expect("the scratch folder can be written");
+        parse(&path);
+    })
+}
+
+/// Returns a parser for each file of each capture of `probe`: the probe looks at the machine while that one file lies.
+fn captures(probe: &'static dyn Probe, scratch: &Path) -> Vec<Parser> {
+    let fixtures = repository().join("agent/fixtures").join(probe.name());
+    let mut parsers = Vec::new();
+    for machine in fs::read_dir(&fixtures).expect("every probe has fixtures") {
+        let machine = machine.expect("a folder").path();
+        let name = machine.file_name().expect("a name").to_string_lossy().into_owned();
+        let copy = scratch.join(probe.name()).join(&name);
+        let mut files = Vec::new();
+        copy_tree(&machine, &machine, &copy, &mut files);
+        for file in files.into_iter().filter(|file| !NOT_OF_THE_MACHINE.contains(&&*file.to_string_lossy())) {
+            let (seed, path, folder) =
+                (fs::read(machine.join(&file)).expect("it is there"), copy.join(&file), copy.clone());
+            let original = seed.clone();
+            let parse = move |bytes: &[u8]| {
+                fs::write(&path, bytes).expect("the scratch folder can be written");
+                look_at(probe, &folder);
+                fs::write(&path, &original).expect("the scratch folder can be written");
+            };
+            parsers.push(parser(&format!("probe/{}/{name}/{}", probe.name(), file.display()), vec![seed], parse));
+        }
+    }
+    assert!(!parsers.is_empty(), "{} has no capture", probe.name());
+    parsers
+}
+
+/// Files of a fixture that are the test's and not the machine's.
+const NOT_OF_THE_MACHINE: &[&str] = &["expected.json", "settings.json"];
+
+fn look_at(probe: &dyn Probe, capture: &Path) {
+    let Ok(machine) = host::Recorded::at(capture) else { return };
+    let memory = tempfile::tempdir().expect("a folder");
+    for file in fs::read_dir(capture.join("memory")).into_iter().flatten() {
+        let file = file.expect("an entry");
+        fs::copy(file.path(), memory.path().join(file.file_name())).expect("it can be copied");
+    }
+    let settings = match fs::read(capture.join("settings.json")) {
+        Ok(json) => serde_json::from_slice(&json).expect("settings"),
+        Err(_) => Settings::default(),
+    };
+    let now = machine.captured().plus(Duration::from_secs(60));
+    let look =
+        Look { host: &machine, now, settings: &settings, memory: memory.path(), watch: WatchState::Live, run: 7 };
+    let facts = probe.look(&look);
+    assert_eq!(
+        facts.len(),
+        probe::subjects(probe.id()).count(),
+        "one fact for each subject, whatever the machine says"
+    );
+    for fact in facts {
+        assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(&fact), "a probe says what the collector takes");
+    }
+}
+
+fn copy_tree(top: &Path, folder: &Path, to: &Path, files: &mut Vec<PathBuf>) {
+    fs::create_dir_all(to.join(folder.strip_prefix(top).expect("below it"))).expect("it can be made");
+    for entry in fs::read_dir(folder).expect("it can be listed") {
+        let path = entry.expect("an entry").path();
+        let name = path.strip_prefix(top).expect("below it").to_owned();
+        if path.is_dir() {
+            copy_tree(top, &path, to, files);
+        } else {
+            fs::copy(&path, to.join(&name)).expect("it can be copied");
+            files.push(name);
+        }
+    }
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package is a folder of it")
+}
+
+fn of_repository(file: &str) -> Vec<u8> {
+    fs::read(repository().join(file)).expect("it is there")
+}
+
+/// Whatever the bytes are, as text.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn reports() -> Vec<Vec<u8>> {
+    let mut random = Random::of(1);
+    let key = seal::EvidenceKey::generate().expect("randomness").0;
+    let mut chain = crate::load::Chain::begin(key.agent_id(), &mut random, crate::harness::now());
+    let mut next = || {
+        let body = chain.usual(now());
+        chain.seal(&key, body, now()).report
+    };
+    (0..4).map(|_| next()).collect()
+}
+
+fn sealed(report: &[u8]) -> v1::SealedReport {
+    v1::SealedReport { report: report.to_vec(), signature: vec![5; 64] }
+}
+
+/// A small archive in the form of a snapshot.
+fn archive() -> Vec<u8> {
+    let files: [(&str, &[u8]); 2] = [("manifest.json", b"{}"), ("results.csv", b"host,control\n")];
+    snapshot::archive::write(&files.into()).expect("small")
+}
+
+/// A key that verifies, whose private half nobody here has: the Ed25519 key of RFC 8032 section 7.1, test 1.
+const KEY: [u8; 32] = [
+    0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a, 0x0e, 0xe1, 0x72,
+    0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
+];
+
+/// A verifier key and a note in their forms; the note's signature is not one.
+const VKEY: &str = "quickstart+3ccfaf70+AX4gB0JPtqlHcV9gA/292XiN834dcS+El0CVXLZ5am0j";
+const NOTE: &str = "quickstart\n12\nQjV8T64O9B77RHtwenAnQ3QuRftwKi2kdrX2AnMvX0g=\n\n\u{2014} quickstart PM+vcAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n";
+
+const OVERLAY: &str = "[parameters.PAT-02]\nmax_pending_days = 7\n";
+
+const FIELDS: &[Field] = &[Field::text("id"), Field::of("state", &["active", "frozen"])];
+const FILTERS: &[&str] = &["state = \"active\" AND (id:\"a\" OR NOT id != \"b\")", "id = \"\\\"x\\\"\""];
