@@ -27,6 +27,7 @@ use muster_proto::{
     id::{Epoch, ReportSeq},
     report::Lost,
     seal,
+    time::Timestamp,
 };
 
 pub use files::{Disk, Files, replace};
@@ -38,6 +39,12 @@ pub enum Error {
     /// There is no room: the bound or the disk is reached. Nothing was taken.
     #[error("spool is full")]
     Full,
+    /// A report is not one that the contract allows, so that no collector would ever take it. Nothing was taken.
+    #[error("report is not one that the contract allows: {why}")]
+    Unfit {
+        /// What is wrong with it.
+        why: String,
+    },
     /// Reading or writing failed. Nothing was taken.
     #[error("failed to {act} {}", path.display())]
     Io {
@@ -445,6 +452,12 @@ pub fn peek(folder: &Path, mut each: impl FnMut(ReportSeq, &[u8])) -> Result<(),
 /// Returns the state in `folder`, or `None` when there is no usable one.
 pub fn peek_state(folder: &Path) -> Option<State> {
     State::decode(&std::fs::read(folder.join("state.json")).ok()?).ok()
+}
+
+/// Returns when a sealed report was sealed, host's clock.
+pub fn observed_of(sealed: &[u8]) -> Option<Timestamp> {
+    let sealed = seal::decode_sealed(sealed)?;
+    Some(muster_proto::report::Report::decode(&sealed.report).ok()?.observed)
 }
 
 /// Returns the places that a sealed report declares lost.

@@ -1,7 +1,7 @@
 //! A collector in this process: real TLS, real gRPC, a real log in memory, and whatever faults a test asks for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -55,6 +55,8 @@ pub(crate) struct Script {
     pub forges: bool,
     /// Refuses the next report as out of order, once.
     pub forgets_once: bool,
+    /// Refuses the next report of facts as malformed, and takes nothing more of its epoch.
+    pub refuses_facts_once: bool,
     /// Acknowledges nothing.
     pub is_mute: bool,
     /// Ends a stream before Welcome with this reason.
@@ -77,6 +79,8 @@ pub(crate) struct Inner {
     pub script: Script,
     pub log: TestLog,
     other_log: TestLog,
+    /// Epochs of which a report was refused.
+    refused: BTreeSet<Epoch>,
     /// Durable heads.
     heads: BTreeMap<Epoch, (u64, Digest)>,
     keys: BTreeMap<AgentId, EvidencePublicKey>,
@@ -120,6 +124,7 @@ impl Collector {
             other_ca: false,
             forges: false,
             forgets_once: false,
+            refuses_facts_once: false,
             is_mute: false,
             refuses: None,
             claims_durable: None,
@@ -128,6 +133,7 @@ impl Collector {
             script,
             log: TestLog::new("c1", 7),
             other_log: TestLog::new("c1", 8),
+            refused: BTreeSet::new(),
             heads: BTreeMap::new(),
             keys: BTreeMap::new(),
             streams: Vec::new(),
@@ -416,6 +422,22 @@ impl Service {
                 expected_sequence: durable + 1,
             };
             inner.answer(response::Step::Rejection(rejection));
+            return;
+        }
+        if inner.script.refuses_facts_once && matches!(report.body, muster_proto::report::Body::Facts(_)) {
+            let rejection = v1::Rejection {
+                sequence: report.seq.number(),
+                reason: v1::RejectionReason::Malformed.into(),
+                detail: "it is not one".to_owned(),
+                expected_sequence: durable + 1,
+            };
+            inner.refused.insert(report.epoch);
+            inner.script.refuses_facts_once = false;
+            inner.answer(response::Step::Rejection(rejection));
+            return;
+        }
+        // A report that is refused blocks its chain.
+        if inner.refused.contains(&report.epoch) {
             return;
         }
         if report.seq.number() == durable + 1 {

@@ -132,6 +132,13 @@ impl Error {
         }
     }
 
+    /// Returns whether a report of this agent was refused for what it is, so that no later collector would take it either.
+    pub fn is_of_report(&self) -> bool {
+        use RejectionReason::{BrokenChain, Malformed, TooLarge};
+
+        matches!(self, Self::Rejected { reason: Malformed | TooLarge | BrokenChain, .. })
+    }
+
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,

@@ -216,6 +216,47 @@ fn a_directive_is_answered_by_looks_that_began_after_it() {
 }
 
 #[test]
+fn any_number_of_directives_is_answered_in_coverages_that_the_contract_allows() {
+    let (mut reporter, mut peer) = settled();
+    for id in 1..=200 {
+        assert!(reporter.ask(Some(id), at(60)));
+    }
+    for probe in PROBES {
+        reporter.on_look(&look(probe, facts_of(probe, 22), 61));
+    }
+    let mut answers = Vec::new();
+    while let Some(draft) = reporter.draft(at(62)) {
+        peer.take(&mut reporter, draft);
+        answers.push(peer.coverages.last().unwrap().directive_ids.clone());
+    }
+    assert!(answers.iter().all(|ids| ids.len() <= muster_proto::limits::DIRECTIVE_IDS), "{answers:?}");
+    assert_eq!(answers.concat(), (1..=200).collect::<Vec<_>>());
+
+    // The bound on what is open.
+    for id in 0..OPEN_IDS as u64 {
+        assert!(reporter.ask(Some(1_000 + id), at(70)));
+    }
+    assert!(!reporter.ask(Some(1), at(70)) && reporter.ask(Some(1_000), at(70)) && reporter.ask(None, at(70)));
+}
+
+#[test]
+fn what_cannot_be_sealed_becomes_unknown_and_holds_nothing_up() {
+    let (mut reporter, mut peer) = settled();
+    reporter.ask(Some(7), at(60));
+    for probe in PROBES {
+        reporter.on_look(&look(probe, facts_of(probe, 23), 61));
+    }
+    let refused = reporter.draft(at(62)).unwrap();
+    reporter.refuse(&refused, "it does not fit");
+    let draft = reporter.draft(at(63)).unwrap();
+    let facts = peer.take(&mut reporter, draft);
+    let fact = Fact::decode(&facts[0].subjects[0].fact).unwrap();
+    let Fact::Listeners(Reading::Unknown { unknown }) = fact else { panic!("{fact:?}") };
+    assert_eq!((unknown.cause, unknown.detail.as_str()), (Cause::Failed, "it does not fit"));
+    assert!(facts[0].coverage.directive_ids.is_empty() && reporter.draft(at(63)).is_none());
+}
+
+#[test]
 fn a_resync_reports_everything_from_an_empty_set() {
     let (mut reporter, mut peer) = settled();
     reporter.resync();
@@ -244,14 +285,14 @@ fn a_full_spool_is_told_later_with_its_span_and_counts_and_then_everything_again
     reporter.on_look(&look(Probe::System, facts_of(Probe::System, 24), 120));
     reporter.on_look(&look(Probe::System, facts_of(Probe::System, 24), 180));
     reporter.hold(at(180));
-    let Some(Body::Gap(gap)) = reporter.held_gap(at(200)) else { panic!() };
+    let mut draft = reporter.draft_release(at(200)).unwrap();
+    assert!(reporter.is_held(), "until the chain has taken it");
+    let Body::Gap(gap) = draft.bodies.remove(0) else { panic!() };
     assert_eq!(gap.cause, GapCause::SpoolFull);
     assert_eq!((gap.start, gap.end), (at(0).wall, at(200).wall));
     assert_eq!(gap.counts, [("looks".into(), 2), ("reports".into(), 2)]);
-    reporter.release(at(200));
-    assert!(!reporter.is_held());
-    let draft = reporter.draft(at(200)).unwrap();
     let facts = peer.take(&mut reporter, draft);
+    assert!(!reporter.is_held() && reporter.draft(at(200)).is_none());
     assert!(facts[0].resync && facts[0].subjects.len() == 8);
     assert_eq!(facts[0].coverage.start, at(200).wall);
     let held = &peer.set.facts()[&Subject::Listeners];

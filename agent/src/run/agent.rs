@@ -38,6 +38,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 const PENDING: usize = 32;
 /// A stream for a new epoch is opened this long after the collector contradicted the one before.
 const EPOCH_PAUSE: Duration = Duration::from_secs(1);
+/// An epoch that a refused report made necessary is not followed by another such one before this.
+const EPOCH_AGAIN: Duration = Duration::from_secs(600);
+/// While the spool takes nothing, it is tried this often.
+const FULL_AGAIN: Duration = Duration::from_secs(60);
 /// A failed renewal is tried again after this.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Bounds of an interval in a profile, as the contract states them.
@@ -63,6 +67,10 @@ pub struct Agent {
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
+    /// No report that is refused begins an epoch before this.
+    epoch_after: Instant,
+    /// The spool was full and is not tried before this.
+    full_until: Option<Instant>,
     attest_at: Instant,
     tick_at: Instant,
     tick: Duration,
@@ -113,6 +121,8 @@ impl Agent {
             looking: None,
             renewing: None,
             renew_after: now,
+            epoch_after: now,
+            full_until: None,
             attest_at: now + config.attestation_interval.duration(),
             tick_at: now + tick,
             tick,
@@ -252,7 +262,7 @@ impl Agent {
             }
             Event::Opened { rejoined, welcome } => self.on_welcome(rejoined, &welcome),
             Event::Received(Step::Durable(durable)) => self.on_durable(&durable),
-            Event::Received(Step::Rejection(rejection)) => Err(rejection.into()),
+            Event::Received(Step::Rejection(rejection)) => self.on_rejection(rejection),
             Event::Received(Step::Directive(directive)) => {
                 self.on_directive(directive);
                 Ok(())
@@ -319,7 +329,10 @@ impl Agent {
         self.status.uplink.last_contact_time = Some(SystemClock.now());
         let change = |state: &mut spool::State| state.checkpoint = Some(checkpoint);
         match place {
-            Some(place) => self.chain.spool().acknowledge(place, change)?,
+            Some(place) => {
+                self.chain.spool().acknowledge(place, change)?;
+                self.full_until = None;
+            }
             None => self.chain.spool().update(change)?,
         }
         self.touch_status();
@@ -327,6 +340,24 @@ impl Agent {
         if self.reporter.is_held() || !self.pending.is_empty() {
             self.say(Moment::now());
         }
+        Ok(())
+    }
+
+    /// A report that no collector will ever take must not stop the chain for good: the agent begins another, which says why.
+    fn on_rejection(&mut self, rejection: v1::Rejection) -> Result<(), uplink::Error> {
+        let error = uplink::Error::from(rejection);
+        let now = Instant::now();
+        // Something of this chain was taken, or the next one would fare no better.
+        let can_help = error.is_of_report() && self.chain.state().durable.is_some() && self.epoch_after <= now;
+        if !can_help {
+            return Err(error);
+        }
+        let why = chain_of(&error);
+        tracing::error!(why, "the chain cannot go on; a new epoch begins");
+        self.epoch_after = now + EPOCH_AGAIN;
+        self.begin_epoch(&why, Moment::now())?;
+        self.uplink.reconnect(now + EPOCH_PAUSE);
+        write_status(&mut self.status, &self.config);
         Ok(())
     }
 
@@ -339,8 +370,11 @@ impl Agent {
         tracing::info!(id = directive.id, "directive received");
         match what {
             directive::Directive::LookNow(_) => {
-                self.reporter.ask(Some(directive.id), moment);
-                self.schedule.look_now(now);
+                if self.reporter.ask(Some(directive.id), moment) {
+                    self.schedule.look_now(now);
+                } else {
+                    tracing::warn!(id = directive.id, "too many directives are open; this one is not followed");
+                }
             }
             directive::Directive::Resync(_) => {
                 self.reporter.resync();
@@ -456,6 +490,9 @@ impl Agent {
 
     /// Seals what there is to say, as far as the spool has room.
     fn say(&mut self, moment: Moment) {
+        if self.full_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         if !self.pending.is_empty() {
             let bodies = std::mem::take(&mut self.pending);
             if let Err(error) = self.chain.append(&bodies, moment) {
@@ -465,21 +502,19 @@ impl Agent {
             self.touch_status();
         }
         if self.reporter.is_held() {
-            // A gap without the facts after it would only fill the spool again.
             if !self.chain.has_room(self.reporter.resync_bytes()) {
                 return;
             }
-            let Some(gap) = self.reporter.held_gap(moment) else { return };
-            if let Err(error) = self.chain.append(&[gap], moment) {
-                return self.on_full(&error, moment);
+            let Some(draft) = self.reporter.draft_release(moment) else { return };
+            if !self.seal(draft, moment) || self.reporter.is_held() {
+                return;
             }
-            tracing::info!("the spool has room again; a gap says what is missing");
-            self.status.held_since_time = None;
-            self.reporter.release(moment);
-            self.schedule.look_now(Instant::now());
         }
-        let Some(draft) = self.reporter.draft(moment) else { return };
-        self.seal(draft, moment);
+        while let Some(draft) = self.reporter.draft(moment) {
+            if !self.seal(draft, moment) {
+                return;
+            }
+        }
     }
 
     fn attest(&mut self, moment: Moment) {
@@ -492,17 +527,34 @@ impl Agent {
         }
     }
 
-    fn seal(&mut self, draft: report::Draft, moment: Moment) {
-        if let Err(error) = self.chain.append_draft(&draft, moment) {
-            return self.on_full(&error, moment);
+    /// Returns whether drafting may go on: the chain took the draft, or never will.
+    fn seal(&mut self, draft: report::Draft, moment: Moment) -> bool {
+        match self.chain.append_draft(&draft, moment) {
+            Ok(()) => {}
+            Err(spool::Error::Unfit { why }) => {
+                tracing::error!(why, "facts cannot be reported; they become unknown");
+                self.reporter.refuse(&draft, &format!("the report could not be sealed: {why}"));
+                return true;
+            }
+            Err(error) => {
+                self.on_full(&error, moment);
+                return false;
+            }
         }
-        let changes_facts = draft.changes_facts;
+        let (changes_facts, releases) = (draft.changes_facts, draft.releases);
         self.reporter.commit(draft);
+        if releases {
+            tracing::info!("the spool has room again; a gap says what is missing");
+            self.status.held_since_time = None;
+            self.reporter.ask(None, moment);
+            self.schedule.look_now(Instant::now());
+        }
         if changes_facts {
             self.chain.keep_reported(self.reporter.reported());
         }
         self.attest_at = Instant::now() + self.config.attestation_interval.duration();
         self.touch_status();
+        true
     }
 
     fn on_full(&mut self, error: &spool::Error, moment: Moment) {
@@ -512,6 +564,7 @@ impl Agent {
             self.touch_status();
         }
         self.reporter.hold(moment);
+        self.full_until = Some(Instant::now() + FULL_AGAIN);
     }
 
     /// Puts a body in line. What the line has no place for is covered by the gap that a full spool leaves.
@@ -523,8 +576,11 @@ impl Agent {
 
     fn begin_epoch(&mut self, why: &str, moment: Moment) -> Result<(), spool::Error> {
         let (epoch, last) = (self.chain.state().epoch, self.chain.state().sealed);
+        let (unsent, since) = (self.chain.backlog().reports, self.chain.unsent_since());
         self.chain.begin_epoch()?;
         self.pending = vec![report::epoch_started(why, Some((epoch, last.map_or(0, |place| place.seq.number()))))];
+        self.pending.extend(since.map(|since| report::set_aside(unsent, since, moment)));
+        self.full_until = None;
         self.reporter.resync();
         self.say(moment);
         Ok(())

@@ -348,6 +348,26 @@ fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
     });
 }
 
+#[test]
+fn a_report_that_no_collector_takes_ends_in_an_epoch_that_says_so() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        fleet.collector.inner().script.refuses_facts_once = true;
+        let agent = Agent::start(&fleet.state, "one");
+        let is_second_epoch = |report: &Report| {
+            report.seq.number() == 1 && matches!(&report.body, Body::Lifecycle(event) if event.previous.is_some())
+        };
+        let reports = fleet.collector.until(is_second_epoch).await;
+        let Body::Lifecycle(event) = &reports.last().unwrap().body else { panic!() };
+        assert_eq!(event.previous.unwrap().0, reports[0].epoch);
+        assert!(event.detail.as_str().contains("MALFORMED: it is not one"), "{}", event.detail);
+        let reports = fleet.collector.until(is_fifth_facts_or_all()).await;
+        let Body::Gap(gap) = &reports[0].body else { panic!("{}", reports[0].body) };
+        assert!(gap.counts.iter().any(|(kind, count)| kind.as_str() == "reports" && *count >= 1), "{gap:?}");
+        agent.kill().await;
+    });
+}
+
 fn is_fifth_facts_or_all() -> impl Fn(&Report) -> bool {
     |report| matches!(&report.body, Body::Facts(facts) if facts.subjects.len() == 8)
 }
