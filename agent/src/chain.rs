@@ -407,6 +407,37 @@ mod tests {
     }
 
     #[test]
+    fn damage_is_told_since_the_last_report_before_it_that_is_here_or_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pkcs8, _) = key();
+        let mut chain = open(folder.path(), &pkcs8).chain;
+        let start = Moment::now();
+        let at = |minute: u64| Moment { wall: start.wall.plus(std::time::Duration::from_secs(60 * minute)), ..start };
+        for minute in 1..=5 {
+            let event = lifecycle(muster_proto::report::LifecycleKind::Started, "x");
+            chain.append(&[event], at(minute)).unwrap();
+        }
+        let segment = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let segment = segment.into_iter().find(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+        let whole = std::fs::read(&segment).unwrap();
+        let mut places = Vec::new();
+        spool::peek(folder.path(), |seq, bytes| {
+            places.push(Place { seq, digest: seal::sealed_digest(&seal::decode_sealed(bytes).unwrap()) });
+        })
+        .unwrap();
+        let middle_of = |report: usize| 24 + (whole.len() - 24) / 5 * report - 50;
+        chain.spool().acknowledge(places[2], |_| ()).unwrap();
+        assert_eq!(chain.state().durable_time, Some(at(3).wall));
+        for (damaged, lost, since) in [(vec![5], 5, 4), (vec![4], 4, 3), (vec![3, 4], 4, 3)] {
+            let mut bytes = whole.clone();
+            damaged.into_iter().for_each(|report| bytes[middle_of(report)] ^= 1);
+            std::fs::write(&segment, bytes).unwrap();
+            let Found::Damaged { lost: found, since: at_least } = open(folder.path(), &pkcs8).found else { panic!() };
+            assert_eq!((found.first.number(), at_least), (lost, Some(at(since).wall)));
+        }
+    }
+
+    #[test]
     fn nothing_is_sealed_that_no_collector_would_take() {
         let folder = tempfile::tempdir().unwrap();
         let (pkcs8, _) = key();

@@ -314,9 +314,10 @@ pub fn started(last: &LastRun, version: &str, now: Moment) -> Vec<Body> {
     bodies
 }
 
-/// Returns what the agent says of places that its spool lost.
-pub fn spool_damaged(lost: Lost, covered_until: Option<Timestamp>, now: Moment) -> Body {
-    let start = covered_until.unwrap_or(now.wall);
+/// Returns what the agent says of places that its spool lost. `since` is when the report before them was sealed: whatever they
+/// covered after it is not covered any more.
+pub fn spool_damaged(lost: Lost, since: Option<Timestamp>, now: Moment) -> Body {
+    let start = since.unwrap_or(now.wall);
     let count = lost.last.number() - lost.first.number() + 1;
     Body::Gap(Gap {
         cause: GapCause::SpoolDamaged,

@@ -102,7 +102,7 @@ impl Agent {
         let pending = first_words(&chain, &found, moment);
         match &found {
             Found::New | Found::Whole => {}
-            Found::Damaged(lost) => {
+            Found::Damaged { lost, .. } => {
                 tracing::error!(first = %lost.first, last = %lost.last, "sealed reports were lost; a gap says so");
             }
             Found::Unusable { why, .. } => tracing::error!(why, "the spool was not usable; a new epoch begins"),
@@ -654,7 +654,8 @@ fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
             vec![report::epoch_started("the first epoch of this agent", None)]
         }
         Found::New | Found::Whole => Vec::new(),
-        Found::Damaged(lost) => vec![report::spool_damaged(*lost, run.covered_until, moment)],
+        // Without a report before them, the end of the last coverage is the best that is known.
+        Found::Damaged { lost, since } => vec![report::spool_damaged(*lost, since.or(run.covered_until), moment)],
     };
     bodies.extend(report::started(&last, VERSION, moment));
     bodies

@@ -32,6 +32,9 @@ pub struct State {
     pub sealed: Option<Place>,
     /// The last report that a verified checkpoint of the collector covers.
     pub durable: Option<Place>,
+    /// When that report was sealed, host's clock, as far as it was still here.
+    #[serde(default)]
+    pub durable_time: Option<Timestamp>,
     /// Nonce of the last session, hex; empty before the first.
     pub session_nonce: String,
     /// The newest checkpoint that was verified.
@@ -78,6 +81,7 @@ impl State {
             epoch,
             sealed: None,
             durable: None,
+            durable_time: None,
             session_nonce: String::new(),
             checkpoint: None,
             fact_set: None,

@@ -199,9 +199,37 @@ fn damage_names_exactly_what_is_missing_and_never_gives_a_place_twice() {
         let first = ((position - frame::HEADER_BYTES) / record) as u64 + 1;
         let digest_before = (first > 1).then(|| sealed(first - 1, 100).1.digest);
         let lost = Lost { first: seq(first), last: seq(5), digest_before };
-        assert_eq!(found, Found::Damaged(lost), "{position}");
+        assert_eq!(found, Found::Damaged { lost, since: None }, "{position}");
         assert_eq!(spool.state().next_seq(), seq(6));
         assert_eq!(numbers(&mut spool), (1..first).collect::<Vec<_>>());
+        // What is cut off and was taken once is kept for people.
+        let aside = std::fs::read(copy.path().join("set-aside").join(path.file_name().unwrap())).unwrap();
+        assert_eq!((aside.len(), aside[position]), (whole.len(), whole[position] ^ 0x10));
+        assert_eq!(open(copy.path()).1, Found::Damaged { lost, since: None });
+    }
+
+    // Damage among what is durable loses nothing that is not.
+    spool.acknowledge(sealed(3, 100).1, |_| ()).unwrap();
+    for position in frame::HEADER_BYTES..whole.len() {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join("state.json"), copy.path().join("state.json")).unwrap();
+        let mut bytes = whole.clone();
+        bytes[position] ^= 0x10;
+        std::fs::write(copy.path().join(path.file_name().unwrap()), &bytes).unwrap();
+        let damaged = ((position - frame::HEADER_BYTES) / record) as u64 + 1;
+        let (mut spool, found) = open(copy.path());
+        let digest_before = Some(sealed(damaged - 1, 100).1.digest);
+        let (expected, kept) = match damaged {
+            1..=3 => (Found::Whole, (1..=5).filter(|number| *number != damaged).collect::<Vec<_>>()),
+            _ => {
+                let lost = Lost { first: seq(damaged), last: seq(5), digest_before };
+                (Found::Damaged { lost, since: None }, (1..damaged).collect())
+            }
+        };
+        assert_eq!((found, numbers(&mut spool)), (expected, kept), "{position}");
+        assert!(copy.path().join("set-aside").join(path.file_name().unwrap()).exists());
+        take(&mut spool, 6..=6, 100).unwrap();
+        assert_eq!(numbers(&mut spool).last(), Some(&6));
     }
 }
 
@@ -213,7 +241,7 @@ fn a_segment_that_vanished_is_named_as_lost_unless_all_of_it_was_durable() {
     spool.acknowledge(sealed(2, 100).1, |_| ()).unwrap();
     std::fs::remove_file(&spool.segments[0].path).unwrap();
     let lost = Lost { first: seq(3), last: seq(3), digest_before: Some(sealed(2, 100).1.digest) };
-    assert_eq!(open(folder.path()).1, Found::Damaged(lost));
+    assert_eq!(open(folder.path()).1, Found::Damaged { lost, since: None });
 
     spool.acknowledge(sealed(3, 100).1, |_| ()).unwrap();
     let (spool, found) = open(folder.path());
@@ -231,7 +259,7 @@ fn a_gap_that_declares_the_lost_places_lets_the_chain_go_on_from_there() {
     let len = std::fs::metadata(&segment).unwrap().len();
     Disk.truncate(&segment, len - 250).unwrap();
     let (mut spool, found) = open(folder.path());
-    let Found::Damaged(lost) = found else { panic!("{found:?}") };
+    let Found::Damaged { lost, .. } = found else { panic!("{found:?}") };
     assert_eq!((lost.first, lost.last), (seq(4), seq(5)));
 
     let now = muster_proto::time::Timestamp::EPOCH;

@@ -322,7 +322,7 @@ mod tests {
         std::fs::write(&segment, bytes).unwrap();
         let opened =
             Chain::open(fixture.folder.path(), EvidenceKey::from_pkcs8(&fixture.pkcs8).unwrap(), 1 << 20).unwrap();
-        let spool::Found::Damaged(lost) = opened.found else { panic!("{:?}", opened.found) };
+        let spool::Found::Damaged { lost, .. } = opened.found else { panic!("{:?}", opened.found) };
         fixture.chain = opened.chain;
         let now = Moment::now();
         fixture.chain.append(&[crate::report::spool_damaged(lost, None, now)], now).unwrap();
