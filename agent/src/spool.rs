@@ -32,7 +32,7 @@ use muster_proto::{
 };
 
 pub use files::{Disk, Files, replace};
-pub use state::{Place, Profile, Run, State};
+pub use state::{Contradiction, Place, Profile, Run, State};
 
 /// The spool cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -328,6 +328,8 @@ impl Spool {
         // These are the agent's and the collector's, not the chain's.
         state.session_nonce = self.state.session_nonce.clone();
         state.checkpoint = self.state.checkpoint.clone();
+        state.proven = self.state.proven.clone();
+        state.contradiction = self.state.contradiction.clone();
         state.profile = self.state.profile.clone();
         state.run = self.state.run.clone();
         self.put_state(state)?;

@@ -381,6 +381,7 @@ impl IngestService for Service {
             };
             let durable = inner.script.claims_durable.take().unwrap_or(durable);
             let held = hello.last_checkpoint.as_ref().map_or(0, |held| held.size);
+            let proven = hello.proven_checkpoint.as_ref().map_or(0, |proven| proven.size);
             let log = if inner.script.forges { &inner.other_log } else { &inner.log };
             let welcome = v1::Welcome {
                 session_nonce: vec![3; 16],
@@ -388,6 +389,7 @@ impl IngestService for Service {
                 durable_digest: digest,
                 checkpoint: if log.size() == 0 { Vec::new() } else { log.note() },
                 consistency_proof: log.proof_from(held),
+                proven_consistency_proof: log.proof_from(proven),
                 collector_time: Some(SystemClock.now().to_wire()),
                 limits: Some(v1::IngestLimits { window_reports: 4, report_bytes: 61_440 }),
             };

@@ -23,6 +23,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    checkpoint::{self, Checkpoint},
     connect, enroll,
     identity::{self, CollectorUrl, Folder, Identity},
     spool::{self, Place, Spool},
@@ -81,6 +82,19 @@ pub enum Error {
     /// The log is not what this agent has seen. Nothing is deleted on its word.
     #[error("do not trust the collector's log: {0}; nothing is deleted here until it is explained")]
     Distrust(String),
+    /// The log contradicts a checkpoint that this agent holds. Nothing is deleted on its word.
+    #[error(
+        "do not trust the collector's log: {source}; nothing is deleted here until it is explained: keep the collector as it is and \
+         compare its log with the two checkpoints that 'muster-agent status' names"
+    )]
+    Contradicted {
+        /// What the agent holds.
+        held: Box<Checkpoint>,
+        /// What it was shown; unset when that was an empty log.
+        shown: Option<Box<Checkpoint>>,
+        /// What does not fit.
+        source: checkpoint::Error,
+    },
     /// The collector refused a report, and sending it again would not help.
     #[error("collector refused report {seq}: {}: {detail}", reason.as_str_name())]
     Rejected {
@@ -119,7 +133,12 @@ impl Error {
     /// Returns whether someone must do something before it can go on.
     pub fn needs_someone(&self) -> bool {
         match self {
-            Self::Distrust(_) | Self::Rejected { .. } | Self::Protocol(_) | Self::Identity(_) | Self::Spool(_) => true,
+            Self::Distrust(_)
+            | Self::Contradicted { .. }
+            | Self::Rejected { .. }
+            | Self::Protocol(_)
+            | Self::Identity(_)
+            | Self::Spool(_) => true,
             Self::Connect(connect::Error::Untrusted { .. } | connect::Error::Own(_)) => true,
             Self::Refused { reason, .. } => {
                 matches!(reason.as_str(), "AGENT_REVOKED" | "AGENT_FROZEN" | "HELLO_INVALID")

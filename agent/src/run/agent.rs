@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Error, Looker, Looking, Outcome, Stop, notify, random, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
-    checkpoint::LogKey,
+    checkpoint::{Checkpoint, LogKey},
     config::{Config, Interval},
     connect::chain_of,
     enroll,
@@ -292,6 +292,7 @@ impl Agent {
             session::Welcomed::GoOn { durable, checkpoint } => {
                 let change = |state: &mut spool::State| {
                     state.session_nonce = nonce;
+                    state.proven = checkpoint.clone().or(state.proven.take());
                     state.checkpoint = checkpoint.or(state.checkpoint.take());
                 };
                 match durable {
@@ -327,7 +328,11 @@ impl Agent {
         let checkpoint = session::judge_checkpoint(&self.chain, &self.log_key, &durable.checkpoint)?;
         let place = self.uplink.durable(durable.through_sequence)?;
         self.status.uplink.last_contact_time = Some(SystemClock.now());
-        let change = |state: &mut spool::State| state.checkpoint = Some(checkpoint);
+        let change = |state: &mut spool::State| {
+            // The first of all is what later ones must continue.
+            state.proven.get_or_insert_with(|| checkpoint.clone());
+            state.checkpoint = Some(checkpoint);
+        };
         match place {
             Some(place) => {
                 self.chain.spool().acknowledge(place, change)?;
@@ -431,6 +436,9 @@ impl Agent {
 
     fn on_lost(&mut self, error: &uplink::Error) {
         let now = Instant::now();
+        if let uplink::Error::Contradicted { held, shown: Some(shown), .. } = error {
+            self.keep_contradiction(held, shown);
+        }
         let next = self.uplink.failed(error, now, random());
         let text = chain_of(error);
         let link = &mut self.status.uplink;
@@ -448,6 +456,18 @@ impl Agent {
             self.trouble = Some(text);
         }
         write_status(&mut self.status, &self.config);
+    }
+
+    /// Keeps the first two checkpoints that contradict each other: both are signed, so that they prove it to anyone.
+    fn keep_contradiction(&mut self, held: &Checkpoint, shown: &Checkpoint) {
+        if self.chain.state().contradiction.is_some() {
+            return;
+        }
+        let (held, shown, notice_time) = (held.clone(), shown.clone(), SystemClock.now());
+        let contradiction = spool::Contradiction { held, shown, notice_time };
+        if let Err(error) = self.chain.spool().update(|state| state.contradiction = Some(contradiction)) {
+            tracing::warn!(error = chain_of(&error), "checkpoints that contradict each other were not kept");
+        }
     }
 
     /// Notices that the host was suspended or its clock set.

@@ -324,6 +324,38 @@ fn a_log_that_was_rewritten_behind_the_agent_is_noticed_at_the_next_contact() {
 }
 
 #[test]
+fn a_log_that_was_swapped_within_a_stream_is_noticed_at_the_next_contact_and_both_notes_are_kept() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        let agent = Agent::start(&fleet.state, "one");
+        fleet.collector.until(is_fifth_facts()).await;
+        let size = fleet.collector.inner().log.size();
+        let mut swapped = crate::checkpoint::testing::TestLog::new("c1", 7);
+        (0..size + 3).for_each(|_| swapped.push(b"another"));
+        fleet.collector.inner().log = swapped;
+        let look_now = v1::Directive { id: 1, directive: Some(v1::directive::Directive::LookNow(v1::LookNow {})) };
+        fleet.collector.say(Step::Directive(look_now));
+        fleet.collector.until(is_attestation).await;
+        fleet.collector.drop_streams();
+        let status = fleet.until_status(|status| status.uplink.needs_someone).await;
+        let error = status.uplink.error.unwrap();
+        assert!(error.contains("does not continue the log") && error.contains("muster-agent status"), "{error}");
+        let before = fleet.spool_state();
+        let contradiction = before.contradiction.clone().unwrap();
+        assert!(
+            contradiction.held.size < contradiction.shown.size && contradiction.held.note != contradiction.shown.note
+        );
+        let options = crate::status::Options { reports: 0, facts: false };
+        let shown = crate::status::show(&fleet.state, options).unwrap().text(options);
+        assert!(
+            shown.contains("contradicts itself") && shown.contains(contradiction.held.note.lines().last().unwrap())
+        );
+        agent.stop().await;
+        assert_eq!(fleet.spool_state().durable, before.durable, "nothing is acknowledged on its word");
+    });
+}
+
+#[test]
 fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;

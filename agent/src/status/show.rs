@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Phase, Status};
 use crate::{
     chain, identity,
-    spool::{self, State},
+    spool::{self, Contradiction, State},
 };
 
 /// What to show.
@@ -57,6 +57,8 @@ struct ChainShown {
     last_sequence: u64,
     last_durable_sequence: u64,
     checkpoint_size: Option<u64>,
+    /// Two signed checkpoints of the collector's log that contradict each other.
+    contradiction: Option<Contradiction>,
     waiting_reports: u64,
     oldest_waiting_time: Option<Timestamp>,
     spool_bytes: u64,
@@ -136,6 +138,7 @@ fn chain_shown(state: &State, durable: u64, oldest: Option<Timestamp>, spool_byt
         last_sequence: last,
         last_durable_sequence: durable,
         checkpoint_size: state.checkpoint.as_ref().map(|checkpoint| checkpoint.size),
+        contradiction: state.contradiction.clone(),
         waiting_reports: last.saturating_sub(durable),
         oldest_waiting_time: oldest,
         spool_bytes,
@@ -240,6 +243,18 @@ impl Shown {
                 writeln!(out, "             the oldest waits since {oldest}")?;
             }
             writeln!(out, "spool        {} bytes", chain.spool_bytes)?;
+            if let Some(Contradiction { held, shown, notice_time }) = &chain.contradiction {
+                writeln!(
+                    out,
+                    "log          contradicts itself, noticed {notice_time}: give both notes to the auditor"
+                )?;
+                for (what, note) in [("held", &held.note), ("shown", &shown.note)] {
+                    writeln!(out, "             {what}:")?;
+                    for line in note.lines() {
+                        writeln!(out, "               {line}")?;
+                    }
+                }
+            }
         }
         for probe in self.status.iter().flat_map(|status| &status.probes) {
             let (time, name) = (probe.last_look_time, &probe.probe);
