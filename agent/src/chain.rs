@@ -29,7 +29,7 @@ use prost::Message as _;
 use crate::{
     moment::{self, Moment},
     report::{Draft, Observed, Reported},
-    spool::{self, Backlog, Disk, Error, Found, Place, Run, Spool, State, replace},
+    spool::{self, Backlog, Disk, Error, Files, Found, Place, Run, Spool, State, replace},
 };
 
 /// Version of this build.
@@ -61,7 +61,11 @@ impl Chain {
     ///
     /// When the spool cannot be read or written.
     pub fn open(folder: &Path, key: EvidenceKey, bound_bytes: u64) -> Result<Opened, Error> {
-        let (spool, found) = Spool::open(folder, bound_bytes, Box::new(Disk), new_epoch)?;
+        Self::open_on(folder, key, bound_bytes, Box::new(Disk))
+    }
+
+    fn open_on(folder: &Path, key: EvidenceKey, bound_bytes: u64, files: Box<dyn Files>) -> Result<Opened, Error> {
+        let (spool, found) = Spool::open(folder, bound_bytes, files, new_epoch)?;
         let agent = key.agent_id();
         let mut chain = Self { key, agent, boot_id: moment::boot_id(), folder: folder.to_owned(), spool };
         let reported = if found == Found::Whole { chain.load_reported() } else { None };
@@ -404,6 +408,35 @@ mod tests {
             assert_eq!(digest_of(&reported), digest_of(reporter.reported()), "{detail}");
             assert_eq!(reported, *reporter.reported());
         }
+    }
+
+    #[test]
+    fn a_time_without_room_ends_with_all_that_is_known_or_not_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = EvidenceKey::generate().unwrap().0;
+        let left = std::sync::Arc::new(std::sync::Mutex::new(200_000));
+        let disk = Box::new(spool::tests::Nearly(left.clone()));
+        let mut chain = Chain::open_on(folder.path(), key, BOUND, disk).unwrap().chain;
+        let mut reporter = Reporter::new(None, Moment::now());
+        say(&mut chain, &mut reporter, "one");
+        reporter.hold(Moment::now());
+        reporter.on_look(&look(&"x".repeat(400)));
+        // Room for a gap, and not for the facts after it.
+        let sealed = chain.state().sealed;
+        for room in [0, 400, 1_500] {
+            *left.lock().unwrap() = room;
+            let draft = reporter.draft_release(Moment::now()).unwrap();
+            let error = chain.append_draft(&draft, Moment::now()).unwrap_err();
+            assert!(matches!(error, Error::DiskFull { .. }), "{room}: {error}");
+            assert_eq!(chain.state().sealed, sealed);
+        }
+        *left.lock().unwrap() = 100_000;
+        let draft = reporter.draft_release(Moment::now()).unwrap();
+        chain.append_draft(&draft, Moment::now()).unwrap();
+        reporter.commit(draft);
+        let mut kinds = Vec::new();
+        peek_reports(folder.path(), |report| kinds.push(report.body.to_string())).unwrap();
+        assert_eq!(kinds, ["facts", "gap", "facts"]);
     }
 
     #[test]

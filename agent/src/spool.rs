@@ -4,6 +4,7 @@
 //! spool/
 //!   state.json                     epoch, last place used, last place durable, nonce, checkpoint (see `state`)
 //!   00000000000000000001.seg       records from that sequence on (see `frame`)
+//!   reserve                        room for the state on a full disk: without it nothing could be acknowledged, and so freed
 //!   set-aside/                     what an unusable state or damage left behind, for people; one such folder is kept
 //! ```
 //!
@@ -34,12 +35,23 @@ use muster_proto::{
 pub use files::{Disk, Files, replace};
 pub use state::{Contradiction, Place, Profile, Run, State};
 
+/// Name of the file that keeps room on the disk for the state.
+const RESERVE: &str = "reserve";
+/// Its size; it counts as the spool's.
+const RESERVE_BYTES: usize = 64 * 1024;
+
 /// The spool cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no room: the bound or the disk is reached. Nothing was taken.
+    /// There is no room inside the bound. Nothing was taken.
     #[error("spool is full")]
     Full,
+    /// There is no room on the disk, or the quota is used up. Nothing was taken.
+    #[error("no space left on the disk of {}; free some", path.display())]
+    DiskFull {
+        /// What was to be written.
+        path: PathBuf,
+    },
     /// A report is not one that the contract allows, so that no collector would ever take it. Nothing was taken.
     #[error("report is not one that the contract allows: {why}")]
     Unfit {
@@ -88,6 +100,7 @@ pub struct Spool {
     bound_bytes: u64,
     segments: VecDeque<Segment>,
     state: State,
+    has_reserve: bool,
     /// Where the next read is likely to begin.
     cursor: Option<Cursor>,
 }
@@ -172,11 +185,19 @@ impl Spool {
         }
         let mut aside = Aside::new(folder);
         set_aside_foreign(files.as_mut(), &mut aside, &mut paths, state.epoch)?;
-        let mut spool =
-            Self { folder: folder.to_owned(), files, bound_bytes, segments: VecDeque::new(), state, cursor: None };
+        let mut spool = Self {
+            folder: folder.to_owned(),
+            files,
+            bound_bytes,
+            segments: VecDeque::new(),
+            state,
+            has_reserve: false,
+            cursor: None,
+        };
         if let Some((lost, since)) = spool.recover(&paths, &mut aside)? {
             found = Found::Damaged { lost, since };
         }
+        spool.restore_reserve();
         Ok((spool, found))
     }
 
@@ -202,7 +223,7 @@ impl Spool {
         let needed: u64 = report_bytes.map(|bytes| (bytes + frame::RECORD_BYTES) as u64).sum();
         let kept: u64 =
             self.segments.iter().filter(|segment| !self.is_durable(segment)).map(|segment| segment.bytes).sum();
-        kept + needed + frame::HEADER_BYTES as u64 <= self.bound_bytes
+        kept + needed + (frame::HEADER_BYTES + RESERVE_BYTES) as u64 <= self.bound_bytes
     }
 
     /// Takes sealed reports, which go on from the last place: all of them or none. `change` may set the rest of the state, which
@@ -210,13 +231,13 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] when the bound or the disk leaves no room, [`Error::Io`] when writing fails. Nothing is taken then.
+    /// [`Error::Full`] or [`Error::DiskFull`] when there is no room, [`Error::Io`] when writing fails. Nothing is taken then.
     pub fn take(&mut self, sealed: &[Vec<u8>], last: Place, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         if !self.has_room(sealed.iter().map(Vec::len)) {
             return Err(Error::Full);
         }
         let needed: usize = sealed.iter().map(|report| report.len() + frame::RECORD_BYTES).sum();
-        if self.bytes() + (needed + frame::HEADER_BYTES) as u64 > self.bound_bytes {
+        if self.bytes() + (needed + frame::HEADER_BYTES + RESERVE_BYTES) as u64 > self.bound_bytes {
             self.drop_durable()?;
         }
         let count = sealed.len() as u64;
@@ -227,21 +248,14 @@ impl Spool {
             frame::push(&mut bytes, seq, report);
             seq = seq.next();
         }
-        self.roll(first, bytes.len() as u64)?;
-        let segment = self.segments.back().cloned().expect("there is a segment after rolling");
-        self.write_records(&segment, &bytes)?;
         let mut state = self.state.clone();
         state.sealed = Some(last);
         change(&mut state);
-        if let Err(error) = self.put_state(state) {
-            // The state may be on disk or not. If it is, the next start finds these places used up; here they are not taken.
-            self.cut(&segment)?;
-            return Err(error);
+        match self.put_records(first, last.seq, &bytes, state.clone()) {
+            // What is durable is kept for people alone and gives way.
+            Err(Error::DiskFull { .. }) if self.drop_durable()? => self.put_records(first, last.seq, &bytes, state),
+            other => other,
         }
-        let segment = self.segments.back_mut().expect("there is a segment after rolling");
-        segment.last = Some(last.seq);
-        segment.bytes += bytes.len() as u64;
-        Ok(())
     }
 
     /// Changes what the state says beside the chain, durably.
@@ -252,7 +266,7 @@ impl Spool {
     pub fn update(&mut self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let mut state = self.state.clone();
         change(&mut state);
-        self.put_state(state)
+        self.put_state_from_reserve(state)
     }
 
     /// Takes note that a verified checkpoint covers everything up to `durable`, and deletes what nobody needs any more. Going back
@@ -269,11 +283,14 @@ impl Spool {
         }
         change(&mut state);
         if state != self.state {
-            self.put_state(state)?;
+            self.put_state_from_reserve(state)?;
         }
         while self.segments.len() > 1 && self.is_durable(&self.segments[0]) {
             self.files.remove(&self.segments[0].path).map_err(io_error("remove", &self.segments[0].path))?;
             self.segments.pop_front();
+        }
+        if !self.has_reserve {
+            self.restore_reserve();
         }
         Ok(())
     }
@@ -332,7 +349,7 @@ impl Spool {
         state.contradiction = self.state.contradiction.clone();
         state.profile = self.state.profile.clone();
         state.run = self.state.run.clone();
-        self.put_state(state)?;
+        self.put_state_from_reserve(state)?;
         let mut paths = self.segments.drain(..).map(|segment| segment.path).collect();
         self.cursor = None;
         set_aside_foreign(self.files.as_mut(), &mut Aside::new(&self.folder), &mut paths, epoch)
@@ -354,6 +371,42 @@ impl Spool {
 
     fn segment_bytes(&self) -> u64 {
         (self.bound_bytes / 8).min(1 << 20)
+    }
+
+    /// Writes records of places up to `last`, then the state that names them.
+    fn put_records(&mut self, first: ReportSeq, last: ReportSeq, bytes: &[u8], state: State) -> Result<(), Error> {
+        self.roll(first, bytes.len() as u64)?;
+        let segment = self.segments.back().cloned().expect("there is a segment after rolling");
+        self.write_records(&segment, bytes)?;
+        if let Err(error) = self.put_state(state) {
+            // The state may be on disk or not. If it is, the next start finds these places used up; here they are not taken.
+            self.cut(&segment)?;
+            return Err(error);
+        }
+        let segment = self.segments.back_mut().expect("there is a segment after rolling");
+        segment.last = Some(last);
+        segment.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the state; on a full disk, into the room of the reserve.
+    fn put_state_from_reserve(&mut self, state: State) -> Result<(), Error> {
+        match self.put_state(state.clone()) {
+            Err(Error::DiskFull { .. }) if self.has_reserve => {
+                let path = self.folder.join(RESERVE);
+                self.files.remove(&path).map_err(io_error("remove", &path))?;
+                self.has_reserve = false;
+                self.put_state(state)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the reserve if there is room for it: a full disk does without until something is freed.
+    fn restore_reserve(&mut self) {
+        let path = self.folder.join(RESERVE);
+        self.has_reserve = std::fs::metadata(&path).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES as u64)
+            || replace(self.files.as_mut(), &path, &[0; RESERVE_BYTES]).is_ok();
     }
 
     fn put_state(&mut self, state: State) -> Result<(), Error> {
@@ -489,15 +542,16 @@ impl Spool {
         segment.last.is_none_or(|last| self.state.durable.is_some_and(|durable| last <= durable.seq))
     }
 
-    /// Frees the segments of which everything is durable, also the newest.
-    fn drop_durable(&mut self) -> Result<(), Error> {
+    /// Frees the segments of which everything is durable, also the newest. Returns whether there were any.
+    fn drop_durable(&mut self) -> Result<bool, Error> {
+        let before = self.segments.len();
         while let Some(segment) = self.segments.front()
             && self.is_durable(segment)
         {
             self.files.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
             self.segments.pop_front();
         }
-        Ok(())
+        Ok(self.segments.len() < before)
     }
 }
 
@@ -631,14 +685,14 @@ fn io_error(act: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Io { act, path: path.clone(), source }
 }
 
-/// As [`io_error`], but a full disk or quota is [`Error::Full`].
+/// As [`io_error`], but a full disk or quota is [`Error::DiskFull`].
 fn full_or(act: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     let path = path.to_owned();
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.clone() },
         _ => Error::Io { act, path: path.clone(), source },
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

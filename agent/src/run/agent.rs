@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
-const TICK: Duration = Duration::from_secs(60);
+const TICK: Duration = crate::status::WRITTEN_EVERY;
 /// Status is written at most this often, except when the link changes.
 const STATUS_EVERY: Duration = Duration::from_secs(15);
 /// What happens together goes into one status.
@@ -210,6 +210,8 @@ impl Agent {
                 self.renew(now);
             }
             self.say(moment);
+            // Its age tells a person that the agent lives.
+            self.touch_status();
         }
         if self.attest_at <= now {
             self.attest(moment);
@@ -565,7 +567,7 @@ impl Agent {
         self.reporter.commit(draft);
         if releases {
             tracing::info!("the spool has room again; a gap says what is missing");
-            self.status.held_since_time = None;
+            (self.status.held_since_time, self.status.held_reason) = (None, None);
             self.reporter.ask(None, moment);
             self.schedule.look_now(Instant::now());
         }
@@ -583,6 +585,7 @@ impl Agent {
             self.status.held_since_time = Some(moment.wall);
             self.touch_status();
         }
+        self.status.held_reason = Some(chain_of(error));
         self.reporter.hold(moment);
         self.full_until = Some(Instant::now() + FULL_AGAIN);
     }

@@ -227,7 +227,11 @@ fn an_agent_reports_stops_in_order_and_after_a_restart_says_only_what_is_new() {
         let agent = Agent::start(&fleet.state, "one");
         let reports = fleet.collector.until(is_fifth_facts()).await;
         assert!(is_event(&reports[0], LifecycleKind::EpochStarted) && is_event(&reports[1], LifecycleKind::Started));
+        let options = crate::status::Options { reports: 0, facts: false };
+        let is_running = || crate::status::show(&fleet.state, options).unwrap().is_running;
+        assert!(is_running());
         agent.stop().await;
+        assert!(!is_running(), "although a process of that number runs");
         let reports = fleet.collector.until(|report| is_event(report, LifecycleKind::Stopped)).await;
         assert!(is_attestation(&reports[reports.len() - 2]));
         assert_eq!(fleet.spool_state().durable, fleet.spool_state().sealed, "flushed");

@@ -109,6 +109,45 @@ impl Files for Faulty {
     }
 }
 
+/// A disk with room for so many bytes more.
+pub(crate) struct Nearly(pub Arc<Mutex<u64>>);
+
+impl Nearly {
+    fn free(&self, path: &Path, keep: u64) {
+        let len = std::fs::metadata(path).map_or(0, |file| file.len());
+        *self.0.lock().unwrap() += len.saturating_sub(keep);
+    }
+}
+
+impl Files for Nearly {
+    fn write_at(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let len = std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut left = self.0.lock().unwrap();
+        let room = (len + *left).saturating_sub(offset).min(bytes.len() as u64);
+        *left -= (offset + room).saturating_sub(len);
+        Disk.write_at(path, offset, &bytes[..room as usize])?;
+        if room < bytes.len() as u64 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        Disk.sync(path)
+    }
+    fn truncate(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        self.free(path, len);
+        Disk.truncate(path, len)
+    }
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.free(to, 0);
+        Disk.rename(from, to)
+    }
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.free(path, 0);
+        Disk.remove(path)
+    }
+    fn sync_folder(&mut self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+}
+
 /// Takes, acknowledges and rolls on `files`; returns the last place taken and the last acknowledged.
 fn work(folder: &Path, files: Faulty, goes_on_when_full: bool) -> (u64, u64) {
     // Segments of 128 KiB hold four of these batches.
@@ -346,6 +385,39 @@ fn a_full_spool_refuses_whole_batches_and_takes_again_after_an_acknowledgement()
     spool.acknowledge(sealed(10, 30_000).1, |_| ()).unwrap();
     take(&mut spool, next..=next + 1, 30_000).unwrap();
     assert_eq!(numbers(&mut spool).last(), Some(&(next + 1)));
+}
+
+#[test]
+fn a_full_disk_is_named_and_an_acknowledgement_frees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = Arc::new(Mutex::new(400_000));
+    let (mut spool, _) = Spool::open(folder.path(), BOUND, Box::new(Nearly(left.clone())), epoch).unwrap();
+    let mut next = 1;
+    let error = loop {
+        match take(&mut spool, next..=next, 30_000) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, Error::DiskFull { .. }) && error.to_string().contains("free some"), "{error}");
+    let names = || std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names().any(|name| name.to_string_lossy().ends_with(".new")));
+    assert_eq!(numbers(&mut spool), (1..next).collect::<Vec<_>>());
+
+    // Others take the rest, so that the state has the room of the reserve alone.
+    *left.lock().unwrap() = 0;
+    spool.acknowledge(sealed(next - 2, 30_000).1, |_| ()).unwrap();
+    assert_eq!(spool.backlog().reports, 1);
+    take(&mut spool, next..=next, 30_000).unwrap();
+    assert!(names().any(|name| name == RESERVE), "it is made again");
+
+    // What is durable gives way.
+    spool.acknowledge(sealed(next, 30_000).1, |_| ()).unwrap();
+    *left.lock().unwrap() = 5_000;
+    take(&mut spool, next + 1..=next + 1, 30_000).unwrap();
+    assert_eq!(numbers(&mut spool), [next + 1]);
+    drop(spool);
+    assert_eq!(open(folder.path()).1, Found::Whole);
 }
 
 #[test]
