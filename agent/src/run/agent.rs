@@ -19,7 +19,7 @@ use crate::{
     identity::{Folder, Identity},
     moment::Moment,
     report::{self, LastRun, Look, Reporter},
-    schedule::Schedule,
+    schedule::{Lane, Schedule},
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
@@ -64,6 +64,8 @@ pub struct Agent {
     /// Bodies that the spool has not taken yet, in order.
     pending: Vec<Body>,
     looking: Option<(Instant, Looking)>,
+    /// The scan of file integrity, which may take minutes, beside the other looks.
+    scanning: Option<(Instant, Looking)>,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
@@ -119,6 +121,7 @@ impl Agent {
             status,
             pending,
             looking: None,
+            scanning: None,
             renewing: None,
             renew_after: now,
             epoch_after: now,
@@ -151,6 +154,7 @@ impl Agent {
             tokio::select! {
                 () = stop.asked() => return,
                 (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
+                (look, outcome) = looked(&mut self.scanning) => self.on_look(look, outcome),
                 Some(hint) = hints.recv() => self.on_hint(&hint),
                 () = tokio::time::sleep_until(wake) => self.on_due(),
                 event = self.uplink.next(newest) => self.on_uplink(event),
@@ -161,7 +165,7 @@ impl Agent {
 
     /// Says the last words, tries for a moment to send them, and leaves everything on disk for the next start.
     pub async fn stop(&mut self) {
-        self.looking = None;
+        (self.looking, self.scanning) = (None, None);
         self.renewing = None;
         let moment = Moment::now();
         self.on_moment(moment);
@@ -189,8 +193,9 @@ impl Agent {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = if self.looking.is_none() { self.schedule.next_due() } else { None };
-        [Some(self.tick_at), Some(self.attest_at), due, self.status_at]
+        let due = if self.looking.is_none() { self.schedule.next_due(Lane::Quick) } else { None };
+        let scan_due = if self.scanning.is_none() { self.schedule.next_due(Lane::Scan) } else { None };
+        [Some(self.tick_at), Some(self.attest_at), due, scan_due, self.status_at]
             .into_iter()
             .flatten()
             .min()
@@ -218,9 +223,14 @@ impl Agent {
             self.attest_at = now + self.config.attestation_interval.duration();
         }
         if self.looking.is_none()
-            && let Some(probe) = self.schedule.start_due(now)
+            && let Some(probe) = self.schedule.start_due(Lane::Quick, now)
         {
             self.looking = Some((now, self.looker.look(probe)));
+        }
+        if self.scanning.is_none()
+            && let Some(probe) = self.schedule.start_due(Lane::Scan, now)
+        {
+            self.scanning = Some((now, self.looker.look(probe)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
@@ -243,7 +253,11 @@ impl Agent {
 
     fn on_look(&mut self, look: Look, outcome: Outcome) {
         let now = Instant::now();
-        let began = self.looking.take().map_or(now, |(began, _)| began);
+        let ended = match Lane::of(look.probe) {
+            Lane::Quick => self.looking.take(),
+            Lane::Scan => self.scanning.take(),
+        };
+        let began = ended.map_or(now, |(began, _)| began);
         let took = now - began;
         self.schedule.finished(look.probe, now, took, random());
         self.on_moment(look.ended);

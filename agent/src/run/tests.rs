@@ -20,13 +20,20 @@ use crate::{
 };
 
 /// Probes whose facts a test sets: unknown ones with this detail, or `packages N` for a software list of that many.
-struct TestProbes(String);
+struct TestProbes {
+    detail: String,
+    /// Looks that never end.
+    stuck: Option<Probe>,
+}
 
 impl Looker for TestProbes {
     fn look(&mut self, probe: Probe) -> Looking {
         let now = Moment::now();
         let subjects = Subject::ALL.into_iter().filter(|subject| subject.probe() == probe);
-        let facts: Vec<Fact> = subjects.map(|subject| fact(subject, &self.0)).collect();
+        let facts: Vec<Fact> = subjects.map(|subject| fact(subject, &self.detail)).collect();
+        if self.stuck == Some(probe) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(async move { (Look { probe, facts, started: now, ended: Moment::now() }, Outcome::Done) })
     }
 
@@ -59,11 +66,14 @@ impl Agent {
     }
 
     fn start_with(config: Config, detail: &str) -> Self {
+        Self::start_probes(config, TestProbes { detail: detail.to_owned(), stuck: None })
+    }
+
+    fn start_probes(config: Config, probes: TestProbes) -> Self {
         let (stop, asked) = oneshot::channel();
         let (hints, receiver) = mpsc::channel(4);
-        let probes = Box::new(TestProbes(detail.to_owned()));
         let stopped = Stop::when(async { asked.await.unwrap_or_default() });
-        let local = run(config, probes, v1::HostClaim::default(), receiver, stopped);
+        let local = run(config, Box::new(probes), v1::HostClaim::default(), receiver, stopped);
         Self { stop, task: tokio::task::spawn_local(local), hints }
     }
 
@@ -448,6 +458,23 @@ fn directives_are_followed() {
         while !matches!(fleet.collector.next().await, Seen::Hello) {}
         let after = Folder::open(&fleet.state).unwrap().identity().unwrap().unwrap();
         assert_ne!(after.certificate_serial, before.certificate_serial);
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_scan_of_files_keeps_no_other_look_waiting() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        let probes = TestProbes { detail: "one".to_owned(), stuck: Some(Probe::FileIntegrity) };
+        let agent = Agent::start_probes(config(&fleet.state), probes);
+        fleet.until_status(|status| status.probes.len() == 4).await;
+        let look_now = v1::Directive { id: 1, directive: Some(v1::directive::Directive::LookNow(v1::LookNow {})) };
+        while !matches!(fleet.collector.next().await, Seen::Hello) {}
+        fleet.collector.say(Step::Directive(look_now));
+        let is_second = |status: &Status| status.probes.iter().all(|probe| probe.looks >= 2);
+        let status = fleet.until_status(is_second).await;
+        assert_eq!(status.probes.len(), 4, "the scan has not ended");
         agent.stop().await;
     });
 }
