@@ -211,25 +211,44 @@ impl Reporter {
         let before = std::mem::replace(&mut self.last, now);
         let mut bodies = Vec::new();
         let suspended = now.suspended_since(&before);
-        if suspended >= SUSPEND_TOLERANCE {
-            self.span.suspended += suspended;
-            bodies.push(lifecycle(LifecycleKind::Resumed, &format!("suspended for {} s", suspended.as_secs())));
-        }
         let jump = now.wall_jump_millis(&before);
         if jump.abs() > CLOCK_TOLERANCE_MILLIS {
-            // Times before and after do not compare: the span that was under way ends here, unclaimed, and the next begins.
-            self.span.restart_wall(now);
+            // Times before and after do not compare: the span that was under way ends at the last moment of the old clock.
+            let attested = self.attest_until(before);
+            let unclaimed = if attested.is_some() { before.wall } else { self.span.start().min(before.wall) };
+            bodies.extend(attested);
+            self.span = self.span.next(now);
             let way = if jump > 0 { "forward" } else { "back" };
             bodies.push(Body::Gap(Gap {
                 cause: GapCause::ClockJump,
-                start: before.wall.min(now.wall),
+                start: unclaimed.min(now.wall),
                 end: before.wall.max(now.wall),
                 lost: None,
                 counts: vec![("milliseconds".into(), jump.unsigned_abs())],
                 detail: Text::new(&format!("clock was set {way} by {} s", jump.unsigned_abs() / 1_000)),
             }));
+        } else if suspended >= SUSPEND_TOLERANCE {
+            self.span.suspended += suspended;
+        }
+        if suspended >= SUSPEND_TOLERANCE {
+            bodies.push(lifecycle(LifecycleKind::Resumed, &format!("suspended for {} s", suspended.as_secs())));
         }
         bodies
+    }
+
+    /// Returns the attestation of the span up to `end`; `None` when there is nothing to attest.
+    fn attest_until(&self, end: Moment) -> Option<Body> {
+        if self.is_held() || self.span.start() >= end.wall {
+            return None;
+        }
+        self.draft_attestation(end)?.bodies.pop().map(|body| match body {
+            // Who asked for looks is answered by a report of the present.
+            Body::Attestation(mut attestation) => {
+                attestation.coverage.directive_ids.clear();
+                Body::Attestation(attestation)
+            }
+            other => other,
+        })
     }
 
     /// Returns what there is to say when the kernel dropped notices of changed files: since the last scan nobody knows of each change.

@@ -323,6 +323,47 @@ fn a_set_clock_is_a_gap_and_a_suspend_is_covered() {
 }
 
 #[test]
+fn a_set_clock_ends_the_span_before_it_with_its_own_counts() {
+    let (mut reporter, mut peer) = settled();
+    for second in [60, 120] {
+        reporter.on_look(&look(Probe::Firewall, facts_of(Probe::Firewall, 22), second));
+        assert!(reporter.on_moment(at(second)).is_empty());
+    }
+    // Set forward by an hour within a suspend of 100 s.
+    let mut set = at(240);
+    set.awake -= Duration::from_secs(100);
+    set.wall = set.wall.plus(Duration::from_secs(3_600));
+    let bodies = reporter.on_moment(set);
+    let [Body::Attestation(attestation), Body::Gap(gap), Body::Lifecycle(resumed)] = &bodies[..] else {
+        panic!("{bodies:?}")
+    };
+    let coverage = &attestation.coverage;
+    assert_eq!((coverage.start, coverage.end), (at(0).wall, at(120).wall));
+    assert_eq!((coverage.looks[0].count, coverage.suspended_millis), (2, 0));
+    assert_eq!((gap.start, gap.end), (at(120).wall, set.wall));
+    assert_eq!(resumed.kind, LifecycleKind::Resumed);
+
+    let later = |second: u64| Moment { wall: set.wall.plus(Duration::from_secs(second)), ..at(240 + second) };
+    let next = Look { ended: later(60), ..look(Probe::Firewall, facts_of(Probe::Firewall, 22), 0) };
+    reporter.on_look(&next);
+    let draft = reporter.draft_attestation(later(70)).unwrap();
+    peer.take(&mut reporter, draft);
+    let coverage = peer.coverages.last().unwrap();
+    assert_eq!((coverage.start, coverage.end), (set.wall, later(70).wall));
+    assert_eq!((coverage.looks[0].count, coverage.suspended_millis), (1, 0));
+
+    // What cannot be attested is a part of the gap.
+    let (mut reporter, _) = settled();
+    reporter.on_look(&look(Probe::System, facts_of(Probe::System, 99), 60));
+    reporter.on_moment(at(60));
+    let mut set = at(120);
+    set.wall = set.wall.minus(Duration::from_secs(30));
+    let bodies = reporter.on_moment(set);
+    let [Body::Gap(gap)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!((gap.start, gap.end), (at(0).wall, set.wall));
+}
+
+#[test]
 fn dropped_events_are_a_gap_since_the_last_scan() {
     let (mut reporter, _) = settled();
     reporter.on_look(&look(Probe::FileIntegrity, facts_of(Probe::FileIntegrity, 22), 60));
