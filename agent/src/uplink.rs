@@ -38,6 +38,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 const QUEUE: usize = 8;
 /// Bytes read from the spool at once.
 const READ_BYTES: usize = 128 * 1024;
+/// Sending stops for at most this long because the collector asks for it.
+const PAUSE: Duration = Duration::from_secs(3_600);
 /// A stream that held this long shows that the collector works.
 const PROVEN: Duration = Duration::from_secs(60);
 
@@ -297,8 +299,7 @@ impl Uplink {
         if let Link::Up(up) = &mut self.link
             && let Some(collector_time) = up.collector_time
         {
-            let wait = until.since(collector_time).min(Duration::from_secs(3_600));
-            up.paused_until = Some((up.since + wait).max(now)).filter(|until| *until > now);
+            up.paused_until = pause(up.since, collector_time, until, now);
         }
     }
 
@@ -382,6 +383,13 @@ impl Up {
     }
 }
 
+/// Returns when sending may go on, for a collector that wants to be left alone until its clock, which showed `collector_time` at
+/// `since`, shows `until`: at most [`PAUSE`] from `now`. `None` when that has passed.
+fn pause(since: Instant, collector_time: Timestamp, until: Timestamp, now: Instant) -> Option<Instant> {
+    let until = (since + until.since(collector_time)).min(now + PAUSE);
+    (until > now).then_some(until)
+}
+
 async fn open(target: Target) -> Result<Opened, Error> {
     let mut identity = target.identity;
     let mut rejoined = None;
@@ -437,5 +445,25 @@ fn lost(status: &Status) -> Error {
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         },
         None => Error::Ended(connect::call_failure(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_left_alone_until_its_own_clock_says_so_on_a_stream_of_any_age() {
+        let since = Instant::now();
+        let at = |seconds: i64| Timestamp::from_seconds(1_700_000_000 + seconds).unwrap();
+        let second = Duration::from_secs;
+        for (age, until, wait) in [(0, 30, Some(30)), (10, 30, Some(20)), (90_000, 90_030, Some(30)), (60, 60, None)] {
+            let now = since + second(age);
+            let paused = pause(since, at(0), at(until), now);
+            assert_eq!(paused.map(|until| (until - now).as_secs()), wait, "{age} {until}");
+        }
+        let now = since + second(90_000);
+        assert_eq!(pause(since, at(0), at(200_000), now), Some(now + PAUSE), "at most an hour");
+        assert_eq!(pause(since, at(0), at(-5), now), None);
     }
 }

@@ -633,11 +633,8 @@ impl Agent {
 
     fn apply_profile(&mut self, now: Instant) {
         let profile = self.chain.state().profile.clone().unwrap_or_default();
-        for (number, seconds) in &profile.interval_seconds {
-            let interval = Interval::new(Duration::from_secs(u64::from(*seconds)));
-            if let (Ok(probe), Some(interval)) = (Probe::try_from(*number), interval) {
-                self.schedule.set_interval(probe, interval.duration(), now);
-            }
+        for (probe, interval) in intervals_in_force(&self.config, &profile) {
+            self.schedule.set_interval(probe, interval, now);
         }
         let paths = profile.watched_paths.iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
         self.looker.watch_paths((!paths.is_empty()).then_some(paths));
@@ -698,6 +695,15 @@ fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
     bodies
 }
 
+/// Returns the interval of each probe: that of the profile, or the configured one of a probe that the profile does not name.
+fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, Duration)> {
+    let sent = |probe: Probe| {
+        let (_, seconds) = profile.interval_seconds.iter().find(|(number, _)| *number == i32::from(probe))?;
+        Some(Interval::new(Duration::from_secs(u64::from(*seconds)))?.duration())
+    };
+    config.intervals.by_probe().into_iter().map(|(probe, own)| (probe, sent(probe).unwrap_or(own))).collect()
+}
+
 fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     for interval in &profile.intervals {
         if !matches!(Probe::try_from(interval.probe), Ok(probe) if probe != Probe::Unspecified) {
@@ -710,8 +716,9 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     if profile.watched_paths.len() > 1_000 {
         return Err("it has more than 1000 watched paths");
     }
-    if profile.watched_paths.iter().any(|path| !path.starts_with('/') || path.contains("/../") || path.len() > 4_096) {
-        return Err("a watched path is not absolute");
+    let is_plain = |path: &String| path.starts_with('/') && !path.split('/').any(|part| part == "..");
+    if !profile.watched_paths.iter().all(|path| is_plain(path) && path.len() <= 4_096) {
+        return Err("a watched path is not absolute, or goes up by '..'");
     }
     Ok(())
 }
@@ -732,5 +739,38 @@ async fn renewed(renewing: &mut Option<Renewing>) -> Result<Identity, enroll::Er
     match renewing {
         Some(renewing) => renewing.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_a_profile_names_no_more_looks_as_configured() {
+        let config = Config::default();
+        let firewall = |seconds: Option<u32>| {
+            let interval_seconds = seconds.map(|seconds| (Probe::Firewall.into(), seconds)).into_iter().collect();
+            let profile = spool::Profile { interval_seconds, ..spool::Profile::default() };
+            let intervals = intervals_in_force(&config, &profile);
+            assert_eq!(intervals.len(), report::PROBES.len());
+            intervals.into_iter().find(|(probe, _)| *probe == Probe::Firewall).unwrap().1
+        };
+        assert_eq!(firewall(Some(600)), Duration::from_secs(600));
+        assert_eq!(firewall(None), config.intervals.firewall.duration());
+        assert_eq!(firewall(Some(5)), config.intervals.firewall.duration(), "outside the bounds");
+    }
+
+    #[test]
+    fn a_profile_with_a_path_that_goes_up_is_refused() {
+        let check = |path: &str| {
+            check_profile(&v1::Profile { revision: 1, intervals: vec![], watched_paths: vec![path.to_owned()] })
+        };
+        for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
+            assert!(check(path).is_err(), "{path}");
+        }
+        for path in ["/etc", "/etc/..hidden", "/etc/a..b/c"] {
+            assert_eq!(check(path), Ok(()), "{path}");
+        }
     }
 }
