@@ -29,7 +29,7 @@ use prost::Message as _;
 use crate::{
     moment::{self, Moment},
     report::{Draft, Observed, Reported},
-    spool::{self, Backlog, Disk, Error, Found, Place, Run, Spool, State, replace},
+    spool::{self, Backlog, Disk, Error, Files, Found, Place, Run, Spool, State, replace},
 };
 
 /// Version of this build.
@@ -61,7 +61,11 @@ impl Chain {
     ///
     /// When the spool cannot be read or written.
     pub fn open(folder: &Path, key: EvidenceKey, bound_bytes: u64) -> Result<Opened, Error> {
-        let (spool, found) = Spool::open(folder, bound_bytes, Box::new(Disk), new_epoch)?;
+        Self::open_on(folder, key, bound_bytes, Box::new(Disk))
+    }
+
+    fn open_on(folder: &Path, key: EvidenceKey, bound_bytes: u64, files: Box<dyn Files>) -> Result<Opened, Error> {
+        let (spool, found) = Spool::open(folder, bound_bytes, files, new_epoch)?;
         let agent = key.agent_id();
         let mut chain = Self { key, agent, boot_id: moment::boot_id(), folder: folder.to_owned(), spool };
         let reported = if found == Found::Whole { chain.load_reported() } else { None };
@@ -88,6 +92,13 @@ impl Chain {
         self.spool.backlog()
     }
 
+    /// Returns when the oldest report that is not durable was sealed; `None` when there is none or it cannot be read.
+    pub fn unsent_since(&mut self) -> Option<Timestamp> {
+        let durable = self.state().durable.map(|place| place.seq);
+        let records = self.spool.read_after(durable, 1).ok()?;
+        spool::observed_of(&records.first()?.1)
+    }
+
     /// Returns the boot in which the agent runs.
     pub fn boot_id(&self) -> [u8; 16] {
         self.boot_id
@@ -105,7 +116,7 @@ impl Chain {
         self.spool.has_room((0..reports).map(|_| 1024).chain([subject_bytes]))
     }
 
-    /// Seals `bodies` at the next places and takes them, all or none.
+    /// Seals `bodies` at the next places and takes them, all or none. One that no collector would ever take is left out.
     ///
     /// # Errors
     ///
@@ -127,11 +138,13 @@ impl Chain {
     ///
     /// # Errors
     ///
-    /// As [`Spool::take`]; nothing is taken then.
+    /// As [`Spool::take`], and [`Error::Unfit`] when no collector would ever take one of its bodies; nothing is taken then.
     pub fn append_draft(&mut self, draft: &Draft, now: Moment) -> Result<(), Error> {
         let (fact_set, covered_until) = (draft.fact_set, draft.covered_until);
-        self.seal_with(&draft.bodies, now, |state| {
-            state.fact_set = Some(fact_set);
+        self.seal_with(&draft.bodies, now, Err, |state| {
+            if draft.changes_facts {
+                state.fact_set = Some(fact_set);
+            }
             state.run.covered_until = Some(covered_until);
         })
     }
@@ -156,15 +169,31 @@ impl Chain {
     }
 
     fn seal(&mut self, bodies: &[Body], now: Moment, change: impl FnOnce(&mut Run)) -> Result<(), Error> {
-        self.seal_with(bodies, now, |state| change(&mut state.run))
+        let leave_out = |error: Error| {
+            tracing::error!(%error, "something that happened is not reported");
+            Ok(())
+        };
+        self.seal_with(bodies, now, leave_out, |state| change(&mut state.run))
     }
 
-    fn seal_with(&mut self, bodies: &[Body], now: Moment, change: impl FnOnce(&mut State)) -> Result<(), Error> {
+    fn seal_with(
+        &mut self,
+        bodies: &[Body],
+        now: Moment,
+        on_unfit: impl Fn(Error) -> Result<(), Error>,
+        change: impl FnOnce(&mut State),
+    ) -> Result<(), Error> {
         let (mut seq, mut previous) = (self.state().next_seq(), self.state().sealed.map(|place| place.digest));
         let mut sealed = Vec::with_capacity(bodies.len());
         let mut last = None;
         for body in bodies {
-            let report = self.key.seal(self.report(seq, previous, body.clone(), now).encode());
+            let encoded = self.report(seq, previous, body.clone(), now).encode();
+            // A sealed report cannot be taken back: a collector that refuses it would stop the chain for good.
+            if let Some(why) = why_unfit(&encoded) {
+                on_unfit(Error::Unfit { why: format!("{body}: {why}") })?;
+                continue;
+            }
+            let report = self.key.seal(encoded);
             let digest = seal::sealed_digest(&report);
             sealed.push(report.encode_to_vec());
             last = Some(Place { seq, digest });
@@ -238,6 +267,14 @@ pub fn peek_reports(folder: &Path, mut each: impl FnMut(Report)) -> Result<(), E
             each(report);
         }
     })
+}
+
+/// Returns why no collector would take this encoded report.
+fn why_unfit(report: &[u8]) -> Option<String> {
+    if report.len() > limits::REPORT_BYTES {
+        return Some(format!("it has {} bytes, at most {} can be sent", report.len(), limits::REPORT_BYTES));
+    }
+    Report::decode(report).err().map(|error| error.to_string())
 }
 
 fn new_epoch() -> Epoch {
@@ -371,6 +408,99 @@ mod tests {
             assert_eq!(digest_of(&reported), digest_of(reporter.reported()), "{detail}");
             assert_eq!(reported, *reporter.reported());
         }
+    }
+
+    #[test]
+    fn a_time_without_room_ends_with_all_that_is_known_or_not_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = EvidenceKey::generate().unwrap().0;
+        let left = std::sync::Arc::new(std::sync::Mutex::new(200_000));
+        let disk = Box::new(spool::tests::Nearly(left.clone()));
+        let mut chain = Chain::open_on(folder.path(), key, BOUND, disk).unwrap().chain;
+        let mut reporter = Reporter::new(None, Moment::now());
+        say(&mut chain, &mut reporter, "one");
+        reporter.hold(Moment::now());
+        reporter.on_look(&look(&"x".repeat(400)));
+        // Room for a gap, and not for the facts after it.
+        let sealed = chain.state().sealed;
+        for room in [0, 400, 1_500] {
+            *left.lock().unwrap() = room;
+            let draft = reporter.draft_release(Moment::now()).unwrap();
+            let error = chain.append_draft(&draft, Moment::now()).unwrap_err();
+            assert!(matches!(error, Error::DiskFull { .. }), "{room}: {error}");
+            assert_eq!(chain.state().sealed, sealed);
+        }
+        *left.lock().unwrap() = 100_000;
+        let draft = reporter.draft_release(Moment::now()).unwrap();
+        chain.append_draft(&draft, Moment::now()).unwrap();
+        reporter.commit(draft);
+        let mut kinds = Vec::new();
+        peek_reports(folder.path(), |report| kinds.push(report.body.to_string())).unwrap();
+        assert_eq!(kinds, ["facts", "gap", "facts"]);
+    }
+
+    #[test]
+    fn damage_is_told_since_the_last_report_before_it_that_is_here_or_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pkcs8, _) = key();
+        let mut chain = open(folder.path(), &pkcs8).chain;
+        let start = Moment::now();
+        let at = |minute: u64| Moment { wall: start.wall.plus(std::time::Duration::from_secs(60 * minute)), ..start };
+        for minute in 1..=5 {
+            let event = lifecycle(muster_proto::report::LifecycleKind::Started, "x");
+            chain.append(&[event], at(minute)).unwrap();
+        }
+        let segment = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let segment = segment.into_iter().find(|path| path.extension().is_some_and(|e| e == "seg")).unwrap();
+        let whole = std::fs::read(&segment).unwrap();
+        let mut places = Vec::new();
+        spool::peek(folder.path(), |seq, bytes| {
+            places.push(Place { seq, digest: seal::sealed_digest(&seal::decode_sealed(bytes).unwrap()) });
+        })
+        .unwrap();
+        let middle_of = |report: usize| 24 + (whole.len() - 24) / 5 * report - 50;
+        chain.spool().acknowledge(places[2], |_| ()).unwrap();
+        assert_eq!(chain.state().durable_time, Some(at(3).wall));
+        for (damaged, lost, since) in [(vec![5], 5, 4), (vec![4], 4, 3), (vec![3, 4], 4, 3)] {
+            let mut bytes = whole.clone();
+            damaged.into_iter().for_each(|report| bytes[middle_of(report)] ^= 1);
+            std::fs::write(&segment, bytes).unwrap();
+            let Found::Damaged { lost: found, since: at_least } = open(folder.path(), &pkcs8).found else { panic!() };
+            assert_eq!((found.first.number(), at_least), (lost, Some(at(since).wall)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_sealed_that_no_collector_would_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pkcs8, _) = key();
+        let mut chain = open(folder.path(), &pkcs8).chain;
+        let event = lifecycle(muster_proto::report::LifecycleKind::Started, "x");
+        let mut long = event.clone();
+        if let Body::Lifecycle(event) = &mut long {
+            event.detail = Text::new(&"x".repeat(limits::DETAIL_BYTES + 1));
+        }
+        // What surrounds it is sealed, and the chain has no hole.
+        chain.append(&[event.clone(), long, event], Moment::now()).unwrap();
+        assert_eq!(chain.state().sealed.unwrap().seq.number(), 2);
+
+        let mut reporter = Reporter::new(None, Moment::now());
+        reporter.on_look(&look("one"));
+        let whole = reporter.draft(Moment::now()).unwrap();
+        for damage in ["directives", "bytes"] {
+            let mut draft = reporter.draft(Moment::now()).unwrap();
+            let Body::Facts(facts) = &mut draft.bodies[0] else { panic!() };
+            match damage {
+                "directives" => facts.coverage.directive_ids = (0..=limits::DIRECTIVE_IDS as u64).collect(),
+                _ => facts.subjects[0].fact = vec![0; limits::REPORT_BYTES],
+            }
+            let error = chain.append_draft(&draft, Moment::now()).unwrap_err();
+            assert!(matches!(&error, Error::Unfit { .. }), "{error}");
+        }
+        chain.append_draft(&whole, Moment::now()).unwrap();
+        let mut sealed = Vec::new();
+        peek_reports(folder.path(), |report| sealed.push(report.seq.number())).unwrap();
+        assert_eq!(sealed, [1, 2, 3]);
     }
 
     #[test]

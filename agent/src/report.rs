@@ -29,8 +29,10 @@ pub(crate) use draft::unknown as draft_unknown;
 /// Every probe, in order.
 pub const PROBES: [Probe; 5] =
     [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity];
-/// Look-now directives that can be open at once; more are answered together with the last of them.
+/// Rounds that are waited for at once; who asks for more waits for the last of them.
 const OPEN_ASKS: usize = 64;
+/// Look-now directives that can be open at once; more are refused.
+const OPEN_IDS: usize = 4_096;
 /// The wall clock may differ this much from the boot clock between two moments before it counts as set.
 const CLOCK_TOLERANCE_MILLIS: i64 = 10_000;
 /// A suspend shorter than this is not told.
@@ -67,7 +69,7 @@ pub struct Look {
 }
 
 /// Turns looks into bodies of reports.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reporter {
     reported: Reported,
     /// Facts that differ from the reported ones.
@@ -82,7 +84,7 @@ pub struct Reporter {
 }
 
 /// Someone wants to hear of a whole round of looks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Ask {
     /// Directives that it answers; none when the agent itself wants it.
     ids: Vec<u64>,
@@ -177,12 +179,14 @@ impl Reporter {
         }
     }
 
-    /// Takes note that someone wants to hear of a whole round of looks that begin after `now`.
-    pub fn ask(&mut self, id: Option<u64>, now: Moment) {
-        if let Some(id) = id
-            && self.asks.iter().any(|ask| ask.ids.contains(&id))
-        {
-            return;
+    /// Takes note that someone wants to hear of a whole round of looks that begin after `now`. Returns whether there was place for it.
+    pub fn ask(&mut self, id: Option<u64>, now: Moment) -> bool {
+        let open = || self.asks.iter().flat_map(|ask| &ask.ids);
+        if id.is_some_and(|id| open().any(|known| *known == id)) {
+            return true;
+        }
+        if id.is_some() && open().count() >= OPEN_IDS {
+            return false;
         }
         let ask = Ask { ids: id.into_iter().collect(), since: now, waiting: PROBES.into() };
         if self.asks.len() < OPEN_ASKS {
@@ -191,6 +195,7 @@ impl Reporter {
             last.ids.extend(ask.ids);
             (last.since, last.waiting) = (ask.since, ask.waiting);
         }
+        true
     }
 
     /// Makes the next draft report every subject again, from an empty set.
@@ -206,25 +211,44 @@ impl Reporter {
         let before = std::mem::replace(&mut self.last, now);
         let mut bodies = Vec::new();
         let suspended = now.suspended_since(&before);
-        if suspended >= SUSPEND_TOLERANCE {
-            self.span.suspended += suspended;
-            bodies.push(lifecycle(LifecycleKind::Resumed, &format!("suspended for {} s", suspended.as_secs())));
-        }
         let jump = now.wall_jump_millis(&before);
         if jump.abs() > CLOCK_TOLERANCE_MILLIS {
-            // Times before and after do not compare: the span that was under way ends here, unclaimed, and the next begins.
-            self.span.restart_wall(now);
+            // Times before and after do not compare: the span that was under way ends at the last moment of the old clock.
+            let attested = self.attest_until(before);
+            let unclaimed = if attested.is_some() { before.wall } else { self.span.start().min(before.wall) };
+            bodies.extend(attested);
+            self.span = self.span.next(now);
             let way = if jump > 0 { "forward" } else { "back" };
             bodies.push(Body::Gap(Gap {
                 cause: GapCause::ClockJump,
-                start: before.wall.min(now.wall),
+                start: unclaimed.min(now.wall),
                 end: before.wall.max(now.wall),
                 lost: None,
                 counts: vec![("milliseconds".into(), jump.unsigned_abs())],
                 detail: Text::new(&format!("clock was set {way} by {} s", jump.unsigned_abs() / 1_000)),
             }));
+        } else if suspended >= SUSPEND_TOLERANCE {
+            self.span.suspended += suspended;
+        }
+        if suspended >= SUSPEND_TOLERANCE {
+            bodies.push(lifecycle(LifecycleKind::Resumed, &format!("suspended for {} s", suspended.as_secs())));
         }
         bodies
+    }
+
+    /// Returns the attestation of the span up to `end`; `None` when there is nothing to attest.
+    fn attest_until(&self, end: Moment) -> Option<Body> {
+        if self.is_held() || self.span.start() >= end.wall {
+            return None;
+        }
+        self.draft_attestation(end)?.bodies.pop().map(|body| match body {
+            // Who asked for looks is answered by a report of the present.
+            Body::Attestation(mut attestation) => {
+                attestation.coverage.directive_ids.clear();
+                Body::Attestation(attestation)
+            }
+            other => other,
+        })
     }
 
     /// Returns what there is to say when the kernel dropped notices of changed files: since the last scan nobody knows of each change.
@@ -251,8 +275,7 @@ impl Reporter {
         self.held.is_some()
     }
 
-    /// Returns the gap that ends a time in which the spool was full.
-    pub fn held_gap(&self, now: Moment) -> Option<Body> {
+    fn held_gap(&self, now: Moment) -> Option<Body> {
         let held = self.held?;
         Some(Body::Gap(Gap {
             cause: GapCause::SpoolFull,
@@ -263,14 +286,6 @@ impl Reporter {
             detail: Text::new("the spool was full, so that looks were not reported"),
         }))
     }
-
-    /// Takes note that the chain has taken [`Self::held_gap`]. Everything is reported again after it.
-    pub fn release(&mut self, now: Moment) {
-        self.held = None;
-        self.span = Span::new(now);
-        self.resync();
-        self.ask(None, now);
-    }
 }
 
 /// Returns what a chain says when it begins.
@@ -280,6 +295,18 @@ pub fn epoch_started(why: &str, previous: Option<(muster_proto::id::Epoch, u64)>
         detail: Text::cut(why, muster_proto::limits::DETAIL_BYTES),
         previous,
         probe: None,
+    })
+}
+
+/// Returns what a new chain says of the `reports` of the one before that were set aside and never sent, the first of them of `since`.
+pub fn set_aside(reports: u64, since: Timestamp, now: Moment) -> Body {
+    Body::Gap(Gap {
+        cause: GapCause::SpoolDamaged,
+        start: since.min(now.wall),
+        end: since.max(now.wall),
+        lost: None,
+        counts: vec![("reports".into(), reports)],
+        detail: Text::new("reports of the epoch before were set aside on this host and not sent"),
     })
 }
 
@@ -306,9 +333,10 @@ pub fn started(last: &LastRun, version: &str, now: Moment) -> Vec<Body> {
     bodies
 }
 
-/// Returns what the agent says of places that its spool lost.
-pub fn spool_damaged(lost: Lost, covered_until: Option<Timestamp>, now: Moment) -> Body {
-    let start = covered_until.unwrap_or(now.wall);
+/// Returns what the agent says of places that its spool lost. `since` is when the report before them was sealed: whatever they
+/// covered after it is not covered any more.
+pub fn spool_damaged(lost: Lost, since: Option<Timestamp>, now: Moment) -> Body {
+    let start = since.unwrap_or(now.wall);
     let count = lost.last.number() - lost.first.number() + 1;
     Body::Gap(Gap {
         cause: GapCause::SpoolDamaged,

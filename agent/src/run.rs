@@ -24,6 +24,10 @@ use crate::{
     watch::Hint,
 };
 
+/// The lock of the state folder is tried this often, this long after each other.
+const LOCK_TRIES: u32 = 5;
+const LOCK_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// The agent cannot run, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -133,11 +137,24 @@ fn lock(state: &std::path::Path) -> Result<std::fs::File, Error> {
     let path = state.join("lock");
     let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
     let file = open.map_err(|source| Error::System { act: "open the lock of the state folder", source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse(state.display().to_string())),
-        Err(std::fs::TryLockError::Error(source)) => Err(Error::System { act: "lock the state folder", source }),
+    let mut tries = 0..LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // Someone who looks whether an agent runs holds it for a moment.
+            Err(std::fs::TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_AGAIN),
+            Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(state.display().to_string())),
+            Err(std::fs::TryLockError::Error(source)) => {
+                return Err(Error::System { act: "lock the state folder", source });
+            }
+        }
     }
+}
+
+/// Returns whether an agent runs with the state folder `state`. A process id alone would not tell: it may be another's by now.
+pub fn is_locked(state: &std::path::Path) -> bool {
+    std::fs::File::open(state.join("lock"))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn new_status() -> Status {
@@ -152,6 +169,7 @@ fn new_status() -> Status {
         phase: Phase::Running,
         uplink: crate::status::Link::default(),
         held_since_time: None,
+        held_reason: None,
         probes: Vec::new(),
     }
 }

@@ -4,12 +4,13 @@
 //! spool/
 //!   state.json                     epoch, last place used, last place durable, nonce, checkpoint (see `state`)
 //!   00000000000000000001.seg       records from that sequence on (see `frame`)
-//!   set-aside/                     what an unusable state left behind, for people; one such folder is kept
+//!   reserve                        room for the state on a full disk: without it nothing could be acknowledged, and so freed
+//!   set-aside/                     what an unusable state or damage left behind, for people; one such folder is kept
 //! ```
 //!
 //! A report is *taken* when its record and then the state that names its place are synced; only then may it be sent. So whatever
 //! lies behind the state's last place was never sent and may be cut off, and whatever is missing before it was used up and is named
-//! as lost. No sequence is used twice.
+//! as lost. No sequence is used twice. Damage among what is durable costs nothing of what is not.
 //!
 //! The newest segment stays although everything in it is durable, so that a person can read what was sent last.
 
@@ -20,6 +21,7 @@ mod state;
 use std::{
     collections::VecDeque,
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -27,17 +29,35 @@ use muster_proto::{
     id::{Epoch, ReportSeq},
     report::Lost,
     seal,
+    time::Timestamp,
 };
 
 pub use files::{Disk, Files, replace};
-pub use state::{Place, Profile, Run, State};
+pub use state::{Contradiction, Place, Profile, Run, State};
+
+/// Name of the file that keeps room on the disk for the state.
+const RESERVE: &str = "reserve";
+/// Its size; it counts as the spool's.
+const RESERVE_BYTES: usize = 64 * 1024;
 
 /// The spool cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no room: the bound or the disk is reached. Nothing was taken.
+    /// There is no room inside the bound. Nothing was taken.
     #[error("spool is full")]
     Full,
+    /// There is no room on the disk, or the quota is used up. Nothing was taken.
+    #[error("no space left on the disk of {}; free some", path.display())]
+    DiskFull {
+        /// What was to be written.
+        path: PathBuf,
+    },
+    /// A report is not one that the contract allows, so that no collector would ever take it. Nothing was taken.
+    #[error("report is not one that the contract allows: {why}")]
+    Unfit {
+        /// What is wrong with it.
+        why: String,
+    },
     /// Reading or writing failed. Nothing was taken.
     #[error("failed to {act} {}", path.display())]
     Io {
@@ -58,7 +78,12 @@ pub enum Found {
     /// The chain as it was left.
     Whole,
     /// The chain, but without these places, which nobody has.
-    Damaged(Lost),
+    Damaged {
+        /// Which.
+        lost: Lost,
+        /// When the last report before them was sealed, host's clock, as far as it is known.
+        since: Option<Timestamp>,
+    },
     /// Something that no chain can go on from: a new chain begins.
     Unusable {
         /// What is known of the chain before: its epoch and the last place in it.
@@ -75,6 +100,7 @@ pub struct Spool {
     bound_bytes: u64,
     segments: VecDeque<Segment>,
     state: State,
+    has_reserve: bool,
     /// Where the next read is likely to begin.
     cursor: Option<Cursor>,
 }
@@ -86,6 +112,22 @@ struct Segment {
     /// `None`: a header alone.
     last: Option<ReportSeq>,
     bytes: u64,
+}
+
+/// What was found in a segment.
+struct Scan {
+    /// Records that are good, and where they are with their heads.
+    kept: Vec<(ReportSeq, Range<usize>)>,
+    /// Whether there is something among or after them that was taken once.
+    is_damaged: bool,
+    /// Bytes in all.
+    bytes: usize,
+}
+
+/// Where one start puts what it takes out of damaged segments; what an earlier one put there gives way.
+struct Aside {
+    folder: PathBuf,
+    is_ready: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,12 +183,21 @@ impl Spool {
             // The state goes first: a crash in between leaves segments of another epoch, which the next start sets aside.
             replace(files.as_mut(), &state_path, &state.encode()).map_err(io_error("write", &state_path))?;
         }
-        set_aside_foreign(files.as_mut(), folder, &mut paths, state.epoch)?;
-        let mut spool =
-            Self { folder: folder.to_owned(), files, bound_bytes, segments: VecDeque::new(), state, cursor: None };
-        if let Some(lost) = spool.recover(&paths)? {
-            found = Found::Damaged(lost);
+        let mut aside = Aside::new(folder);
+        set_aside_foreign(files.as_mut(), &mut aside, &mut paths, state.epoch)?;
+        let mut spool = Self {
+            folder: folder.to_owned(),
+            files,
+            bound_bytes,
+            segments: VecDeque::new(),
+            state,
+            has_reserve: false,
+            cursor: None,
+        };
+        if let Some((lost, since)) = spool.recover(&paths, &mut aside)? {
+            found = Found::Damaged { lost, since };
         }
+        spool.restore_reserve();
         Ok((spool, found))
     }
 
@@ -172,7 +223,7 @@ impl Spool {
         let needed: u64 = report_bytes.map(|bytes| (bytes + frame::RECORD_BYTES) as u64).sum();
         let kept: u64 =
             self.segments.iter().filter(|segment| !self.is_durable(segment)).map(|segment| segment.bytes).sum();
-        kept + needed + frame::HEADER_BYTES as u64 <= self.bound_bytes
+        kept + needed + (frame::HEADER_BYTES + RESERVE_BYTES) as u64 <= self.bound_bytes
     }
 
     /// Takes sealed reports, which go on from the last place: all of them or none. `change` may set the rest of the state, which
@@ -180,13 +231,13 @@ impl Spool {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] when the bound or the disk leaves no room, [`Error::Io`] when writing fails. Nothing is taken then.
+    /// [`Error::Full`] or [`Error::DiskFull`] when there is no room, [`Error::Io`] when writing fails. Nothing is taken then.
     pub fn take(&mut self, sealed: &[Vec<u8>], last: Place, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         if !self.has_room(sealed.iter().map(Vec::len)) {
             return Err(Error::Full);
         }
         let needed: usize = sealed.iter().map(|report| report.len() + frame::RECORD_BYTES).sum();
-        if self.bytes() + (needed + frame::HEADER_BYTES) as u64 > self.bound_bytes {
+        if self.bytes() + (needed + frame::HEADER_BYTES + RESERVE_BYTES) as u64 > self.bound_bytes {
             self.drop_durable()?;
         }
         let count = sealed.len() as u64;
@@ -197,21 +248,14 @@ impl Spool {
             frame::push(&mut bytes, seq, report);
             seq = seq.next();
         }
-        self.roll(first, bytes.len() as u64)?;
-        let segment = self.segments.back().cloned().expect("there is a segment after rolling");
-        self.write_records(&segment, &bytes)?;
         let mut state = self.state.clone();
         state.sealed = Some(last);
         change(&mut state);
-        if let Err(error) = self.put_state(state) {
-            // The state may be on disk or not. If it is, the next start finds these places used up; here they are not taken.
-            self.cut(&segment)?;
-            return Err(error);
+        match self.put_records(first, last.seq, &bytes, state.clone()) {
+            // What is durable is kept for people alone and gives way.
+            Err(Error::DiskFull { .. }) if self.drop_durable()? => self.put_records(first, last.seq, &bytes, state),
+            other => other,
         }
-        let segment = self.segments.back_mut().expect("there is a segment after rolling");
-        segment.last = Some(last.seq);
-        segment.bytes += bytes.len() as u64;
-        Ok(())
     }
 
     /// Changes what the state says beside the chain, durably.
@@ -222,7 +266,7 @@ impl Spool {
     pub fn update(&mut self, change: impl FnOnce(&mut State)) -> Result<(), Error> {
         let mut state = self.state.clone();
         change(&mut state);
-        self.put_state(state)
+        self.put_state_from_reserve(state)
     }
 
     /// Takes note that a verified checkpoint covers everything up to `durable`, and deletes what nobody needs any more. Going back
@@ -235,14 +279,18 @@ impl Spool {
         let mut state = self.state.clone();
         if state.durable.is_none_or(|before| before.seq < durable.seq) {
             state.durable = Some(durable);
+            state.durable_time = self.sealed_at(durable.seq);
         }
         change(&mut state);
         if state != self.state {
-            self.put_state(state)?;
+            self.put_state_from_reserve(state)?;
         }
         while self.segments.len() > 1 && self.is_durable(&self.segments[0]) {
             self.files.remove(&self.segments[0].path).map_err(io_error("remove", &self.segments[0].path))?;
             self.segments.pop_front();
+        }
+        if !self.has_reserve {
+            self.restore_reserve();
         }
         Ok(())
     }
@@ -297,20 +345,68 @@ impl Spool {
         // These are the agent's and the collector's, not the chain's.
         state.session_nonce = self.state.session_nonce.clone();
         state.checkpoint = self.state.checkpoint.clone();
+        state.proven = self.state.proven.clone();
+        state.contradiction = self.state.contradiction.clone();
         state.profile = self.state.profile.clone();
         state.run = self.state.run.clone();
-        self.put_state(state)?;
+        self.put_state_from_reserve(state)?;
         let mut paths = self.segments.drain(..).map(|segment| segment.path).collect();
         self.cursor = None;
-        set_aside_foreign(self.files.as_mut(), &self.folder, &mut paths, epoch)
+        set_aside_foreign(self.files.as_mut(), &mut Aside::new(&self.folder), &mut paths, epoch)
     }
 
     fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Returns when the report at `seq` was sealed; `None` when it is not here.
+    fn sealed_at(&mut self, seq: ReportSeq) -> Option<Timestamp> {
+        let cursor = self.cursor;
+        let records = self.read_after(ReportSeq::new(seq.number() - 1), 1);
+        // The reader that sends goes on where it was.
+        self.cursor = cursor;
+        let (found, sealed) = records.ok()?.pop()?;
+        if found == seq { observed_of(&sealed) } else { None }
+    }
+
     fn segment_bytes(&self) -> u64 {
         (self.bound_bytes / 8).min(1 << 20)
+    }
+
+    /// Writes records of places up to `last`, then the state that names them.
+    fn put_records(&mut self, first: ReportSeq, last: ReportSeq, bytes: &[u8], state: State) -> Result<(), Error> {
+        self.roll(first, bytes.len() as u64)?;
+        let segment = self.segments.back().cloned().expect("there is a segment after rolling");
+        self.write_records(&segment, bytes)?;
+        if let Err(error) = self.put_state(state) {
+            // The state may be on disk or not. If it is, the next start finds these places used up; here they are not taken.
+            self.cut(&segment)?;
+            return Err(error);
+        }
+        let segment = self.segments.back_mut().expect("there is a segment after rolling");
+        segment.last = Some(last);
+        segment.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the state; on a full disk, into the room of the reserve.
+    fn put_state_from_reserve(&mut self, state: State) -> Result<(), Error> {
+        match self.put_state(state.clone()) {
+            Err(Error::DiskFull { .. }) if self.has_reserve => {
+                let path = self.folder.join(RESERVE);
+                self.files.remove(&path).map_err(io_error("remove", &path))?;
+                self.has_reserve = false;
+                self.put_state(state)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the reserve if there is room for it: a full disk does without until something is freed.
+    fn restore_reserve(&mut self) {
+        let path = self.folder.join(RESERVE);
+        self.has_reserve = std::fs::metadata(&path).is_ok_and(|reserve| reserve.len() == RESERVE_BYTES as u64)
+            || replace(self.files.as_mut(), &path, &[0; RESERVE_BYTES]).is_ok();
     }
 
     fn put_state(&mut self, state: State) -> Result<(), Error> {
@@ -320,44 +416,78 @@ impl Spool {
         Ok(())
     }
 
-    /// Reads every segment, cuts off what was never taken or does not go on, and returns what was taken and is not there.
-    fn recover(&mut self, paths: &[PathBuf]) -> Result<Option<Lost>, Error> {
-        let mut whole: Option<Place> = None;
+    /// Reads every segment, cuts off what was never taken or does not go on, and returns what was taken and is not there, with the
+    /// time of the last report before it.
+    fn recover(&mut self, paths: &[PathBuf], aside: &mut Aside) -> Result<Option<(Lost, Option<Timestamp>)>, Error> {
+        let mut whole: Option<(Place, Option<Timestamp>)> = None;
+        let mut scans = Vec::new();
         for path in paths {
             let bytes = std::fs::read(path).map_err(io_error("read", path))?;
-            let mut end = frame::HEADER_BYTES;
-            let (mut first, mut last) = (None, None);
-            for record in frame::records(&bytes, end) {
-                let report = &bytes[record.bytes.clone()];
-                if !self.goes_on(whole, record.seq, report) {
-                    break;
-                }
-                let Some(sealed) = seal::decode_sealed(report) else { break };
-                whole = Some(Place { seq: record.seq, digest: seal::sealed_digest(&sealed) });
-                first = first.or(Some(record.seq));
-                last = Some(record.seq);
-                end = record.bytes.end;
-            }
-            let Some(first) = first else {
-                self.files.remove(path).map_err(io_error("remove", path))?;
+            scans.push(self.scan(&bytes, &mut whole));
+        }
+        let durable = self.state.durable.map(|place| (place, self.state.durable_time));
+        let there = [whole, durable].into_iter().flatten().max_by_key(|(place, _)| place.seq);
+        let lost =
+            self.state.sealed.filter(|sealed| there.is_none_or(|(there, _)| there.seq < sealed.seq)).map(|sealed| {
+                let lost = Lost {
+                    first: there.map_or(ReportSeq::FIRST, |(there, _)| there.seq.next()),
+                    last: sealed.seq,
+                    digest_before: there.map(|(there, _)| there.digest),
+                };
+                (lost, there.and_then(|(_, at)| at))
+            });
+        for (path, scan) in paths.iter().zip(scans) {
+            self.mend(path, scan, lost.is_some(), aside)?;
+        }
+        Ok(lost)
+    }
+
+    /// Finds the records of a segment that go on from `whole`, which moves on with them. Damage among what is durable is stepped over.
+    fn scan(&self, bytes: &[u8], whole: &mut Option<(Place, Option<Timestamp>)>) -> Scan {
+        let mut scan = Scan { kept: Vec::new(), is_damaged: false, bytes: bytes.len() };
+        let mut offset = frame::HEADER_BYTES;
+        while let Some(record) = frame::find_record(bytes, offset) {
+            let report = &bytes[record.bytes.clone()];
+            let is_next = self.goes_on(whole.map(|(place, _)| place), record.seq, report);
+            let Some(sealed) = seal::decode_sealed(report).filter(|_| is_next) else {
+                // What was taken and is whole, but cannot be sent any more, is worth a copy; what was never taken is not.
+                scan.is_damaged |= self.state.sealed.is_some_and(|sealed| record.seq <= sealed.seq);
+                offset = record.bytes.end;
                 continue;
             };
-            if end < bytes.len() {
-                self.files.truncate(path, end as u64).map_err(io_error("cut", path))?;
-                self.files.sync(path).map_err(io_error("sync", path))?;
+            let start = record.bytes.start - frame::RECORD_BYTES;
+            scan.is_damaged |= start != offset;
+            *whole = Some((Place { seq: record.seq, digest: seal::sealed_digest(&sealed) }, observed_of(report)));
+            offset = record.bytes.end;
+            scan.kept.push((record.seq, start..offset));
+        }
+        scan
+    }
+
+    /// Makes a segment hold exactly what was found good in it. What is taken out of it is first set aside, unless it was never taken.
+    fn mend(&mut self, path: &Path, scan: Scan, has_lost: bool, aside: &mut Aside) -> Result<(), Error> {
+        let (Some((first, _)), Some((last, end))) = (scan.kept.first(), scan.kept.last()) else {
+            if scan.is_damaged || (has_lost && scan.bytes > frame::HEADER_BYTES) {
+                aside.keep(path)?;
             }
-            self.segments.push_back(Segment { path: path.clone(), first, last, bytes: end as u64 });
+            return self.files.remove(path).map_err(io_error("remove", path));
+        };
+        let (first, last, end) = (*first, *last, end.end);
+        let mut len = end;
+        if scan.is_damaged || (has_lost && end < scan.bytes) {
+            aside.keep(path)?;
+            let bytes = std::fs::read(path).map_err(io_error("read", path))?;
+            let mut mended = frame::header(self.state.epoch).to_vec();
+            scan.kept.iter().for_each(|(_, range)| mended.extend_from_slice(&bytes[range.clone()]));
+            // Another file takes the name: the one that was set aside keeps its bytes.
+            replace(self.files.as_mut(), path, &mended).map_err(io_error("mend", path))?;
+            len = mended.len();
+        } else if end < scan.bytes {
+            self.files.truncate(path, end as u64).map_err(io_error("cut", path))?;
+            self.files.sync(path).map_err(io_error("sync", path))?;
         }
-        let Some(sealed) = self.state.sealed else { return Ok(None) };
-        let there = [whole, self.state.durable].into_iter().flatten().max_by_key(|place| place.seq);
-        if there.is_some_and(|there| there.seq >= sealed.seq) {
-            return Ok(None);
-        }
-        Ok(Some(Lost {
-            first: there.map_or(ReportSeq::FIRST, |there| there.seq.next()),
-            last: sealed.seq,
-            digest_before: there.map(|there| there.digest),
-        }))
+        self.segments.push_back(Segment { path: path.to_owned(), first, last: Some(last), bytes: len as u64 });
+        Ok(())
     }
 
     /// Returns whether the record `seq` goes on from `whole`: it was taken, and nothing between them is missing that is not durable
@@ -367,10 +497,12 @@ impl Spool {
             return false;
         }
         let expected = whole.map_or(ReportSeq::FIRST, |whole| whole.seq.next());
+        let after_durable = self.state.durable.map_or(ReportSeq::FIRST, |durable| durable.seq.next());
         seq == expected
             || (seq > expected
-                && (self.state.durable.is_some_and(|durable| seq <= durable.seq.next())
-                    || lost_of(sealed_report).is_some_and(|lost| lost.last.next() == seq)))
+                && (seq <= after_durable
+                    || lost_of(sealed_report)
+                        .is_some_and(|lost| lost.first <= expected.max(after_durable) && lost.last.next() == seq)))
     }
 
     /// Opens another segment when the newest has reached its size, or there is none.
@@ -410,15 +542,16 @@ impl Spool {
         segment.last.is_none_or(|last| self.state.durable.is_some_and(|durable| last <= durable.seq))
     }
 
-    /// Frees the segments of which everything is durable, also the newest.
-    fn drop_durable(&mut self) -> Result<(), Error> {
+    /// Frees the segments of which everything is durable, also the newest. Returns whether there were any.
+    fn drop_durable(&mut self) -> Result<bool, Error> {
+        let before = self.segments.len();
         while let Some(segment) = self.segments.front()
             && self.is_durable(segment)
         {
             self.files.remove(&segment.path).map_err(io_error("remove", &segment.path))?;
             self.segments.pop_front();
         }
-        Ok(())
+        Ok(self.segments.len() < before)
     }
 }
 
@@ -445,6 +578,12 @@ pub fn peek(folder: &Path, mut each: impl FnMut(ReportSeq, &[u8])) -> Result<(),
 /// Returns the state in `folder`, or `None` when there is no usable one.
 pub fn peek_state(folder: &Path) -> Option<State> {
     State::decode(&std::fs::read(folder.join("state.json")).ok()?).ok()
+}
+
+/// Returns when a sealed report was sealed, host's clock.
+pub fn observed_of(sealed: &[u8]) -> Option<Timestamp> {
+    let sealed = seal::decode_sealed(sealed)?;
+    Some(muster_proto::report::Report::decode(&sealed.report).ok()?.observed)
 }
 
 /// Returns the places that a sealed report declares lost.
@@ -480,7 +619,7 @@ fn last_place(paths: &[PathBuf]) -> Option<(Epoch, u64)> {
 /// Moves segments of another epoch into `set-aside`, in place of what was there.
 fn set_aside_foreign(
     files: &mut dyn Files,
-    folder: &Path,
+    aside: &mut Aside,
     paths: &mut Vec<PathBuf>,
     epoch: Epoch,
 ) -> Result<(), Error> {
@@ -493,19 +632,34 @@ fn set_aside_foreign(
             Some(_) | None => paths.push(path),
         }
     }
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    let aside = folder.join("set-aside");
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside).map_err(io_error("remove", &aside))?;
-    }
-    std::fs::create_dir(&aside).map_err(io_error("make folder", &aside))?;
     for path in foreign {
-        let name = path.file_name().expect("a listed file has a name");
-        files.rename(&path, &aside.join(name)).map_err(io_error("set aside", &path))?;
+        files.rename(&path, &aside.place(&path)?).map_err(io_error("set aside", &path))?;
     }
     Ok(())
+}
+
+impl Aside {
+    fn new(spool: &Path) -> Self {
+        Self { folder: spool.join("set-aside"), is_ready: false }
+    }
+
+    /// Returns where the file at `path` goes, in a folder that is there.
+    fn place(&mut self, path: &Path) -> Result<PathBuf, Error> {
+        if !self.is_ready {
+            if self.folder.exists() {
+                std::fs::remove_dir_all(&self.folder).map_err(io_error("remove", &self.folder))?;
+            }
+            std::fs::create_dir(&self.folder).map_err(io_error("make folder", &self.folder))?;
+            self.is_ready = true;
+        }
+        Ok(self.folder.join(path.file_name().expect("a listed file has a name")))
+    }
+
+    /// Keeps the file at `path` under another name too, which costs no room on the disk.
+    fn keep(&mut self, path: &Path) -> Result<(), Error> {
+        tracing::warn!(path = %path.display(), "a part of the spool is damaged; a copy is set aside");
+        std::fs::hard_link(path, self.place(path)?).map_err(io_error("set aside", path))
+    }
 }
 
 fn read_head(path: &Path) -> io::Result<Vec<u8>> {
@@ -531,14 +685,14 @@ fn io_error(act: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Io { act, path: path.clone(), source }
 }
 
-/// As [`io_error`], but a full disk or quota is [`Error::Full`].
+/// As [`io_error`], but a full disk or quota is [`Error::DiskFull`].
 fn full_or(act: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     let path = path.to_owned();
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.clone() },
         _ => Error::Io { act, path: path.clone(), source },
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,12 +4,15 @@
 
 mod show;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use muster_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use show::{Options, show};
+
+/// A running agent writes its status at least about this often, unless the disk is full.
+pub const WRITTEN_EVERY: Duration = Duration::from_secs(60);
 
 /// State of a running agent, replaced as a whole whenever it changes.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -28,6 +31,9 @@ pub struct Status {
     pub uplink: Link,
     /// Since when reports are held back because the spool is full.
     pub held_since_time: Option<Timestamp>,
+    /// Why they are.
+    #[serde(default)]
+    pub held_reason: Option<String>,
     /// The last look of each probe, in order of probe.
     pub probes: Vec<ProbeStatus>,
 }
@@ -89,8 +95,13 @@ impl Status {
         let beside = state_directory.join("status.json.new");
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        std::fs::write(&beside, text)?;
-        std::fs::rename(beside, state_directory.join("status.json"))
+        let written =
+            std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, state_directory.join("status.json")));
+        if written.is_err() {
+            // What a full disk left of it; the error that counts is the first.
+            let _ = std::fs::remove_file(&beside);
+        }
+        written
     }
 
     /// Reads the status of the state folder; `None` when no agent wrote one.

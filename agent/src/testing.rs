@@ -1,7 +1,7 @@
 //! A collector in this process: real TLS, real gRPC, a real log in memory, and whatever faults a test asks for.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
@@ -55,6 +55,8 @@ pub(crate) struct Script {
     pub forges: bool,
     /// Refuses the next report as out of order, once.
     pub forgets_once: bool,
+    /// Refuses the next report of facts as malformed, and takes nothing more of its epoch.
+    pub refuses_facts_once: bool,
     /// Acknowledges nothing.
     pub is_mute: bool,
     /// Ends a stream before Welcome with this reason.
@@ -77,6 +79,8 @@ pub(crate) struct Inner {
     pub script: Script,
     pub log: TestLog,
     other_log: TestLog,
+    /// Epochs of which a report was refused.
+    refused: BTreeSet<Epoch>,
     /// Durable heads.
     heads: BTreeMap<Epoch, (u64, Digest)>,
     keys: BTreeMap<AgentId, EvidencePublicKey>,
@@ -120,6 +124,7 @@ impl Collector {
             other_ca: false,
             forges: false,
             forgets_once: false,
+            refuses_facts_once: false,
             is_mute: false,
             refuses: None,
             claims_durable: None,
@@ -128,6 +133,7 @@ impl Collector {
             script,
             log: TestLog::new("c1", 7),
             other_log: TestLog::new("c1", 8),
+            refused: BTreeSet::new(),
             heads: BTreeMap::new(),
             keys: BTreeMap::new(),
             streams: Vec::new(),
@@ -375,6 +381,7 @@ impl IngestService for Service {
             };
             let durable = inner.script.claims_durable.take().unwrap_or(durable);
             let held = hello.last_checkpoint.as_ref().map_or(0, |held| held.size);
+            let proven = hello.proven_checkpoint.as_ref().map_or(0, |proven| proven.size);
             let log = if inner.script.forges { &inner.other_log } else { &inner.log };
             let welcome = v1::Welcome {
                 session_nonce: vec![3; 16],
@@ -382,6 +389,7 @@ impl IngestService for Service {
                 durable_digest: digest,
                 checkpoint: if log.size() == 0 { Vec::new() } else { log.note() },
                 consistency_proof: log.proof_from(held),
+                proven_consistency_proof: log.proof_from(proven),
                 collector_time: Some(SystemClock.now().to_wire()),
                 limits: Some(v1::IngestLimits { window_reports: 4, report_bytes: 61_440 }),
             };
@@ -416,6 +424,22 @@ impl Service {
                 expected_sequence: durable + 1,
             };
             inner.answer(response::Step::Rejection(rejection));
+            return;
+        }
+        if inner.script.refuses_facts_once && matches!(report.body, muster_proto::report::Body::Facts(_)) {
+            let rejection = v1::Rejection {
+                sequence: report.seq.number(),
+                reason: v1::RejectionReason::Malformed.into(),
+                detail: "it is not one".to_owned(),
+                expected_sequence: durable + 1,
+            };
+            inner.refused.insert(report.epoch);
+            inner.script.refuses_facts_once = false;
+            inner.answer(response::Step::Rejection(rejection));
+            return;
+        }
+        // A report that is refused blocks its chain.
+        if inner.refused.contains(&report.epoch) {
             return;
         }
         if report.seq.number() == durable + 1 {

@@ -23,6 +23,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    checkpoint::{self, Checkpoint},
     connect, enroll,
     identity::{self, CollectorUrl, Folder, Identity},
     spool::{self, Place, Spool},
@@ -37,6 +38,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(30);
 const QUEUE: usize = 8;
 /// Bytes read from the spool at once.
 const READ_BYTES: usize = 128 * 1024;
+/// Sending stops for at most this long because the collector asks for it.
+const PAUSE: Duration = Duration::from_secs(3_600);
 /// A stream that held this long shows that the collector works.
 const PROVEN: Duration = Duration::from_secs(60);
 
@@ -81,6 +84,19 @@ pub enum Error {
     /// The log is not what this agent has seen. Nothing is deleted on its word.
     #[error("do not trust the collector's log: {0}; nothing is deleted here until it is explained")]
     Distrust(String),
+    /// The log contradicts a checkpoint that this agent holds. Nothing is deleted on its word.
+    #[error(
+        "do not trust the collector's log: {source}; nothing is deleted here until it is explained: keep the collector as it is and \
+         compare its log with the two checkpoints that 'muster-agent status' names"
+    )]
+    Contradicted {
+        /// What the agent holds.
+        held: Box<Checkpoint>,
+        /// What it was shown; unset when that was an empty log.
+        shown: Option<Box<Checkpoint>>,
+        /// What does not fit.
+        source: checkpoint::Error,
+    },
     /// The collector refused a report, and sending it again would not help.
     #[error("collector refused report {seq}: {}: {detail}", reason.as_str_name())]
     Rejected {
@@ -119,7 +135,12 @@ impl Error {
     /// Returns whether someone must do something before it can go on.
     pub fn needs_someone(&self) -> bool {
         match self {
-            Self::Distrust(_) | Self::Rejected { .. } | Self::Protocol(_) | Self::Identity(_) | Self::Spool(_) => true,
+            Self::Distrust(_)
+            | Self::Contradicted { .. }
+            | Self::Rejected { .. }
+            | Self::Protocol(_)
+            | Self::Identity(_)
+            | Self::Spool(_) => true,
             Self::Connect(connect::Error::Untrusted { .. } | connect::Error::Own(_)) => true,
             Self::Refused { reason, .. } => {
                 matches!(reason.as_str(), "AGENT_REVOKED" | "AGENT_FROZEN" | "HELLO_INVALID")
@@ -130,6 +151,13 @@ impl Error {
             | Self::Ended(_)
             | Self::OutOfOrder { .. } => false,
         }
+    }
+
+    /// Returns whether a report of this agent was refused for what it is, so that no later collector would take it either.
+    pub fn is_of_report(&self) -> bool {
+        use RejectionReason::{BrokenChain, Malformed, TooLarge};
+
+        matches!(self, Self::Rejected { reason: Malformed | TooLarge | BrokenChain, .. })
     }
 
     fn retry_after(&self) -> Option<Duration> {
@@ -271,8 +299,7 @@ impl Uplink {
         if let Link::Up(up) = &mut self.link
             && let Some(collector_time) = up.collector_time
         {
-            let wait = until.since(collector_time).min(Duration::from_secs(3_600));
-            up.paused_until = Some((up.since + wait).max(now)).filter(|until| *until > now);
+            up.paused_until = pause(up.since, collector_time, until, now);
         }
     }
 
@@ -356,6 +383,13 @@ impl Up {
     }
 }
 
+/// Returns when sending may go on, for a collector that wants to be left alone until its clock, which showed `collector_time` at
+/// `since`, shows `until`: at most [`PAUSE`] from `now`. `None` when that has passed.
+fn pause(since: Instant, collector_time: Timestamp, until: Timestamp, now: Instant) -> Option<Instant> {
+    let until = (since + until.since(collector_time)).min(now + PAUSE);
+    (until > now).then_some(until)
+}
+
 async fn open(target: Target) -> Result<Opened, Error> {
     let mut identity = target.identity;
     let mut rejoined = None;
@@ -411,5 +445,25 @@ fn lost(status: &Status) -> Error {
             retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         },
         None => Error::Ended(connect::call_failure(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_left_alone_until_its_own_clock_says_so_on_a_stream_of_any_age() {
+        let since = Instant::now();
+        let at = |seconds: i64| Timestamp::from_seconds(1_700_000_000 + seconds).unwrap();
+        let second = Duration::from_secs;
+        for (age, until, wait) in [(0, 30, Some(30)), (10, 30, Some(20)), (90_000, 90_030, Some(30)), (60, 60, None)] {
+            let now = since + second(age);
+            let paused = pause(since, at(0), at(until), now);
+            assert_eq!(paused.map(|until| (until - now).as_secs()), wait, "{age} {until}");
+        }
+        let now = since + second(90_000);
+        assert_eq!(pause(since, at(0), at(200_000), now), Some(now + PAUSE), "at most an hour");
+        assert_eq!(pause(since, at(0), at(-5), now), None);
     }
 }

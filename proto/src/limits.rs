@@ -18,6 +18,8 @@ pub const TEXT_BYTES: usize = 4096;
 pub const DETAIL_BYTES: usize = 512;
 /// Items of a list in a fact, at most.
 pub const LIST_ITEMS: usize = 100_000;
+/// Look-now directives that one coverage answers, at most.
+pub const DIRECTIVE_IDS: usize = 64;
 /// Bytes of a gRPC message that the collector takes from an agent, at most.
 pub const AGENT_MESSAGE_BYTES: usize = 64 * 1024;
 /// Bytes of a gRPC message that a client takes from the collector, at most.

@@ -374,7 +374,7 @@ fn decode_coverage(wire: Option<v1::Coverage>) -> Result<Coverage, Error> {
     if !looks.is_sorted_by(|a, b| a.probe < b.probe) {
         return Err(Error::Field("coverage.looks"));
     }
-    if wire.directive_ids.len() > 64 {
+    if wire.directive_ids.len() > limits::DIRECTIVE_IDS {
         return Err(Error::Field("coverage.directive_ids"));
     }
     Ok(Coverage { start, end, looks, suspended_millis: wire.suspended_millis, directive_ids: wire.directive_ids })

@@ -57,11 +57,6 @@ impl Span {
         looks.last = ended.boot;
     }
 
-    /// Begins the span anew on the wall clock, which was set; looks and gaps are on the boot clock and stay.
-    pub fn restart_wall(&mut self, now: Moment) {
-        self.start = now.wall;
-    }
-
     /// Returns the coverage of the span that ends at `now`.
     pub fn coverage(&self, now: Moment, directive_ids: Vec<u64>) -> Coverage {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -22,8 +22,12 @@ pub struct Draft {
     pub changes_facts: bool,
     /// End of the coverage that they carry.
     pub covered_until: Timestamp,
+    /// Whether it ends a time in which the spool took nothing.
+    pub releases: bool,
     reported: Reported,
     span: Span,
+    /// Directives that it answers.
+    answered: Vec<u64>,
 }
 
 impl Reporter {
@@ -42,39 +46,81 @@ impl Reporter {
             return None;
         }
         let fact_set = digest_of(&self.reported);
-        let coverage = self.span.coverage(now, self.answered());
+        let answered = self.answered();
+        let coverage = self.span.coverage(now, answered.clone());
         let covered_until = coverage.end;
         Some(Draft {
             bodies: vec![Body::Attestation(Attestation { fact_set_digest: fact_set, coverage })],
             fact_set,
             changes_facts: false,
             covered_until,
+            releases: false,
             reported: Reported::new(),
             span: self.span.next(now),
+            answered,
         })
+    }
+
+    /// Returns the gap that ends a time in which the spool took nothing, with everything that is known after it: one without the
+    /// other would only fill the spool again. `None` when nothing is held back.
+    pub fn draft_release(&self, now: Moment) -> Option<Draft> {
+        let gap = self.held_gap(now)?;
+        let mut released = self.clone();
+        released.span = Span::new(now);
+        released.resync();
+        let mut draft = released.draft_facts(now);
+        draft.bodies.insert(0, gap);
+        draft.releases = true;
+        Some(draft)
     }
 
     /// Takes note that the chain has taken `draft`, which was drafted from the present state.
     pub fn commit(&mut self, draft: Draft) {
+        if draft.releases {
+            self.held = None;
+            self.resync();
+        }
         if draft.changes_facts {
             self.reported = draft.reported;
             self.changed.clear();
             self.is_resync = false;
         }
         self.span = draft.span;
-        self.asks.retain(|ask| !ask.waiting.is_empty());
+        self.forget_answered(&draft.answered);
     }
 
+    /// Takes note that the chain cannot take `draft` as it is, ever. Its subjects become unknown ones that say `why`, so that what
+    /// cannot be sealed holds nothing up.
+    pub fn refuse(&mut self, draft: &Draft, why: &str) {
+        if draft.releases {
+            self.resync();
+        }
+        for (subject, fact) in &mut self.changed {
+            fact.bytes = unknown(*subject, Cause::Failed, why).encode();
+        }
+        self.span = draft.span.clone();
+        self.forget_answered(&draft.answered);
+    }
+
+    /// Returns the directives that the next coverage answers; what it has no place for is left to the one after.
     fn answered(&self) -> Vec<u64> {
         let answered = self.asks.iter().filter(|ask| ask.waiting.is_empty());
-        answered.flat_map(|ask| ask.ids.iter().copied()).collect()
+        answered.flat_map(|ask| ask.ids.iter().copied()).take(limits::DIRECTIVE_IDS).collect()
+    }
+
+    fn forget_answered(&mut self, answered: &[u64]) {
+        for ask in self.asks.iter_mut().filter(|ask| ask.waiting.is_empty()) {
+            ask.ids.retain(|id| !answered.contains(id));
+        }
+        self.asks.retain(|ask| !ask.waiting.is_empty() || !ask.ids.is_empty());
     }
 
     fn draft_facts(&self, now: Moment) -> Draft {
         let mut set = if self.is_resync { Reported::new() } else { self.reported.clone() };
+        let answered = self.answered();
         let mut writer = Writer {
             bodies: Vec::new(),
-            coverage: Some(self.span.coverage(now, self.answered())),
+            coverage: Some(self.span.coverage(now, answered.clone())),
             empty: self.span.next(now),
             now,
             is_resync: self.is_resync,
@@ -99,12 +145,14 @@ impl Reporter {
         let fact_set = digest_of(&set);
         writer.push(batch, None, fact_set);
         Draft {
+            changes_facts: !writer.bodies.is_empty(),
             bodies: writer.bodies,
             fact_set,
-            changes_facts: true,
             covered_until: now.wall,
+            releases: false,
             reported: set,
             span: writer.empty,
+            answered,
         }
     }
 }

@@ -216,6 +216,47 @@ fn a_directive_is_answered_by_looks_that_began_after_it() {
 }
 
 #[test]
+fn any_number_of_directives_is_answered_in_coverages_that_the_contract_allows() {
+    let (mut reporter, mut peer) = settled();
+    for id in 1..=200 {
+        assert!(reporter.ask(Some(id), at(60)));
+    }
+    for probe in PROBES {
+        reporter.on_look(&look(probe, facts_of(probe, 22), 61));
+    }
+    let mut answers = Vec::new();
+    while let Some(draft) = reporter.draft(at(62)) {
+        peer.take(&mut reporter, draft);
+        answers.push(peer.coverages.last().unwrap().directive_ids.clone());
+    }
+    assert!(answers.iter().all(|ids| ids.len() <= muster_proto::limits::DIRECTIVE_IDS), "{answers:?}");
+    assert_eq!(answers.concat(), (1..=200).collect::<Vec<_>>());
+
+    // The bound on what is open.
+    for id in 0..OPEN_IDS as u64 {
+        assert!(reporter.ask(Some(1_000 + id), at(70)));
+    }
+    assert!(!reporter.ask(Some(1), at(70)) && reporter.ask(Some(1_000), at(70)) && reporter.ask(None, at(70)));
+}
+
+#[test]
+fn what_cannot_be_sealed_becomes_unknown_and_holds_nothing_up() {
+    let (mut reporter, mut peer) = settled();
+    reporter.ask(Some(7), at(60));
+    for probe in PROBES {
+        reporter.on_look(&look(probe, facts_of(probe, 23), 61));
+    }
+    let refused = reporter.draft(at(62)).unwrap();
+    reporter.refuse(&refused, "it does not fit");
+    let draft = reporter.draft(at(63)).unwrap();
+    let facts = peer.take(&mut reporter, draft);
+    let fact = Fact::decode(&facts[0].subjects[0].fact).unwrap();
+    let Fact::Listeners(Reading::Unknown { unknown }) = fact else { panic!("{fact:?}") };
+    assert_eq!((unknown.cause, unknown.detail.as_str()), (Cause::Failed, "it does not fit"));
+    assert!(facts[0].coverage.directive_ids.is_empty() && reporter.draft(at(63)).is_none());
+}
+
+#[test]
 fn a_resync_reports_everything_from_an_empty_set() {
     let (mut reporter, mut peer) = settled();
     reporter.resync();
@@ -244,14 +285,14 @@ fn a_full_spool_is_told_later_with_its_span_and_counts_and_then_everything_again
     reporter.on_look(&look(Probe::System, facts_of(Probe::System, 24), 120));
     reporter.on_look(&look(Probe::System, facts_of(Probe::System, 24), 180));
     reporter.hold(at(180));
-    let Some(Body::Gap(gap)) = reporter.held_gap(at(200)) else { panic!() };
+    let mut draft = reporter.draft_release(at(200)).unwrap();
+    assert!(reporter.is_held(), "until the chain has taken it");
+    let Body::Gap(gap) = draft.bodies.remove(0) else { panic!() };
     assert_eq!(gap.cause, GapCause::SpoolFull);
     assert_eq!((gap.start, gap.end), (at(0).wall, at(200).wall));
     assert_eq!(gap.counts, [("looks".into(), 2), ("reports".into(), 2)]);
-    reporter.release(at(200));
-    assert!(!reporter.is_held());
-    let draft = reporter.draft(at(200)).unwrap();
     let facts = peer.take(&mut reporter, draft);
+    assert!(!reporter.is_held() && reporter.draft(at(200)).is_none());
     assert!(facts[0].resync && facts[0].subjects.len() == 8);
     assert_eq!(facts[0].coverage.start, at(200).wall);
     let held = &peer.set.facts()[&Subject::Listeners];
@@ -279,6 +320,47 @@ fn a_set_clock_is_a_gap_and_a_suspend_is_covered() {
     let draft = reporter.draft_attestation(back).unwrap();
     peer.take(&mut reporter, draft);
     assert_eq!(peer.coverages.last().unwrap().start, back.wall);
+}
+
+#[test]
+fn a_set_clock_ends_the_span_before_it_with_its_own_counts() {
+    let (mut reporter, mut peer) = settled();
+    for second in [60, 120] {
+        reporter.on_look(&look(Probe::Firewall, facts_of(Probe::Firewall, 22), second));
+        assert!(reporter.on_moment(at(second)).is_empty());
+    }
+    // Set forward by an hour within a suspend of 100 s.
+    let mut set = at(240);
+    set.awake -= Duration::from_secs(100);
+    set.wall = set.wall.plus(Duration::from_secs(3_600));
+    let bodies = reporter.on_moment(set);
+    let [Body::Attestation(attestation), Body::Gap(gap), Body::Lifecycle(resumed)] = &bodies[..] else {
+        panic!("{bodies:?}")
+    };
+    let coverage = &attestation.coverage;
+    assert_eq!((coverage.start, coverage.end), (at(0).wall, at(120).wall));
+    assert_eq!((coverage.looks[0].count, coverage.suspended_millis), (2, 0));
+    assert_eq!((gap.start, gap.end), (at(120).wall, set.wall));
+    assert_eq!(resumed.kind, LifecycleKind::Resumed);
+
+    let later = |second: u64| Moment { wall: set.wall.plus(Duration::from_secs(second)), ..at(240 + second) };
+    let next = Look { ended: later(60), ..look(Probe::Firewall, facts_of(Probe::Firewall, 22), 0) };
+    reporter.on_look(&next);
+    let draft = reporter.draft_attestation(later(70)).unwrap();
+    peer.take(&mut reporter, draft);
+    let coverage = peer.coverages.last().unwrap();
+    assert_eq!((coverage.start, coverage.end), (set.wall, later(70).wall));
+    assert_eq!((coverage.looks[0].count, coverage.suspended_millis), (1, 0));
+
+    // What cannot be attested is a part of the gap.
+    let (mut reporter, _) = settled();
+    reporter.on_look(&look(Probe::System, facts_of(Probe::System, 99), 60));
+    reporter.on_moment(at(60));
+    let mut set = at(120);
+    set.wall = set.wall.minus(Duration::from_secs(30));
+    let bodies = reporter.on_moment(set);
+    let [Body::Gap(gap)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!((gap.start, gap.end), (at(0).wall, set.wall));
 }
 
 #[test]

@@ -12,14 +12,14 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{Error, Looker, Looking, Outcome, Stop, notify, random, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
-    checkpoint::LogKey,
+    checkpoint::{Checkpoint, LogKey},
     config::{Config, Interval},
     connect::chain_of,
     enroll,
     identity::{Folder, Identity},
     moment::Moment,
     report::{self, LastRun, Look, Reporter},
-    schedule::Schedule,
+    schedule::{Lane, Schedule},
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
-const TICK: Duration = Duration::from_secs(60);
+const TICK: Duration = crate::status::WRITTEN_EVERY;
 /// Status is written at most this often, except when the link changes.
 const STATUS_EVERY: Duration = Duration::from_secs(15);
 /// What happens together goes into one status.
@@ -38,6 +38,10 @@ const FLUSH: Duration = Duration::from_secs(2);
 const PENDING: usize = 32;
 /// A stream for a new epoch is opened this long after the collector contradicted the one before.
 const EPOCH_PAUSE: Duration = Duration::from_secs(1);
+/// An epoch that a refused report made necessary is not followed by another such one before this.
+const EPOCH_AGAIN: Duration = Duration::from_secs(600);
+/// While the spool takes nothing, it is tried this often.
+const FULL_AGAIN: Duration = Duration::from_secs(60);
 /// A failed renewal is tried again after this.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Bounds of an interval in a profile, as the contract states them.
@@ -60,9 +64,15 @@ pub struct Agent {
     /// Bodies that the spool has not taken yet, in order.
     pending: Vec<Body>,
     looking: Option<(Instant, Looking)>,
+    /// The scan of file integrity, which may take minutes, beside the other looks.
+    scanning: Option<(Instant, Looking)>,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
+    /// No report that is refused begins an epoch before this.
+    epoch_after: Instant,
+    /// The spool was full and is not tried before this.
+    full_until: Option<Instant>,
     attest_at: Instant,
     tick_at: Instant,
     tick: Duration,
@@ -94,7 +104,7 @@ impl Agent {
         let pending = first_words(&chain, &found, moment);
         match &found {
             Found::New | Found::Whole => {}
-            Found::Damaged(lost) => {
+            Found::Damaged { lost, .. } => {
                 tracing::error!(first = %lost.first, last = %lost.last, "sealed reports were lost; a gap says so");
             }
             Found::Unusable { why, .. } => tracing::error!(why, "the spool was not usable; a new epoch begins"),
@@ -111,8 +121,11 @@ impl Agent {
             status,
             pending,
             looking: None,
+            scanning: None,
             renewing: None,
             renew_after: now,
+            epoch_after: now,
+            full_until: None,
             attest_at: now + config.attestation_interval.duration(),
             tick_at: now + tick,
             tick,
@@ -141,6 +154,7 @@ impl Agent {
             tokio::select! {
                 () = stop.asked() => return,
                 (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
+                (look, outcome) = looked(&mut self.scanning) => self.on_look(look, outcome),
                 Some(hint) = hints.recv() => self.on_hint(&hint),
                 () = tokio::time::sleep_until(wake) => self.on_due(),
                 event = self.uplink.next(newest) => self.on_uplink(event),
@@ -151,7 +165,7 @@ impl Agent {
 
     /// Says the last words, tries for a moment to send them, and leaves everything on disk for the next start.
     pub async fn stop(&mut self) {
-        self.looking = None;
+        (self.looking, self.scanning) = (None, None);
         self.renewing = None;
         let moment = Moment::now();
         self.on_moment(moment);
@@ -179,8 +193,9 @@ impl Agent {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = if self.looking.is_none() { self.schedule.next_due() } else { None };
-        [Some(self.tick_at), Some(self.attest_at), due, self.status_at]
+        let due = if self.looking.is_none() { self.schedule.next_due(Lane::Quick) } else { None };
+        let scan_due = if self.scanning.is_none() { self.schedule.next_due(Lane::Scan) } else { None };
+        [Some(self.tick_at), Some(self.attest_at), due, scan_due, self.status_at]
             .into_iter()
             .flatten()
             .min()
@@ -200,15 +215,22 @@ impl Agent {
                 self.renew(now);
             }
             self.say(moment);
+            // Its age tells a person that the agent lives.
+            self.touch_status();
         }
         if self.attest_at <= now {
             self.attest(moment);
             self.attest_at = now + self.config.attestation_interval.duration();
         }
         if self.looking.is_none()
-            && let Some(probe) = self.schedule.start_due(now)
+            && let Some(probe) = self.schedule.start_due(Lane::Quick, now)
         {
             self.looking = Some((now, self.looker.look(probe)));
+        }
+        if self.scanning.is_none()
+            && let Some(probe) = self.schedule.start_due(Lane::Scan, now)
+        {
+            self.scanning = Some((now, self.looker.look(probe)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
@@ -231,7 +253,11 @@ impl Agent {
 
     fn on_look(&mut self, look: Look, outcome: Outcome) {
         let now = Instant::now();
-        let began = self.looking.take().map_or(now, |(began, _)| began);
+        let ended = match Lane::of(look.probe) {
+            Lane::Quick => self.looking.take(),
+            Lane::Scan => self.scanning.take(),
+        };
+        let began = ended.map_or(now, |(began, _)| began);
         let took = now - began;
         self.schedule.finished(look.probe, now, took, random());
         self.on_moment(look.ended);
@@ -252,7 +278,7 @@ impl Agent {
             }
             Event::Opened { rejoined, welcome } => self.on_welcome(rejoined, &welcome),
             Event::Received(Step::Durable(durable)) => self.on_durable(&durable),
-            Event::Received(Step::Rejection(rejection)) => Err(rejection.into()),
+            Event::Received(Step::Rejection(rejection)) => self.on_rejection(rejection),
             Event::Received(Step::Directive(directive)) => {
                 self.on_directive(directive);
                 Ok(())
@@ -282,6 +308,7 @@ impl Agent {
             session::Welcomed::GoOn { durable, checkpoint } => {
                 let change = |state: &mut spool::State| {
                     state.session_nonce = nonce;
+                    state.proven = checkpoint.clone().or(state.proven.take());
                     state.checkpoint = checkpoint.or(state.checkpoint.take());
                 };
                 match durable {
@@ -317,9 +344,16 @@ impl Agent {
         let checkpoint = session::judge_checkpoint(&self.chain, &self.log_key, &durable.checkpoint)?;
         let place = self.uplink.durable(durable.through_sequence)?;
         self.status.uplink.last_contact_time = Some(SystemClock.now());
-        let change = |state: &mut spool::State| state.checkpoint = Some(checkpoint);
+        let change = |state: &mut spool::State| {
+            // The first of all is what later ones must continue.
+            state.proven.get_or_insert_with(|| checkpoint.clone());
+            state.checkpoint = Some(checkpoint);
+        };
         match place {
-            Some(place) => self.chain.spool().acknowledge(place, change)?,
+            Some(place) => {
+                self.chain.spool().acknowledge(place, change)?;
+                self.full_until = None;
+            }
             None => self.chain.spool().update(change)?,
         }
         self.touch_status();
@@ -327,6 +361,24 @@ impl Agent {
         if self.reporter.is_held() || !self.pending.is_empty() {
             self.say(Moment::now());
         }
+        Ok(())
+    }
+
+    /// A report that no collector will ever take must not stop the chain for good: the agent begins another, which says why.
+    fn on_rejection(&mut self, rejection: v1::Rejection) -> Result<(), uplink::Error> {
+        let error = uplink::Error::from(rejection);
+        let now = Instant::now();
+        // Something of this chain was taken, or the next one would fare no better.
+        let can_help = error.is_of_report() && self.chain.state().durable.is_some() && self.epoch_after <= now;
+        if !can_help {
+            return Err(error);
+        }
+        let why = chain_of(&error);
+        tracing::error!(why, "the chain cannot go on; a new epoch begins");
+        self.epoch_after = now + EPOCH_AGAIN;
+        self.begin_epoch(&why, Moment::now())?;
+        self.uplink.reconnect(now + EPOCH_PAUSE);
+        write_status(&mut self.status, &self.config);
         Ok(())
     }
 
@@ -339,8 +391,11 @@ impl Agent {
         tracing::info!(id = directive.id, "directive received");
         match what {
             directive::Directive::LookNow(_) => {
-                self.reporter.ask(Some(directive.id), moment);
-                self.schedule.look_now(now);
+                if self.reporter.ask(Some(directive.id), moment) {
+                    self.schedule.look_now(now);
+                } else {
+                    tracing::warn!(id = directive.id, "too many directives are open; this one is not followed");
+                }
             }
             directive::Directive::Resync(_) => {
                 self.reporter.resync();
@@ -397,6 +452,9 @@ impl Agent {
 
     fn on_lost(&mut self, error: &uplink::Error) {
         let now = Instant::now();
+        if let uplink::Error::Contradicted { held, shown: Some(shown), .. } = error {
+            self.keep_contradiction(held, shown);
+        }
         let next = self.uplink.failed(error, now, random());
         let text = chain_of(error);
         let link = &mut self.status.uplink;
@@ -414,6 +472,18 @@ impl Agent {
             self.trouble = Some(text);
         }
         write_status(&mut self.status, &self.config);
+    }
+
+    /// Keeps the first two checkpoints that contradict each other: both are signed, so that they prove it to anyone.
+    fn keep_contradiction(&mut self, held: &Checkpoint, shown: &Checkpoint) {
+        if self.chain.state().contradiction.is_some() {
+            return;
+        }
+        let (held, shown, notice_time) = (held.clone(), shown.clone(), SystemClock.now());
+        let contradiction = spool::Contradiction { held, shown, notice_time };
+        if let Err(error) = self.chain.spool().update(|state| state.contradiction = Some(contradiction)) {
+            tracing::warn!(error = chain_of(&error), "checkpoints that contradict each other were not kept");
+        }
     }
 
     /// Notices that the host was suspended or its clock set.
@@ -456,6 +526,9 @@ impl Agent {
 
     /// Seals what there is to say, as far as the spool has room.
     fn say(&mut self, moment: Moment) {
+        if self.full_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         if !self.pending.is_empty() {
             let bodies = std::mem::take(&mut self.pending);
             if let Err(error) = self.chain.append(&bodies, moment) {
@@ -465,21 +538,19 @@ impl Agent {
             self.touch_status();
         }
         if self.reporter.is_held() {
-            // A gap without the facts after it would only fill the spool again.
             if !self.chain.has_room(self.reporter.resync_bytes()) {
                 return;
             }
-            let Some(gap) = self.reporter.held_gap(moment) else { return };
-            if let Err(error) = self.chain.append(&[gap], moment) {
-                return self.on_full(&error, moment);
+            let Some(draft) = self.reporter.draft_release(moment) else { return };
+            if !self.seal(draft, moment) || self.reporter.is_held() {
+                return;
             }
-            tracing::info!("the spool has room again; a gap says what is missing");
-            self.status.held_since_time = None;
-            self.reporter.release(moment);
-            self.schedule.look_now(Instant::now());
         }
-        let Some(draft) = self.reporter.draft(moment) else { return };
-        self.seal(draft, moment);
+        while let Some(draft) = self.reporter.draft(moment) {
+            if !self.seal(draft, moment) {
+                return;
+            }
+        }
     }
 
     fn attest(&mut self, moment: Moment) {
@@ -492,17 +563,34 @@ impl Agent {
         }
     }
 
-    fn seal(&mut self, draft: report::Draft, moment: Moment) {
-        if let Err(error) = self.chain.append_draft(&draft, moment) {
-            return self.on_full(&error, moment);
+    /// Returns whether drafting may go on: the chain took the draft, or never will.
+    fn seal(&mut self, draft: report::Draft, moment: Moment) -> bool {
+        match self.chain.append_draft(&draft, moment) {
+            Ok(()) => {}
+            Err(spool::Error::Unfit { why }) => {
+                tracing::error!(why, "facts cannot be reported; they become unknown");
+                self.reporter.refuse(&draft, &format!("the report could not be sealed: {why}"));
+                return true;
+            }
+            Err(error) => {
+                self.on_full(&error, moment);
+                return false;
+            }
         }
-        let changes_facts = draft.changes_facts;
+        let (changes_facts, releases) = (draft.changes_facts, draft.releases);
         self.reporter.commit(draft);
+        if releases {
+            tracing::info!("the spool has room again; a gap says what is missing");
+            (self.status.held_since_time, self.status.held_reason) = (None, None);
+            self.reporter.ask(None, moment);
+            self.schedule.look_now(Instant::now());
+        }
         if changes_facts {
             self.chain.keep_reported(self.reporter.reported());
         }
         self.attest_at = Instant::now() + self.config.attestation_interval.duration();
         self.touch_status();
+        true
     }
 
     fn on_full(&mut self, error: &spool::Error, moment: Moment) {
@@ -511,7 +599,9 @@ impl Agent {
             self.status.held_since_time = Some(moment.wall);
             self.touch_status();
         }
+        self.status.held_reason = Some(chain_of(error));
         self.reporter.hold(moment);
+        self.full_until = Some(Instant::now() + FULL_AGAIN);
     }
 
     /// Puts a body in line. What the line has no place for is covered by the gap that a full spool leaves.
@@ -523,8 +613,11 @@ impl Agent {
 
     fn begin_epoch(&mut self, why: &str, moment: Moment) -> Result<(), spool::Error> {
         let (epoch, last) = (self.chain.state().epoch, self.chain.state().sealed);
+        let (unsent, since) = (self.chain.backlog().reports, self.chain.unsent_since());
         self.chain.begin_epoch()?;
         self.pending = vec![report::epoch_started(why, Some((epoch, last.map_or(0, |place| place.seq.number()))))];
+        self.pending.extend(since.map(|since| report::set_aside(unsent, since, moment)));
+        self.full_until = None;
         self.reporter.resync();
         self.say(moment);
         Ok(())
@@ -540,11 +633,8 @@ impl Agent {
 
     fn apply_profile(&mut self, now: Instant) {
         let profile = self.chain.state().profile.clone().unwrap_or_default();
-        for (number, seconds) in &profile.interval_seconds {
-            let interval = Interval::new(Duration::from_secs(u64::from(*seconds)));
-            if let (Ok(probe), Some(interval)) = (Probe::try_from(*number), interval) {
-                self.schedule.set_interval(probe, interval.duration(), now);
-            }
+        for (probe, interval) in intervals_in_force(&self.config, &profile) {
+            self.schedule.set_interval(probe, interval, now);
         }
         let paths = profile.watched_paths.iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
         self.looker.watch_paths((!paths.is_empty()).then_some(paths));
@@ -598,10 +688,20 @@ fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
             vec![report::epoch_started("the first epoch of this agent", None)]
         }
         Found::New | Found::Whole => Vec::new(),
-        Found::Damaged(lost) => vec![report::spool_damaged(*lost, run.covered_until, moment)],
+        // Without a report before them, the end of the last coverage is the best that is known.
+        Found::Damaged { lost, since } => vec![report::spool_damaged(*lost, since.or(run.covered_until), moment)],
     };
     bodies.extend(report::started(&last, VERSION, moment));
     bodies
+}
+
+/// Returns the interval of each probe: that of the profile, or the configured one of a probe that the profile does not name.
+fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, Duration)> {
+    let sent = |probe: Probe| {
+        let (_, seconds) = profile.interval_seconds.iter().find(|(number, _)| *number == i32::from(probe))?;
+        Some(Interval::new(Duration::from_secs(u64::from(*seconds)))?.duration())
+    };
+    config.intervals.by_probe().into_iter().map(|(probe, own)| (probe, sent(probe).unwrap_or(own))).collect()
 }
 
 fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
@@ -616,8 +716,9 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     if profile.watched_paths.len() > 1_000 {
         return Err("it has more than 1000 watched paths");
     }
-    if profile.watched_paths.iter().any(|path| !path.starts_with('/') || path.contains("/../") || path.len() > 4_096) {
-        return Err("a watched path is not absolute");
+    let is_plain = |path: &String| path.starts_with('/') && !path.split('/').any(|part| part == "..");
+    if !profile.watched_paths.iter().all(|path| is_plain(path) && path.len() <= 4_096) {
+        return Err("a watched path is not absolute, or goes up by '..'");
     }
     Ok(())
 }
@@ -638,5 +739,38 @@ async fn renewed(renewing: &mut Option<Renewing>) -> Result<Identity, enroll::Er
     match renewing {
         Some(renewing) => renewing.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_a_profile_names_no_more_looks_as_configured() {
+        let config = Config::default();
+        let firewall = |seconds: Option<u32>| {
+            let interval_seconds = seconds.map(|seconds| (Probe::Firewall.into(), seconds)).into_iter().collect();
+            let profile = spool::Profile { interval_seconds, ..spool::Profile::default() };
+            let intervals = intervals_in_force(&config, &profile);
+            assert_eq!(intervals.len(), report::PROBES.len());
+            intervals.into_iter().find(|(probe, _)| *probe == Probe::Firewall).unwrap().1
+        };
+        assert_eq!(firewall(Some(600)), Duration::from_secs(600));
+        assert_eq!(firewall(None), config.intervals.firewall.duration());
+        assert_eq!(firewall(Some(5)), config.intervals.firewall.duration(), "outside the bounds");
+    }
+
+    #[test]
+    fn a_profile_with_a_path_that_goes_up_is_refused() {
+        let check = |path: &str| {
+            check_profile(&v1::Profile { revision: 1, intervals: vec![], watched_paths: vec![path.to_owned()] })
+        };
+        for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
+            assert!(check(path).is_err(), "{path}");
+        }
+        for path in ["/etc", "/etc/..hidden", "/etc/a..b/c"] {
+            assert_eq!(check(path), Ok(()), "{path}");
+        }
     }
 }

@@ -20,13 +20,20 @@ use crate::{
 };
 
 /// Probes whose facts a test sets: unknown ones with this detail, or `packages N` for a software list of that many.
-struct TestProbes(String);
+struct TestProbes {
+    detail: String,
+    /// Looks that never end.
+    stuck: Option<Probe>,
+}
 
 impl Looker for TestProbes {
     fn look(&mut self, probe: Probe) -> Looking {
         let now = Moment::now();
         let subjects = Subject::ALL.into_iter().filter(|subject| subject.probe() == probe);
-        let facts: Vec<Fact> = subjects.map(|subject| fact(subject, &self.0)).collect();
+        let facts: Vec<Fact> = subjects.map(|subject| fact(subject, &self.detail)).collect();
+        if self.stuck == Some(probe) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(async move { (Look { probe, facts, started: now, ended: Moment::now() }, Outcome::Done) })
     }
 
@@ -59,11 +66,14 @@ impl Agent {
     }
 
     fn start_with(config: Config, detail: &str) -> Self {
+        Self::start_probes(config, TestProbes { detail: detail.to_owned(), stuck: None })
+    }
+
+    fn start_probes(config: Config, probes: TestProbes) -> Self {
         let (stop, asked) = oneshot::channel();
         let (hints, receiver) = mpsc::channel(4);
-        let probes = Box::new(TestProbes(detail.to_owned()));
         let stopped = Stop::when(async { asked.await.unwrap_or_default() });
-        let local = run(config, probes, v1::HostClaim::default(), receiver, stopped);
+        let local = run(config, Box::new(probes), v1::HostClaim::default(), receiver, stopped);
         Self { stop, task: tokio::task::spawn_local(local), hints }
     }
 
@@ -227,7 +237,11 @@ fn an_agent_reports_stops_in_order_and_after_a_restart_says_only_what_is_new() {
         let agent = Agent::start(&fleet.state, "one");
         let reports = fleet.collector.until(is_fifth_facts()).await;
         assert!(is_event(&reports[0], LifecycleKind::EpochStarted) && is_event(&reports[1], LifecycleKind::Started));
+        let options = crate::status::Options { reports: 0, facts: false };
+        let is_running = || crate::status::show(&fleet.state, options).unwrap().is_running;
+        assert!(is_running());
         agent.stop().await;
+        assert!(!is_running(), "although a process of that number runs");
         let reports = fleet.collector.until(|report| is_event(report, LifecycleKind::Stopped)).await;
         assert!(is_attestation(&reports[reports.len() - 2]));
         assert_eq!(fleet.spool_state().durable, fleet.spool_state().sealed, "flushed");
@@ -324,6 +338,38 @@ fn a_log_that_was_rewritten_behind_the_agent_is_noticed_at_the_next_contact() {
 }
 
 #[test]
+fn a_log_that_was_swapped_within_a_stream_is_noticed_at_the_next_contact_and_both_notes_are_kept() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        let agent = Agent::start(&fleet.state, "one");
+        fleet.collector.until(is_fifth_facts()).await;
+        let size = fleet.collector.inner().log.size();
+        let mut swapped = crate::checkpoint::testing::TestLog::new("c1", 7);
+        (0..size + 3).for_each(|_| swapped.push(b"another"));
+        fleet.collector.inner().log = swapped;
+        let look_now = v1::Directive { id: 1, directive: Some(v1::directive::Directive::LookNow(v1::LookNow {})) };
+        fleet.collector.say(Step::Directive(look_now));
+        fleet.collector.until(is_attestation).await;
+        fleet.collector.drop_streams();
+        let status = fleet.until_status(|status| status.uplink.needs_someone).await;
+        let error = status.uplink.error.unwrap();
+        assert!(error.contains("does not continue the log") && error.contains("muster-agent status"), "{error}");
+        let before = fleet.spool_state();
+        let contradiction = before.contradiction.clone().unwrap();
+        assert!(
+            contradiction.held.size < contradiction.shown.size && contradiction.held.note != contradiction.shown.note
+        );
+        let options = crate::status::Options { reports: 0, facts: false };
+        let shown = crate::status::show(&fleet.state, options).unwrap().text(options);
+        assert!(
+            shown.contains("contradicts itself") && shown.contains(contradiction.held.note.lines().last().unwrap())
+        );
+        agent.stop().await;
+        assert_eq!(fleet.spool_state().durable, before.durable, "nothing is acknowledged on its word");
+    });
+}
+
+#[test]
 fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
@@ -344,6 +390,26 @@ fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
         assert!(event.detail.as_str().contains("restored"), "{}", event.detail);
         let Body::Facts(facts) = &reports[0].body else { panic!("{}", reports[0].body) };
         assert!(facts.resync && facts.subjects.len() == 8, "everything again");
+        agent.kill().await;
+    });
+}
+
+#[test]
+fn a_report_that_no_collector_takes_ends_in_an_epoch_that_says_so() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        fleet.collector.inner().script.refuses_facts_once = true;
+        let agent = Agent::start(&fleet.state, "one");
+        let is_second_epoch = |report: &Report| {
+            report.seq.number() == 1 && matches!(&report.body, Body::Lifecycle(event) if event.previous.is_some())
+        };
+        let reports = fleet.collector.until(is_second_epoch).await;
+        let Body::Lifecycle(event) = &reports.last().unwrap().body else { panic!() };
+        assert_eq!(event.previous.unwrap().0, reports[0].epoch);
+        assert!(event.detail.as_str().contains("MALFORMED: it is not one"), "{}", event.detail);
+        let reports = fleet.collector.until(is_fifth_facts_or_all()).await;
+        let Body::Gap(gap) = &reports[0].body else { panic!("{}", reports[0].body) };
+        assert!(gap.counts.iter().any(|(kind, count)| kind.as_str() == "reports" && *count >= 1), "{gap:?}");
         agent.kill().await;
     });
 }
@@ -392,6 +458,23 @@ fn directives_are_followed() {
         while !matches!(fleet.collector.next().await, Seen::Hello) {}
         let after = Folder::open(&fleet.state).unwrap().identity().unwrap().unwrap();
         assert_ne!(after.certificate_serial, before.certificate_serial);
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_scan_of_files_keeps_no_other_look_waiting() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        let probes = TestProbes { detail: "one".to_owned(), stuck: Some(Probe::FileIntegrity) };
+        let agent = Agent::start_probes(config(&fleet.state), probes);
+        fleet.until_status(|status| status.probes.len() == 4).await;
+        let look_now = v1::Directive { id: 1, directive: Some(v1::directive::Directive::LookNow(v1::LookNow {})) };
+        while !matches!(fleet.collector.next().await, Seen::Hello) {}
+        fleet.collector.say(Step::Directive(look_now));
+        let is_second = |status: &Status| status.probes.iter().all(|probe| probe.looks >= 2);
+        let status = fleet.until_status(is_second).await;
+        assert_eq!(status.probes.len(), 4, "the scan has not ended");
         agent.stop().await;
     });
 }

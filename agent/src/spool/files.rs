@@ -63,8 +63,11 @@ pub fn replace(files: &mut dyn Files, path: &Path, bytes: &[u8]) -> io::Result<(
     beside.push(".new");
     let beside = Path::new(&beside);
     files.remove(beside)?;
-    files.write_at(beside, 0, bytes)?;
-    files.sync(beside)?;
-    files.rename(beside, path)?;
+    let written = files.write_at(beside, 0, bytes).and_then(|()| files.sync(beside));
+    if let Err(error) = written.and_then(|()| files.rename(beside, path)) {
+        // What a full disk left of it would only take the room that others need. The error that counts is the first.
+        let _ = files.remove(beside);
+        return Err(error);
+    }
     files.sync_folder(folder)
 }

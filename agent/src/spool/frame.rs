@@ -75,6 +75,13 @@ pub fn record_at(segment: &[u8], offset: usize) -> Option<Record> {
     Some(Record { seq: ReportSeq::new(seq)?, bytes: start..start + length as usize })
 }
 
+/// Returns the first whole and undamaged record at or after `offset`, whatever lies before it.
+pub fn find_record(segment: &[u8], offset: usize) -> Option<Record> {
+    let starts = segment.get(offset..)?.windows(RECORD_MAGIC.len()).enumerate();
+    let mut starts = starts.filter(|(_, bytes)| bytes == RECORD_MAGIC);
+    starts.find_map(|(at, _)| record_at(segment, offset + at))
+}
+
 /// Returns the records of a segment from `offset` on, in order, up to the first that is not whole, undamaged and next.
 pub fn records(segment: &[u8], offset: usize) -> impl Iterator<Item = Record> + '_ {
     let mut offset = offset;
@@ -131,6 +138,18 @@ mod tests {
             let expected = ends.iter().filter(|end| **end <= len).count();
             assert_eq!(records(&whole[..len], HEADER_BYTES).count(), expected, "{len}");
         }
+    }
+
+    #[test]
+    fn a_whole_record_is_found_behind_a_damaged_one() {
+        let whole = segment();
+        let ends: Vec<_> = records(&whole, HEADER_BYTES).map(|record| record.bytes.end).collect();
+        for position in HEADER_BYTES..ends[0] {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 0x10;
+            assert_eq!(find_record(&damaged, HEADER_BYTES).map(|record| record.seq), Some(seq(2)), "{position}");
+        }
+        assert_eq!(find_record(&whole, ends[1] + 1), None);
     }
 
     #[test]

@@ -32,16 +32,37 @@ pub struct State {
     pub sealed: Option<Place>,
     /// The last report that a verified checkpoint of the collector covers.
     pub durable: Option<Place>,
+    /// When that report was sealed, host's clock, as far as it was still here.
+    #[serde(default)]
+    pub durable_time: Option<Timestamp>,
     /// Nonce of the last session, hex; empty before the first.
     pub session_nonce: String,
-    /// The newest checkpoint that was verified.
+    /// The newest checkpoint under the log key. Those of acknowledgements come without proof.
     pub checkpoint: Option<Checkpoint>,
+    /// The checkpoint of the last Welcome, or the first that there was: the log of every later Welcome must continue it too.
+    #[serde(default)]
+    pub proven: Option<Checkpoint>,
+    /// Two checkpoints of which one log can have one alone: kept for those who must explain it.
+    #[serde(default)]
+    pub contradiction: Option<Contradiction>,
     /// Digest of the fact set after the last report that changed it.
     pub fact_set: Option<Digest>,
     /// How far coverage reached, and in which way the agent ended.
     pub run: Run,
     /// Settings that the collector sent.
     pub profile: Option<Profile>,
+}
+
+/// Two signed checkpoints that contradict each other.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contradiction {
+    /// The one that the agent held.
+    pub held: Checkpoint,
+    /// The one that it was shown.
+    pub shown: Checkpoint,
+    /// When, host's clock.
+    pub notice_time: Timestamp,
 }
 
 /// How far coverage reached, and in which way the agent ended.
@@ -78,8 +99,11 @@ impl State {
             epoch,
             sealed: None,
             durable: None,
+            durable_time: None,
             session_nonce: String::new(),
             checkpoint: None,
+            proven: None,
+            contradiction: None,
             fact_set: None,
             run: Run {
                 covered_until: None,

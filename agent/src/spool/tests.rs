@@ -109,6 +109,45 @@ impl Files for Faulty {
     }
 }
 
+/// A disk with room for so many bytes more.
+pub(crate) struct Nearly(pub Arc<Mutex<u64>>);
+
+impl Nearly {
+    fn free(&self, path: &Path, keep: u64) {
+        let len = std::fs::metadata(path).map_or(0, |file| file.len());
+        *self.0.lock().unwrap() += len.saturating_sub(keep);
+    }
+}
+
+impl Files for Nearly {
+    fn write_at(&mut self, path: &Path, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let len = std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut left = self.0.lock().unwrap();
+        let room = (len + *left).saturating_sub(offset).min(bytes.len() as u64);
+        *left -= (offset + room).saturating_sub(len);
+        Disk.write_at(path, offset, &bytes[..room as usize])?;
+        if room < bytes.len() as u64 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+    fn sync(&mut self, path: &Path) -> io::Result<()> {
+        Disk.sync(path)
+    }
+    fn truncate(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        self.free(path, len);
+        Disk.truncate(path, len)
+    }
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.free(to, 0);
+        Disk.rename(from, to)
+    }
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.free(path, 0);
+        Disk.remove(path)
+    }
+    fn sync_folder(&mut self, path: &Path) -> io::Result<()> {
+        Disk.sync_folder(path)
+    }
+}
+
 /// Takes, acknowledges and rolls on `files`; returns the last place taken and the last acknowledged.
 fn work(folder: &Path, files: Faulty, goes_on_when_full: bool) -> (u64, u64) {
     // Segments of 128 KiB hold four of these batches.
@@ -199,9 +238,37 @@ fn damage_names_exactly_what_is_missing_and_never_gives_a_place_twice() {
         let first = ((position - frame::HEADER_BYTES) / record) as u64 + 1;
         let digest_before = (first > 1).then(|| sealed(first - 1, 100).1.digest);
         let lost = Lost { first: seq(first), last: seq(5), digest_before };
-        assert_eq!(found, Found::Damaged(lost), "{position}");
+        assert_eq!(found, Found::Damaged { lost, since: None }, "{position}");
         assert_eq!(spool.state().next_seq(), seq(6));
         assert_eq!(numbers(&mut spool), (1..first).collect::<Vec<_>>());
+        // What is cut off and was taken once is kept for people.
+        let aside = std::fs::read(copy.path().join("set-aside").join(path.file_name().unwrap())).unwrap();
+        assert_eq!((aside.len(), aside[position]), (whole.len(), whole[position] ^ 0x10));
+        assert_eq!(open(copy.path()).1, Found::Damaged { lost, since: None });
+    }
+
+    // Damage among what is durable loses nothing that is not.
+    spool.acknowledge(sealed(3, 100).1, |_| ()).unwrap();
+    for position in frame::HEADER_BYTES..whole.len() {
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join("state.json"), copy.path().join("state.json")).unwrap();
+        let mut bytes = whole.clone();
+        bytes[position] ^= 0x10;
+        std::fs::write(copy.path().join(path.file_name().unwrap()), &bytes).unwrap();
+        let damaged = ((position - frame::HEADER_BYTES) / record) as u64 + 1;
+        let (mut spool, found) = open(copy.path());
+        let digest_before = Some(sealed(damaged - 1, 100).1.digest);
+        let (expected, kept) = match damaged {
+            1..=3 => (Found::Whole, (1..=5).filter(|number| *number != damaged).collect::<Vec<_>>()),
+            _ => {
+                let lost = Lost { first: seq(damaged), last: seq(5), digest_before };
+                (Found::Damaged { lost, since: None }, (1..damaged).collect())
+            }
+        };
+        assert_eq!((found, numbers(&mut spool)), (expected, kept), "{position}");
+        assert!(copy.path().join("set-aside").join(path.file_name().unwrap()).exists());
+        take(&mut spool, 6..=6, 100).unwrap();
+        assert_eq!(numbers(&mut spool).last(), Some(&6));
     }
 }
 
@@ -213,7 +280,7 @@ fn a_segment_that_vanished_is_named_as_lost_unless_all_of_it_was_durable() {
     spool.acknowledge(sealed(2, 100).1, |_| ()).unwrap();
     std::fs::remove_file(&spool.segments[0].path).unwrap();
     let lost = Lost { first: seq(3), last: seq(3), digest_before: Some(sealed(2, 100).1.digest) };
-    assert_eq!(open(folder.path()).1, Found::Damaged(lost));
+    assert_eq!(open(folder.path()).1, Found::Damaged { lost, since: None });
 
     spool.acknowledge(sealed(3, 100).1, |_| ()).unwrap();
     let (spool, found) = open(folder.path());
@@ -231,7 +298,7 @@ fn a_gap_that_declares_the_lost_places_lets_the_chain_go_on_from_there() {
     let len = std::fs::metadata(&segment).unwrap().len();
     Disk.truncate(&segment, len - 250).unwrap();
     let (mut spool, found) = open(folder.path());
-    let Found::Damaged(lost) = found else { panic!("{found:?}") };
+    let Found::Damaged { lost, .. } = found else { panic!("{found:?}") };
     assert_eq!((lost.first, lost.last), (seq(4), seq(5)));
 
     let now = muster_proto::time::Timestamp::EPOCH;
@@ -318,6 +385,39 @@ fn a_full_spool_refuses_whole_batches_and_takes_again_after_an_acknowledgement()
     spool.acknowledge(sealed(10, 30_000).1, |_| ()).unwrap();
     take(&mut spool, next..=next + 1, 30_000).unwrap();
     assert_eq!(numbers(&mut spool).last(), Some(&(next + 1)));
+}
+
+#[test]
+fn a_full_disk_is_named_and_an_acknowledgement_frees_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = Arc::new(Mutex::new(400_000));
+    let (mut spool, _) = Spool::open(folder.path(), BOUND, Box::new(Nearly(left.clone())), epoch).unwrap();
+    let mut next = 1;
+    let error = loop {
+        match take(&mut spool, next..=next, 30_000) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, Error::DiskFull { .. }) && error.to_string().contains("free some"), "{error}");
+    let names = || std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!names().any(|name| name.to_string_lossy().ends_with(".new")));
+    assert_eq!(numbers(&mut spool), (1..next).collect::<Vec<_>>());
+
+    // Others take the rest, so that the state has the room of the reserve alone.
+    *left.lock().unwrap() = 0;
+    spool.acknowledge(sealed(next - 2, 30_000).1, |_| ()).unwrap();
+    assert_eq!(spool.backlog().reports, 1);
+    take(&mut spool, next..=next, 30_000).unwrap();
+    assert!(names().any(|name| name == RESERVE), "it is made again");
+
+    // What is durable gives way.
+    spool.acknowledge(sealed(next, 30_000).1, |_| ()).unwrap();
+    *left.lock().unwrap() = 5_000;
+    take(&mut spool, next + 1..=next + 1, 30_000).unwrap();
+    assert_eq!(numbers(&mut spool), [next + 1]);
+    drop(spool);
+    assert_eq!(open(folder.path()).1, Found::Whole);
 }
 
 #[test]

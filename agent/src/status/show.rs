@@ -6,14 +6,14 @@ use muster_proto::{
     fact::{Fact, render},
     id::AgentId,
     report::{Body, Coverage, Report},
-    time::Timestamp,
+    time::{Clock as _, SystemClock, Timestamp},
 };
 use serde::Serialize;
 
-use super::{Phase, Status};
+use super::{Phase, Status, WRITTEN_EVERY};
 use crate::{
-    chain, identity,
-    spool::{self, State},
+    chain, identity, run,
+    spool::{self, Contradiction, State},
 };
 
 /// What to show.
@@ -28,12 +28,14 @@ pub struct Options {
 /// Everything that `muster-agent status` tells.
 #[derive(Debug, Serialize)]
 pub struct Shown {
-    /// Whether the process that wrote the status runs.
+    /// Whether an agent runs with this state folder.
     pub is_running: bool,
     /// Unset before enrolment.
     identity: Option<IdentityShown>,
     /// Unset before the agent's first run.
     status: Option<Status>,
+    /// Whether the agent runs and has not written its status for some time, as on a full disk.
+    is_stale: bool,
     /// Unset before the first report.
     chain: Option<ChainShown>,
     /// Newest last.
@@ -57,6 +59,8 @@ struct ChainShown {
     last_sequence: u64,
     last_durable_sequence: u64,
     checkpoint_size: Option<u64>,
+    /// Two signed checkpoints of the collector's log that contradict each other.
+    contradiction: Option<Contradiction>,
     waiting_reports: u64,
     oldest_waiting_time: Option<Timestamp>,
     spool_bytes: u64,
@@ -102,12 +106,14 @@ pub fn show(state_directory: &Path, options: Options) -> Result<Shown, spool::Er
             }
         })?;
     }
+    let is_running = run::is_locked(state_directory);
     let reported = chain::peek_reported(&folder).unwrap_or_default();
     let facts = reported
         .into_values()
         .filter_map(|fact| Some(FactShown { observed_time: fact.at, fact: Fact::decode(&fact.bytes).ok()? }));
     Ok(Shown {
-        is_running: status.as_ref().is_some_and(is_running),
+        is_running,
+        is_stale: is_running && status.as_ref().is_some_and(|status| is_stale(status, SystemClock.now())),
         identity: identity_shown(state_directory),
         chain: state.map(|state| chain_shown(&state, durable, oldest_waiting, spool_bytes(&folder))),
         status,
@@ -136,6 +142,7 @@ fn chain_shown(state: &State, durable: u64, oldest: Option<Timestamp>, spool_byt
         last_sequence: last,
         last_durable_sequence: durable,
         checkpoint_size: state.checkpoint.as_ref().map(|checkpoint| checkpoint.size),
+        contradiction: state.contradiction.clone(),
         waiting_reports: last.saturating_sub(durable),
         oldest_waiting_time: oldest,
         spool_bytes,
@@ -148,8 +155,9 @@ fn spool_bytes(folder: &Path) -> u64 {
     entries.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file()).map(|file| file.len()).sum()
 }
 
-fn is_running(status: &Status) -> bool {
-    status.phase != Phase::Stopped && Path::new(&format!("/proc/{}", status.pid)).exists()
+/// Returns whether a running agent has missed two of its turns to write `status`. One that waits for its identity writes rarely.
+fn is_stale(status: &Status, now: Timestamp) -> bool {
+    status.phase == Phase::Running && now.since(status.write_time) > 2 * WRITTEN_EVERY + WRITTEN_EVERY / 2
 }
 
 fn report_shown(report: &Report, durable: u64) -> ReportShown {
@@ -226,7 +234,15 @@ impl Shown {
             Some(status) if self.is_running => {
                 let (pid, since) = (status.pid, status.start_time);
                 writeln!(out, "process      {pid} since {since}, version {}", status.agent_version)?;
+                if self.is_stale {
+                    let written = status.write_time;
+                    writeln!(
+                        out,
+                        "             what follows is of {written}: status.json was not written since; is its disk full?"
+                    )?;
+                }
             }
+            None if self.is_running => writeln!(out, "process      running, but status.json is missing")?,
             Some(status) => writeln!(out, "process      not running, last seen {}", status.write_time)?,
             None => writeln!(out, "process      never ran")?,
         }
@@ -240,6 +256,18 @@ impl Shown {
                 writeln!(out, "             the oldest waits since {oldest}")?;
             }
             writeln!(out, "spool        {} bytes", chain.spool_bytes)?;
+            if let Some(Contradiction { held, shown, notice_time }) = &chain.contradiction {
+                writeln!(
+                    out,
+                    "log          contradicts itself, noticed {notice_time}: give both notes to the auditor"
+                )?;
+                for (what, note) in [("held", &held.note), ("shown", &shown.note)] {
+                    writeln!(out, "             {what}:")?;
+                    for line in note.lines() {
+                        writeln!(out, "               {line}")?;
+                    }
+                }
+            }
         }
         for probe in self.status.iter().flat_map(|status| &status.probes) {
             let (time, name) = (probe.last_look_time, &probe.probe);
@@ -286,7 +314,8 @@ fn write_link(out: &mut String, status: &Status) -> std::fmt::Result {
         writeln!(out, "contact      {contact}{skew}")?;
     }
     if let Some(since) = status.held_since_time {
-        writeln!(out, "held back    since {since}: the spool is full; a gap will say what is missing")?;
+        let why = status.held_reason.as_deref().unwrap_or("spool is full");
+        writeln!(out, "held back    since {since}: {why}; a gap will say what is missing")?;
     }
     Ok(())
 }

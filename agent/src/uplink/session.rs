@@ -12,7 +12,7 @@ use muster_proto::{
 use super::Error;
 use crate::{
     chain::{Chain, VERSION},
-    checkpoint::{Checkpoint, LogKey, check_growth, check_size},
+    checkpoint::{self, Checkpoint, LogKey, check_growth, check_size},
     spool::{self, Place},
 };
 
@@ -30,6 +30,7 @@ pub fn hello(chain: &Chain, now: Timestamp) -> v1::Hello {
         head_digest: state.sealed.map(|place| place.digest.as_bytes().to_vec()).unwrap_or_default(),
         last_session_nonce: hex::decode(&state.session_nonce).unwrap_or_default(),
         last_checkpoint: state.checkpoint.as_ref().map(|checkpoint| checkpoint.reference().to_wire()),
+        proven_checkpoint: state.proven.as_ref().map(|checkpoint| checkpoint.reference().to_wire()),
         host_time: Some(now.to_wire()),
     }
 }
@@ -41,7 +42,7 @@ pub enum Welcomed {
     GoOn {
         /// The last place that is durable.
         durable: Option<Place>,
-        /// The newest checkpoint, verified, and proved to continue the one that the agent holds.
+        /// The newest checkpoint, verified, and proved to continue every one that the agent holds.
         checkpoint: Option<Checkpoint>,
     },
     /// The chain cannot go on: the collector has what this agent has not.
@@ -65,13 +66,17 @@ pub fn judge_welcome(chain: &mut Chain, key: &LogKey, welcome: &v1::Welcome) -> 
         (None, []) => None,
         (Some(held), []) if held.size == 0 => None,
         (Some(held), []) => {
-            return Err(Error::Distrust(crate::checkpoint::Error::Shrunk { from: held.size, to: 0 }.to_string()));
+            let source = checkpoint::Error::Shrunk { from: held.size, to: 0 };
+            return Err(Error::Contradicted { held: Box::new(held.clone()), shown: None, source });
         }
         (held, note) => {
             let new = key.verify(note).map_err(|error| Error::Distrust(error.to_string()))?;
-            if let Some(held) = held {
-                check_growth(held, &new, &welcome.consistency_proof)
-                    .map_err(|error| Error::Distrust(error.to_string()))?;
+            // The newest alone would be too little: a log that was swapped within a stream continues what it showed there itself.
+            for (old, proof) in [(held, &welcome.consistency_proof), (&state.proven, &welcome.proven_consistency_proof)]
+            {
+                if let Some(old) = old {
+                    check_growth(old, &new, proof).map_err(|source| contradicted(old, &new, source))?;
+                }
             }
             Some(new)
         }
@@ -117,12 +122,15 @@ pub fn judge_welcome(chain: &mut Chain, key: &LogKey, welcome: &v1::Welcome) -> 
 ///
 /// [`Error::Distrust`] when it is not signed by the log, or the log shrank.
 pub fn judge_checkpoint(chain: &Chain, key: &LogKey, note: &[u8]) -> Result<Checkpoint, Error> {
-    let distrust = |error: crate::checkpoint::Error| Error::Distrust(error.to_string());
-    let new = key.verify(note).map_err(distrust)?;
+    let new = key.verify(note).map_err(|error| Error::Distrust(error.to_string()))?;
     if let Some(held) = &chain.state().checkpoint {
-        check_size(held, &new).map_err(distrust)?;
+        check_size(held, &new).map_err(|source| contradicted(held, &new, source))?;
     }
     Ok(new)
+}
+
+fn contradicted(held: &Checkpoint, shown: &Checkpoint, source: checkpoint::Error) -> Error {
+    Error::Contradicted { held: Box::new(held.clone()), shown: Some(Box::new(shown.clone())), source }
 }
 
 /// Returns the digest of this agent's report at `seq`, or `None` when it has it no more.
@@ -258,7 +266,11 @@ mod tests {
             let place = Place { seq: ReportSeq::new(seq).unwrap(), digest: self.digest(seq) };
             self.log.push(b"entry");
             let held = LogKey::new(self.log.key()).unwrap().verify(&self.log.note()).unwrap();
-            self.chain.spool().acknowledge(place, |state| state.checkpoint = Some(held)).unwrap();
+            let change = |state: &mut spool::State| {
+                state.proven.get_or_insert(held.clone());
+                state.checkpoint = Some(held);
+            };
+            self.chain.spool().acknowledge(place, change).unwrap();
         }
     }
 
@@ -295,18 +307,38 @@ mod tests {
         fixture.acknowledge(2);
         fixture.log.push(b"3");
         let mut welcome = fixture.welcome(3);
-        assert!(matches!(fixture.judge(&welcome), Err(Error::Distrust(_))), "no proof");
+        assert!(matches!(fixture.judge(&welcome), Err(Error::Contradicted { .. })), "no proof");
         welcome.consistency_proof = fixture.log.proof_from(2);
+        assert!(matches!(fixture.judge(&welcome), Err(Error::Contradicted { .. })), "half of the proof");
+        welcome.proven_consistency_proof = fixture.log.proof_from(2);
         assert!(matches!(fixture.judge(&welcome), Ok(Welcomed::GoOn { .. })));
         welcome.checkpoint.clear();
-        assert!(matches!(fixture.judge(&welcome), Err(Error::Distrust(_))), "an empty log");
+        assert!(matches!(fixture.judge(&welcome), Err(Error::Contradicted { shown: None, .. })), "an empty log");
 
         let mut behind = fixture.welcome(3);
         behind.consistency_proof = fixture.log.proof_from(2);
+        behind.proven_consistency_proof = fixture.log.proof_from(2);
         behind.durable_through_sequence = 1;
         let error = fixture.judge(&behind).unwrap_err().to_string();
         assert!(error.contains("acknowledged 2 reports"), "{error}");
         assert_eq!(fixture.chain.spool().read_after(None, usize::MAX).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_log_that_was_swapped_within_a_stream_is_noticed_at_the_next_welcome() {
+        let mut fixture = Fixture::new(3);
+        (0..4).for_each(|_| fixture.log.push(b"a"));
+        fixture.acknowledge(1);
+        // Another history under the same key, which the next acknowledgement shows without a proof.
+        fixture.log = TestLog::new("c1", 7);
+        (0..8).for_each(|_| fixture.log.push(b"b"));
+        fixture.acknowledge(2);
+        fixture.log.push(b"b");
+        let mut welcome = fixture.welcome(2);
+        welcome.consistency_proof = fixture.log.proof_from(9);
+        welcome.proven_consistency_proof = fixture.log.proof_from(5);
+        let Err(Error::Contradicted { held, shown, .. }) = fixture.judge(&welcome) else { panic!() };
+        assert_eq!((held.size, shown.unwrap().size), (5, 10));
     }
 
     #[test]
@@ -322,7 +354,7 @@ mod tests {
         std::fs::write(&segment, bytes).unwrap();
         let opened =
             Chain::open(fixture.folder.path(), EvidenceKey::from_pkcs8(&fixture.pkcs8).unwrap(), 1 << 20).unwrap();
-        let spool::Found::Damaged(lost) = opened.found else { panic!("{:?}", opened.found) };
+        let spool::Found::Damaged { lost, .. } = opened.found else { panic!("{:?}", opened.found) };
         fixture.chain = opened.chain;
         let now = Moment::now();
         fixture.chain.append(&[crate::report::spool_damaged(lost, None, now)], now).unwrap();

@@ -25,6 +25,7 @@ pub(super) struct Hello {
     pub(super) next: ReportSeq,
     pub(super) nonce: Option<Nonce>,
     pub(super) checkpoint: Option<CheckpointRef>,
+    pub(super) proven: Option<CheckpointRef>,
     pub(super) host_time: Timestamp,
 }
 
@@ -61,12 +62,16 @@ impl Hello {
                 Some(bytes.try_into().map_err(|_| wrong("last_session_nonce", "empty or the 16 bytes of a Welcome"))?)
             }
         };
-        let checkpoint = wire.last_checkpoint.as_ref().map(CheckpointRef::from_wire).transpose();
+        let checkpoint = |field, wire: &Option<v1::CheckpointRef>| {
+            let parsed = wire.as_ref().map(CheckpointRef::from_wire).transpose();
+            parsed.map_err(|_| wrong(field, "a size and a root of 32 bytes"))
+        };
         Ok(Self {
             epoch: Epoch::from_slice(&wire.epoch).ok_or_else(|| wrong("epoch", "16 bytes"))?,
             next,
             nonce,
-            checkpoint: checkpoint.map_err(|_| wrong("last_checkpoint", "a size and a root of 32 bytes"))?,
+            checkpoint: checkpoint("last_checkpoint", &wire.last_checkpoint)?,
+            proven: checkpoint("proven_checkpoint", &wire.proven_checkpoint)?,
             host_time: wire
                 .host_time
                 .as_ref()
@@ -106,28 +111,31 @@ impl Registry {
         self.inbox.keep_nonces(slot.id, &nonces.encode());
 
         let newest = self.log.checkpoint();
-        let proof = match (&newest, hello.checkpoint) {
-            (Some(newest), Some(last)) if last.size <= newest.size => {
-                let proof = self.log.consistency_proof(last.size, newest.size);
-                proof.map_err(|error| internal("failed to prove the log's growth", &error))?
+        let size = newest.as_ref().map(|checkpoint| checkpoint.size).unwrap_or_default();
+        let proof_from = |last: Option<CheckpointRef>| match last {
+            Some(last) if last.size <= size => {
+                let proof = self.log.consistency_proof(last.size, size);
+                let proof = proof.map_err(|error| internal("failed to prove the log's growth", &error))?;
+                Ok(proof.into_iter().map(|hash| hash.as_bytes().to_vec()).collect())
             }
-            (newest, Some(last)) => {
-                let size = newest.as_ref().map(|checkpoint| checkpoint.size).unwrap_or_default();
+            Some(last) => {
                 tracing::error!(
                     agent = %slot.id, theirs = last.size, ours = size,
                     "an agent holds a checkpoint of a longer log: was this log put back from a backup?"
                 );
                 metrics::counter!("muster_ingest_longer_checkpoints_total").increment(1);
-                Vec::new()
+                Ok(Vec::new())
             }
-            (_, None) => Vec::new(),
+            None => Ok::<_, Status>(Vec::new()),
         };
+        let (proof, proven) = (proof_from(hello.checkpoint)?, proof_from(hello.proven)?);
         Ok(Greeting::Welcome(Box::new(v1::Welcome {
             session_nonce: nonce.to_vec(),
             durable_through_sequence: durable.map(|head| head.seq.number()).unwrap_or_default(),
             durable_digest: durable.map(|head| head.digest.as_bytes().to_vec()).unwrap_or_default(),
             checkpoint: newest.map(|checkpoint| checkpoint.note.to_vec()).unwrap_or_default(),
-            consistency_proof: proof.into_iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+            consistency_proof: proof,
+            proven_consistency_proof: proven,
             collector_time: Some(now.to_wire()),
             limits: Some(v1::IngestLimits {
                 window_reports: self.settings.window_reports,

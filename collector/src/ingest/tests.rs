@@ -212,6 +212,7 @@ impl Agent {
             head_digest: vec![],
             last_session_nonce: self.nonce.clone(),
             last_checkpoint: None,
+            proven_checkpoint: None,
             host_time: Some(Timestamp::from_seconds(1_700_000_000).unwrap().to_wire()),
         }
     }

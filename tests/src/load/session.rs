@@ -187,6 +187,7 @@ pub fn hello(chain: &Chain, nonce: &[u8]) -> v1::Hello {
         last_session_nonce: nonce.to_vec(),
         last_checkpoint: chain.checkpoint.map(muster_proto::report::CheckpointRef::to_wire),
         host_time: Some(now().to_wire()),
+        proven_checkpoint: None,
     }
 }
 
