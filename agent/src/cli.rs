@@ -3,6 +3,7 @@
 //! Exit codes: 0 yes, 1 no, 2 wrong usage; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
 
 use std::{
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,6 +12,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use muster_proto::time::{Clock as _, SystemClock};
+use serde_json::json;
 
 use crate::{
     config::{self, Config, LogFormat},
@@ -25,9 +27,20 @@ use crate::{
 /// Only a person can mend it; starting again changes nothing.
 const EX_CONFIG: u8 = 78;
 
+const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed; `status`: it does not run), 2 usage or wrong settings; `run` ends with 78 \
+    when only a person can mend it.\n\
+    Settings: --config FILE, else /etc/muster/agent.toml, then agent.toml.d/*.toml beside it; every key is also an environment\n\
+    variable, such as MUSTER_INTERVALS_FIREWALL. muster-agent(1) lists them, none needs to be set.";
+
+/// Wrong usage, which clap ends with too, or wrong settings.
+const WRONG_SETTINGS: u8 = 2;
+
+/// The settings with their defaults, as they are installed: part of the manual.
+const EXAMPLE: &str = include_str!("../../deploy/config/agent.toml");
+
 /// Looks at this machine and gets signed reports to a Muster collector.
 #[derive(Debug, Parser)]
-#[command(name = "muster-agent", version, max_term_width = 120)]
+#[command(name = "muster-agent", version, max_term_width = 120, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Settings file; must exist when it is named.
     #[arg(long, global = true, env = "MUSTER_CONFIG", value_name = "FILE")]
@@ -84,7 +97,11 @@ enum Command {
     #[command(subcommand)]
     Fim(Fim),
     /// Checks the settings and shows those in force.
-    CheckConfig,
+    CheckConfig {
+        /// `json` for programs.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
+    },
     /// Prints a completion script for a shell.
     Completions {
         /// Which shell.
@@ -146,7 +163,13 @@ pub fn main() -> ExitCode {
             eprintln!("muster-agent: {error:#}");
             let needs_someone = error.is::<config::Error>()
                 || matches!(error.downcast_ref(), Some(run::Error::Identity(_) | run::Error::InUse(_)));
-            if is_service && needs_someone { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
+            if is_service && needs_someone {
+                ExitCode::from(EX_CONFIG)
+            } else if error.is::<config::Error>() {
+                ExitCode::from(WRONG_SETTINGS)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -174,14 +197,13 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Fim(Fim::Rebaseline { reason }) => rebaseline(&load(&cli)?.config, reason),
-        Command::CheckConfig => check_config(&load(&cli)?),
+        Command::CheckConfig { output } => check_config(load(&cli), *output),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { out } => {
-            std::fs::create_dir_all(out).with_context(|| format!("failed to make folder {}", out.display()))?;
-            clap_mangen::generate_to(Cli::command(), out)?;
+            man(out).with_context(|| format!("failed to write to {}", out.display()))?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -296,7 +318,21 @@ fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_config(loaded: &config::Loaded) -> anyhow::Result<ExitCode> {
+fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -> anyhow::Result<ExitCode> {
+    let loaded = match (loaded, output) {
+        (Ok(loaded), Output::Text) => loaded,
+        (Ok(loaded), Output::Json) => {
+            let config::Loaded { config, files, variables } = loaded;
+            println!("{}", json!({ "valid": true, "files": files, "variables": variables, "settings": config }));
+            return Ok(ExitCode::SUCCESS);
+        }
+        (Err(error), Output::Text) => return Err(error.into()),
+        (Err(error), Output::Json) => {
+            let error = anyhow::Error::from(error);
+            println!("{}", json!({ "valid": false, "error": format!("{error:#}") }));
+            return Ok(ExitCode::from(WRONG_SETTINGS));
+        }
+    };
     for file in &loaded.files {
         println!("# {}", file.display());
     }
@@ -305,6 +341,33 @@ fn check_config(loaded: &config::Loaded) -> anyhow::Result<ExitCode> {
     }
     print!("{}", toml::to_string(&loaded.config)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the manual pages: one for each command, and in the first one the settings.
+fn man(out: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(out)?;
+    clap_mangen::generate_to(Cli::command(), out)?;
+    let mut page = std::fs::File::options().append(true).open(out.join("muster-agent.1"))?;
+    page.write_all(settings_section(EXAMPLE).as_bytes())
+}
+
+/// Returns the section of a manual page that shows `example` line by line.
+fn settings_section(example: &str) -> String {
+    // As groff_char(7) asks for: `-` and the quotes would come out as other characters than those of a keyboard.
+    const ESCAPES: [(char, &str); 4] = [('\\', r"\e"), ('-', r"\-"), ('\'', r"\(aq"), ('`', r"\(ga")];
+    let mut section = ".SH SETTINGS\n.nf\n".to_owned();
+    for line in example.lines() {
+        // What follows it is no request, whatever it begins with.
+        section.push_str(r"\&");
+        for c in line.chars() {
+            match ESCAPES.iter().find(|(plain, _)| *plain == c) {
+                Some((_, escaped)) => section.push_str(escaped),
+                None => section.push(c),
+            }
+        }
+        section.push('\n');
+    }
+    section + ".fi\n"
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -337,6 +400,21 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_shows_every_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("muster-agent.1")).unwrap();
+        let (_, settings) = page.split_once(".SH SETTINGS\n").unwrap();
+        assert!(settings.contains("\\&#attestation_interval = \"1h\"\n"), "{settings}");
+        // What a reader sees is the example.
+        let mut shown = settings.replace(".nf\n", "").replace(".fi\n", "");
+        for (escaped, plain) in [(r"\&", ""), (r"\-", "-"), (r"\(aq", "'"), (r"\(ga", "`"), (r"\e", "\\")] {
+            shown = shown.replace(escaped, plain);
+        }
+        assert_eq!(shown, EXAMPLE);
     }
 
     #[test]

@@ -21,7 +21,12 @@ use crate::{
 
 const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, damaged), 2 usage or wrong settings.\n\
     Settings: --config FILE, else collector.toml in the data folder, else /etc/muster/collector.toml; every key is also an\n\
-    environment variable, such as MUSTER_LISTEN.";
+    environment variable, such as MUSTER_LISTEN. muster-collector(1) lists them.";
+
+const WRONG_SETTINGS: u8 = 2;
+
+/// The settings with their defaults, as they are installed for reading: part of the manual.
+const EXAMPLE: &str = include_str!("../../deploy/config/collector.toml");
 
 /// Keeps what agents report in an evidence log, judges it, and answers.
 #[derive(Debug, Parser)]
@@ -139,13 +144,13 @@ pub fn main() -> ExitCode {
         // The standard error may be closed; there is nowhere else to say it.
         let _ = writeln!(io::stderr(), "muster-collector: {error:#}");
         let is_usage = error.chain().any(|cause| cause.is::<config::Error>());
-        if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+        if is_usage { ExitCode::from(WRONG_SETTINGS) } else { ExitCode::FAILURE }
     })
 }
 
 fn make(plan: &init::Plan, form: Form) -> anyhow::Result<ExitCode> {
     let made = init::init(plan, SystemClock.now())?;
-    let collector = format!("https://{}", plan.listen);
+    let (collector, for_agents) = (plan.local_url(), plan.agents_url());
     let mut out = io::stdout().lock();
     match form {
         Form::Json => {
@@ -153,6 +158,8 @@ fn make(plan: &init::Plan, form: Form) -> anyhow::Result<ExitCode> {
                 "data": plan.data,
                 "name": plan.name,
                 "collector": collector,
+                "agent_collector": for_agents.as_ref().unwrap_or(&collector),
+                "names": made.names,
                 "ca_pin": made.ca_pin,
                 "log_key": made.log_key,
                 "admin_credential": made.admin,
@@ -162,20 +169,33 @@ fn make(plan: &init::Plan, form: Form) -> anyhow::Result<ExitCode> {
         }
         Form::Text => {
             let (data, admin) = (plan.data.display(), made.admin.display());
+            let (token, hosts) = match &for_agents {
+                Some(url) => (
+                    format!("musterctl token create --enroll-file enroll.toml --agent-collector {url}"),
+                    "then, on each host: /etc/muster/enroll.toml; its address must be one of the names above, by which hosts reach it",
+                ),
+                None => (
+                    "musterctl token create --enroll-file enroll.toml".to_owned(),
+                    "for an agent on this machine: no other host reaches the collector by this --listen",
+                ),
+            };
             write!(
                 out,
                 "collector {name} is made in {data}\n\
                  CA pin               {pin}\n\
                  log key              {key}\n\
+                 certificate names    {names}\n\
                  admin's credential   {admin} (holds until {expires}; keep it safe)\n\
                  \n\
                  next:\n\
                  \x20 muster-collector run --data {data}\n\
                  \x20 export MUSTER_COLLECTOR={collector} MUSTER_CREDENTIAL={admin}\n\
-                 \x20 musterctl token create --enroll-file enroll.toml    # then, on each host: /etc/muster/enroll.toml\n",
+                 \x20 {token}\n\
+                 \x20 # {hosts}\n",
                 name = plan.name,
                 pin = made.ca_pin,
                 key = made.log_key,
+                names = made.names.join(" "),
                 expires = made.admin_expires,
             )?;
         }
@@ -233,11 +253,11 @@ fn check_config(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
         }
         (Form::Text, Err(error)) => {
             writeln!(io::stderr(), "muster-collector: {error:#}")?;
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(WRONG_SETTINGS))
         }
         (Form::Json, Err(error)) => {
             writeln!(out, "{}", json!({ "valid": false, "error": format!("{error:#}") }))?;
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(WRONG_SETTINGS))
         }
     }
 }
@@ -288,6 +308,55 @@ fn rebuild(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
 
 fn man(out: &Path) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(out).with_context(|| format!("failed to make {}", out.display()))?;
-    clap_mangen::generate_to(Cli::command(), out).with_context(|| format!("failed to write to {}", out.display()))?;
+    let write = || {
+        clap_mangen::generate_to(Cli::command(), out)?;
+        let mut page = std::fs::File::options().append(true).open(out.join("muster-collector.1"))?;
+        page.write_all(settings_section(EXAMPLE).as_bytes())
+    };
+    write().with_context(|| format!("failed to write to {}", out.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the section of a manual page that shows `example` line by line.
+fn settings_section(example: &str) -> String {
+    // As groff_char(7) asks for: `-` and the quotes would come out as other characters than those of a keyboard.
+    const ESCAPES: [(char, &str); 4] = [('\\', r"\e"), ('-', r"\-"), ('\'', r"\(aq"), ('`', r"\(ga")];
+    let mut section = ".SH SETTINGS\n.nf\n".to_owned();
+    for line in example.lines() {
+        // What follows it is no request, whatever it begins with.
+        section.push_str(r"\&");
+        for c in line.chars() {
+            match ESCAPES.iter().find(|(plain, _)| *plain == c) {
+                Some((_, escaped)) => section.push_str(escaped),
+                None => section.push(c),
+            }
+        }
+        section.push('\n');
+    }
+    section + ".fi\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_shows_every_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        man(folder.path()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("muster-collector.1")).unwrap();
+        let (_, settings) = page.split_once(".SH SETTINGS\n").unwrap();
+        assert!(settings.contains("\\&#inbox_bytes = 268435456\n"), "{settings}");
+        // What a reader sees is the example.
+        let mut shown = settings.replace(".nf\n", "").replace(".fi\n", "");
+        for (escaped, plain) in [(r"\&", ""), (r"\-", "-"), (r"\(aq", "'"), (r"\(ga", "`"), (r"\e", "\\")] {
+            shown = shown.replace(escaped, plain);
+        }
+        assert_eq!(shown, EXAMPLE);
+    }
 }

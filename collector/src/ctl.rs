@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::No) => ExitCode::FAILURE,
         Err(error) => {
             print::say(&format!("musterctl: {error}"));
-            if matches!(error, Error::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -123,7 +123,7 @@ async fn tokens(connection: &Connection, out: Out, command: Tokens) -> Result<Ou
             admin::create_token(connection, out, new).await
         }
         Tokens::List { limit } => admin::tokens(connection, out, limit).await,
-        Tokens::Revoke { id } => admin::revoke_token(connection, &id).await,
+        Tokens::Revoke { id } => admin::revoke_token(connection, out, &id).await,
     }
 }
 
@@ -133,7 +133,7 @@ async fn credentials(connection: &Connection, out: Out, command: Credentials) ->
             admin::create_credential(connection, out, &role, &name, lifetime, &file).await
         }
         Credentials::List { limit } => admin::credentials(connection, out, limit).await,
-        Credentials::Revoke { serial, reason } => admin::revoke_credential(connection, &serial, &reason).await,
+        Credentials::Revoke { serial, reason } => admin::revoke_credential(connection, out, &serial, &reason).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown},
     path::{Path, PathBuf},
     time::Duration,
@@ -22,6 +22,7 @@ use crate::{
     data::Data,
     log::{self, Key, Log},
     pki::{self, Authority, RequestedKey},
+    run,
 };
 
 /// Life of the first admin's credential: one year.
@@ -99,6 +100,42 @@ pub struct Made {
     pub admin: PathBuf,
     /// Its end.
     pub admin_expires: Timestamp,
+    /// Names in the collector's own certificate: it can be reached by no other.
+    pub names: Vec<String>,
+}
+
+impl Plan {
+    /// Returns the address by which people and programs on this machine reach the collector.
+    pub fn local_url(&self) -> String {
+        let mut address = self.listen;
+        if address.ip().is_unspecified() {
+            // Where it listens is no address to connect to, and in no certificate.
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("https://{address}")
+    }
+
+    /// Returns the address by which agents on other hosts reach the collector: by a name of its certificate that is most likely theirs
+    /// too. `None` when it listens for this machine alone.
+    pub fn agents_url(&self) -> Option<String> {
+        let address = self.listen;
+        if address.ip().is_loopback() {
+            return None;
+        }
+        let host = match self.names.first() {
+            Some(name) if name.parse::<Ipv6Addr>().is_ok() => format!("[{name}]"),
+            Some(name) => name.clone(),
+            None if address.ip().is_unspecified() => {
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                if config::is_host(&host) { host } else { "NAME".to_owned() }
+            }
+            None => return Some(format!("https://{address}")),
+        };
+        Some(format!("https://{host}:{}", address.port()))
+    }
 }
 
 /// Makes a collector. On failure nothing is left in the folder.
@@ -202,7 +239,13 @@ fn fill(plan: &Plan, now: Timestamp) -> Result<Made, Error> {
     let path = data.config();
     fs::write(&path, config.to_toml()).map_err(folder("write", &path))?;
     fs::File::open(&plan.data).and_then(|folder| folder.sync_all()).map_err(folder("sync", &plan.data))?;
-    Ok(Made { ca_pin: authority.pin(), log_key, admin: data.admin(), admin_expires: issued.expires })
+    Ok(Made {
+        ca_pin: authority.pin(),
+        log_key,
+        admin: data.admin(),
+        admin_expires: issued.expires,
+        names: run::server_names(&config),
+    })
 }
 
 /// Gives what was made to the owner of the folder: a package may have made it for the user that the collector runs as.
@@ -275,6 +318,7 @@ mod tests {
         assert_eq!(credential.caller.to_string(), "spiffe://c1/admin/admin");
         assert_eq!(members.check(&credential.caller, credential.serial, now), Ok(()));
         assert_eq!(made.admin_expires, credential.expires);
+        assert!(made.names.contains(&"muster.example".to_owned()), "{:?}", made.names);
     }
 
     #[test]
@@ -283,6 +327,25 @@ mod tests {
         fs::write(folder.path().join("evidence"), "x").unwrap();
         assert!(matches!(init(&plan(folder.path()), SystemClock.now()), Err(Error::Exists { .. })));
         assert_eq!(fs::read_to_string(folder.path().join("evidence")).unwrap(), "x");
+    }
+
+    #[test]
+    fn whoever_is_told_an_address_can_connect_to_it() {
+        let of = |listen: &str, names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            let plan = Plan { listen: listen.parse().unwrap(), names, ..plan(Path::new("/data")) };
+            (plan.local_url(), plan.agents_url())
+        };
+        let some = |url: &str| Some(url.to_owned());
+        assert_eq!(of("127.0.0.1:7443", &["a.example"]), ("https://127.0.0.1:7443".to_owned(), None));
+        assert_eq!(
+            of("0.0.0.0:7443", &["a.example", "b.example"]),
+            ("https://127.0.0.1:7443".to_owned(), some("https://a.example:7443"))
+        );
+        assert_eq!(of("[::]:1", &["2001:db8::1"]), ("https://[::1]:1".to_owned(), some("https://[2001:db8::1]:1")));
+        assert_eq!(of("10.0.0.1:7443", &[]), ("https://10.0.0.1:7443".to_owned(), some("https://10.0.0.1:7443")));
+        let (_, by_host_name) = of("0.0.0.0:7443", &[]);
+        assert!(!by_host_name.as_ref().unwrap().contains("0.0.0.0"), "{by_host_name:?}");
     }
 
     #[test]

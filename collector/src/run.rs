@@ -568,7 +568,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// Returns the names for the collector's own certificate.
-fn server_names(config: &Config) -> Vec<String> {
+pub fn server_names(config: &Config) -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     names.extend([host, config.name.clone()].into_iter().filter(|name| config::is_host(name)));

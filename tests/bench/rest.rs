@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use muster_tests::{
-    bench::{argument, bytes_below, circumstances, keep},
+    bench::{argument, bytes_below, circumstances, keep, rounded},
     harness::{agent::Agent, check, collector::Collector, until},
     load::Admin,
 };
@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
         "rss_peak_since_start_mib": mib(peak),
         "state_bytes": bytes_below(&agent.state()),
     });
-    println!("{}", serde_json::to_string_pretty(&results)?);
+    println!("{}", serde_json::to_string_pretty(&rounded(&results))?);
     println!("kept in {}", keep("rest", &results)?.display());
     agent.stop(Duration::from_secs(10));
     Ok(())

@@ -107,8 +107,20 @@ pub fn keep(name: &str, results: &Value) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     let stamp: String = now().to_second().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     let path = folder.join(format!("{name}-{stamp}.json"));
-    fs::write(&path, format!("{}\n", serde_json::to_string_pretty(results)?))?;
+    fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&rounded(results))?))?;
     Ok(path)
+}
+
+/// Returns `value` with every fraction rounded to three decimals: no clock here is better, and the rest hides the figure.
+pub fn rounded(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(rounded).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), rounded(value))).collect(),
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or(Value::Null, |number| json!((number * 1e3).round() / 1e3))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 /// Returns the number of the argument `--<name> N`, or `default`.
@@ -127,6 +139,13 @@ pub fn argument(name: &str, default: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_kept_as_a_person_reads_them() {
+        let results = json!({ "cases": [{ "ratio": 1.123_456_789, "reports": 12_345_678_u64 }], "case": "x" });
+        let expected = json!({ "cases": [{ "ratio": 1.123, "reports": 12_345_678_u64 }], "case": "x" });
+        assert_eq!(rounded(&results), expected);
+    }
 
     #[test]
     fn quantiles_are_values_that_were_measured() {

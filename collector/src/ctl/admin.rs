@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Error, Outcome, args,
-    connect::{Connection, write_secret},
+    connect::{Connection, Reach, reach, write_secret},
     fleet::{field, time_text},
     json,
     pages::all_pages,
-    print::{Cell, Out, say, table},
+    print::{Cell, Out, safe, say, table},
 };
 
 /// What `token create` is asked for.
@@ -43,6 +43,8 @@ pub async fn create_token(connection: &Connection, out: Out, new: NewToken<'_>) 
         // Said before a token is made that nobody would ever see.
         return Err(Error::Usage(format!("{} is there already; name another file", path.display())));
     }
+    // As is a wrong address.
+    let reach = reach(address)?;
     let request = v1::CreateTokenRequest { uses: new.uses, lifetime_seconds, note: new.note.to_owned() };
     let answer = connection.admin().create_token(request).await;
     let answer = answer.map_err(|status| connection.fault(&status))?.into_inner();
@@ -50,6 +52,13 @@ pub async fn create_token(connection: &Connection, out: Out, new: NewToken<'_>) 
     if let Some(path) = new.enroll_file {
         write_secret(path, enroll_file(address, &answer.secret, &answer.ca_pin).as_bytes())?;
         say(&format!("wrote {}: put it to {ENROLL_PLACE} on each host, readable by the agent alone", path.display()));
+        // Whoever names the address means it.
+        if reach == Reach::ThisMachine && new.agent_collector.is_none() {
+            say(&format!(
+                "warning: it says {address}, which leads to the collector from this machine alone; for other hosts name an address of \
+                 the collector's certificate with --agent-collector https://NAME:PORT"
+            ));
+        }
     }
     let is_shown = new.enroll_file.is_none();
     let secret = is_shown.then_some(answer.secret);
@@ -113,10 +122,11 @@ pub async fn tokens(connection: &Connection, out: Out, limit: Option<usize>) -> 
 /// # Errors
 ///
 /// When the collector refuses.
-pub async fn revoke_token(connection: &Connection, id: &str) -> Result<Outcome, Error> {
+pub async fn revoke_token(connection: &Connection, out: Out, id: &str) -> Result<Outcome, Error> {
     let request = v1::RevokeTokenRequest { id: id.to_owned() };
-    connection.admin().revoke_token(request).await.map_err(|status| connection.fault(&status))?;
-    say(&format!("revoked token {id}"));
+    let answer = connection.admin().revoke_token(request).await.map_err(|status| connection.fault(&status))?;
+    let token = answer.into_inner().token.ok_or(Error::Contract("it has no token"))?;
+    out.show(|| json::token(&token), |_| format!("revoked token {}\n", safe(id)))?;
     Ok(Outcome::Yes)
 }
 
@@ -199,10 +209,16 @@ pub async fn credentials(connection: &Connection, out: Out, limit: Option<usize>
 /// # Errors
 ///
 /// When the collector refuses.
-pub async fn revoke_credential(connection: &Connection, serial: &str, reason: &str) -> Result<Outcome, Error> {
+pub async fn revoke_credential(
+    connection: &Connection,
+    out: Out,
+    serial: &str,
+    reason: &str,
+) -> Result<Outcome, Error> {
     let request = v1::RevokeCredentialRequest { serial: serial.to_owned(), reason: reason.to_owned() };
-    connection.admin().revoke_credential(request).await.map_err(|status| connection.fault(&status))?;
-    say(&format!("revoked credential {serial}"));
+    let answer = connection.admin().revoke_credential(request).await.map_err(|status| connection.fault(&status))?;
+    let credential = answer.into_inner().credential.ok_or(Error::Contract("it has no credential"))?;
+    out.show(|| json::credential(&credential), |_| format!("revoked credential {}\n", safe(serial)))?;
     Ok(Outcome::Yes)
 }
 

@@ -28,8 +28,9 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, invalid, or findings with --exit-code), 2 usage.\n\
-    Settings: /etc/muster/musterctl.toml, ~/.config/muster/musterctl.toml (collector, credential, output).";
+const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, invalid, or findings with --exit-code), 2 usage or wrong settings.\n\
+    Settings: ~/.config/muster/musterctl.toml, then /etc/muster/musterctl.toml, with the keys collector (URL), credential (file)\n\
+    and output (text or json); flags and MUSTER_COLLECTOR, MUSTER_CREDENTIAL come first.";
 
 /// Flags of every command.
 #[derive(Args, Debug)]

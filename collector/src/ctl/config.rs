@@ -52,7 +52,9 @@ impl Config {
 
     fn read(path: &Path) -> Result<Self, Error> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text).map_err(|reason| Error::Config { path: path.to_owned(), reason }),
+            Ok(text) => {
+                Self::parse(&text).map_err(|(line, reason)| Error::Config { path: path.to_owned(), line, reason })
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Ok(Self::default())
             }
@@ -60,8 +62,12 @@ impl Config {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+    /// Returns what `text` says, or the line, from 1, of what it must not say, and why.
+    fn parse(text: &str) -> Result<Self, (usize, String)> {
+        toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start.min(text.len()));
+            (text[..start].matches('\n').count() + 1, error.message().replace('\n', " "))
+        })
     }
 }
 
@@ -101,6 +107,18 @@ mod tests {
 
     #[test]
     fn a_key_that_nobody_knows_is_refused() {
-        assert!(Config::parse("colector = \"https://a:1\"").is_err());
+        let (line, reason) = Config::parse("output = \"text\"\n\ncolector = \"https://a:1\"").unwrap_err();
+        assert_eq!(line, 3);
+        assert!(reason.contains("`colector`") && reason.contains("`collector`"), "{reason}");
+        let error = Error::Config { path: "/etc/muster/musterctl.toml".into(), line, reason };
+        assert!(error.to_string().starts_with("/etc/muster/musterctl.toml:3: "), "{error}");
+        assert!(error.is_usage() && !error.to_string().contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn the_form_has_one_word_and_an_older_one_is_understood() {
+        for word in ["text", "table"] {
+            assert_eq!(Config::parse(&format!("output = \"{word}\"")).unwrap().output, Some(Form::Text));
+        }
     }
 }

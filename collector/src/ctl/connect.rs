@@ -1,8 +1,9 @@
 //! The connection to the collector: a credential file, TLS 1.3 that trusts the fleet's CA alone, and a gRPC channel on top.
 
 use std::{
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,7 +22,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Error, print::safe};
+use super::{
+    Error,
+    print::{safe, say},
+};
 
 /// The collector's port when the address names none.
 const DEFAULT_PORT: u16 = 7443;
@@ -43,7 +47,17 @@ impl Credential {
     ///
     /// When the file cannot be read, is no credential, or its certificate is not valid now.
     pub fn load(path: &Path, now: Timestamp) -> Result<Self, Error> {
-        let pem = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let read = |source| Error::CredentialFile { path: path.to_owned(), source };
+        let mut file = std::fs::File::open(path).map_err(read)?;
+        let mode = file.metadata().map_err(read)?.mode();
+        if is_open_to_others(mode) {
+            say(&format!(
+                "warning: other users of this machine may read {}, which holds a private key: chmod 600 it",
+                path.display()
+            ));
+        }
+        let mut pem = Vec::new();
+        file.read_to_end(&mut pem).map_err(read)?;
         Self::parse(&pem, now).map_err(|fault| match fault {
             Fault::Malformed(reason) => Error::Credential { path: path.to_owned(), reason },
             Fault::Expired { who, from, until } => Error::Expired { who, from, until, now },
@@ -95,6 +109,11 @@ impl Credential {
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
+}
+
+/// Returns whether users beside owner and group may read a file of this mode.
+fn is_open_to_others(mode: u32) -> bool {
+    mode & 0o004 != 0
 }
 
 enum Fault {
@@ -225,6 +244,30 @@ fn unreachable(address: &str, source: io::Error) -> Error {
     }
 }
 
+/// Returns how far `address` reaches.
+///
+/// # Errors
+///
+/// When it is no address of a collector, or none that can be connected to.
+pub fn reach(address: &str) -> Result<Reach, Error> {
+    let (host, _) = parse_address(address)?;
+    match host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() => Err(Error::Address(address.to_owned())),
+        Ok(ip) if ip.is_loopback() => Ok(Reach::ThisMachine),
+        Err(_) if host.eq_ignore_ascii_case("localhost") => Ok(Reach::ThisMachine),
+        Ok(_) | Err(_) => Ok(Reach::OtherHosts),
+    }
+}
+
+/// From where an address leads to the collector.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// From the collector's own machine alone.
+    ThisMachine,
+    /// From elsewhere, too.
+    OtherHosts,
+}
+
 /// Returns host and port of `https://HOST[:PORT]`.
 fn parse_address(address: &str) -> Result<(String, u16), Error> {
     let wrong = || Error::Address(address.to_owned());
@@ -280,6 +323,32 @@ mod tests {
         {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_loopback_address_leads_nowhere_from_another_host() {
+        for address in ["https://127.0.0.1:7443", "https://127.3.2.1", "https://[::1]:7443", "https://LocalHost"] {
+            assert_eq!(reach(address).unwrap(), Reach::ThisMachine, "{address}");
+        }
+        for address in ["https://c1:7443", "https://10.0.0.1:7443", "https://[2001:db8::1]"] {
+            assert_eq!(reach(address).unwrap(), Reach::OtherHosts, "{address}");
+        }
+        for address in ["https://0.0.0.0:7443", "https://[::]:7443", "c1:7443"] {
+            assert!(matches!(reach(address), Err(Error::Address(_))), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_everybody_may_read_is_noticed() {
+        assert!(is_open_to_others(0o100_644) && is_open_to_others(0o100_604));
+        assert!(!is_open_to_others(0o100_600) && !is_open_to_others(0o100_640));
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_read_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let Err(error) = Credential::load(&folder.path().join("absent.pem"), SystemClock.now()) else { panic!("read") };
+        assert!(error.to_string().contains("--credential"), "{error}");
     }
 
     fn credential_pem(until_year: i32) -> String {

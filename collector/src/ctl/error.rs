@@ -30,10 +30,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A configuration file does not follow its format.
-    #[error("{} is not a configuration of musterctl: {reason}", path.display())]
+    #[error("{}:{line}: {reason}; the keys are collector, credential and output", path.display())]
     Config {
         /// Which.
         path: PathBuf,
+        /// Where, from 1.
+        line: usize,
         /// Why.
         reason: String,
     },
@@ -45,6 +47,18 @@ pub enum Error {
     NoCredential {
         /// The usual place.
         place: PathBuf,
+    },
+    /// The credential cannot be read.
+    #[error(
+        "cannot read the credential {}: {source}; run as the user who owns it, or name your own with --credential or MUSTER_CREDENTIAL \
+         (an admin makes one: musterctl credentials create)",
+        path.display()
+    )]
+    CredentialFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// The credential's file is not one.
     #[error("{} is not a credential: {reason}; it holds a private key, its certificate chain and the CA, as PEM", path.display())]
@@ -122,6 +136,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns whether the person said it wrongly, in arguments or settings, so that asking again changes nothing.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::Config { .. } | Self::Address(_))
+    }
+
     /// Returns the sentence for what the collector answered to `caller`.
     pub fn from_status(status: &tonic::Status, address: &str, caller: Option<&Caller>) -> Self {
         let who = caller.map_or_else(|| "(of no role)".to_owned(), ToString::to_string);

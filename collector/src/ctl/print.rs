@@ -13,7 +13,9 @@ use super::Error;
 pub enum Form {
     /// Columns and lines, for people.
     #[default]
-    Table,
+    #[value(alias = "table")]
+    #[serde(alias = "table")]
+    Text,
     /// JSON, for programs: one value, or one value a line for what is streamed.
     Json,
 }
@@ -30,7 +32,7 @@ impl Out {
     pub fn new(form: Form) -> Self {
         let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { form, colour: form == Form::Table && io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb }
+        Self { form, colour: form == Form::Text && io::stdout().is_terminal() && !is_set("NO_COLOR") && !is_dumb }
     }
 
     /// Prints a value for programs or text for people, whichever is asked for. Only the one needed is made.
@@ -41,7 +43,7 @@ impl Out {
     pub fn show(self, value: impl FnOnce() -> Value, text: impl FnOnce(Self) -> String) -> Result<(), Error> {
         match self.form {
             Form::Json => write_out(&json_lines(&value())),
-            Form::Table => write_out(&text(self)),
+            Form::Text => write_out(&text(self)),
         }
     }
 
@@ -53,7 +55,7 @@ impl Out {
     pub fn stream(self, value: impl FnOnce() -> Value, text: impl FnOnce(Self) -> String) -> Result<bool, Error> {
         let text = match self.form {
             Form::Json => format!("{}\n", json_safe(&value().to_string())),
-            Form::Table => text(self),
+            Form::Text => text(self),
         };
         match try_write(&text) {
             Ok(()) => Ok(true),
@@ -215,7 +217,7 @@ fn width(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    const PLAIN: Out = Out { form: Form::Table, colour: false };
+    const PLAIN: Out = Out { form: Form::Text, colour: false };
 
     #[test]
     fn nothing_that_moves_a_terminal_gets_into_a_table() {

@@ -35,6 +35,9 @@ pub enum Load {
     },
 }
 
+/// Connections that are opened at the same time; the handshakes of a fleet that comes at once are not what is measured.
+const OPENED_AT_ONCE: usize = 32;
+
 /// What was measured while the flow was even.
 #[derive(Clone, Debug, Default)]
 pub struct Flow {
@@ -54,7 +57,7 @@ pub struct Flow {
 pub async fn enroll(target: &Target, token: &str, count: usize) -> anyhow::Result<Vec<Identity>> {
     stream::iter(0..count)
         .map(|n| async move { Identity::enroll(target, token, &format!("bench-{n}")).await })
-        .buffer_unordered(32)
+        .buffer_unordered(OPENED_AT_ONCE)
         .collect::<Vec<_>>()
         .await
         .into_iter()
@@ -76,22 +79,33 @@ struct Counts {
     latencies: Mutex<Vec<Duration>>,
 }
 
-/// Starts a connection for each identity; chains begin anew.
+/// Starts a connection for each identity; chains begin anew. No report is sent before all connections are open: those that came first
+/// would take the collector for themselves.
 ///
 /// # Errors
 ///
 /// When a stream cannot be opened.
 pub async fn start(identities: &[Arc<Identity>], load: Load, random: &mut Random) -> anyhow::Result<Running> {
+    let chains: Vec<_> =
+        identities.iter().map(|identity| (identity.clone(), Chain::begin(identity.id, random, now()))).collect();
+    let mut opening = stream::iter(chains)
+        .map(|(identity, chain)| async move {
+            let session = Session::open(&identity, &chain, &[]).await.context("a stream of the benchmark")?;
+            anyhow::Ok((identity, chain, session))
+        })
+        .buffer_unordered(OPENED_AT_ONCE);
+    let mut open = Vec::with_capacity(identities.len());
+    while let Some(opened) = opening.next().await {
+        open.push(opened?);
+    }
     let counts = Arc::new(Counts::default());
     let mut connections = JoinSet::new();
-    for identity in identities {
-        let chain = Chain::begin(identity.id, random, now());
+    for (identity, chain, session) in open {
         let offset = match load {
             Load::Closed { .. } => Duration::ZERO,
             Load::Open { interval } => random.duration(Duration::ZERO, interval),
         };
-        let session = Session::open(identity, &chain, &[]).await.context("a stream of the benchmark")?;
-        connections.spawn(stream(identity.clone(), chain, session, load, offset, counts.clone()));
+        connections.spawn(stream_reports(identity, chain, session, load, offset, counts.clone()));
     }
     Ok(Running { connections, counts })
 }
@@ -145,7 +159,7 @@ impl Running {
     }
 }
 
-async fn stream(
+async fn stream_reports(
     identity: Arc<Identity>,
     mut chain: Chain,
     mut session: Session,

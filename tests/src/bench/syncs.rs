@@ -2,13 +2,34 @@
 //!
 //! Reads the output of `strace -f -ttt -y`: one line a call, paths beside descriptors.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
+/// Finds out by trying whether programs can be traced here, or says why not.
+///
+/// # Errors
+///
+/// What strace says, or that it is not there.
+pub fn can_trace() -> Result<(), String> {
+    let tried = Command::new("strace").args(["-f", "--seccomp-bpf", "-o", "/dev/null", "true"]).output();
+    let output = tried.map_err(|error| format!("strace cannot be started ({error}): apt install strace"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("strace does not work here: {}", said.trim())) }
+}
+
+/// Returns the words before a program that trace it into the file `trace`, and hold up each sync for `delay` before it begins.
+pub fn strace_delaying(trace: &Path, delay: Duration) -> Vec<String> {
+    let mut words = strace(trace);
+    let inject = format!("inject={}:delay_enter={}", SYNCS.join(","), delay.as_micros());
+    words.extend(["-e".to_owned(), inject]);
+    words
+}
+
 /// Returns the words before a program that trace it into the file `trace`. The program stays the process that was started.
 pub fn strace(trace: &Path) -> Vec<String> {
-    let words = ["strace", "-D", "-f", "-ttt", "-y", "-s", "0", "-e", CALLS, "-o"];
+    // With `--seccomp-bpf` only the calls to trace are stopped at, and the others cost nothing.
+    let words = ["strace", "-D", "-f", "--seccomp-bpf", "-ttt", "-y", "-s", "0", "-e", CALLS, "-o"];
     words.into_iter().map(str::to_owned).chain([trace.display().to_string()]).collect()
 }
 
@@ -16,11 +37,16 @@ pub fn strace(trace: &Path) -> Vec<String> {
 const CALLS: &str =
     "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,openat,write,pwrite64,writev";
 
+/// The calls that sync.
+const SYNCS: [&str; 3] = ["fsync", "fdatasync", "syncfs"];
+
 /// What was seen.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Seen {
     /// Calls by name.
     pub calls: BTreeMap<String, u64>,
+    /// When each sync had ended, in seconds since 1970.
+    pub syncs: Vec<f64>,
     /// Times that a checkpoint was put into place.
     pub checkpoints: u64,
     /// Of these, those whose own bytes and all tiles written since the one before had been synced.
@@ -43,6 +69,9 @@ pub fn read(trace: &str, log_folder: &str) -> anyhow::Result<Seen> {
     let mut awaits_folder = false;
     for call in calls(trace) {
         *seen.calls.entry(call.name.to_owned()).or_default() += 1;
+        if SYNCS.contains(&call.name) {
+            seen.syncs.push(call.ended);
+        }
         match call.name {
             "write" | "pwrite64" | "writev" => {
                 if let Some(path) = call.descriptor_path().filter(|path| path.starts_with(log_folder))
@@ -80,7 +109,16 @@ pub fn read(trace: &str, log_folder: &str) -> anyhow::Result<Seen> {
     Ok(seen)
 }
 
+impl Seen {
+    /// Returns how many syncs ended from `from` until before `until_exclusive`, in seconds since 1970.
+    pub fn syncs_within(&self, from: f64, until_exclusive: f64) -> u64 {
+        self.syncs.iter().filter(|&&ended| from <= ended && ended < until_exclusive).count() as u64
+    }
+}
+
 struct Call<'a> {
+    /// Seconds since 1970.
+    ended: f64,
     name: &'a str,
     args: &'a str,
 }
@@ -103,13 +141,13 @@ fn calls(trace: &str) -> impl Iterator<Item = Call<'_>> {
     let mut started: BTreeMap<&str, Call<'_>> = BTreeMap::new();
     trace.lines().filter_map(move |line| {
         let (thread, rest) = line.split_once(' ')?;
-        let rest = rest.trim_start().split_once(' ')?.1;
-        if let Some(resumed) = rest.strip_prefix("<... ") {
-            let _ = resumed;
-            return started.remove(thread);
+        let (time, rest) = rest.trim_start().split_once(' ')?;
+        let ended = time.parse().ok()?;
+        if rest.starts_with("<... ") {
+            return started.remove(thread).map(|call| Call { ended, ..call });
         }
         let (name, args) = rest.split_once('(')?;
-        let call = Call { name, args };
+        let call = Call { ended, name, args };
         if rest.ends_with("<unfinished ...>") {
             started.insert(thread, call);
             return None;
@@ -159,6 +197,8 @@ mod tests {
         let seen = read(GOOD, "/d/log").unwrap();
         assert_eq!((seen.checkpoints, seen.covered, seen.folder_synced), (1, 1, 1));
         assert_eq!(seen.calls["fsync"], 2);
+        assert_eq!(seen.syncs, [1.000_002, 1.000_007, 1.000_009]);
+        assert_eq!(seen.syncs_within(1.000_002, 1.000_009), 2);
         check(&seen).unwrap();
     }
 
