@@ -502,6 +502,10 @@ impl Agent {
     }
 
     fn dial(&mut self) {
+        // A dial that rejoined and then failed left another identity than this one.
+        if let Ok(Some(identity)) = self.folder.identity() {
+            self.identity = identity;
+        }
         let hello = session::hello(&self.chain, SystemClock.now());
         let (folder, identity) = (self.folder.clone(), self.identity.clone());
         self.uplink.dial(Target { folder, identity, collector: self.collector(), hello });
