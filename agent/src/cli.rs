@@ -26,14 +26,18 @@ use crate::{
 
 /// Only a person can mend it; starting again changes nothing.
 const EX_CONFIG: u8 = 78;
+/// Wrong usage, which clap ends with too, or wrong settings.
+const USAGE: u8 = 2;
+
+/// The command line lacks something.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(&'static str);
 
 const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed; `status`: it does not run), 2 usage or wrong settings; `run` ends with 78 \
     when only a person can mend it.\n\
     Settings: --config FILE, else /etc/muster/agent.toml, then agent.toml.d/*.toml beside it; every key is also an environment\n\
     variable, such as MUSTER_INTERVALS_FIREWALL. muster-agent(1) lists them, none needs to be set.";
-
-/// Wrong usage, which clap ends with too, or wrong settings.
-const WRONG_SETTINGS: u8 = 2;
 
 /// The settings with their defaults, as they are installed: part of the manual.
 const EXAMPLE: &str = include_str!("../../deploy/config/agent.toml");
@@ -140,7 +144,8 @@ struct Enroll {
     #[arg(long, env = "MUSTER_COLLECTOR", value_name = "URL")]
     collector: Option<CollectorUrl>,
     /// Token. Other users of this host can see it among the processes: --token-file or MUSTER_TOKEN keep it to yourself.
-    #[arg(long, env = "MUSTER_TOKEN", hide_env_values = true, value_name = "TOKEN", conflicts_with = "token_file")]
+    // The variable is read by hand, so that it gives way to --file and --token-file in place of contradicting them.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
     /// File with the token; `-` reads it from standard input.
     #[arg(long, value_name = "FILE")]
@@ -162,13 +167,17 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("muster-agent: {error:#}");
             let needs_someone = error.is::<config::Error>()
-                || matches!(error.downcast_ref(), Some(run::Error::Identity(_) | run::Error::InUse(_)));
-            if is_service && needs_someone {
-                ExitCode::from(EX_CONFIG)
-            } else if error.is::<config::Error>() {
-                ExitCode::from(WRONG_SETTINGS)
-            } else {
-                ExitCode::FAILURE
+                || matches!(
+                    error.downcast_ref(),
+                    Some(run::Error::Identity(_) | run::Error::InUse(_) | run::Error::State { .. })
+                );
+            let is_usage = error.is::<Usage>()
+                || error.is::<config::Error>()
+                || matches!(error.downcast_ref(), Some(inspect::Error::NoSuchProbe(..)));
+            match (is_service, needs_someone, is_usage) {
+                (true, true, _) => ExitCode::from(EX_CONFIG),
+                (_, _, true) => ExitCode::from(USAGE),
+                (_, _, false) => ExitCode::FAILURE,
             }
         }
     }
@@ -235,7 +244,7 @@ fn run_agent(config: Config) -> anyhow::Result<ExitCode> {
 
 fn enroll_host(config: Config, options: &Enroll) -> anyhow::Result<ExitCode> {
     start_log(&config);
-    let request = request(&config, options)?;
+    let request = request(&config, options, std::env::var("MUSTER_TOKEN").ok())?;
     let folder = identity::Folder::open(&config.state_directory)?;
     if let Some(identity) = folder.identity()? {
         anyhow::ensure!(
@@ -259,7 +268,8 @@ fn enroll_host(config: Config, options: &Enroll) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn request(config: &Config, options: &Enroll) -> anyhow::Result<Request> {
+/// Returns what enrolment needs. `variable` is MUSTER_TOKEN, which options go before.
+fn request(config: &Config, options: &Enroll, variable: Option<String>) -> anyhow::Result<Request> {
     if let Some(file) = &options.file {
         return Ok(Request::of_file(file)?);
     }
@@ -267,19 +277,24 @@ fn request(config: &Config, options: &Enroll) -> anyhow::Result<Request> {
         || config.collector.as_ref().map(|url| url.parse()).transpose().map_err(anyhow::Error::msg),
         |url| Ok(Some(url)),
     )?;
-    let collector = collector.context("no collector: pass --collector https://HOST:PORT, or --file")?;
-    let token = match (&options.token, &options.token_file) {
-        (Some(token), _) => Token::new(token),
-        (None, Some(file)) => Token::new(&read_token(file)?),
-        (None, None) => {
-            anyhow::bail!("no token: pass --token-file FILE, or set MUSTER_TOKEN; 'musterctl token create' makes one")
+    let collector = collector.ok_or(Usage("no collector: pass --collector https://HOST:PORT, or --file"))?;
+    let token = match (&options.token, &options.token_file, variable) {
+        (Some(token), _, _) => Token::new(token),
+        (None, Some(file), _) => Token::new(&read_token(file)?),
+        (None, None, Some(token)) => Token::new(&token),
+        (None, None, None) => {
+            const MISSING: &str =
+                "no token: pass --token-file FILE, or set MUSTER_TOKEN; 'musterctl token create' makes one";
+            return Err(Usage(MISSING).into());
         }
     };
     let trust = match (&options.ca, options.ca_pin) {
         (Some(ca), _) => enroll::authorities(ca)?,
         (None, Some(pin)) => Trust::Pin(pin.0),
         (None, None) => {
-            anyhow::bail!("whom to trust: pass --ca FILE or --ca-pin sha256:HEX, as 'musterctl token create' prints it")
+            const MISSING: &str =
+                "whom to trust: pass --ca FILE or --ca-pin sha256:HEX, as 'musterctl token create' prints it";
+            return Err(Usage(MISSING).into());
         }
     };
     Ok(Request { collector, token, trust })
@@ -330,7 +345,7 @@ fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -
         (Err(error), Output::Json) => {
             let error = anyhow::Error::from(error);
             println!("{}", json!({ "valid": false, "error": format!("{error:#}") }));
-            return Ok(ExitCode::from(WRONG_SETTINGS));
+            return Ok(ExitCode::from(USAGE));
         }
     };
     for file in &loaded.files {
@@ -428,8 +443,30 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(["muster-agent", "enroll"].into_iter().chain(arguments)).unwrap();
             let Command::Enroll(options) = cli.command else { panic!() };
-            let error = request(&config, &options).unwrap_err().to_string();
-            assert!(error.contains(missing), "{error}");
+            let error = request(&config, &options, None).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(missing), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_the_environment_gives_way_to_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, token_file) = (folder.path().join("enroll.toml"), folder.path().join("token"));
+        let pin = format!("sha256:{}", "ab".repeat(32));
+        std::fs::write(&file, format!("collector = \"https://c1\"\ntoken = \"a\"\nca_pin = \"{pin}\"\n")).unwrap();
+        std::fs::write(&token_file, "b\n").unwrap();
+        let (file, token_file) = (file.to_str().unwrap(), token_file.to_str().unwrap());
+        let rest = ["--collector", "https://c1", "--ca-pin", &pin];
+        for (arguments, expected) in [
+            (vec!["--file", file], "a"),
+            ([&rest[..], &["--token-file", token_file]].concat(), "b"),
+            ([&rest[..], &["--token", "c"]].concat(), "c"),
+            (rest.to_vec(), "variable"),
+        ] {
+            let cli = Cli::try_parse_from(["muster-agent", "enroll"].into_iter().chain(arguments)).unwrap();
+            let Command::Enroll(options) = cli.command else { panic!() };
+            let request = request(&Config::default(), &options, Some("variable".to_owned())).unwrap();
+            assert!(request.token == Token::new(expected), "{expected}");
         }
     }
 }

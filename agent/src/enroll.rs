@@ -44,6 +44,23 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The enrolment file may not be read.
+    #[error(
+        "user {user} may not read {} (mode {mode:04o}, user {owner}, group {group}); run 'chown {user} {}'",
+        path.display(), path.display()
+    )]
+    Denied {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Who owns it.
+        owner: u32,
+        /// Its group.
+        group: u32,
+        /// Who tried.
+        user: u32,
+    },
     /// The enrolment file is not one.
     #[error("{} is not an enrolment file: {reason}", path.display())]
     File {
@@ -87,6 +104,7 @@ impl Error {
             Self::Refused { reason, .. } => reason == "TOO_MANY_ATTEMPTS",
             Self::Connect(_)
             | Self::Read { .. }
+            | Self::Denied { .. }
             | Self::File { .. }
             | Self::Answer(_)
             | Self::Identity(_)
@@ -95,12 +113,15 @@ impl Error {
     }
 }
 
-fn refusal(reason: &str, message: &str) -> String {
+/// Returns what a refusal says, and what to do about it.
+pub fn refusal(reason: &str, message: &str) -> String {
     let advice = match reason {
         "TOKEN_INVALID" => "; make a token with 'musterctl token create'",
         "TOKEN_USED_UP" | "TOKEN_EXPIRED" | "TOKEN_REVOKED" => "; make another one with 'musterctl token create'",
         "AGENT_REVOKED" => "; to enrol this host anew, stop the agent and delete its state folder",
-        "AGENT_FROZEN" => "; an operator must decide, see 'musterctl hosts list'",
+        "AGENT_FROZEN" => {
+            "; an operator must decide: 'musterctl hosts release' lets this host go on, 'musterctl hosts revoke' ends it"
+        }
         "PROOF_INVALID" => "; is this host's clock right?",
         _ => "",
     };
@@ -110,7 +131,7 @@ fn refusal(reason: &str, message: &str) -> String {
 }
 
 /// A token: whoever has it can add a host to the fleet. It is never shown.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq)]
 #[serde(transparent)]
 pub struct Token(String);
 
@@ -177,7 +198,7 @@ impl Request {
     ///
     /// When the file cannot be read or is not one.
     pub fn of_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
         let wrong = |reason: String| Error::File { path: path.to_owned(), reason };
         // The message of the parser could show a piece of the token; its place says enough.
         let file: File = toml::from_str(&text).map_err(|error| {
@@ -194,6 +215,21 @@ impl Request {
             }
         };
         Ok(Self { collector: file.collector, token: file.token, trust })
+    }
+}
+
+fn unreadable(path: &Path, source: io::Error) -> Error {
+    use std::os::unix::fs::MetadataExt as _;
+
+    match std::fs::metadata(path) {
+        Ok(file) if source.kind() == io::ErrorKind::PermissionDenied => Error::Denied {
+            path: path.to_owned(),
+            mode: file.mode() & 0o7777,
+            owner: file.uid(),
+            group: file.gid(),
+            user: rustix::process::geteuid().as_raw(),
+        },
+        Ok(_) | Err(_) => Error::Read { path: path.to_owned(), source },
     }
 }
 
@@ -251,14 +287,14 @@ pub async fn renew(folder: &Folder, present: &Identity, channel: Channel) -> Res
     Ok(issued.identity)
 }
 
-/// Gets another certificate by proof of the evidence key, after the present one has expired, and keeps it.
+/// Gets another certificate by proof of the evidence key, after the present one has expired or was damaged, and keeps it.
 ///
 /// # Errors
 ///
 /// Says which step failed.
 pub async fn rejoin(folder: &Folder, present: &Identity, collector: &CollectorUrl) -> Result<Identity, Error> {
     let evidence = folder.evidence_key_or_new()?;
-    let tls = connect::stranger(&Trust::Authorities(folder.tls()?.roots))?;
+    let tls = connect::stranger(&Trust::Authorities(folder.roots()?))?;
     let now = SystemClock.now();
     let channel = connect::open(collector, tls, now).await?;
     let key = TlsKey::new()?;
@@ -415,5 +451,17 @@ mod tests {
             "collector refused: the token has expired; make another one with 'musterctl token create'"
         );
         assert_eq!(text("TOKEN_EXPIRED", "expired; run 'musterctl token create'").matches("musterctl").count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_named_with_its_mode_and_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("enroll.toml");
+        std::fs::write(&path, "").unwrap();
+        let error = unreadable(&path, io::ErrorKind::PermissionDenied.into()).to_string();
+        let user = rustix::process::geteuid().as_raw();
+        assert!(error.contains("(mode 0") && error.contains(&format!("user {user}, group")), "{error}");
+        assert!(error.ends_with(&format!("run 'chown {user} {}'", path.display())), "{error}");
+        assert!(matches!(unreadable(&path, io::ErrorKind::InvalidData.into()), Error::Read { .. }));
     }
 }

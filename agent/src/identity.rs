@@ -61,16 +61,32 @@ pub enum Error {
         /// Who runs the agent.
         user: u32,
     },
-    /// A file does not hold what it should.
-    #[error("{} is not usable: {reason}", path.display())]
+    /// A file does not hold what it should. The evidence key makes the agent, everything else can be had again.
+    #[error(
+        "{} is not usable: {reason}; put back a copy, or delete identity.toml beside it and enrol this host again with \
+         'muster-agent enroll': it stays the same agent",
+        path.display()
+    )]
     Content {
         /// Which.
         path: PathBuf,
         /// Why.
         reason: String,
     },
-    /// The evidence key is not one.
-    #[error("evidence key is not usable")]
+    /// The evidence key is missing, not one, or another agent's.
+    #[error(
+        "{} is not usable: {reason}; put back a copy. Without it this host can only become another agent: revoke this one with \
+         'musterctl hosts revoke', delete the state folder, and enrol again",
+        path.display()
+    )]
+    EvidenceKey {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An evidence key could not be made.
+    #[error("failed to make an evidence key")]
     Key(#[from] seal::Error),
     /// The log key is not one.
     #[error("log key of the collector is not usable")]
@@ -215,6 +231,11 @@ impl Folder {
         Ok(folder)
     }
 
+    /// Returns the identity's folder in `state` as it is, to read from it.
+    pub fn below(state: &Path) -> Self {
+        Self { path: state.join("identity") }
+    }
+
     /// Returns the identity, or `None` before enrolment.
     ///
     /// # Errors
@@ -233,9 +254,11 @@ impl Folder {
             return Err(unusable(format!("version {} is of a newer agent", identity.version)));
         }
         LogKey::new(&identity.log_key)?;
-        let key = self.evidence_key()?.ok_or_else(|| unusable("evidence.key is missing".to_owned()))?;
+        let wrong_key =
+            |reason: &str| Error::EvidenceKey { path: self.path.join("evidence.key"), reason: reason.to_owned() };
+        let key = self.evidence_key()?.ok_or_else(|| wrong_key("it is missing"))?;
         if key.agent_id() != identity.agent {
-            return Err(unusable("evidence.key is of another agent".to_owned()));
+            return Err(wrong_key(&format!("it is of agent {}, not of {}", key.agent_id(), identity.agent)));
         }
         Ok(Some(identity))
     }
@@ -248,7 +271,10 @@ impl Folder {
     pub fn evidence_key(&self) -> Result<Option<EvidenceKey>, Error> {
         let path = self.path.join("evidence.key");
         match std::fs::read(&path) {
-            Ok(pkcs8) => Ok(Some(EvidenceKey::from_pkcs8(&pkcs8)?)),
+            Ok(pkcs8) => match EvidenceKey::from_pkcs8(&pkcs8) {
+                Ok(key) => Ok(Some(key)),
+                Err(error) => Err(Error::EvidenceKey { path, reason: error.to_string() }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::File { act: "read", path, source }),
         }
@@ -274,17 +300,28 @@ impl Folder {
     ///
     /// When a file is missing or does not hold what it should.
     pub fn tls(&self) -> Result<Tls, Error> {
-        let read = |name: &str| {
-            let path = self.path.join(name);
-            std::fs::read(&path).map_err(|source| Error::File { act: "read", path, source })
-        };
-        let unusable =
-            |name: &str, reason: &str| Error::Content { path: self.path.join(name), reason: reason.to_owned() };
-        let tls = read("tls.pem")?;
-        let chain = certificates(&tls).ok_or_else(|| unusable("tls.pem", "it has no certificate chain"))?;
-        let key = PrivateKeyDer::from_pem_slice(&tls).map_err(|_| unusable("tls.pem", "it has no private key"))?;
-        let roots = certificates(&read("ca.pem")?).ok_or_else(|| unusable("ca.pem", "it has no certificate"))?;
-        Ok(Tls { chain, key, roots })
+        let tls = self.read("tls.pem")?;
+        let chain = certificates(&tls).ok_or_else(|| self.unusable("tls.pem", "it has no certificate chain"))?;
+        let key = PrivateKeyDer::from_pem_slice(&tls).map_err(|_| self.unusable("tls.pem", "it has no private key"))?;
+        Ok(Tls { chain, key, roots: self.roots()? })
+    }
+
+    /// Returns the CA certificates to trust.
+    ///
+    /// # Errors
+    ///
+    /// When the file is missing or holds none.
+    pub fn roots(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        certificates(&self.read("ca.pem")?).ok_or_else(|| self.unusable("ca.pem", "it has no certificate"))
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+        let path = self.path.join(name);
+        std::fs::read(&path).map_err(|source| Error::File { act: "read", path, source })
+    }
+
+    fn unusable(&self, name: &str, reason: &str) -> Error {
+        Error::Content { path: self.path.join(name), reason: reason.to_owned() }
     }
 
     /// Keeps an identity. `identity.toml` is written last, so that a crash leaves either the old identity or the new one.
@@ -436,7 +473,15 @@ mod tests {
         folder.evidence_key_or_new().unwrap();
         assert!(folder.identity().unwrap().is_none());
         std::fs::write(state.join("identity/identity.toml"), "version = 1\n").unwrap();
-        assert!(matches!(folder.identity(), Err(Error::Content { .. })));
+        let error = folder.identity().unwrap_err();
+        assert!(matches!(error, Error::Content { .. }));
+        assert!(
+            error.to_string().contains("identity.toml is not usable")
+                && error.to_string().contains("muster-agent enroll")
+        );
+        std::fs::write(state.join("identity/evidence.key"), "x").unwrap();
+        let error = folder.evidence_key().map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("evidence.key is not usable") && error.contains("musterctl hosts revoke"), "{error}");
     }
 
     #[test]

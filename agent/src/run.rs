@@ -6,7 +6,7 @@
 mod agent;
 mod waiting;
 
-use std::{future::Future, io, pin::Pin};
+use std::{future::Future, io, path::PathBuf, pin::Pin};
 
 use futures_util::{FutureExt as _, future::Fuse};
 use muster_proto::report::Probe;
@@ -40,6 +40,16 @@ pub enum Error {
     /// Another agent runs with the same state folder.
     #[error("another agent (see status.json for its process) uses the state folder {0}")]
     InUse(String),
+    /// The state folder cannot be used.
+    #[error("failed to {act} {}; the agent must be able to write its state folder", path.display())]
+    State {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
     /// The system refuses something basic.
     #[error("failed to {act}")]
     System {
@@ -135,8 +145,9 @@ pub async fn run(
 /// Holds the state folder for one agent.
 fn lock(state: &std::path::Path) -> Result<std::fs::File, Error> {
     let path = state.join("lock");
-    let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    let file = open.map_err(|source| Error::System { act: "open the lock of the state folder", source })?;
+    let failed = |act, source| Error::State { act, path: path.clone(), source };
+    let open = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(|source| failed("open", source))?;
     let mut tries = 0..LOCK_TRIES;
     loop {
         match file.try_lock() {
@@ -144,9 +155,7 @@ fn lock(state: &std::path::Path) -> Result<std::fs::File, Error> {
             // Someone who looks whether an agent runs holds it for a moment.
             Err(std::fs::TryLockError::WouldBlock) if tries.next().is_some() => std::thread::sleep(LOCK_AGAIN),
             Err(std::fs::TryLockError::WouldBlock) => return Err(Error::InUse(state.display().to_string())),
-            Err(std::fs::TryLockError::Error(source)) => {
-                return Err(Error::System { act: "lock the state folder", source });
-            }
+            Err(std::fs::TryLockError::Error(source)) => return Err(failed("lock", source)),
         }
     }
 }

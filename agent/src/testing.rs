@@ -47,6 +47,8 @@ use crate::{checkpoint::testing::TestLog, identity::CollectorUrl};
 pub(crate) struct Script {
     /// Lifetime of certificates that it issues.
     pub lifetime: Duration,
+    /// The token that it takes.
+    pub token: &'static str,
     /// Whether certificates carry another agent's name.
     pub misnames: bool,
     /// Whether certificates come with another fleet's CA.
@@ -120,6 +122,7 @@ impl Collector {
         let (sender, seen) = mpsc::unbounded_channel();
         let script = Script {
             lifetime: Duration::from_secs(3_600),
+            token: "good",
             misnames: false,
             other_ca: false,
             forges: false,
@@ -315,7 +318,7 @@ impl EnrollmentService for Service {
         request: Request<v1::EnrollAgentRequest>,
     ) -> Result<Response<v1::EnrollAgentResponse>, Status> {
         let request = request.into_inner();
-        if request.token != "good" {
+        if request.token != self.lock().script.token {
             return Err(refused("TOKEN_INVALID"));
         }
         let key = EvidencePublicKey::new(&request.evidence_public_key).unwrap();

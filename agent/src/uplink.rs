@@ -5,7 +5,7 @@
 mod backoff;
 pub mod session;
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use muster_proto::{
     id::ReportSeq,
@@ -52,11 +52,11 @@ pub enum Error {
     /// The agent's own keys cannot be read.
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    /// The expired certificate could not be replaced.
-    #[error("certificate expired and this agent could not rejoin")]
+    /// A certificate that has expired or is damaged could not be replaced.
+    #[error("certificate has expired or is damaged, and this agent could not rejoin")]
     Rejoin(#[source] enroll::Error),
     /// The collector refused the stream.
-    #[error("collector refused: {message}")]
+    #[error("{}", enroll::refusal(reason, message))]
     Refused {
         /// Its reason, such as `AGENT_REVOKED`.
         reason: String,
@@ -86,8 +86,8 @@ pub enum Error {
     Distrust(String),
     /// The log contradicts a checkpoint that this agent holds. Nothing is deleted on its word.
     #[error(
-        "do not trust the collector's log: {source}; nothing is deleted here until it is explained: keep the collector as it is and \
-         compare its log with the two checkpoints that 'muster-agent status' names"
+        "do not trust the collector's log: {source}; nothing is deleted here until it is explained: keep the collector's folder as it \
+         is, and give its operator and auditor the checkpoints that 'muster-agent status' shows"
     )]
     Contradicted {
         /// What the agent holds.
@@ -320,8 +320,8 @@ impl Uplink {
         }
         let mut wait = self.backoff.failed(random, error.retry_after());
         if error.needs_someone() {
-            // Trying at once would only fill logs.
-            wait = wait.max(CAP / 2);
+            // Trying at once would only fill logs. The jitter is over the rest, since the first waits are drawn from little.
+            wait = wait.max(CAP / 2 + (CAP / 2).mul_f64(random));
         }
         self.link = Link::Down { until: now + wait };
         now + wait
@@ -394,11 +394,16 @@ async fn open(target: Target) -> Result<Opened, Error> {
     let mut identity = target.identity;
     let mut rejoined = None;
     let now = SystemClock.now();
-    if identity.expire_time <= now {
-        identity = enroll::rejoin(&target.folder, &identity, &target.collector).await.map_err(Error::Rejoin)?;
-        rejoined = Some(Box::new(identity.clone()));
-    }
-    let channel = connect::open(&target.collector, connect::member(target.folder.tls()?)?, now).await?;
+    let tls = match present_tls(&target.folder, &identity, now) {
+        Ok(tls) => tls,
+        Err(why) => {
+            tracing::info!(why, "the certificate does not serve; rejoining by the evidence key");
+            identity = enroll::rejoin(&target.folder, &identity, &target.collector).await.map_err(Error::Rejoin)?;
+            rejoined = Some(Box::new(identity.clone()));
+            connect::member(target.folder.tls()?)?
+        }
+    };
+    let channel = connect::open(&target.collector, tls, now).await?;
     let mut client = IngestServiceClient::new(channel.clone()).max_decoding_message_size(limits::AGENT_MESSAGE_BYTES);
     let (sender, requests) = mpsc::channel(QUEUE);
     let hello = v1::StreamReportsRequest { step: Some(request::Step::Hello(target.hello)) };
@@ -437,6 +442,16 @@ async fn open(target: Target) -> Result<Opened, Error> {
     Ok(Opened { rejoined, welcome, up: Box::new(up) })
 }
 
+/// Returns the TLS settings of the present certificate, or why they do not serve: whatever is wrong with the certificate or its key,
+/// the evidence key gets another one.
+fn present_tls(folder: &Folder, identity: &Identity, now: Timestamp) -> Result<Arc<rustls::ClientConfig>, String> {
+    if identity.expire_time <= now {
+        return Err(format!("it expired {}", identity.expire_time));
+    }
+    let tls = folder.tls().map_err(|error| connect::chain_of(&error))?;
+    connect::member(tls).map_err(|error| connect::chain_of(&error))
+}
+
 fn lost(status: &Status) -> Error {
     match status.get_details_error_info() {
         Some(info) => Error::Refused {
@@ -451,6 +466,13 @@ fn lost(status: &Status) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_that_wait_for_someone_do_not_come_back_together() {
+        let now = Instant::now();
+        let wait = |random| Uplink::new(now).failed(&Error::Protocol("x"), now, random) - now;
+        assert_eq!((wait(0.0), wait(0.5)), (CAP / 2, CAP * 3 / 4));
+    }
 
     #[test]
     fn a_collector_is_left_alone_until_its_own_clock_says_so_on_a_stream_of_any_age() {

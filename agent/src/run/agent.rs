@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Interval},
     connect::chain_of,
     enroll,
+    host::live,
     identity::{Folder, Identity},
     moment::Moment,
     report::{self, LastRun, Look, Reporter},
@@ -236,6 +237,8 @@ impl Agent {
             self.status_at = None;
             self.status_written = now;
             write_status(&mut self.status, &self.config);
+            // What happened is told, and the agent is about to rest.
+            live::give_back_memory();
         }
     }
 
@@ -502,6 +505,10 @@ impl Agent {
     }
 
     fn dial(&mut self) {
+        // A dial that rejoined and then failed left another identity than this one.
+        if let Ok(Some(identity)) = self.folder.identity() {
+            self.identity = identity;
+        }
         let hello = session::hello(&self.chain, SystemClock.now());
         let (folder, identity) = (self.folder.clone(), self.identity.clone());
         self.uplink.dial(Target { folder, identity, collector: self.collector(), hello });

@@ -534,6 +534,56 @@ fn an_agent_without_identity_waits_and_enrols_when_the_file_appears() {
 }
 
 #[test]
+fn an_enrolment_file_that_was_refused_is_tried_again_when_anything_about_it_changes() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    on_one_thread(async {
+        let mut fleet = Fleet::without_identity().await;
+        fleet.collector.inner().script.token = "another";
+        let (url, pin) = (&fleet.collector.url, fleet.collector.pin);
+        let text = format!("collector = \"{url}\"\ntoken = \"good\"\nca_pin = \"sha256:{pin}\"\n");
+        let file = fleet.state.join("enroll.toml");
+        std::fs::write(&file, text).unwrap();
+        let agent = Agent::start(&fleet.state, "one");
+        let is_refused =
+            |status: &Status| matches!(&status.phase, Phase::Waiting { reason } if reason.contains("refused"));
+        fleet.until_status(is_refused).await;
+        // Nothing of the content changes.
+        fleet.collector.inner().script.token = "good";
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn an_agent_whose_certificate_is_damaged_rejoins_by_its_evidence_key() {
+    on_one_thread(async {
+        let mut fleet = Fleet::new().await;
+        std::fs::write(fleet.state.join("identity/tls.pem"), "damaged").unwrap();
+        let agent = Agent::start(&fleet.state, "one");
+        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        assert!(Folder::open(&fleet.state).unwrap().tls().is_ok());
+        agent.stop().await;
+    });
+}
+
+#[test]
+fn a_damaged_identity_does_not_look_like_none() {
+    on_one_thread(async {
+        let fleet = Fleet::new().await;
+        let options = crate::status::Options { reports: 0, facts: false };
+        let shown = || crate::status::show(&fleet.state, options).unwrap().text(options);
+        assert!(shown().contains("collector    https://127.0.0.1"));
+        std::fs::write(fleet.state.join("identity/identity.toml"), "damaged").unwrap();
+        assert!(shown().contains("identity.toml is not usable"), "{}", shown());
+        std::fs::remove_file(fleet.state.join("identity/identity.toml")).unwrap();
+        assert!(shown().contains("not enrolled"), "{}", shown());
+    });
+}
+
+#[test]
 fn two_agents_never_share_a_state_folder() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;

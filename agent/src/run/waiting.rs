@@ -1,11 +1,9 @@
 //! An agent without identity: it waits, says so, and enrols when the enrolment file appears.
 
-use std::{
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use muster_proto::v1;
+use tokio::time::Instant;
 
 use super::{Error, Stop, write_status};
 use crate::{
@@ -19,6 +17,8 @@ use crate::{
 
 /// Time between glances at the enrolment file.
 const GLANCE: Duration = Duration::from_secs(3);
+/// A file that was refused is tried again after about this, although nothing changed here: what was wrong may be elsewhere.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// Returns the identity as soon as there is one, or `None` when the agent was asked to stop before.
 ///
@@ -33,16 +33,16 @@ pub async fn for_identity(
     stop: &mut Stop,
 ) -> Result<Option<Identity>, Error> {
     let mut backoff = Backoff::default();
-    // The file that a person must change before it is worth another try.
-    let mut refused: Option<SystemTime> = None;
+    // The file that was refused as it was, and when it is tried again even so.
+    let mut refused: Option<(Seen, Instant)> = None;
     loop {
         if let Some(identity) = folder.identity()? {
             status.phase = Phase::Running;
             return Ok(Some(identity));
         }
-        let written = modified(&config.enroll_file);
+        let seen = Seen::of(&config.enroll_file);
         let mut wait = GLANCE;
-        match written {
+        match seen {
             None => say(
                 config,
                 status,
@@ -51,8 +51,8 @@ pub async fn for_identity(
                     config.enroll_file.display()
                 ),
             ),
-            Some(_) if written == refused => {}
-            Some(_) => {
+            Some(seen) if refused.is_some_and(|(before, again)| before == seen && Instant::now() < again) => {}
+            Some(seen) => {
                 let tried = tokio::select! {
                     () = stop.asked() => return Ok(None),
                     tried = try_to_enroll(config, folder, claim.clone()) => tried,
@@ -68,7 +68,7 @@ pub async fn for_identity(
                         if error.is_passing() {
                             wait = backoff.failed(super::random(), None).max(GLANCE);
                         } else {
-                            refused = written;
+                            refused = Some((seen, Instant::now() + AGAIN.mul_f64(0.75 + 0.5 * super::random())));
                         }
                     }
                 }
@@ -85,8 +85,19 @@ async fn try_to_enroll(config: &Config, folder: &Folder, claim: v1::HostClaim) -
     enroll::enroll(folder, &enroll::Request::of_file(&config.enroll_file)?, claim).await
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+/// What changes of a file when someone mends it: content, mode and owner all move the time of change (inode(7)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Seen {
+    inode: u64,
+    changed: (i64, i64),
+    len: u64,
+}
+
+impl Seen {
+    fn of(path: &Path) -> Option<Self> {
+        let file = std::fs::metadata(path).ok()?;
+        Some(Self { inode: file.ino(), changed: (file.ctime(), file.ctime_nsec()), len: file.len() })
+    }
 }
 
 /// Says it once in the log and keeps it in the status.

@@ -257,10 +257,10 @@ fn damage_names_exactly_what_is_missing_and_never_gives_a_place_twice() {
         std::fs::write(copy.path().join(path.file_name().unwrap()), &bytes).unwrap();
         let damaged = ((position - frame::HEADER_BYTES) / record) as u64 + 1;
         let (mut spool, found) = open(copy.path());
-        let digest_before = Some(sealed(damaged - 1, 100).1.digest);
         let (expected, kept) = match damaged {
             1..=3 => (Found::Whole, (1..=5).filter(|number| *number != damaged).collect::<Vec<_>>()),
             _ => {
+                let digest_before = Some(sealed(damaged - 1, 100).1.digest);
                 let lost = Lost { first: seq(damaged), last: seq(5), digest_before };
                 (Found::Damaged { lost, since: None }, (1..damaged).collect())
             }

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::{Phase, Status, WRITTEN_EVERY};
 use crate::{
-    chain, identity, run,
+    chain,
+    connect::chain_of,
+    identity, run,
     spool::{self, Contradiction, State},
 };
 
@@ -30,8 +32,10 @@ pub struct Options {
 pub struct Shown {
     /// Whether an agent runs with this state folder.
     pub is_running: bool,
-    /// Unset before enrolment.
+    /// Unset before enrolment, and when it cannot be read.
     identity: Option<IdentityShown>,
+    /// What is wrong with the identity's files.
+    identity_problem: Option<String>,
     /// Unset before the agent's first run.
     status: Option<Status>,
     /// Whether the agent runs and has not written its status for some time, as on a full disk.
@@ -106,6 +110,7 @@ pub fn show(state_directory: &Path, options: Options) -> Result<Shown, spool::Er
             }
         })?;
     }
+    let (identity, identity_problem) = identity_shown(state_directory);
     let is_running = run::is_locked(state_directory);
     let reported = chain::peek_reported(&folder).unwrap_or_default();
     let facts = reported
@@ -114,7 +119,8 @@ pub fn show(state_directory: &Path, options: Options) -> Result<Shown, spool::Er
     Ok(Shown {
         is_running,
         is_stale: is_running && status.as_ref().is_some_and(|status| is_stale(status, SystemClock.now())),
-        identity: identity_shown(state_directory),
+        identity,
+        identity_problem,
         chain: state.map(|state| chain_shown(&state, durable, oldest_waiting, spool_bytes(&folder))),
         status,
         reports: newest.iter().map(|report| report_shown(report, durable)).collect(),
@@ -122,17 +128,23 @@ pub fn show(state_directory: &Path, options: Options) -> Result<Shown, spool::Er
     })
 }
 
-fn identity_shown(state_directory: &Path) -> Option<IdentityShown> {
-    // Without the mode checks of the agent itself: whoever may read the file may see it.
-    let text = std::fs::read_to_string(state_directory.join("identity/identity.toml")).ok()?;
-    let identity: identity::Identity = toml::from_str(&text).ok()?;
-    Some(IdentityShown {
-        agent: identity.agent,
-        collector: identity.collector.to_string(),
-        certificate_serial: identity.certificate_serial,
-        renew_time: identity.renew_time,
-        expire_time: identity.expire_time,
-    })
+/// Returns the identity, and what is wrong with it. A file that is damaged must not look like one that is not there.
+fn identity_shown(state_directory: &Path) -> (Option<IdentityShown>, Option<String>) {
+    // Without the mode checks of the agent itself: whoever may read the files may see them.
+    match identity::Folder::below(state_directory).identity() {
+        Ok(None) => (None, None),
+        Err(error) => (None, Some(chain_of(&error))),
+        Ok(Some(identity)) => {
+            let shown = IdentityShown {
+                agent: identity.agent,
+                collector: identity.collector.to_string(),
+                certificate_serial: identity.certificate_serial,
+                renew_time: identity.renew_time,
+                expire_time: identity.expire_time,
+            };
+            (Some(shown), None)
+        }
+    }
 }
 
 fn chain_shown(state: &State, durable: u64, oldest: Option<Timestamp>, spool_bytes: u64) -> ChainShown {
@@ -226,6 +238,9 @@ impl Shown {
                 writeln!(out, "agent        {}", identity.agent)?;
                 writeln!(out, "collector    {}", identity.collector)?;
                 writeln!(out, "certificate  ends {}, to be renewed {}", identity.expire_time, identity.renew_time)?;
+            }
+            (None, _) if self.identity_problem.is_some() => {
+                writeln!(out, "agent        {}", self.identity_problem.as_deref().unwrap_or_default())?;
             }
             (None, Some(Status { phase: Phase::Waiting { reason }, .. })) => writeln!(out, "agent        {reason}")?,
             (None, _) => writeln!(out, "agent        not enrolled: run 'muster-agent enroll'")?,

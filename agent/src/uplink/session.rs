@@ -85,7 +85,8 @@ pub fn judge_welcome(chain: &mut Chain, key: &LogKey, welcome: &v1::Welcome) -> 
     let acknowledged = state.durable.map_or(0, |place| place.seq.number());
     if through < acknowledged {
         return Err(Error::Distrust(format!(
-            "it acknowledged {acknowledged} reports of this agent and now has {through}: was it restored from an old copy?"
+            "it acknowledged {acknowledged} reports of this agent and now has {through}: was it restored from an old copy? \
+             Restore the newest one"
         )));
     }
     let sealed = state.sealed.map_or(0, |place| place.seq.number());
