@@ -16,8 +16,12 @@ pub const FACT_BYTES: usize = SUBJECT_PARTS as usize * SUBJECT_BYTES_PER_REPORT;
 pub const TEXT_BYTES: usize = 4096;
 /// Bytes of a text that explains something to a person, at most.
 pub const DETAIL_BYTES: usize = 512;
-/// Items of a list in a fact, at most.
+/// Bytes of a word of a vocabulary, such as the kind of a volume, at most.
+pub const WORD_BYTES: usize = 32;
+/// Items of a list in a fact, at most, and of all its lists together.
 pub const LIST_ITEMS: usize = 100_000;
+/// Bytes of an encoded fact for each item of its lists, at least: a name of two letters needs as many.
+pub const BYTES_PER_ITEM: usize = 4;
 /// Bytes of a gRPC message that the collector takes from an agent, at most.
 pub const AGENT_MESSAGE_BYTES: usize = 64 * 1024;
 /// Bytes of a gRPC message that a client takes from the collector, at most.

@@ -1,10 +1,12 @@
 //! Facts from and to the wire.
 //!
 //! Decoding is strict: every enum text is one of the contract, every reading is set, every text and list is inside its
-//! limit, and every digest is one. What decodes, encodes to the same fact.
+//! limit, and every digest is one. What decodes, encodes to the same fact. The lists are counted before anything is
+//! allocated for them.
 
 mod check;
 mod message;
+mod outline;
 mod value;
 
 use prost::Message as _;
@@ -19,12 +21,32 @@ pub enum Error {
     /// They are not an encoded `Fact`.
     #[error("fact is not a protobuf message of the contract")]
     Encoding,
-    /// A field has no value that the contract allows.
+    /// A field has no value that the contract allows, or a list has more items than it may.
     #[error("fact field {0} is missing or outside its range")]
     Field(&'static str),
-    /// An enum value or a subject that this version does not know.
-    #[error("fact field {0} has a value that this version does not know")]
+    /// An enum number that the contract does not have.
+    #[error("fact field {0} has a number that this version does not know")]
     UnknownKind(&'static str),
+    /// A subject that only a newer version has.
+    #[error("fact is about a subject that this version does not know, number {number}")]
+    NewerSubject {
+        /// Number of its field in `Fact`.
+        number: u32,
+    },
+    /// A word that only a newer version has in the vocabulary of a text.
+    #[error("fact field {0} has a word that this version does not know")]
+    NewerWord(&'static str),
+}
+
+impl Error {
+    /// Returns whether a good agent of a newer version may say this. Such a fact is kept as evidence, and this version holds
+    /// its subject as `unknown(unsupported)`; any other error means bytes that no version sends.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            Self::NewerSubject { .. } | Self::NewerWord(_) => true,
+            Self::Encoding | Self::Field(_) | Self::UnknownKind(_) => false,
+        }
+    }
 }
 
 impl Fact {
@@ -32,13 +54,14 @@ impl Fact {
     ///
     /// # Errors
     ///
-    /// Says which field is not what the contract allows.
+    /// Says which field is not what the contract allows; the first one found decides. See [`Error::is_newer`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() > limits::FACT_BYTES {
             return Err(Error::Field("fact"));
         }
+        outline::check(bytes)?;
         let wire = v1::Fact::decode(bytes).map_err(|_| Error::Encoding)?;
-        Ok(match wire.fact.ok_or(Error::UnknownKind("fact"))? {
+        Ok(match wire.fact.ok_or(Error::Field("fact"))? {
             v1::fact::Fact::System(state) => Self::System(Reading::decode(state, "system")?),
             v1::fact::Fact::DiskEncryption(state) => Self::DiskEncryption(Reading::decode(state, "disk_encryption")?),
             v1::fact::Fact::PatchLevel(state) => Self::PatchLevel(Reading::decode(state, "patch_level")?),
@@ -95,6 +118,22 @@ impl Fact {
 }
 
 impl Subject {
+    /// Returns the subject of an encoded fact, also of one whose state this version cannot decode because only a newer one
+    /// knows all of its words; `None` when the bytes are not a fact, or one about a subject that this version does not know.
+    pub fn of_encoded(bytes: &[u8]) -> Option<Self> {
+        match outline::subject(bytes).ok()? {
+            1 => Some(Self::System),
+            2 => Some(Self::DiskEncryption),
+            3 => Some(Self::PatchLevel),
+            4 => Some(Self::Software),
+            5 => Some(Self::Firewall),
+            6 => Some(Self::Listeners),
+            7 => Some(Self::FileIntegrity),
+            8 => Some(Self::Agent),
+            _ => None,
+        }
+    }
+
     /// Every subject, in order of name.
     pub const ALL: [Self; 8] = [
         Self::Agent,
@@ -166,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_fact_without_a_subject_or_a_reading_is_refused() {
-        assert_eq!(Fact::decode(&[]), Err(Error::UnknownKind("fact")));
+        assert_eq!(Fact::decode(&[]), Err(Error::Field("fact")));
         let unset = v1::fact::Fact::Software(v1::SoftwareFact { reading: None });
         let bytes = v1::Fact { fact: Some(unset) }.encode_to_vec();
         assert_eq!(Fact::decode(&bytes), Err(Error::Field("software")));
