@@ -15,7 +15,7 @@ use muster_proto::{
     fact::{Fact, Subject, Text},
     fact_set,
     id::Digest,
-    report::{Body, Gap, GapCause, Lifecycle, LifecycleKind, Lost, Probe},
+    report::{Body, Gap, GapCause, GapKind, Lifecycle, LifecycleKind, Lost, Probe},
     time::Timestamp,
 };
 
@@ -220,7 +220,7 @@ impl Reporter {
                 start: before.wall.min(now.wall),
                 end: before.wall.max(now.wall),
                 lost: None,
-                counts: vec![("milliseconds".into(), jump.unsigned_abs())],
+                counts: vec![(GapKind::Milliseconds, jump.unsigned_abs())],
                 detail: Text::new(&format!("clock was set {way} by {} s", jump.unsigned_abs() / 1_000)),
             }));
         }
@@ -259,7 +259,7 @@ impl Reporter {
             start: held.since.min(now.wall),
             end: held.since.max(now.wall),
             lost: None,
-            counts: vec![("looks".into(), held.looks), ("reports".into(), held.reports)],
+            counts: vec![(GapKind::Looks, held.looks), (GapKind::Reports, held.reports)],
             detail: Text::new("the spool was full, so that looks were not reported"),
         }))
     }
@@ -294,7 +294,7 @@ pub fn started(last: &LastRun, version: &str, now: Moment) -> Vec<Body> {
             start: until.min(now.wall),
             end: until.max(now.wall),
             lost: None,
-            counts: vec![("milliseconds".into(), now.wall.millis_after(until).unsigned_abs())],
+            counts: vec![(GapKind::Milliseconds, now.wall.millis_after(until).unsigned_abs())],
             detail: Text::new(&format!("agent {how}{boot}")),
         }));
     }
@@ -315,7 +315,7 @@ pub fn spool_damaged(lost: Lost, covered_until: Option<Timestamp>, now: Moment) 
         start: start.min(now.wall),
         end: start.max(now.wall),
         lost: Some(lost),
-        counts: vec![("reports".into(), count)],
+        counts: vec![(GapKind::Reports, count)],
         detail: Text::new("sealed reports in the spool were damaged"),
     })
 }

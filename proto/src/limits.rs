@@ -22,6 +22,14 @@ pub const WORD_BYTES: usize = 32;
 pub const LIST_ITEMS: usize = 100_000;
 /// Bytes of an encoded fact for each item of its lists, at least: a name of two letters needs as many.
 pub const BYTES_PER_ITEM: usize = 4;
+/// Bytes of the version that an agent states, at most.
+pub const VERSION_BYTES: usize = 64;
+/// Bytes of a log's origin, at most.
+pub const ORIGIN_BYTES: usize = 255;
+/// Whole subjects in one report, at most. There are fewer; a newer agent may have more.
+pub const REPORT_SUBJECTS: usize = 64;
+/// Look-now directives that one coverage answers, at most.
+pub const DIRECTIVE_IDS: usize = 64;
 /// Bytes of a gRPC message that the collector takes from an agent, at most.
 pub const AGENT_MESSAGE_BYTES: usize = 64 * 1024;
 /// Bytes of a gRPC message that a client takes from the collector, at most.

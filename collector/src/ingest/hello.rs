@@ -66,7 +66,8 @@ impl Hello {
             epoch: Epoch::from_slice(&wire.epoch).ok_or_else(|| wrong("epoch", "16 bytes"))?,
             next,
             nonce,
-            checkpoint: checkpoint.map_err(|_| wrong("last_checkpoint", "a size and a root of 32 bytes"))?,
+            checkpoint: checkpoint
+                .map_err(|_| wrong("last_checkpoint", "an origin of 1 to 255 bytes, a size and a root of 32 bytes"))?,
             host_time: wire
                 .host_time
                 .as_ref()
@@ -106,7 +107,14 @@ impl Registry {
         self.inbox.keep_nonces(slot.id, &nonces.encode());
 
         let newest = self.log.checkpoint();
-        let proof = match (&newest, hello.checkpoint) {
+        // Of another log nothing can be proved here; the agent refuses what its own log key did not sign.
+        let last = hello.checkpoint.as_ref().filter(|last| last.origin.as_str() == self.log.origin());
+        if last.is_none()
+            && let Some(foreign) = &hello.checkpoint
+        {
+            tracing::warn!(agent = %slot.id, origin = %foreign.origin, "an agent holds a checkpoint of another log");
+        }
+        let proof = match (&newest, last) {
             (Some(newest), Some(last)) if last.size <= newest.size => {
                 let proof = self.log.consistency_proof(last.size, newest.size);
                 proof.map_err(|error| internal("failed to prove the log's growth", &error))?
