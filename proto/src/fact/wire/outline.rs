@@ -94,8 +94,8 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), Error> {
 pub(super) fn subject(bytes: &[u8]) -> Result<u32, Error> {
     let mut rest = bytes;
     match (take(&mut rest)?, take(&mut rest)?) {
-        (Some((number, Some(_))), None) => Ok(number),
-        (Some((_, None)), None) => Err(Error::Encoding),
+        (Some(Taken { number, content: Some(_) }), None) => Ok(number),
+        (Some(Taken { content: None, .. }), None) => Err(Error::Encoding),
         (None, _) | (Some(_), Some(_)) => Err(Error::Field("fact")),
     }
 }
@@ -103,11 +103,11 @@ pub(super) fn subject(bytes: &[u8]) -> Result<u32, Error> {
 /// Walks one message. `items` is how many more items the lists of the whole fact may have.
 fn walk(mut bytes: &[u8], message: &Message, items: &mut usize) -> Result<(), Error> {
     let mut counts = [0_usize; FIELDS];
-    while let Some((number, inner)) = take(&mut bytes)? {
+    while let Some(Taken { number, content }) = take(&mut bytes)? {
         let Some(at) = message.fields.iter().position(|field| field.number == number) else { continue };
         let field = &message.fields[at];
         // Every field of the table is a message or a text; anything else is no encoding of it.
-        let inner = inner.ok_or(Error::Encoding)?;
+        let content = content.ok_or(Error::Encoding)?;
         counts[at] += 1;
         if counts[at] > field.most {
             return Err(Error::Field(field.name));
@@ -116,14 +116,21 @@ fn walk(mut bytes: &[u8], message: &Message, items: &mut usize) -> Result<(), Er
             *items = items.checked_sub(1).ok_or(Error::Field(field.name))?;
         }
         if !field.message.fields.is_empty() {
-            walk(inner, field.message, items)?;
+            walk(content, field.message, items)?;
         }
     }
     Ok(())
 }
 
-/// Takes the next field off the front of `bytes`: its number and, if it is length-delimited, its content. `None` at the end.
-fn take<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u32, Option<&'a [u8]>)>, Error> {
+/// A field of an encoded message.
+struct Taken<'a> {
+    number: u32,
+    /// `None` when it is not length-delimited.
+    content: Option<&'a [u8]>,
+}
+
+/// Takes the next field off the front of `bytes`. `None` at the end.
+fn take<'a>(bytes: &mut &'a [u8]) -> Result<Option<Taken<'a>>, Error> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -148,7 +155,7 @@ fn take<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u32, Option<&'a [u8]>)>, Err
         5 => skip(bytes, 4)?,
         _ => return Err(Error::Encoding),
     };
-    Ok(Some((number, content)))
+    Ok(Some(Taken { number, content }))
 }
 
 fn skip<'a>(bytes: &mut &[u8], len: usize) -> Result<Option<&'a [u8]>, Error> {
