@@ -4,7 +4,9 @@
 //! agent was given when it enrolled.
 
 use muster_proto::{
+    fact::Text,
     id::{Digest, ReportSeq},
+    limits::ORIGIN_BYTES,
     report::CheckpointRef,
 };
 use serde::{Deserialize, Serialize};
@@ -62,9 +64,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Returns size and root.
+    /// Returns origin, size and root.
     pub fn reference(&self) -> CheckpointRef {
-        CheckpointRef { size: self.size, root: self.root }
+        // The first line of a verified note is its origin.
+        let origin = self.note.lines().next().unwrap_or_default();
+        CheckpointRef { origin: Text::cut(origin, ORIGIN_BYTES), size: self.size, root: self.root }
     }
 }
 
@@ -228,6 +232,14 @@ mod tests {
 
     fn held(log: &TestLog) -> Checkpoint {
         LogKey::new(log.key()).unwrap().verify(&log.note()).unwrap()
+    }
+
+    #[test]
+    fn a_kept_checkpoint_names_its_log() {
+        let log = log(5, 0);
+        let held = held(&log);
+        let reference = held.reference();
+        assert_eq!((reference.origin.as_str(), reference.size, reference.root), ("c1", 5, held.root));
     }
 
     #[test]

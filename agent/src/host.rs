@@ -169,8 +169,9 @@ pub struct Metadata {
     pub kind: EntryKind,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Last change of the content, cut to microseconds and held inside the range of [`Timestamp`].
-    pub modified: Timestamp,
+    /// Last change of the content, cut to microseconds; `None` outside the range of [`Timestamp`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<Timestamp>,
     /// Permission bits, the low twelve.
     pub mode: u32,
     /// Owner.
@@ -181,6 +182,18 @@ pub struct Metadata {
     pub device: (u32, u32),
     /// Number of the inode.
     pub inode: u64,
+}
+
+impl Metadata {
+    /// Returns when the content was last changed.
+    pub fn modified_time(&self) -> Reading<Timestamp> {
+        time_reading(self.modified)
+    }
+}
+
+/// Returns the reading of a time that the host has; `None` is one that no [`Timestamp`] can name.
+pub fn time_reading(time: Option<Timestamp>) -> Reading<Timestamp> {
+    time.map_or_else(|| Reading::unknown(Cause::Limit, "time is outside the years 1970 to 2999"), Reading::Known)
 }
 
 /// An entry that a scan read.

@@ -15,7 +15,7 @@ use muster_proto::{
     fact::{Fact, Subject, Text},
     fact_set,
     id::Digest,
-    report::{Body, Gap, GapCause, Lifecycle, LifecycleKind, Lost, Probe},
+    report::{Body, Gap, GapCause, GapKind, Lifecycle, LifecycleKind, Lost, Probe},
     time::Timestamp,
 };
 
@@ -224,7 +224,7 @@ impl Reporter {
                 start: unclaimed.min(now.wall),
                 end: before.wall.max(now.wall),
                 lost: None,
-                counts: vec![("milliseconds".into(), jump.unsigned_abs())],
+                counts: vec![(GapKind::Milliseconds, jump.unsigned_abs())],
                 detail: Text::new(&format!("clock was set {way} by {} s", jump.unsigned_abs() / 1_000)),
             }));
         } else if suspended >= SUSPEND_TOLERANCE {
@@ -282,7 +282,7 @@ impl Reporter {
             start: held.since.min(now.wall),
             end: held.since.max(now.wall),
             lost: None,
-            counts: vec![("looks".into(), held.looks), ("reports".into(), held.reports)],
+            counts: vec![(GapKind::Looks, held.looks), (GapKind::Reports, held.reports)],
             detail: Text::new("the spool was full, so that looks were not reported"),
         }))
     }
@@ -305,7 +305,7 @@ pub fn set_aside(reports: u64, since: Timestamp, now: Moment) -> Body {
         start: since.min(now.wall),
         end: since.max(now.wall),
         lost: None,
-        counts: vec![("reports".into(), reports)],
+        counts: vec![(GapKind::Reports, reports)],
         detail: Text::new("reports of the epoch before were set aside on this host and not sent"),
     })
 }
@@ -321,7 +321,7 @@ pub fn started(last: &LastRun, version: &str, now: Moment) -> Vec<Body> {
             start: until.min(now.wall),
             end: until.max(now.wall),
             lost: None,
-            counts: vec![("milliseconds".into(), now.wall.millis_after(until).unsigned_abs())],
+            counts: vec![(GapKind::Milliseconds, now.wall.millis_after(until).unsigned_abs())],
             detail: Text::new(&format!("agent {how}{boot}")),
         }));
     }
@@ -343,7 +343,7 @@ pub fn spool_damaged(lost: Lost, since: Option<Timestamp>, now: Moment) -> Body 
         start: start.min(now.wall),
         end: start.max(now.wall),
         lost: Some(lost),
-        counts: vec![("reports".into(), count)],
+        counts: vec![(GapKind::Reports, count)],
         detail: Text::new("sealed reports in the spool were damaged"),
     })
 }

@@ -165,6 +165,11 @@ impl Ingest {
                 standing_index: 0,
                 contradicting: None,
                 detail: format!("a session of epoch {} does not follow the agent's last one", hello.epoch),
+                session: Some(v1::SessionClaim {
+                    epoch: hello.epoch.as_bytes().to_vec(),
+                    next_sequence: hello.next.number(),
+                    last_session_nonce: hello.nonce.map(|nonce| nonce.to_vec()).unwrap_or_default(),
+                }),
             };
             tokio::spawn(record_conflict(self.sequencer.clone(), Arc::clone(slot), conflict, Ok(0)));
         }

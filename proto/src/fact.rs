@@ -497,7 +497,7 @@ pub struct FileState {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    pub modified_time: Timestamp,
+    pub modified_time: Reading<Timestamp>,
 }
 
 /// What the agent says of itself.

@@ -126,6 +126,7 @@ impl Digest {
 
 /// Place of a report in its own agent's sequence: from 1, without gaps inside an epoch.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct ReportSeq(NonZeroU64);
 
 impl ReportSeq {
@@ -152,6 +153,20 @@ impl ReportSeq {
     /// Returns the next place.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
+    }
+}
+
+impl TryFrom<u64> for ReportSeq {
+    type Error = Error;
+
+    fn try_from(number: u64) -> Result<Self, Error> {
+        Self::new(number).ok_or(Error("a place in a chain: 1 to 2^62"))
+    }
+}
+
+impl From<ReportSeq> for u64 {
+    fn from(seq: ReportSeq) -> Self {
+        seq.number()
     }
 }
 
@@ -222,6 +237,18 @@ mod tests {
             "../../etc/passwd0000000000000000",
         ] {
             assert!(bad.parse::<AgentId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_read_from_json_only_inside_its_range() {
+        for number in [1, 7, ReportSeq::MAX_NUMBER] {
+            let seq = ReportSeq::new(number).unwrap();
+            assert_eq!(serde_json::to_string(&seq).unwrap(), number.to_string());
+            assert_eq!(serde_json::from_str::<ReportSeq>(&number.to_string()).unwrap(), seq);
+        }
+        for text in ["0", "4611686018427387905", "18446744073709551615", "-1", "1.5", "\"1\""] {
+            assert!(serde_json::from_str::<ReportSeq>(text).is_err(), "{text}");
         }
     }
 

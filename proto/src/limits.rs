@@ -16,8 +16,18 @@ pub const FACT_BYTES: usize = SUBJECT_PARTS as usize * SUBJECT_BYTES_PER_REPORT;
 pub const TEXT_BYTES: usize = 4096;
 /// Bytes of a text that explains something to a person, at most.
 pub const DETAIL_BYTES: usize = 512;
-/// Items of a list in a fact, at most.
+/// Bytes of a word of a vocabulary, such as the kind of a volume, at most.
+pub const WORD_BYTES: usize = 32;
+/// Items of a list in a fact, at most, and of all its lists together.
 pub const LIST_ITEMS: usize = 100_000;
+/// Bytes of an encoded fact for each item of its lists, at least: a name of two letters needs as many.
+pub const BYTES_PER_ITEM: usize = 4;
+/// Bytes of the version that an agent states, at most.
+pub const VERSION_BYTES: usize = 64;
+/// Bytes of a log's origin, at most.
+pub const ORIGIN_BYTES: usize = 255;
+/// Whole subjects in one report, at most. There are fewer; a newer agent may have more.
+pub const REPORT_SUBJECTS: usize = 64;
 /// Look-now directives that one coverage answers, at most.
 pub const DIRECTIVE_IDS: usize = 64;
 /// Bytes of a gRPC message that the collector takes from an agent, at most.

@@ -55,9 +55,11 @@ pub struct Report {
     pub body: Body,
 }
 
-/// A size and root of the evidence log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// A size and root of an evidence log.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CheckpointRef {
+    /// The log: the origin of its checkpoints.
+    pub origin: Text,
     /// Entries in the log.
     pub size: u64,
     /// RFC 6962 root hash.
@@ -172,10 +174,49 @@ pub struct Gap {
     pub end: Timestamp,
     /// Sequence numbers that were used up and lost.
     pub lost: Option<Lost>,
-    /// What was lost, by kind.
-    pub counts: Vec<(Text, u64)>,
+    /// What was lost, by kind, in order of kind.
+    pub counts: Vec<(GapKind, u64)>,
     /// For a person.
     pub detail: Text,
+}
+
+/// What a gap counts, in order of name.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum GapKind {
+    /// Notices of changed files that the kernel dropped.
+    Events,
+    /// Looks that were not reported.
+    Looks,
+    /// Time in which nobody looked, or by which the clock was set.
+    Milliseconds,
+    /// Reports that were not kept.
+    Reports,
+}
+
+impl GapKind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 4] = [Self::Events, Self::Looks, Self::Milliseconds, Self::Reports];
+
+    /// Returns the word of the contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Looks => "looks",
+            Self::Milliseconds => "milliseconds",
+            Self::Reports => "reports",
+        }
+    }
+
+    /// Returns the kind that `text` names, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl fmt::Display for GapKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Sequence numbers that were used up and lost. The report that says so follows the last of them.
@@ -196,9 +237,9 @@ pub struct Lifecycle {
     pub kind: LifecycleKind,
     /// For a person.
     pub detail: Text,
-    /// For an epoch's start: the epoch before, and the last place in it that the agent knows.
+    /// For an epoch's start alone: the epoch before, and the last place in it that the agent knows; 0 when none.
     pub previous: Option<(Epoch, u64)>,
-    /// For a crashed probe: which.
+    /// For a crashed probe, always, and for nothing else: which.
     pub probe: Option<Probe>,
 }
 
@@ -233,7 +274,7 @@ impl Report {
             observed: time(wire.observed_time, "observed_time")?,
             boot_id: wire.boot_id.as_slice().try_into().map_err(|_| Error::Field("boot_id"))?,
             since_boot_millis: wire.since_boot_millis,
-            agent_version: text(wire.agent_version, 64, "agent_version")?,
+            agent_version: text(wire.agent_version, limits::VERSION_BYTES, "agent_version")?,
             profile_revision: wire.profile_revision,
             last_checkpoint: wire
                 .last_checkpoint
@@ -264,7 +305,7 @@ impl Report {
             since_boot_millis: self.since_boot_millis,
             agent_version: self.agent_version.as_str().to_owned(),
             profile_revision: self.profile_revision,
-            last_checkpoint: self.last_checkpoint.map(CheckpointRef::to_wire),
+            last_checkpoint: self.last_checkpoint.as_ref().map(CheckpointRef::to_wire),
             body: Some(body),
         }
         .encode_to_vec()
@@ -276,14 +317,22 @@ impl CheckpointRef {
     ///
     /// # Errors
     ///
-    /// When the root is not 32 bytes.
+    /// When the root is not 32 bytes, or the origin is empty or too long.
     pub fn from_wire(wire: &v1::CheckpointRef) -> Result<Self, Error> {
-        Ok(Self { size: wire.size, root: digest(&wire.root, "last_checkpoint.root")? })
+        let origin = text(wire.origin.clone(), limits::ORIGIN_BYTES, "last_checkpoint.origin")?;
+        if origin.is_empty() {
+            return Err(Error::Field("last_checkpoint.origin"));
+        }
+        Ok(Self { origin, size: wire.size, root: digest(&wire.root, "last_checkpoint.root")? })
     }
 
     /// Returns the wire form.
-    pub fn to_wire(self) -> v1::CheckpointRef {
-        v1::CheckpointRef { size: self.size, root: self.root.as_bytes().to_vec() }
+    pub fn to_wire(&self) -> v1::CheckpointRef {
+        v1::CheckpointRef {
+            size: self.size,
+            root: self.root.as_bytes().to_vec(),
+            origin: self.origin.as_str().to_owned(),
+        }
     }
 }
 
@@ -299,6 +348,9 @@ impl fmt::Display for Body {
 }
 
 fn decode_facts(wire: v1::Facts) -> Result<Facts, Error> {
+    if wire.subjects.len() > limits::REPORT_SUBJECTS {
+        return Err(Error::Field("subjects"));
+    }
     let subjects = wire
         .subjects
         .into_iter()
@@ -405,23 +457,28 @@ fn decode_gap(wire: v1::Gap) -> Result<Gap, Error> {
         Ok(cause) => cause,
     };
     let (start, end) = span(wire.start_time, wire.end_time)?;
+    let digest_before = optional(&wire.digest_before, "gap.digest_before")?;
     let lost = match (wire.first_sequence, wire.last_sequence) {
         (0, 0) => None,
         (first, last) if first <= last => Some(Lost {
             first: ReportSeq::new(first).ok_or(Error::Field("gap.first_sequence"))?,
             last: ReportSeq::new(last).ok_or(Error::Field("gap.last_sequence"))?,
-            digest_before: optional(&wire.digest_before, "gap.digest_before")?,
+            digest_before,
         }),
         _ => return Err(Error::Field("gap.last_sequence")),
     };
-    if wire.counts.len() > 16 {
-        return Err(Error::Field("gap.counts"));
+    // A report stands before the first lost one, unless nothing is lost or that one is the first of all.
+    if lost.is_some_and(|lost| lost.first != ReportSeq::FIRST) != digest_before.is_some() {
+        return Err(Error::Field("gap.digest_before"));
     }
     let counts = wire
         .counts
-        .into_iter()
-        .map(|count| Ok((text(count.kind, 64, "gap.counts.kind")?, count.count)))
-        .collect::<Result<_, Error>>()?;
+        .iter()
+        .map(|count| Ok((GapKind::parse(&count.kind).ok_or(Error::UnknownKind("gap.counts.kind"))?, count.count)))
+        .collect::<Result<Vec<_>, Error>>()?;
+    if !counts.is_sorted_by(|(a, _), (b, _)| a < b) {
+        return Err(Error::Field("gap.counts"));
+    }
     Ok(Gap { cause, start, end, lost, counts, detail: text(wire.detail, limits::DETAIL_BYTES, "gap.detail")? })
 }
 
@@ -451,14 +508,20 @@ fn decode_lifecycle(wire: v1::Lifecycle) -> Result<Lifecycle, Error> {
         Ok(LifecycleKind::Unspecified) | Err(_) => return Err(Error::UnknownKind("lifecycle.kind")),
         Ok(kind) => kind,
     };
-    let previous = match wire.previous_epoch.as_slice() {
-        [] => None,
-        bytes => {
-            let epoch = Epoch::from_slice(bytes).ok_or(Error::Field("lifecycle.previous_epoch"))?;
-            Some((epoch, wire.previous_sequence))
+    let previous = match (kind, wire.previous_epoch.as_slice(), wire.previous_sequence) {
+        (_, [], 0) => None,
+        (LifecycleKind::EpochStarted, epoch @ [_, ..], last) if last <= ReportSeq::MAX_NUMBER => {
+            Some((Epoch::from_slice(epoch).ok_or(Error::Field("lifecycle.previous_epoch"))?, last))
         }
+        (LifecycleKind::EpochStarted, ..) => return Err(Error::Field("lifecycle.previous_sequence")),
+        (_, [_, ..], _) => return Err(Error::Field("lifecycle.previous_epoch")),
+        (_, [], _) => return Err(Error::Field("lifecycle.previous_sequence")),
     };
-    let crashed = (wire.probe != 0).then(|| probe(wire.probe)).transpose()?;
+    let crashed = match (kind, wire.probe) {
+        (LifecycleKind::ProbeCrashed, number) => Some(probe(number)?),
+        (_, 0) => None,
+        _ => return Err(Error::Field("lifecycle.probe")),
+    };
     Ok(Lifecycle {
         kind,
         detail: text(wire.detail, limits::DETAIL_BYTES, "lifecycle.detail")?,
@@ -510,3 +573,6 @@ fn text(text: String, limit_bytes: usize, field: &'static str) -> Result<Text, E
     }
     Text::parse(text).ok_or(Error::Field(field))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -214,15 +214,93 @@ mod tests {
         assert_eq!(public.verify(RENEW_DOMAIN, b"x", &signature), Err(Error::Signature));
     }
 
+    /// Every encoding of a point whose order divides 8, and encodings of others whose y is not below the field's prime.
+    const REFUSED_KEYS: [&str; 14] = [
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+
     #[test]
     fn weak_and_malformed_keys_are_refused() {
-        let mut order_2 = [0xff; 32];
-        (order_2[0], order_2[31]) = (0xec, 0x7f);
-        let mut not_canonical = [0xff; 32];
-        (not_canonical[0], not_canonical[31]) = (0xf0, 0x7f);
-        for key in [[0; 32], order_2, not_canonical] {
-            assert!(matches!(EvidencePublicKey::new(&key), Err(Error::PublicKey)));
+        for key in REFUSED_KEYS {
+            let bytes: [u8; 32] = hex::decode(key).unwrap().try_into().unwrap();
+            assert!(is_small_order(&bytes) || !is_canonical(&bytes), "{key}");
+            assert!(matches!(EvidencePublicKey::new(&bytes), Err(Error::PublicKey)), "{key}");
         }
-        assert!(matches!(EvidencePublicKey::new(&[1; 31]), Err(Error::PublicKey)));
+        for len in [0, 31, 33] {
+            assert!(matches!(EvidencePublicKey::new(&vec![1; len]), Err(Error::PublicKey)), "{len} bytes");
+        }
+    }
+
+    /// With a key of small order one signature is good for every message; the library alone takes such a key.
+    #[test]
+    fn a_signature_that_a_weak_key_would_take_for_any_message_finds_no_key() {
+        let neutral: [u8; 32] = hex::decode(REFUSED_KEYS[0]).unwrap().try_into().unwrap();
+        // R is the neutral element and S is zero: S·B = R + k·A for every k.
+        let signature = [neutral.as_slice(), &[0; 32]].concat();
+        let parsed = ParsedPublicKey::new(&ED25519, neutral).unwrap();
+        assert!(parsed.verify_sig(&framed(REPORT_DOMAIN, b"any message"), &signature).is_ok());
+        assert!(EvidencePublicKey::new(&neutral).is_err());
+    }
+
+    #[test]
+    fn a_signature_whose_scalar_is_not_below_the_group_order_is_refused() {
+        // The group order, little-endian (RFC 8032 section 5.1).
+        const ORDER: &str = "edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010";
+        let key = fixed_key();
+        let public = EvidencePublicKey::new(&key.public_key()).unwrap();
+        let good = key.sign(REPORT_DOMAIN, b"report");
+        assert_eq!(public.verify(REPORT_DOMAIN, b"report", &good), Ok(()));
+        let (mut malleated, mut carry) = (good, 0);
+        for (byte, order) in malleated[32..].iter_mut().zip(hex::decode(ORDER).unwrap()) {
+            let sum = u16::from(*byte) + u16::from(order) + carry;
+            [*byte, _] = sum.to_le_bytes();
+            carry = sum >> 8;
+        }
+        assert_eq!(carry, 0);
+        assert_eq!(public.verify(REPORT_DOMAIN, b"report", &malleated), Err(Error::Signature));
+        for len in [0, 32, 63, 65] {
+            assert_eq!(public.verify(REPORT_DOMAIN, b"report", &vec![0; len]), Err(Error::Signature), "{len} bytes");
+        }
+        assert_eq!(public.verify(REPORT_DOMAIN, b"report", &[good.as_slice(), &[0]].concat()), Err(Error::Signature));
+    }
+
+    /// Known from outside: SHA-256 and Ed25519 (RFC 8032) of these very bytes, by another implementation.
+    #[test]
+    fn a_sealed_report_has_the_bytes_that_other_implementations_give_it() {
+        let key = fixed_key();
+        assert_eq!(hex::encode(key.public_key()), "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8");
+        assert_eq!(key.agent_id().to_string(), "56475aa75463474c0285df5dbf2bcab7");
+        let sealed = key.seal(b"a report".to_vec());
+        assert_eq!(
+            hex::encode(&sealed.signature),
+            "f37f64bde7ee3cafcb495e15bc263389e6b1e553feac5b5721d5c1ec483c362fed143252c5b5bbf0e8ac830da4d2f99eefb661e6d695ee6c564d5496b7e99d00"
+        );
+        assert_eq!(
+            sealed_digest(&sealed).to_string(),
+            "f7d73cd763a847da1fe40e4e3ba020208a8c96165569dfb6331c0e98e872dfe4"
+        );
+        assert_eq!(
+            hex::encode(sealed.encode_to_vec()),
+            "0a0861207265706f72741240f37f64bde7ee3cafcb495e15bc263389e6b1e553feac5b5721d5c1ec483c362fed143252c5b5bbf0e8ac830da4d2f99eefb661e6d695ee6c564d5496b7e99d00"
+        );
+    }
+
+    /// Returns the key of the seed 00 01 … 1f.
+    fn fixed_key() -> EvidenceKey {
+        let seed: Vec<u8> = (0..32).collect();
+        EvidenceKey(Ed25519KeyPair::from_seed_unchecked(&seed).unwrap())
     }
 }

@@ -197,14 +197,19 @@ impl Writer {
     }
 }
 
-/// Returns the fact's bytes; of a fact that is larger than the contract allows, those of an unknown one that says so.
+/// Returns the fact's bytes; of a fact that the contract does not allow, those of an unknown one that says so.
+///
+/// A collector refuses what does not decode, and a sealed report cannot be changed: a probe's mistake must end here.
 pub fn bounded(fact: &Fact) -> Vec<u8> {
     let bytes = fact.encode();
-    if bytes.len() <= limits::FACT_BYTES {
-        return bytes;
+    if bytes.len() > limits::FACT_BYTES {
+        let detail = format!("the fact has {} bytes, at most {} can be reported", bytes.len(), limits::FACT_BYTES);
+        return unknown(fact.subject(), Cause::Limit, &detail).encode();
     }
-    let detail = format!("the fact has {} bytes, at most {} can be reported", bytes.len(), limits::FACT_BYTES);
-    unknown(fact.subject(), Cause::Limit, &detail).encode()
+    match Fact::decode(&bytes) {
+        Ok(_) => bytes,
+        Err(error) => unknown(fact.subject(), Cause::Garbled, &format!("the probe's own answer: {error}")).encode(),
+    }
 }
 
 /// Returns the fact that `subject` could not be told.

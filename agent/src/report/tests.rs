@@ -189,6 +189,18 @@ fn a_fact_beyond_every_limit_becomes_unknown() {
 }
 
 #[test]
+fn a_fact_that_the_contract_refuses_is_sealed_as_garbled() {
+    let mut agent = muster_proto::fact::sample::agent();
+    agent.settings_digest = "no digest".into();
+    let fact = Fact::Agent(Reading::Known(agent));
+    assert!(Fact::decode(&fact.encode()).is_err());
+    let bounded = Fact::decode(&draft::bounded(&fact)).unwrap();
+    let Fact::Agent(Reading::Unknown { unknown }) = bounded else { panic!("{bounded:?}") };
+    assert_eq!(unknown.cause, Cause::Garbled);
+    assert!(unknown.detail.as_str().contains("Agent.settings_digest"), "{}", unknown.detail);
+}
+
+#[test]
 fn a_directive_is_answered_by_looks_that_began_after_it() {
     let (mut reporter, mut peer) = settled();
     let stale = look(Probe::System, facts_of(Probe::System, 22), 59);
@@ -290,7 +302,7 @@ fn a_full_spool_is_told_later_with_its_span_and_counts_and_then_everything_again
     let Body::Gap(gap) = draft.bodies.remove(0) else { panic!() };
     assert_eq!(gap.cause, GapCause::SpoolFull);
     assert_eq!((gap.start, gap.end), (at(0).wall, at(200).wall));
-    assert_eq!(gap.counts, [("looks".into(), 2), ("reports".into(), 2)]);
+    assert_eq!(gap.counts, [(GapKind::Looks, 2), (GapKind::Reports, 2)]);
     let facts = peer.take(&mut reporter, draft);
     assert!(!reporter.is_held() && reporter.draft(at(200)).is_none());
     assert!(facts[0].resync && facts[0].subjects.len() == 8);
@@ -382,7 +394,7 @@ fn a_start_says_how_long_nobody_looked_and_what_changed() {
     let bodies = started(&last(false, "0.0.9"), "0.1.0", at(60));
     let [Body::Gap(gap), Body::Lifecycle(upgraded), Body::Lifecycle(started_body)] = &bodies[..] else { panic!() };
     assert_eq!((gap.cause, gap.start, gap.end), (GapCause::NotRunning, at(0).wall, at(60).wall));
-    assert_eq!(gap.counts, [("milliseconds".into(), 60_000)]);
+    assert_eq!(gap.counts, [(GapKind::Milliseconds, 60_000)]);
     assert_eq!(gap.detail.as_str(), "agent ended without a last report, host was booted since");
     assert_eq!((upgraded.kind, upgraded.detail.as_str()), (LifecycleKind::Upgraded, "from 0.0.9 to 0.1.0"));
     assert_eq!(started_body.kind, LifecycleKind::Started);

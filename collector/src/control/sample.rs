@@ -251,7 +251,7 @@ fn file_integrity() -> Fact {
         mode: 0o644,
         uid: 0,
         gid: 0,
-        modified_time: days_ago(3),
+        modified_time: Reading::Known(days_ago(3)),
     };
     Fact::FileIntegrity(Reading::Known(FileIntegrity {
         paths: vec![

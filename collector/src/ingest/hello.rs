@@ -64,7 +64,7 @@ impl Hello {
         };
         let checkpoint = |field, wire: &Option<v1::CheckpointRef>| {
             let parsed = wire.as_ref().map(CheckpointRef::from_wire).transpose();
-            parsed.map_err(|_| wrong(field, "a size and a root of 32 bytes"))
+            parsed.map_err(|_| wrong(field, "an origin of 1 to 255 bytes, a size and a root of 32 bytes"))
         };
         Ok(Self {
             epoch: Epoch::from_slice(&wire.epoch).ok_or_else(|| wrong("epoch", "16 bytes"))?,
@@ -112,7 +112,12 @@ impl Registry {
 
         let newest = self.log.checkpoint();
         let size = newest.as_ref().map(|checkpoint| checkpoint.size).unwrap_or_default();
-        let proof_from = |last: Option<CheckpointRef>| match last {
+        let proof_from = |last: &Option<CheckpointRef>| match last {
+            // Of another log nothing can be proved here; the agent refuses what its own log key did not sign.
+            Some(last) if last.origin.as_str() != self.log.origin() => {
+                tracing::warn!(agent = %slot.id, origin = %last.origin, "an agent holds a checkpoint of another log");
+                Ok(Vec::new())
+            }
             Some(last) if last.size <= size => {
                 let proof = self.log.consistency_proof(last.size, size);
                 let proof = proof.map_err(|error| internal("failed to prove the log's growth", &error))?;
@@ -128,7 +133,7 @@ impl Registry {
             }
             None => Ok::<_, Status>(Vec::new()),
         };
-        let (proof, proven) = (proof_from(hello.checkpoint)?, proof_from(hello.proven)?);
+        let (proof, proven) = (proof_from(&hello.checkpoint)?, proof_from(&hello.proven)?);
         Ok(Greeting::Welcome(Box::new(v1::Welcome {
             session_nonce: nonce.to_vec(),
             durable_through_sequence: durable.map(|head| head.seq.number()).unwrap_or_default(),

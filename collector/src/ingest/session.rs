@@ -400,6 +400,7 @@ where
             standing_index: 0,
             contradicting: Some(sealed),
             detail: format!("two reports claim place {seq} of epoch {}", self.epoch),
+            session: None,
         };
         tokio::spawn(super::record_conflict(self.sequencer.clone(), Arc::clone(&self.slot), conflict, index));
     }

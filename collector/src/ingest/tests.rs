@@ -409,7 +409,11 @@ async fn a_copy_of_the_agents_state_is_noticed_by_its_nonce() {
     drop(rig.open(&mut agent).await.unwrap());
     assert_eq!(reason(&rig.open(&mut clone).await.err().unwrap()), "AGENT_FROZEN");
     rig.until(|rig| !rig.conflicts().is_empty()).await;
-    assert_eq!(rig.conflicts()[0].kind, "nonce");
+    let conflict = rig.conflicts().remove(0);
+    assert_eq!(conflict.kind, "nonce");
+    let claim = conflict.session.unwrap();
+    assert_eq!((claim.epoch.as_slice(), claim.next_sequence), (clone.epoch.as_bytes().as_slice(), clone.next));
+    assert_eq!(claim.last_session_nonce, clone.nonce);
     assert_eq!(reason(&rig.open(&mut agent).await.err().unwrap()), "AGENT_FROZEN");
     rig.stop();
 }
@@ -627,7 +631,7 @@ async fn the_first_step_is_a_whole_hello() {
         |hello| hello.head_digest = vec![1],
         |hello| hello.last_session_nonce = vec![1; 15],
         |hello| hello.host_time = None,
-        |hello| hello.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![] }),
+        |hello| hello.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![], origin: "c1".to_owned() }),
     ];
     for change in changes {
         let mut hello = agent.hello();

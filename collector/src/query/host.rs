@@ -133,6 +133,7 @@ pub(super) fn verdict(
         catalogue_version: catalogue_version.to_owned(),
         log_indexes,
         hint: control.hint.clone(),
+        excepted_verdict: v1::Verdict::Unspecified.into(),
     }
 }
 

@@ -177,7 +177,7 @@ pub fn file_integrity() -> FileIntegrity {
         mode: 0o644,
         uid: 0,
         gid: 0,
-        modified_time: time(-86_400),
+        modified_time: Reading::Known(time(-86_400)),
     };
     FileIntegrity {
         paths: vec![WatchedPath { path: path("/etc"), entries: Reading::Known(2) }],

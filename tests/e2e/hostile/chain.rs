@@ -105,6 +105,10 @@ fn gap(cause: i32) -> Option<WireBody> {
     Some(WireBody::Gap(v1::Gap { cause, start_time: time, end_time: time, ..v1::Gap::default() }))
 }
 
+fn gap_of(report: &mut v1::Report) -> &mut v1::Gap {
+    body(report, |body| if let WireBody::Gap(gap) = body { Some(gap) } else { None })
+}
+
 /// Each way, and the reason that it is refused with.
 const SPOILS: &[(&str, Reason, Spoil)] = &[
     ("no body", Reason::UnknownKind, |report| report.body = None),
@@ -136,7 +140,10 @@ const SPOILS: &[(&str, Reason, Spoil)] = &[
     ("agent version with an escape", Reason::Malformed, |report| report.agent_version = "\u{1b}[31m1".to_owned()),
     ("agent version of 65 bytes", Reason::Malformed, |report| report.agent_version = "1".repeat(65)),
     ("checkpoint root of 5 bytes", Reason::Malformed, |report| {
-        report.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5] });
+        report.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5], origin: "c1".to_owned() });
+    }),
+    ("checkpoint of a log without a name", Reason::Malformed, |report| {
+        report.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 32], origin: String::new() });
     }),
     ("no coverage", Reason::Malformed, |report| attestation(report).coverage = None),
     ("fact set digest of 5 bytes", Reason::Malformed, |report| attestation(report).fact_set_digest = vec![1; 5]),
@@ -156,6 +163,24 @@ const SPOILS: &[(&str, Reason, Spoil)] = &[
     ("gap cause 0", Reason::UnknownKind, |report| report.body = gap(0)),
     ("gap cause 99", Reason::UnknownKind, |report| report.body = gap(99)),
     ("gap cause at the end of numbers", Reason::UnknownKind, |report| report.body = gap(i32::MIN)),
+    ("gap that lost nothing after a report", Reason::Malformed, |report| {
+        report.body = gap(1);
+        gap_of(report).digest_before = vec![1; 32];
+    }),
+    ("gap that lost reports after none", Reason::Malformed, |report| {
+        report.body = gap(1);
+        (gap_of(report).first_sequence, gap_of(report).last_sequence) = (2, 2);
+    }),
+    ("gap that counts apples", Reason::UnknownKind, |report| {
+        report.body = gap(1);
+        gap_of(report).counts = vec![v1::GapCount { kind: "apples".to_owned(), count: 1 }];
+    }),
+    ("gap that counts a kind twice", Reason::Malformed, |report| {
+        report.body = gap(1);
+        gap_of(report).counts = vec![v1::GapCount { kind: "looks".to_owned(), count: 1 }; 2];
+    }),
+    ("lifecycle with the probe of another kind", Reason::Malformed, |report| report.body = lifecycle(2, 3)),
+    ("lifecycle of a crashed probe without it", Reason::UnknownKind, |report| report.body = lifecycle(7, 0)),
     ("lifecycle kind 0", Reason::UnknownKind, |report| report.body = lifecycle(0, 0)),
     ("lifecycle kind 99", Reason::UnknownKind, |report| report.body = lifecycle(99, 0)),
     ("lifecycle probe 99", Reason::UnknownKind, |report| report.body = lifecycle(7, 99)),

@@ -1,12 +1,12 @@
 //! What a hostile agent may put into good reports: nothing breaks, and nothing of it reaches a terminal unescaped.
 
 use muster_proto::{
-    fact::{Fact, Package, PackageManager, Reading, Software, Text},
+    fact::{Fact, Package, PackageManager, Reading, Software, Subject, Text},
     fact_set,
     id::Digest,
     limits,
     report::{Body, Coverage, Facts, SubjectFact, SubjectPart},
-    v1::{self, Verdict},
+    v1::{self, RejectionReason as Reason, Verdict},
 };
 use muster_tests::{
     harness::{check, now, scene::Scene, until},
@@ -16,6 +16,7 @@ use muster_tests::{
         invent::{Inventor, TEXTS, unprintable},
     },
 };
+use prost::Message as _;
 
 /// What a person or program may ask for.
 const QUESTIONS: &[&[&str]] =
@@ -67,11 +68,17 @@ async fn facts_that_are_none_never_pass() {
     send(&mut session, &mut chain, &identity, body).await;
     let good = Body::Facts(Facts { ..facts_of(&mut chain, &[agent_fact("1")]) });
     send(&mut session, &mut chain, &identity, good).await;
-    // Then every subject at once as bytes that are no fact.
-    let subjects = vec![SubjectFact { observed: now(), fact: vec![0xff; 40] }];
-    let fact_set_digest = Digest::new([3; 32]);
-    let bad = Body::Facts(Facts { subjects, part: None, fact_set_digest, coverage: coverage(), resync: true });
-    send(&mut session, &mut chain, &identity, bad).await;
+    // Then bytes that are no fact, in parts: nobody can tell before the last one, so that they are admitted.
+    let (observed, bytes) = (now(), [0xff; 20]);
+    let digest = Digest::of_bytes(&bytes.repeat(2));
+    for index in 0..2 {
+        let part = SubjectPart { observed, index, count: 2, digest, bytes: bytes.to_vec() };
+        // Right until the last part: the set that a resync empties.
+        let fact_set_digest = fact_set::digest_of(std::iter::empty());
+        let (subjects, resync) = (Vec::new(), index == 0);
+        let bad = Body::Facts(Facts { subjects, part: Some(part), fact_set_digest, coverage: coverage(), resync });
+        assert_eq!(send(&mut session, &mut chain, &identity, bad).await, None);
+    }
     judged(&scene).await;
     let verdicts = scene.admin.host(&id).await.unwrap().verdicts;
     // That it reports on time is true, whatever it reports.
@@ -80,6 +87,51 @@ async fn facts_that_are_none_never_pass() {
     assert!(passing.is_empty(), "{passing:?}");
     nothing_unprintable(&scene, &id);
     scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fact_that_no_agent_can_mean_is_refused_and_nothing_of_it_is_in_the_log() {
+    let mut scene = Scene::set("facts of unknown numbers").await;
+    let identity = scene.enroll("numbers").await;
+    let mut chain = Chain::begin(identity.id, &mut scene.random, now());
+    let mut session = Session::open(&identity, &chain, &[]).await.unwrap();
+    let body = chain.epoch_started();
+    assert_eq!(send(&mut session, &mut chain, &identity, body).await, None);
+    let of_cause = |cause: i32| {
+        let unknown = v1::Unknown { cause, detail: String::new() };
+        let reading = Some(v1::firewall_fact::Reading::Unknown(unknown));
+        v1::Fact { fact: Some(v1::fact::Fact::Firewall(v1::FirewallFact { reading })) }.encode_to_vec()
+    };
+    let whole = |fact: &[u8]| {
+        let subjects = vec![SubjectFact { observed: now(), fact: fact.to_vec() }];
+        let fact_set_digest = fact_set::digest_of([(Subject::Firewall, fact)].into_iter());
+        Body::Facts(Facts { subjects, part: None, fact_set_digest, coverage: coverage(), resync: true })
+    };
+    for (fact, reason, word) in [
+        (of_cause(99), Reason::UnknownKind, "firewall"),
+        (of_cause(0), Reason::UnknownKind, "firewall"),
+        (of_cause(i32::MIN), Reason::UnknownKind, "firewall"),
+        (vec![0xff; 40], Reason::Malformed, "protobuf"),
+        (Vec::new(), Reason::Malformed, "fact"),
+        (of_cause(1)[..3].to_vec(), Reason::Malformed, "protobuf"),
+    ] {
+        let place = chain.next;
+        let rejection = send(&mut session, &mut chain, &identity, whole(&fact)).await.expect("it is refused");
+        assert_eq!(rejection.reason(), reason, "{rejection:?}");
+        assert!(rejection.detail.contains(word), "{rejection:?}");
+        assert_eq!((rejection.sequence, chain.next), (place.number(), place));
+    }
+    // What only a newer agent can say is evidence.
+    let newer = whole(&[0x4a, 0x02, 0x0a, 0x00]);
+    assert_eq!(send(&mut session, &mut chain, &identity, newer).await, None);
+    assert_eq!(send(&mut session, &mut chain, &identity, whole(&of_cause(1))).await, None);
+    judged(&scene).await;
+    let host = scene.admin.host(&identity.id.to_string()).await.unwrap();
+    assert_eq!(host.facts.iter().map(|held| held.fact.clone()).collect::<Vec<_>>(), [of_cause(1)]);
+    let log = scene.end().await;
+    let chains = log.chains().unwrap();
+    muster_tests::evidence::check_chains(&chains).unwrap();
+    assert_eq!(chains[&(identity.id, chain.epoch)].len(), 3, "the start and the two that were taken");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,17 +206,20 @@ fn facts_of(chain: &mut Chain, facts: &[Fact]) -> Facts {
     }
 }
 
-/// Sends a body at the next place. It is taken or refused; if refused, the place stays free.
-async fn send(session: &mut Session, chain: &mut Chain, identity: &Identity, body: Body) {
+/// Sends a body at the next place. It is taken or refused; if refused, the place stays free, and the refusal is returned.
+async fn send(session: &mut Session, chain: &mut Chain, identity: &Identity, body: Body) -> Option<v1::Rejection> {
     let place = chain.next.number();
     let sealed = identity.keys.evidence.seal(chain.report(body, now()).encode());
     session.send(sealed.clone()).await;
     loop {
         match session.next().await.unwrap() {
-            Event::Durable(durable) if durable.through_sequence >= place => return chain.advance(&sealed),
+            Event::Durable(durable) if durable.through_sequence >= place => {
+                chain.advance(&sealed);
+                return None;
+            }
             Event::Rejection(rejection) => {
                 assert_eq!(unprintable(&rejection.detail), None, "{rejection:?}");
-                return;
+                return Some(rejection);
             }
             Event::Durable(_) | Event::Directive(_) => {}
             Event::End(status) => panic!("the stream ended: {status:?}"),

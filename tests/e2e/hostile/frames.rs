@@ -63,7 +63,7 @@ async fn steps_out_of_place_end_the_stream_with_a_reason() {
             hello.host_time = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
         }),
         ("checkpoint root of 5 bytes", |hello| {
-            hello.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5] });
+            hello.last_checkpoint = Some(v1::CheckpointRef { size: 1, root: vec![1; 5], origin: "c1".to_owned() });
         }),
         ("agent version of 65 bytes", |hello| hello.agent_version = "1".repeat(65)),
     ];

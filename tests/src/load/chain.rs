@@ -62,7 +62,7 @@ impl Chain {
             since_boot_millis: 3_600_000,
             agent_version: Text::new("0.1.0"),
             profile_revision: 0,
-            last_checkpoint: self.checkpoint,
+            last_checkpoint: self.checkpoint.clone(),
             body,
         }
     }

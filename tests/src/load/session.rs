@@ -185,7 +185,7 @@ pub fn hello(chain: &Chain, nonce: &[u8]) -> v1::Hello {
         next_sequence: chain.next.number(),
         head_digest: chain.head.map(|digest| digest.as_bytes().to_vec()).unwrap_or_default(),
         last_session_nonce: nonce.to_vec(),
-        last_checkpoint: chain.checkpoint.map(muster_proto::report::CheckpointRef::to_wire),
+        last_checkpoint: chain.checkpoint.as_ref().map(muster_proto::report::CheckpointRef::to_wire),
         host_time: Some(now().to_wire()),
         proven_checkpoint: None,
     }

@@ -240,7 +240,8 @@ fn take(
         }
         None => promises.checkpoints.push(checkpoint),
     }
-    chain.checkpoint = Some(CheckpointRef { size: checkpoint.size, root: Digest::new(checkpoint.root) });
+    let origin = muster_proto::fact::Text::new(identity.log_key.split('+').next().unwrap_or_default());
+    chain.checkpoint = Some(CheckpointRef { origin, size: checkpoint.size, root: Digest::new(checkpoint.root) });
     Ok(())
 }
 

@@ -193,8 +193,7 @@ pub(super) fn metadata(stat: &Stat) -> Metadata {
     Metadata {
         kind,
         size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-        // Times outside the range name no time that a person set; the epoch stands for them.
-        modified: micros.and_then(Timestamp::from_micros).unwrap_or(Timestamp::EPOCH),
+        modified: micros.and_then(Timestamp::from_micros),
         mode: stat.st_mode & 0o7777,
         uid: stat.st_uid,
         gid: stat.st_gid,
@@ -238,6 +237,27 @@ mod tests {
         let fifo = folder.path().join("fifo");
         rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         assert_eq!(live.read(&fifo, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_time_that_the_contract_cannot_name_is_unknown_and_not_1970() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut stat = rustix::fs::stat(file.path()).unwrap();
+        for (seconds, nanos, expected) in [
+            (-1, 0, None),
+            (-1, 999_999_999, None),
+            (i64::MIN, 0, None),
+            (i64::MAX, 0, None),
+            (32_503_680_000, 0, None),
+            (0, 0, Some(0)),
+            (0, 1_999, Some(1)),
+            (1_700_000_000, 5_000, Some(1_700_000_000_000_005)),
+        ] {
+            (stat.st_mtime, stat.st_mtime_nsec) = (seconds, nanos);
+            let read = metadata(&stat);
+            assert_eq!(read.modified.map(Timestamp::micros), expected, "{seconds} s");
+            assert_eq!(read.modified_time().known().is_some(), expected.is_some(), "{seconds} s");
+        }
     }
 
     #[test]

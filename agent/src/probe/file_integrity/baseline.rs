@@ -21,7 +21,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Baseline, FileState, FileType, PathText, Text},
+    fact::{Baseline, FileState, FileType, PathText, Reading, Text},
     limits::TEXT_BYTES,
     time::Timestamp,
 };
@@ -78,7 +78,7 @@ pub(super) fn state(scanned: &Scanned) -> FileState {
         mode: metadata.mode,
         uid: metadata.uid,
         gid: metadata.gid,
-        modified_time: metadata.modified,
+        modified_time: metadata.modified_time(),
     }
 }
 
@@ -96,14 +96,14 @@ impl Writer<'_> {
             Ok(scanned) => {
                 let state = state(&scanned);
                 let digest = if state.sha256.is_empty() { "-" } else { state.sha256.as_str() };
+                let modified = state.modified_time.known().map_or("-".to_owned(), |time| time.micros().to_string());
                 format!(
-                    "{} {digest} {} {:o} {} {} {} {path}",
+                    "{} {digest} {} {:o} {} {} {modified} {path}",
                     state.r#type.as_str(),
                     state.size_bytes,
                     state.mode,
                     state.uid,
                     state.gid,
-                    state.modified_time.micros(),
                 )
             }
             Err(_) => format!("unreadable {path}"),
@@ -256,7 +256,10 @@ fn parse_entry(line: &str) -> Option<Entry> {
         mode: u32::from_str_radix(mode, 8).ok()?,
         uid: uid.parse().ok()?,
         gid: gid.parse().ok()?,
-        modified_time: Timestamp::from_micros(modified.parse().ok()?)?,
+        modified_time: match modified {
+            "-" => host::time_reading(None),
+            micros => Reading::Known(Timestamp::from_micros(micros.parse().ok()?)?),
+        },
     };
     Some(Entry { path: path(name)?, state: Some(state) })
 }
@@ -298,7 +301,8 @@ mod tests {
         let metadata = Metadata {
             kind,
             size_bytes: 3,
-            modified: Timestamp::EPOCH,
+            // A folder of before 1970 and a file of then, so that both forms are written and read.
+            modified: (kind == EntryKind::File).then_some(Timestamp::EPOCH),
             mode: 0o4755,
             uid: 1,
             gid: 2,

@@ -84,8 +84,11 @@ pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_
         Err(_) if !is_installed => Reading::Known(false),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
     };
-    let stamp = host.metadata(Path::new(STAMP)).map(|metadata| metadata.modified);
-    AutomaticUpdates { enabled, last_success_time: host::reading(format!("look at {STAMP}"), stamp) }
+    let last_success_time = match host.metadata(Path::new(STAMP)) {
+        Ok(stamp) => stamp.modified_time(),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {STAMP}"), &error) },
+    };
+    AutomaticUpdates { enabled, last_success_time }
 }
 
 #[cfg(test)]

@@ -52,11 +52,14 @@ pub(super) fn look(host: &dyn Host, running: Option<&str>, newest: Option<&str>)
     packages.sort();
     packages.dedup();
     let (required, since) = match (note, is_kernel_old) {
-        (Ok(note), _) => (Reading::Known(true), Some(Reading::Known(note.modified))),
+        (Ok(note), _) => (Reading::Known(true), Some(note.modified_time())),
         (Err(_), Some(true)) => {
             let image = format!("/boot/vmlinuz-{}", newest.unwrap_or_default());
-            let made = host.metadata(Path::new(&image)).map(|metadata| metadata.modified);
-            (Reading::Known(true), Some(host::reading(format!("look at {image}"), made)))
+            let made = match host.metadata(Path::new(&image)) {
+                Ok(metadata) => metadata.modified_time(),
+                Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {image}"), &error) },
+            };
+            (Reading::Known(true), Some(made))
         }
         (Err(error), Some(false)) if error.kind() == io::ErrorKind::NotFound => (Reading::Known(false), None),
         (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {

@@ -12,6 +12,16 @@ pub(super) fn holds(claim: bool, field: &'static str) -> Result<(), Error> {
     if claim { Ok(()) } else { Err(Error::Field(field)) }
 }
 
+/// Returns what a text means that is none of its vocabulary: every word of every version is 1 to 32 of a-z, 0-9 and `_`.
+pub(super) fn no_word(text: &str, field: &'static str) -> Error {
+    let is_word = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    if (1..=limits::WORD_BYTES).contains(&text.len()) && text.bytes().all(is_word) {
+        Error::NewerWord(field)
+    } else {
+        Error::Field(field)
+    }
+}
+
 pub(super) fn digest(text: &Text, field: &'static str) -> Result<(), Error> {
     holds(text.as_str().parse::<Digest>().is_ok(), field)
 }
@@ -119,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn a_text_outside_its_vocabulary_is_newer_only_if_it_is_a_word() {
+        for word in ["zfs_dataset", "x", "0", &"a".repeat(32)] {
+            assert_eq!(no_word(word, "Volume.kind"), Error::NewerWord("Volume.kind"), "{word}");
+        }
+        for text in ["", "Fixed", "fixed disk", "fixed\0", "\u{e9}", &"a".repeat(33)] {
+            assert_eq!(no_word(text, "Volume.kind"), Error::Field("Volume.kind"), "{text}");
+        }
+    }
+
+    #[test]
     fn a_crypt_layer_without_its_format_is_refused() {
         let mut state = sample::disk_encryption();
         let layer = Layer {
@@ -129,6 +149,6 @@ mod tests {
             below: Vec::new(),
         };
         state.volumes[0].layers = vec![layer];
-        assert_eq!(refusal(&Fact::DiskEncryption(Reading::Known(state))), Error::UnknownKind("Layer.format"));
+        assert_eq!(refusal(&Fact::DiskEncryption(Reading::Known(state))), Error::Field("Layer.format"));
     }
 }

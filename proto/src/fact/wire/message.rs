@@ -27,7 +27,7 @@ macro_rules! text_enums {
             }
 
             fn decode(message: String, field: &'static str) -> Result<Self, Error> {
-                Self::parse(&message).ok_or(Error::UnknownKind(field))
+                Self::parse(&message).ok_or_else(|| check::no_word(&message, field))
             }
         }
 

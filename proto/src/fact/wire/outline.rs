@@ -1,0 +1,308 @@
+//! Looks over the bytes of a fact before anything is allocated for them.
+//!
+//! A decoder makes a struct of a few hundred bytes of a list's item of two, so that its memory would be bounded by nothing
+//! but what a sender likes to claim. This walk allocates nothing, counts the items of every list and refuses what no
+//! fact of the contract has: too many items, a message twice, a group, bytes behind the end.
+
+use super::Error;
+use crate::limits::{self, BYTES_PER_ITEM, LIST_ITEMS};
+
+/// A message that has lists, or has a message that has.
+struct Message {
+    /// Its lists and its messages on the way to lists.
+    fields: &'static [Field],
+}
+
+/// A field of a [`Message`].
+struct Field {
+    number: u32,
+    /// For errors.
+    name: &'static str,
+    /// How often it may occur in one message of its kind.
+    most: usize,
+    message: &'static Message,
+}
+
+const fn one(number: u32, name: &'static str, message: &'static Message) -> Field {
+    Field { number, name, most: 1, message }
+}
+
+const fn list(number: u32, name: &'static str, message: &'static Message) -> Field {
+    Field { number, name, most: LIST_ITEMS, message }
+}
+
+const fn short_list(number: u32, name: &'static str, most: usize) -> Field {
+    Field { number, name, most, message: &LEAF }
+}
+
+/// Nothing below it is counted: a text, or a message without lists.
+static LEAF: Message = Message { fields: &[] };
+
+static FACT: Message = Message {
+    fields: &[
+        one(1, "system", &Message { fields: &[one(1, "system", &SYSTEM)] }),
+        one(2, "disk_encryption", &Message { fields: &[one(1, "disk_encryption", &DISK_ENCRYPTION)] }),
+        one(3, "patch_level", &Message { fields: &[one(1, "patch_level", &PATCH_LEVEL)] }),
+        one(4, "software", &Message { fields: &[one(1, "software", &SOFTWARE)] }),
+        one(5, "firewall", &Message { fields: &[one(1, "firewall", &FIREWALL)] }),
+        one(6, "listeners", &Message { fields: &[one(1, "listeners", &LISTENERS)] }),
+        one(7, "file_integrity", &Message { fields: &[one(1, "file_integrity", &FILE_INTEGRITY)] }),
+        one(8, "agent", &LEAF),
+    ],
+};
+static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
+static DISK_ENCRYPTION: Message = Message {
+    fields: &[
+        list(1, "DiskEncryption.volumes", &Message { fields: &[list(5, "Volume.layers", &LAYER)] }),
+        list(2, "DiskEncryption.swap_areas", &Message { fields: &[list(3, "SwapArea.layers", &LAYER)] }),
+    ],
+};
+static LAYER: Message = Message { fields: &[list(7, "Layer.below", &LEAF)] };
+static PATCH_LEVEL: Message = Message {
+    fields: &[
+        list(2, "PatchLevel.pending", &LEAF),
+        list(4, "PatchLevel.sources", &LEAF),
+        list(11, "PatchLevel.reboot_packages", &LEAF),
+    ],
+};
+static SOFTWARE: Message = Message { fields: &[list(1, "Software.packages", &LEAF)] };
+static FIREWALL: Message =
+    Message { fields: &[list(3, "Firewall.input_chains", &LEAF), list(4, "Firewall.managers", &LEAF)] };
+static LISTENERS: Message = Message { fields: &[list(1, "Listeners.listeners", &LEAF)] };
+static FILE_INTEGRITY: Message = Message {
+    fields: &[
+        list(1, "FileIntegrity.paths", &LEAF),
+        short_list(4, "FileIntegrity.unreadable", limits::UNREADABLE_PATHS),
+        short_list(6, "FileIntegrity.changes", limits::FILE_CHANGES),
+    ],
+};
+
+/// Fields of one message that are counted, at most.
+const FIELDS: usize = 8;
+
+/// Checks that `bytes` are the outline of one fact that this version knows, with plausible lists.
+pub(super) fn check(bytes: &[u8]) -> Result<(), Error> {
+    let number = subject(bytes)?;
+    if FACT.fields.iter().all(|field| field.number != number) {
+        return Err(Error::NewerSubject { number });
+    }
+    let mut items = LIST_ITEMS.min(bytes.len() / BYTES_PER_ITEM);
+    walk(bytes, &FACT, &mut items)
+}
+
+/// Returns the number of the subject that the fact in `bytes` is about; a fact has one.
+pub(super) fn subject(bytes: &[u8]) -> Result<u32, Error> {
+    let mut rest = bytes;
+    match (take(&mut rest)?, take(&mut rest)?) {
+        (Some(Taken { number, content: Some(_) }), None) => Ok(number),
+        (Some(Taken { content: None, .. }), None) => Err(Error::Encoding),
+        (None, _) | (Some(_), Some(_)) => Err(Error::Field("fact")),
+    }
+}
+
+/// Walks one message. `items` is how many more items the lists of the whole fact may have.
+fn walk(mut bytes: &[u8], message: &Message, items: &mut usize) -> Result<(), Error> {
+    let mut counts = [0_usize; FIELDS];
+    while let Some(Taken { number, content }) = take(&mut bytes)? {
+        let Some(at) = message.fields.iter().position(|field| field.number == number) else { continue };
+        let field = &message.fields[at];
+        // Every field of the table is a message or a text; anything else is no encoding of it.
+        let content = content.ok_or(Error::Encoding)?;
+        counts[at] += 1;
+        if counts[at] > field.most {
+            return Err(Error::Field(field.name));
+        }
+        if field.most > 1 {
+            *items = items.checked_sub(1).ok_or(Error::Field(field.name))?;
+        }
+        if !field.message.fields.is_empty() {
+            walk(content, field.message, items)?;
+        }
+    }
+    Ok(())
+}
+
+/// A field of an encoded message.
+struct Taken<'a> {
+    number: u32,
+    /// `None` when it is not length-delimited.
+    content: Option<&'a [u8]>,
+}
+
+/// Takes the next field off the front of `bytes`. `None` at the end.
+fn take<'a>(bytes: &mut &'a [u8]) -> Result<Option<Taken<'a>>, Error> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let key = u32::try_from(varint(bytes)?).map_err(|_| Error::Encoding)?;
+    let number = key >> 3;
+    if number == 0 {
+        return Err(Error::Encoding);
+    }
+    // Wire types of the protobuf encoding; 3 and 4 are groups, which proto3 does not have.
+    let content = match key & 7 {
+        0 => {
+            varint(bytes)?;
+            None
+        }
+        1 => skip(bytes, 8)?,
+        2 => {
+            let len = usize::try_from(varint(bytes)?).map_err(|_| Error::Encoding)?;
+            let (content, rest) = bytes.split_at_checked(len).ok_or(Error::Encoding)?;
+            *bytes = rest;
+            Some(content)
+        }
+        5 => skip(bytes, 4)?,
+        _ => return Err(Error::Encoding),
+    };
+    Ok(Some(Taken { number, content }))
+}
+
+fn skip<'a>(bytes: &mut &[u8], len: usize) -> Result<Option<&'a [u8]>, Error> {
+    *bytes = bytes.get(len..).ok_or(Error::Encoding)?;
+    Ok(None)
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u64, Error> {
+    prost::encoding::decode_varint(bytes).map_err(|_| Error::Encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prost::Message as _;
+    use prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Label};
+
+    use super::*;
+    use crate::fact::{Fact, Subject, sample};
+
+    /// Returns a field with `content`, length-delimited.
+    fn field(number: u32, content: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        prost::encoding::encode_varint(u64::from(number << 3 | 2), &mut bytes);
+        prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    /// Returns `count` empty items of the list `number`.
+    fn empty_items(number: u32, count: usize) -> Vec<u8> {
+        field(number, &[]).repeat(count)
+    }
+
+    #[test]
+    fn a_list_of_empty_items_is_refused_before_anything_is_allocated_for_it() {
+        let count = (limits::FACT_BYTES - 40) / 2;
+        let changes = field(7, &field(1, &empty_items(6, count)));
+        let pending = field(3, &field(1, &empty_items(2, count)));
+        let layers = field(2, &field(1, &field(1, &empty_items(5, count))));
+        let cases = [(changes, "FileIntegrity.changes"), (pending, "PatchLevel.pending"), (layers, "Volume.layers")];
+        for (bytes, name) in cases {
+            assert!((1_500_000..=limits::FACT_BYTES).contains(&bytes.len()), "{name}");
+            assert_eq!(check(&bytes), Err(Error::Field(name)));
+            assert_eq!(Fact::decode(&bytes), Err(Error::Field(name)));
+        }
+    }
+
+    #[test]
+    fn all_lists_of_a_fact_together_have_a_bound() {
+        // Each volume is far inside the bound of its own list, and the bytes are many enough for their items.
+        let layer = field(5, &field(1, b"disk"));
+        let volumes = |count: usize| field(2, &field(1, &field(1, &layer.repeat(999)).repeat(count)));
+        assert_eq!(check(&volumes(100)), Ok(()));
+        assert_eq!(check(&volumes(101)), Err(Error::Field("DiskEncryption.volumes")));
+    }
+
+    #[test]
+    fn items_that_are_few_for_their_bytes_pass() {
+        let packages = |count| field(3, &field(1, &field(11, b"vi").repeat(count)));
+        assert_eq!(check(&packages(LIST_ITEMS)), Ok(()));
+        assert_eq!(check(&packages(LIST_ITEMS + 1)), Err(Error::Field("PatchLevel.reboot_packages")));
+        assert_eq!(
+            check(&field(3, &field(1, &empty_items(11, 1000)))),
+            Err(Error::Field("PatchLevel.reboot_packages"))
+        );
+    }
+
+    #[test]
+    fn a_fact_is_about_one_subject_and_says_it_once() {
+        let [software, system] = [field(4, &field(2, &[8, 1])), field(1, &field(2, &[8, 1]))];
+        assert_eq!(check(&software), Ok(()));
+        assert_eq!(check(&[software.clone(), system].concat()), Err(Error::Field("fact")));
+        assert_eq!(check(&software.repeat(2)), Err(Error::Field("fact")));
+        let twice = field(4, &field(1, &field(1, b"vim")).repeat(2));
+        assert_eq!(check(&twice), Err(Error::Field("software")));
+    }
+
+    #[test]
+    fn a_newer_subject_is_told_from_garbage() {
+        let newer = field(9, &field(1, b"x"));
+        let error = Fact::decode(&newer).unwrap_err();
+        assert_eq!(error, Error::NewerSubject { number: 9 });
+        assert!(error.is_newer());
+        assert_eq!(Subject::of_encoded(&newer), None);
+        for garbage in [b"\x48\x01".as_slice(), b"\x4b\x4c", b"\x4a\x05x", b"\x02\x00", b"\xff", b"\x49\x00"] {
+            assert_eq!(Fact::decode(garbage), Err(Error::Encoding), "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn the_subject_of_a_fact_is_told_without_its_state() {
+        for fact in sample::facts() {
+            assert_eq!(Subject::of_encoded(&fact.encode()), Some(fact.subject()));
+            assert_eq!(check(&fact.encode()), Ok(()));
+        }
+        // A volume of a kind that this version does not know.
+        let newer = field(2, &field(1, &field(1, &[field(4, b"zfs_dataset"), field(6, &[8, 1])].concat())));
+        assert_eq!(Fact::decode(&newer), Err(Error::NewerWord("Volume.kind")));
+        assert_eq!(Subject::of_encoded(&newer), Some(Subject::DiskEncryption));
+    }
+
+    #[test]
+    fn the_table_has_every_list_of_the_contract() {
+        let set = FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap();
+        let messages: BTreeMap<String, DescriptorProto> = set
+            .file
+            .into_iter()
+            .flat_map(|file| file.message_type)
+            .map(|message| (format!(".muster.v1.{}", message.name()), message))
+            .collect();
+        let (mut in_contract, mut in_table) = (Vec::new(), Vec::new());
+        lists_of_contract(&messages, ".muster.v1.Fact", &mut Vec::new(), &mut in_contract);
+        lists_of_table(&FACT, &mut Vec::new(), &mut in_table);
+        in_contract.sort();
+        in_table.sort();
+        assert_eq!(in_table, in_contract);
+        assert!(in_contract.len() > 10, "{in_contract:?}");
+    }
+
+    fn lists_of_contract(
+        messages: &BTreeMap<String, DescriptorProto>,
+        name: &str,
+        path: &mut Vec<u32>,
+        found: &mut Vec<Vec<u32>>,
+    ) {
+        let Some(message) = messages.get(name) else { return };
+        for field in &message.field {
+            path.push(field.number().try_into().unwrap());
+            if field.label() == Label::Repeated {
+                found.push(path.clone());
+            }
+            lists_of_contract(messages, field.type_name(), path, found);
+            path.pop();
+        }
+    }
+
+    fn lists_of_table(message: &Message, path: &mut Vec<u32>, found: &mut Vec<Vec<u32>>) {
+        assert!(message.fields.len() <= FIELDS);
+        for field in message.fields {
+            path.push(field.number);
+            if field.most > 1 {
+                found.push(path.clone());
+            }
+            lists_of_table(field.message, path, found);
+            path.pop();
+        }
+    }
+}
