@@ -118,22 +118,6 @@ impl Fact {
 }
 
 impl Subject {
-    /// Returns the subject of an encoded fact, also of one whose state this version cannot decode because only a newer one
-    /// knows all of its words; `None` when the bytes are not a fact, or one about a subject that this version does not know.
-    pub fn of_encoded(bytes: &[u8]) -> Option<Self> {
-        match outline::subject(bytes).ok()? {
-            1 => Some(Self::System),
-            2 => Some(Self::DiskEncryption),
-            3 => Some(Self::PatchLevel),
-            4 => Some(Self::Software),
-            5 => Some(Self::Firewall),
-            6 => Some(Self::Listeners),
-            7 => Some(Self::FileIntegrity),
-            8 => Some(Self::Agent),
-            _ => None,
-        }
-    }
-
     /// Every subject, in order of name.
     pub const ALL: [Self; 8] = [
         Self::Agent,
