@@ -238,7 +238,7 @@ impl Collector {
         // What is kept. The log's lock comes first: two collectors never share a folder.
         let authority = Arc::new(Authority::open(&data.pki(), now)?);
         warn_of_end(&authority, now);
-        let (log, appender) = Log::open(&data.log(), read_log_key(data)?)?;
+        let (log, appender) = open_log(data)?;
         if log.origin() != config.name {
             let (log, config) = (log.origin().to_owned(), config.name);
             return Err(Error::Name { path: data.path().to_owned(), log, config });
@@ -476,7 +476,7 @@ pub struct Rebuilt {
 ///
 /// When the log is in use or damaged, or the views cannot be written.
 pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Rebuilt, Error> {
-    let (log, _appender) = Log::open(&data.log(), read_log_key(data)?)?;
+    let (log, _appender) = open_log(data)?;
     let catalogue = Arc::new(load_catalogue(config, data)?);
     let origin = views::Origin { log: log.origin().to_owned(), catalogue: catalogue.digest() };
     let follow = || -> Result<Digest, Error> {
@@ -490,6 +490,23 @@ pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Re
     views::remove(&data.views())?;
     let digest = follow()?;
     Ok(Rebuilt { log_size: log.size(), digest, is_same: before == digest })
+}
+
+/// Checks the whole log, and whether it has everything that the views have seen of it. Reads only; a collector may run meanwhile.
+///
+/// # Errors
+///
+/// When the log or its key cannot be read at all; damage is in the report.
+pub fn check_log(data: &Data) -> Result<log::Report, Error> {
+    let key = read_log_key(data)?;
+    // First, for a collector that runs adds to both.
+    let known = views::known_size(&data.views(), key.name()).unwrap_or_default();
+    let mut report = log::fsck(&data.log(), key.vkey())?;
+    if report.bad.is_none() && known > report.size {
+        let behind = log::Error::Behind { path: data.log(), known, size: report.size };
+        report.bad = Some(log::Bad { path: "checkpoint".into(), what: behind.to_string() });
+    }
+    Ok(report)
 }
 
 /// Finds reports by the views.
@@ -526,6 +543,13 @@ pub fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> 
     let path = data.path().join(path);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })
+}
+
+/// Opens the log, which has what the views have seen of it at least.
+fn open_log(data: &Data) -> Result<(Log, log::Appender), Error> {
+    let key = read_log_key(data)?;
+    let known = views::known_size(&data.views(), key.name()).unwrap_or_default();
+    Ok(Log::open_at_least(&data.log(), key, known)?)
 }
 
 fn read_log_key(data: &Data) -> Result<Key, Error> {

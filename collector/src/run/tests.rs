@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -761,6 +762,54 @@ async fn views_made_again_are_the_same_and_only_while_no_collector_runs() {
     let rebuilt = rebuild(&config, &data, clock).unwrap();
     assert!(rebuilt.is_same && rebuilt.log_size >= log_size, "{rebuilt:?}");
     drop(folder);
+}
+
+#[tokio::test]
+async fn a_log_that_was_put_back_is_not_signed_over_while_the_views_know_better() {
+    let Fleet { folder, collector } = Fleet::start().await;
+    let data = Data::new(&folder.path().join("data"));
+    collector.stop().await;
+    let start = async || {
+        let mut config = Config::read(&data.config(), &config::Variables::default()).unwrap();
+        config.metrics_listen = String::new();
+        Collector::start(config, &data, Arc::new(SystemClock)).await
+    };
+    let old = folder.path().join("old");
+    copy(&data.log(), &old);
+    let fleet = Fleet { folder, collector: start().await.unwrap() };
+    fleet.enroll().await;
+    let Fleet { folder, collector } = fleet;
+    let size = collector.log.size();
+    // The views see it before they are closed.
+    collector.stop().await;
+    assert!(check_log(&data).unwrap().bad.is_none());
+    std::fs::remove_dir_all(data.log()).unwrap();
+    copy(&old, &data.log());
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    for error in [start().await.err().unwrap(), rebuild(&Config::new("c1"), &data, clock).unwrap_err()] {
+        assert!(matches!(error, Error::Log(log::Error::Behind { known, .. }) if known >= size), "{error}");
+        assert!(error.to_string().contains("put the newest log back"), "{error}");
+    }
+    let bad = check_log(&data).unwrap().bad.unwrap();
+    assert!(bad.what.contains("the views know"), "{bad:?}");
+    views::remove(&data.views()).unwrap();
+    assert!(check_log(&data).unwrap().bad.is_none());
+    start().await.unwrap().stop().await;
+    drop(folder);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
