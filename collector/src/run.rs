@@ -22,6 +22,7 @@ use muster_proto::{
 use prost::Message as _;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::broadcast,
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -63,8 +64,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the log may take to write what it has, after that.
 const FINISH: Duration = Duration::from_millis(2500);
-/// Time between entries about reads.
-const ACCESS_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a read waits for others before all of them make one entry.
+const ACCESS_DELAY: Duration = Duration::from_secs(1);
 /// How long before the CA's end the collector warns.
 const CA_WARNING: Duration = Duration::from_secs(90 * 86_400);
 /// Bytes of a request from a person or program: lists of hosts fit.
@@ -184,7 +185,15 @@ pub async fn run(config: Config, data: Data) -> Result<(), Error> {
     // Before the start, so that no signal is lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let mut collector = Collector::start(config, &data, Arc::new(SystemClock)).await?;
+    // Starting blocks, for as long as the log is long. Nothing is acknowledged before it is done, so a signal ends it as it stands.
+    let starting = tokio::task::spawn_blocking(move || {
+        Handle::current().block_on(Collector::start(config, &data, Arc::new(SystemClock)))
+    });
+    let mut collector = tokio::select! {
+        started = starting => started.map_err(|error| Error::Task(format!("the start: {error}")))??,
+        _ = terminate.recv() => return stopped_early(),
+        _ = interrupt.recv() => return stopped_early(),
+    };
     notify(sd_notify::NotifyState::Ready);
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -194,6 +203,12 @@ pub async fn run(config: Config, data: Data) -> Result<(), Error> {
     notify(sd_notify::NotifyState::Stopping);
     collector.stop().await;
     outcome
+}
+
+fn stopped_early() -> Result<(), Error> {
+    tracing::info!("asked to stop while starting: nothing was taken yet");
+    notify(sd_notify::NotifyState::Stopping);
+    Ok(())
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {
@@ -643,15 +658,17 @@ async fn renew_server_certificate(
 /// Writes what was read into the log, from time to time.
 async fn write_access(access: Access, acts: Acts) -> String {
     loop {
-        tokio::time::sleep(ACCESS_INTERVAL).await;
+        access.filled().await;
+        tokio::time::sleep(ACCESS_DELAY).await;
         append_access(&access, &acts).await;
     }
 }
 
 async fn append_access(access: &Access, acts: &Acts) {
-    for summary in access.take() {
-        if let Err(error) = acts.append(Entry::Access(summary)).await {
-            tracing::error!(%error, "failed to note reads in the evidence log");
+    for taken in access.take() {
+        if let Err(error) = acts.append(Entry::Access(taken.summary())).await {
+            tracing::error!(%error, "failed to note reads in the evidence log; they are counted on");
+            access.give_back(taken);
         }
     }
 }

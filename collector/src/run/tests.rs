@@ -900,6 +900,52 @@ async fn reads_are_in_the_log_when_the_collector_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_read_is_in_the_log_soon_after_it() {
+    let fleet = Fleet::start().await;
+    fleet.admin().await.list_tokens(v1::ListTokensRequest::default()).await.unwrap();
+    let mut newest = fleet.collector.log.subscribe();
+    let log = fleet.collector.log.clone();
+    let noted = newest.wait_for(|checkpoint| {
+        let entries = log.entries(0..checkpoint.size).unwrap();
+        let is_access =
+            |bytes: &Vec<u8>| matches!(v1::LogEntry::decode(&bytes[..]).unwrap().entry, Some(Entry::Access(_)));
+        entries.iter().any(is_access)
+    });
+    timeout(Duration::from_secs(10), noted).await.expect("no more than seconds pass").unwrap();
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_collector_that_is_still_starting() {
+    use rustix::process::{Signal, getpid, kill_process};
+    let folder = tempfile::tempdir().unwrap();
+    let plan = init::Plan {
+        data: folder.path().join("data"),
+        name: "c1".to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        names: Vec::new(),
+    };
+    init::init(&plan, SystemClock.now()).unwrap();
+    let data = Data::new(&plan.data);
+    let mut config = Config::read(&data.config(), &config::Variables::default()).unwrap();
+    config.metrics_listen = String::new();
+    // The start waits for what it reads here.
+    let fifo = plan.data.join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    config.catalogue = Some("fifo".into());
+    // Whatever becomes of the collector's own, the signal does not end the test.
+    let _handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let running = tokio::spawn(run(config, data));
+    let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(fifo));
+    let mut pipe = opened.await.unwrap().unwrap();
+    kill_process(getpid(), Signal::TERM).unwrap();
+    let ended = timeout(Duration::from_secs(5), running).await.expect("it ends at once").unwrap();
+    assert!(ended.is_ok(), "{ended:?}");
+    // So that the start, which goes on in this process, ends too.
+    io::Write::write_all(&mut pipe, b"= no catalogue").unwrap();
+}
+
+#[tokio::test]
 async fn a_restart_knows_who_may_call_by_the_log_alone() {
     let fleet = Fleet::start().await;
     let agent = fleet.enroll().await;
