@@ -66,6 +66,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const FINISH: Duration = Duration::from_millis(2500);
 /// How long a read waits for others before all of them make one entry.
 const ACCESS_DELAY: Duration = Duration::from_secs(1);
+/// Name of the service of agents, for health.
+const INGEST: &str = "muster.v1.IngestService";
 /// How long before the CA's end the collector warns.
 const CA_WARNING: Duration = Duration::from_secs(90 * 86_400);
 /// Bytes of a request from a person or program: lists of hosts fit.
@@ -387,6 +389,7 @@ impl Collector {
         let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
         let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        tasks.spawn(tell_health(inbox.clone(), health.clone()));
         tracing::info!(collector = config.name, %address, log_size = log.size(), "collector listens");
         Ok(Self {
             address,
@@ -441,7 +444,9 @@ impl Collector {
     /// what waits. What is not written was not acknowledged.
     pub async fn stop(mut self) {
         tracing::info!("collector stops");
-        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        for service in ["", INGEST] {
+            self.health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
         self.sessions.drain();
         self.stop.cancel();
         if !self.served.is_finished() && timeout(DRAIN, &mut self.served).await.is_err() {
@@ -669,6 +674,24 @@ async fn append_access(access: &Access, acts: &Acts) {
         if let Err(error) = acts.append(Entry::Access(taken.summary())).await {
             tracing::error!(%error, "failed to note reads in the evidence log; they are counted on");
             access.give_back(taken);
+        }
+    }
+}
+
+/// Says by the health of the agents' service whether the inbox takes reports. Ends when it never will again.
+async fn tell_health(inbox: Inbox, health: tonic_health::server::HealthReporter) -> String {
+    use tonic_health::ServingStatus;
+    let mut standing = inbox.standing();
+    loop {
+        let now = *standing.borrow_and_update();
+        let status = match now {
+            inbox::Standing::Open => ServingStatus::Serving,
+            inbox::Standing::Broken | inbox::Standing::Closed | inbox::Standing::Dead => ServingStatus::NotServing,
+        };
+        health.set_service_status(INGEST, status).await;
+        // The inbox outlives its watchers, so that the channel never closes.
+        if now == inbox::Standing::Dead || standing.changed().await.is_err() {
+            return "the inbox, whose thread panicked".to_owned();
         }
     }
 }

@@ -115,6 +115,13 @@ where
                 return Poll::Pending;
             }
             if self.state.is_half_closed {
+                if !self.state.batch.is_empty() {
+                    // What was put back, because something before it had to be on its way first.
+                    if let Err(end) = self.place_batch() {
+                        self.answers.push_back(Err(end.status()));
+                    }
+                    continue;
+                }
                 let is_done = self.slot.chain().in_flight().0 == 0;
                 return if is_done { Poll::Ready(None) } else { Poll::Pending };
             }

@@ -916,6 +916,46 @@ async fn a_read_is_in_the_log_soon_after_it() {
 }
 
 #[tokio::test]
+async fn health_says_when_no_reports_are_taken_and_a_dead_inbox_ends_the_collector() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    let mut fleet = Fleet::start().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(fleet.channel(&fleet.admin_pem()).await);
+    let request = tonic_health::pb::HealthCheckRequest { service: INGEST.to_owned() };
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    let mut next = async || {
+        let said = timeout(Duration::from_secs(20), watch.message()).await.expect("health changes");
+        said.unwrap().unwrap().status()
+    };
+    assert_eq!(next().await, ServingStatus::Serving);
+    let inbox = fleet.collector.inbox.clone();
+    let push = || {
+        let mut records = Vec::new();
+        let record = inbox::frame::Record {
+            agent: AgentId::new([1; 16]),
+            epoch: Epoch::new([1; 16]),
+            seq: ReportSeq::FIRST,
+            stream: 1,
+            digest: Digest::new([1; 32]),
+            body: b"",
+        };
+        record.write(&mut records);
+        inbox.push(&records, std::task::Waker::noop()).unwrap();
+    };
+    inbox.fail_opening(true);
+    inbox.fail_next(inbox::faults::Fault::Refuse);
+    push();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    inbox.fail_opening(false);
+    assert_eq!(next().await, ServingStatus::Serving);
+    inbox.fail_next(inbox::faults::Fault::Panic);
+    push();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    let error = timeout(Duration::from_secs(10), fleet.collector.failed()).await.expect("it ends");
+    assert!(error.to_string().contains("inbox"), "{error}");
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
 async fn a_signal_ends_a_collector_that_is_still_starting() {
     use rustix::process::{Signal, getpid, kill_process};
     let folder = tempfile::tempdir().unwrap();
