@@ -273,7 +273,13 @@ impl Collector {
         let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
         let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
         let sessions = Sessions::load(
-            ingest::Settings::new(data.path().to_owned()),
+            ingest::Settings {
+                bytes: ingest::BytePace {
+                    burst: config.limits.agent_burst_bytes,
+                    per_second: config.limits.agent_bytes_per_second,
+                },
+                ..ingest::Settings::new(data.path().to_owned())
+            },
             (members.clone(), inbox.clone(), log.clone()),
             Arc::clone(&clock),
             Arc::new(Lookup(views.clone())),
@@ -660,7 +666,7 @@ async fn renew_server_certificate(
     }
 }
 
-/// Writes what was read into the log, from time to time.
+/// Writes what was read into the log, soon after it was.
 async fn write_access(access: Access, acts: Acts) -> String {
     loop {
         access.filled().await;

@@ -24,6 +24,7 @@ use tonic::Status;
 use super::{
     ReportLookup, Settings,
     admit::{self, Sender},
+    allowance::Allowance,
     chain::{Chain, Head, Sequenced},
 };
 use crate::{
@@ -130,6 +131,8 @@ pub(super) struct Registry {
     is_disk_low: AtomicBool,
     disk: PathBuf,
     disk_looked: Mutex<Option<Instant>>,
+    /// Counts reports; looked up once, because each batch counts.
+    pub(super) admitted: metrics::Counter,
 }
 
 /// What is known of one agent.
@@ -143,6 +146,7 @@ pub(super) struct Slot {
     pub(super) is_suspended: AtomicBool,
     /// Those who wait for the index of a report on its way.
     awaited: Mutex<Vec<(Epoch, ReportSeq, oneshot::Sender<u64>)>>,
+    allowance: Mutex<Allowance>,
     /// Set while one Hello is answered: an agent has one at a time, so that it cannot take up all threads.
     is_greeting: AtomicBool,
 }
@@ -211,6 +215,7 @@ impl Sessions {
             is_disk_low: AtomicBool::new(false),
             disk,
             disk_looked: Mutex::new(None),
+            admitted: metrics::counter!("muster_ingest_reports_total", "outcome" => "admitted"),
         };
         Ok(Self { registry: Arc::new(registry) })
     }
@@ -337,7 +342,7 @@ impl Registry {
     }
 
     /// An id that no directive of this collector had: its clock in microseconds, and never the same twice.
-    fn next_directive(&self) -> u64 {
+    pub(super) fn next_directive(&self) -> u64 {
         let now = u64::try_from(self.clock.now().micros()).unwrap_or_default();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self.last_directive.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -377,8 +382,13 @@ impl Slot {
             last_seen: AtomicI64::new(0),
             is_suspended: AtomicBool::new(false),
             awaited: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(tokio::time::Instant::now())),
             is_greeting: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        lock(&self.allowance)
     }
 
     pub(super) fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -599,6 +609,23 @@ impl Listener {
         let state = self.registry.members.agent(agent).map(|agent| agent.state);
         state == Some(AgentState::Enrolled) && !self.barred.contains(&agent)
     }
+}
+
+/// A report that the process before had admitted: everything is checked again, for nothing vouches for it but its bytes.
+fn is_next_recovered(registry: &Registry, slot: &Slot, record: &Record<'_>) -> bool {
+    let Some(agent) = registry.members.agent(record.agent) else { return false };
+    let Ok(entry) = v1::LogEntry::decode(record.body) else { return false };
+    // Only the form that this collector writes: no time, and nothing that decoding would drop.
+    if entry.received_time.is_some() || entry.encode_to_vec() != record.body {
+        return false;
+    }
+    let Some(v1::log_entry::Entry::Report(v1::AdmittedReport { sealed: Some(sealed), .. })) = entry.entry else {
+        return false;
+    };
+    let sender = Sender { agent: record.agent, key: &agent.key, epoch: record.epoch };
+    let Ok(checked) = admit::check(&sealed, &sender) else { return false };
+    let is_same = (checked.seq, checked.digest) == (record.seq, record.digest);
+    is_same && slot.chain().recover(&checked)
 }
 
 /// Returns the head that an entry of the log makes, when it is a report.

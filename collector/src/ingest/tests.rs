@@ -16,7 +16,7 @@ use muster_proto::{
     v1::log_entry::Entry,
 };
 use prost::Message as _;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
@@ -429,6 +429,76 @@ async fn an_agent_says_hello_on_one_stream_at_a_time() {
     let mut stream = rig.open(&mut agent).await.unwrap();
     stream.report(agent.look()).await;
     stream.durable(1).await;
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_agent_that_says_hello_too_often_is_told_when_to_come_back() {
+    use tonic_types::StatusExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    let rig = Rig::start_with(dir.path(), inbox::Settings::default(), |settings| settings.hellos.interval = hour);
+    let (mut agent, mut other) = (Agent::new(), Agent::new());
+    rig.enroll(&agent).await;
+    rig.enroll(&other).await;
+    for _ in 0..20 {
+        drop(rig.open(&mut agent).await.unwrap());
+    }
+    let status = rig.open(&mut agent).await.err().unwrap();
+    assert_eq!(reason(&status), "TOO_MANY_ATTEMPTS");
+    let delay = status.get_error_details().retry_info().unwrap().retry_delay.unwrap();
+    assert!(delay <= hour && delay > hour / 2, "{delay:?}");
+    rig.open(&mut other).await.unwrap();
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_more_than_it_may_is_slowed_down_and_others_are_not() {
+    let pace = BytePace { burst: 50_000, per_second: 50_000 };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start_with(dir.path(), inbox::Settings::default(), |settings| settings.bytes = pace);
+    let (mut flooding, mut honest) = (Agent::new(), Agent::new());
+    rig.enroll(&flooding).await;
+    rig.enroll(&honest).await;
+    let mut flood = rig.open(&mut flooding).await.unwrap();
+    let mut stream = rig.open(&mut honest).await.unwrap();
+    let start = Instant::now();
+    let mut bytes = 0;
+    let mut largest = 0;
+    while bytes < 100 * pace.per_second {
+        let sealed = flooding.report(life(
+            if flooding.next == 1 { LifecycleKind::EpochStarted } else { LifecycleKind::Started },
+            &"x".repeat(200),
+        ));
+        largest = largest.max(sealed.encoded_len() as u64);
+        bytes += sealed.encoded_len() as u64;
+        let step = v1::stream_reports_request::Step::Report(sealed);
+        if flood.send.try_send(Ok(v1::StreamReportsRequest { step: Some(step) })).is_err() {
+            break;
+        }
+    }
+    let mut told = Vec::new();
+    let mut through = 0;
+    while told.len() < 3 {
+        match flood.next().await.unwrap() {
+            Step::Directive(directive) => {
+                let Some(v1::directive::Directive::SlowDown(slow_down)) = directive.directive else {
+                    panic!("{directive:?}")
+                };
+                assert!(slow_down.until_time.is_some());
+                told.push(through);
+                // Whoever keeps to its pace is served meanwhile.
+                stream.report(honest.look()).await;
+                stream.durable(honest.next - 1).await;
+            }
+            Step::Durable(durable) => through = durable.through_sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told[0] < told[1] && told[1] < told[2], "it goes on between the pauses: {told:?}");
+    let allowed = pace.burst as f64 + pace.per_second as f64 * start.elapsed().as_secs_f64();
+    let kept = through * largest;
+    assert!(kept as f64 <= allowed + (32 * largest) as f64, "{kept} bytes kept, {allowed} allowed");
     rig.stop();
 }
 
@@ -871,8 +941,13 @@ async fn whatever_breaks_each_report_is_kept_once_and_in_order() {
         random % below
     };
     let small = || inbox::Settings { limit_bytes: 20_000 };
+    // Streams are opened as fast as they break.
+    let often = |settings: &mut Settings| {
+        settings.window_reports = 16;
+        settings.hellos.interval = Duration::from_micros(1);
+    };
     let mut agents: Vec<Agent> = (0..8).map(|_| Agent::new()).collect();
-    let mut rig = Rig::start_with(dir.path(), small(), |settings| settings.window_reports = 16);
+    let mut rig = Rig::start_with(dir.path(), small(), often);
     for agent in &mut agents {
         rig.enroll(agent).await;
         for _ in 0..REPORTS {
@@ -913,7 +988,7 @@ async fn whatever_breaks_each_report_is_kept_once_and_in_order() {
             if draw(3) == 0 {
                 std::fs::remove_dir_all(dir.path().join("inbox")).unwrap();
             }
-            rig = Rig::start_with(dir.path(), small(), |settings| settings.window_reports = 16);
+            rig = Rig::start_with(dir.path(), small(), often);
         }
         assert!(round < 2_000, "agents do not get on");
     }
