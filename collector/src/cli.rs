@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     config::{self, Config, LogFormat, Variables},
     data::Data,
-    init, log, run,
+    init, run,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, damaged), 2 usage or wrong settings.\n\
@@ -263,10 +263,7 @@ fn check_config(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
 }
 
 fn fsck(data: &Data, form: Form) -> anyhow::Result<ExitCode> {
-    let path = data.log_key();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let key = log::Key::parse(text.trim()).with_context(|| format!("{} cannot be used", path.display()))?;
-    let report = log::fsck(&data.log(), key.vkey())?;
+    let report = run::check_log(data)?;
     let bad = report.bad.as_ref().map(|bad| (data.log().join(&bad.path), bad.what.clone()));
     let mut out = io::stdout().lock();
     match form {

@@ -144,6 +144,12 @@ pub struct Limits {
     pub enrollments_per_second: u32,
     /// Refused attempts to enrol or rejoin each minute from one address; 1 to 100000. Default 30.
     pub refusals_per_minute: u32,
+    /// Bytes of reports that one agent may send at once; 1 MiB to 1 TiB. Default 67108864 (64 MiB): more than a whole spool. What it
+    /// uses up comes back by `agent_bytes_per_second`; meanwhile it is told to slow down and not read from.
+    pub agent_burst_bytes: u64,
+    /// Bytes of reports that one agent may send each second in the long run; 1 KiB to 1 TiB. Default 32768 (32 KiB), hundreds of times
+    /// what a busy host sends: it bounds what a hostile one writes into the log, which keeps everything.
+    pub agent_bytes_per_second: u64,
     /// Bytes of reports that wait for the log, in memory and on disk; 1 MiB to 1 TiB. Default 268435456 (256 MiB). When there are
     /// more, agents are not read from until the log has caught up.
     pub inbox_bytes: u64,
@@ -186,6 +192,8 @@ impl Default for Limits {
             enrollment_connections: 256,
             enrollments_per_second: 50,
             refusals_per_minute: 30,
+            agent_burst_bytes: 64 * 1024 * 1024,
+            agent_bytes_per_second: 32 * 1024,
             inbox_bytes: 256 * 1024 * 1024,
         }
     }
@@ -226,6 +234,8 @@ const KEYS: &[&str] = &[
     "limits.enrollment_connections",
     "limits.enrollments_per_second",
     "limits.refusals_per_minute",
+    "limits.agent_burst_bytes",
+    "limits.agent_bytes_per_second",
     "limits.inbox_bytes",
     "log.filter",
     "log.format",
@@ -364,6 +374,8 @@ impl Config {
         }
         in_range("limits.enrollments_per_second", limits.enrollments_per_second.into(), 1, 100_000)?;
         in_range("limits.refusals_per_minute", limits.refusals_per_minute.into(), 1, 100_000)?;
+        in_range("limits.agent_burst_bytes", limits.agent_burst_bytes, 1 << 20, 1 << 40)?;
+        in_range("limits.agent_bytes_per_second", limits.agent_bytes_per_second, 1 << 10, 1 << 40)?;
         in_range("limits.inbox_bytes", limits.inbox_bytes, 1 << 20, 1 << 40)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
             return Err(("log.filter", format!("{error}; use a filter such as \"info\"")));

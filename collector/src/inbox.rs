@@ -6,11 +6,11 @@
 //!
 //! ```text
 //! tree `frames`   key: number (8 bytes, big-endian)   value: version (1), check (8), records
-//! tree `nonces`   key: agent id (16)                  value: as the owner of the sessions writes it
+//! tree `nonces`   key: agent id (16)                  value: version (1), check (8), as the owner of the sessions writes it
 //! record          length of what follows (4, big-endian), agent (16), epoch (16), sequence (8), stream (8), digest (32), body
 //! ```
 //!
-//! The check is the first 8 bytes of SHA-256 over the records. A body is an encoded `LogEntry` without its received time.
+//! The check is the first 8 bytes of SHA-256 over what follows it. A body is an encoded `LogEntry` without its received time.
 
 pub mod frame;
 mod store;
@@ -20,15 +20,16 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
-    thread::{self, JoinHandle},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use muster_proto::{id::AgentId, time::Timestamp};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use frame::Sealed;
-use store::Store;
+use store::{Lease, Store};
 
 /// How the inbox is bounded.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,7 +84,19 @@ pub struct Full;
 #[derive(Clone)]
 pub struct Inbox {
     shared: Arc<Shared>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+/// Whether the inbox takes anything.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It does.
+    Open,
+    /// It does not, for its store failed and no new one can be opened yet; that is tried again and again.
+    Broken,
+    /// Its thread has ended, for it was asked to.
+    Closed,
+    /// Its thread has ended although nobody asked for it; only a restart helps.
+    Dead,
 }
 
 /// Records in order of admission, with the number that releases them.
@@ -98,6 +111,8 @@ pub(crate) struct Drained {
     pub(crate) has_more: bool,
     /// Whether something that was pushed is gone: a damaged frame, or a store that was begun anew.
     pub(crate) is_lossy: bool,
+    /// Whether the store did not take in time what is on its way to it.
+    pub(crate) is_stalled: bool,
 }
 
 struct Shared {
@@ -106,8 +121,11 @@ struct Shared {
     work: Condvar,
     /// The store holds more than before.
     stored: Condvar,
-    store: Mutex<Arc<Store>>,
+    store: Mutex<Lease>,
+    standing: watch::Sender<Standing>,
     limit_bytes: u64,
+    #[cfg(test)]
+    faults: faults::Faults,
 }
 
 #[derive(Default)]
@@ -136,6 +154,8 @@ struct State {
     waiting: Vec<Waker>,
     /// Whether the store was begun anew since the last drain; what was in it is gone.
     is_lossy: bool,
+    /// Whether there is no store at all.
+    is_broken: bool,
     is_stopped: bool,
 }
 
@@ -160,16 +180,33 @@ impl Inbox {
             state: Mutex::new(state),
             work: Condvar::new(),
             stored: Condvar::new(),
-            store: Mutex::new(Arc::new(store)),
+            store: Mutex::new(Lease::new(store)),
+            standing: watch::Sender::new(Standing::Open),
             limit_bytes: settings.limit_bytes,
+            #[cfg(test)]
+            faults: faults::Faults::default(),
         });
         let writer = Arc::clone(&shared);
         let dir = dir.to_owned();
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("inbox".to_owned())
-            .spawn(move || writer.run(&dir))
+            .spawn(move || {
+                let ending = Ending(&writer);
+                writer.run(&dir);
+                drop(ending);
+            })
             .map_err(|source| Error::Thread { source })?;
-        Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+        Ok(Self { shared })
+    }
+
+    /// Returns a receiver of whether the inbox takes anything.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Returns whether the inbox takes anything, or will when there is room.
+    pub fn is_open(&self) -> bool {
+        *self.shared.standing.borrow() == Standing::Open
     }
 
     /// Takes `records` (see [`frame`]), or none of them.
@@ -181,7 +218,7 @@ impl Inbox {
         let mut state = self.shared.lock();
         let queued = state.queue_bytes + state.open.len() as u64;
         let all = queued + state.stored_bytes;
-        if queued >= MEMORY_BYTES || all >= self.shared.limit_bytes || state.is_stopped {
+        if queued >= MEMORY_BYTES || all >= self.shared.limit_bytes || state.is_broken || state.is_stopped {
             state.waiting.push(waker.clone());
             return Err(Full);
         }
@@ -215,8 +252,9 @@ impl Inbox {
         }
     }
 
-    /// Returns what waits, in order, up to about `limit_bytes`, once the store has it. Blocks for the store.
-    pub(crate) fn drain(&self, limit_bytes: usize) -> Drained {
+    /// Returns what waits, in order, up to about `limit_bytes`, as far as the store has it. Blocks until it has everything, for
+    /// `patience` at most: a store that stalls must not hold up what does not come through it.
+    pub(crate) fn drain(&self, limit_bytes: usize, patience: Duration) -> Drained {
         let mut state = self.shared.lock();
         state.is_told = false;
         if !state.open.is_empty() {
@@ -225,9 +263,9 @@ impl Inbox {
         }
         let until = state.next;
         let is_behind = |state: &mut State| state.stored < until && !state.is_stopped;
-        // A store that stalls must not hold up what does not come through it.
         state =
-            self.shared.stored.wait_timeout_while(state, STALL, is_behind).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.stored.wait_timeout_while(state, patience, is_behind).unwrap_or_else(PoisonError::into_inner).0;
+        let is_stalled = is_behind(&mut state);
         let from = state.drained;
         let is_recovered = from < state.recovered;
         let until = if is_recovered { until.min(state.recovered) } else { until }.min(state.stored);
@@ -238,7 +276,8 @@ impl Inbox {
         let mut state = self.shared.lock();
         state.drained = state.drained.max(through);
         let has_more = state.drained < state.next;
-        Drained { frames, is_recovered, through, has_more, is_lossy: is_begun_anew || (bad > 0 && !is_recovered) }
+        let is_lossy = is_begun_anew || (bad > 0 && !is_recovered);
+        Drained { frames, is_recovered, through, has_more, is_lossy, is_stalled }
     }
 
     /// Says that the log covers every frame below `through`, so that they may go. Does not block.
@@ -260,12 +299,20 @@ impl Inbox {
         self.shared.store().keep_nonces(agent, value);
     }
 
-    /// Takes no more, writes what it has and closes the store. Does not wait for the log. Blocks.
+    /// Takes no more, writes what it has and closes the store. Does not wait for the log. Blocks, though not for a store that
+    /// stalls: what that has not taken is sent again.
     pub fn stop(&self) {
         self.close();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the inbox's thread panicked");
+        let until = Instant::now() + STOP;
+        let mut state = self.shared.lock();
+        let mut ended = self.shared.standing.subscribe();
+        while !matches!(*ended.borrow_and_update(), Standing::Closed | Standing::Dead) {
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                tracing::warn!("the inbox's store does not close; its reports will be sent again by their agents");
+                return;
+            }
+            state = self.shared.stored.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -311,16 +358,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(&self) -> MutexGuard<'_, Arc<Store>> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    fn store(&self) -> Lease {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn store(&self) -> Arc<Store> {
-        Arc::clone(&self.slot())
+    /// Puts `store` in the place of the one that is there, and returns that.
+    fn replace_store(&self, store: Store) -> Lease {
+        let mut slot = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *slot, Lease::new(store))
+    }
+
+    fn insert(&self, store: &Store, number: u64, records: &[u8]) -> Result<(), store::Failed> {
+        #[cfg(test)]
+        if let Some(outcome) = self.faults.meet(store, number) {
+            return outcome;
+        }
+        store.insert(number, records)
     }
 
     /// The inbox's thread: the only one that writes frames to the store.
     fn run(&self, dir: &Path) {
+        let waiting_bytes = metrics::gauge!("muster_inbox_bytes");
         loop {
             let (queue, remove, is_stopped) = self.next_work();
             let mut bytes = 0_u64;
@@ -328,7 +386,7 @@ impl Shared {
             let store = self.store();
             let mut is_lost = false;
             for (number, records) in &queue {
-                if store.insert(*number, records).is_err() {
+                if self.insert(&store, *number, records).is_err() {
                     is_lost = true;
                     break;
                 }
@@ -348,12 +406,16 @@ impl Shared {
             state.stored_bytes = (state.stored_bytes + bytes).saturating_sub(freed.unwrap_or(0));
             state.stored = stored.unwrap_or(0).max(state.stored);
             state.removed = remove.end.max(state.removed);
-            metrics::gauge!("muster_inbox_bytes").set((state.stored_bytes + state.queue_bytes) as f64);
+            waiting_bytes.set((state.stored_bytes + state.queue_bytes) as f64);
             self.stored.notify_all();
             wake(state);
             if is_stopped {
-                let store = std::mem::replace(&mut *self.slot(), Arc::new(Store::none()));
+                let store = self.replace_store(Store::none());
                 store.close();
+                // Here, because whoever stops the inbox may open it again at once.
+                if let Some(store) = store.into_last() {
+                    store.end();
+                }
                 return;
             }
         }
@@ -372,14 +434,12 @@ impl Shared {
         }
     }
 
-    /// The store failed: sets it aside and begins an empty one. Reports that were in it are sent again.
+    /// The store failed: sets it aside and begins an empty one, however long that takes. Reports that were in it are sent again.
     fn begin_anew(&self, dir: &Path) {
         use muster_proto::time::Clock as _;
         tracing::warn!("the inbox failed; its reports will be sent again by their agents");
         metrics::counter!("muster_inbox_losses_total").increment(1);
-        *self.slot() = Arc::new(Store::none());
-        let now = muster_proto::time::SystemClock.now();
-        let opened = store::set_aside(dir, now).and_then(|()| store::open_or_set_aside(dir, now));
+        drop(self.replace_store(Store::none()));
         let mut state = self.lock();
         state.queue.clear();
         state.open.clear();
@@ -388,25 +448,78 @@ impl Shared {
         (state.stored, state.drained) = (state.next, state.next);
         (state.released, state.removed, state.recovered) = (state.next, state.next, 0);
         state.is_lossy = true;
+        state.is_broken = true;
+        self.standing.send_replace(Standing::Broken);
         state.is_told = false;
         state.tell();
-        match opened {
-            Ok(store) => *self.slot() = Arc::new(store),
-            Err(error) => {
-                tracing::error!(error = %crate::serve::status::chain(&error), "no inbox: no reports are taken");
-                state.is_stopped = true;
+        self.stored.notify_all();
+        wake(state);
+
+        let mut is_aside = false;
+        let mut is_said = false;
+        loop {
+            let moved = if is_aside { Ok(()) } else { store::set_aside(dir, muster_proto::time::SystemClock.now()) };
+            is_aside |= moved.is_ok();
+            #[cfg(test)]
+            let moved = moved.and_then(|()| self.faults.may_open(dir));
+            match moved.and_then(|()| store::open_new(dir)) {
+                Ok(store) => {
+                    drop(self.replace_store(store));
+                    break;
+                }
+                Err(error) if is_said => {
+                    tracing::debug!(error = %crate::serve::status::chain(&error), "still no inbox");
+                }
+                Err(error) => {
+                    is_said = true;
+                    let error = crate::serve::status::chain(&error);
+                    tracing::error!(error, "no inbox: no reports are taken until one can be opened; make room for it");
+                }
+            }
+            let state = self.lock();
+            let is_running = |state: &mut State| !state.is_stopped;
+            let waited = self.work.wait_timeout_while(state, RETRY, is_running).unwrap_or_else(PoisonError::into_inner);
+            if waited.0.is_stopped {
+                return;
             }
         }
-        self.stored.notify_all();
+        let mut state = self.lock();
+        state.is_broken = false;
+        self.standing.send_replace(Standing::Open);
+        tracing::info!("the inbox is open again, and empty");
         wake(state);
     }
 }
 
-/// How long a round waits for the store to take what is on its way.
-const STALL: Duration = Duration::from_secs(1);
+/// Tells everybody that the inbox's thread has ended, also when it panicked: nobody may wait for it.
+struct Ending<'a>(&'a Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_stopped = true;
+        let standing = if thread::panicking() { Standing::Dead } else { Standing::Closed };
+        if standing == Standing::Dead {
+            tracing::error!("the inbox's thread panicked; nothing is taken until a restart");
+            state.is_lossy = true;
+            state.tell();
+        }
+        self.0.standing.send_replace(standing);
+        self.0.stored.notify_all();
+        wake(state);
+    }
+}
+
+/// How long the inbox waits before it tries again to open a store.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// How long the store may take for what it has, when the inbox is stopped.
+const STOP: Duration = Duration::from_secs(1);
 
 /// How long opening a store may take before it is given up for unusable.
 const OPEN_TIME: Duration = Duration::from_secs(60);
 
+#[cfg(test)]
+pub(crate) mod faults;
 #[cfg(test)]
 mod tests;

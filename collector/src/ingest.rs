@@ -5,6 +5,7 @@
 //! verify, and never lets one agent hold up another: what an agent has on its way is bounded in reports and bytes.
 
 pub mod admit;
+mod allowance;
 pub mod chain;
 mod hello;
 mod nonce;
@@ -25,7 +26,7 @@ use muster_proto::{
     limits,
     v1::{self, ingest_service_server::IngestService, stream_reports_response::Step},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -33,13 +34,15 @@ use crate::{
     members::AgentState,
     serve::{
         caller,
-        status::{Reason, internal, refuse},
+        rate::Pace,
+        status::{Reason, internal, refuse, retry_after},
     },
 };
 use hello::{Greeting, Hello};
 use session::{Progress, Session, step};
 use sessions::{End, Registry, Slot};
 
+pub use allowance::BytePace;
 pub use chain::Head;
 pub use sessions::{KnownHead, Sessions};
 
@@ -55,6 +58,12 @@ pub struct Settings {
     pub window_bytes: u64,
     /// Refused reports after which a stream is ended.
     pub rejections: u32,
+    /// Bytes of reports that one agent may send.
+    pub bytes: BytePace,
+    /// How often one agent may say Hello.
+    pub hellos: Pace,
+    /// How often one agent's reports may be looked up in the log, because they lie before its head.
+    pub lookups: Pace,
     /// Free bytes of the disk below which no reports are taken.
     pub min_free_bytes: u64,
     /// A folder on that disk: the collector's data.
@@ -62,12 +71,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns the defaults for the collector's data in `data`: 1024 reports and 4 MiB an agent, 64 refused reports, 256 MiB free.
+    /// Returns the defaults for the collector's data in `data`: 1024 reports and 4 MiB an agent, 64 refused reports, 64 MiB
+    /// at once and 32 KiB a second, 20 Hellos and one a second, 256 lookups and one a second, 256 MiB free.
     pub fn new(data: PathBuf) -> Self {
         Self {
             window_reports: limits::WINDOW_REPORTS,
             window_bytes: 4 * 1024 * 1024,
             rejections: 64,
+            bytes: BytePace { burst: 64 * 1024 * 1024, per_second: 32 * 1024 },
+            hellos: Pace { burst: 20, interval: Duration::from_secs(1) },
+            lookups: Pace { burst: 256, interval: Duration::from_secs(1) },
             min_free_bytes: 256 * 1024 * 1024,
             data,
         }
@@ -133,6 +146,9 @@ impl Ingest {
             AgentState::Enrolled if is_suspended => return Err(End::Frozen.status()),
             AgentState::Enrolled => {}
         }
+        slot.allowance().greet(self.registry.settings.hellos, Instant::now()).map_err(|delay| {
+            retry_after(Reason::TooManyAttempts, "the agent opens streams too often; wait before the next", delay)
+        })?;
         let skew_millis = hello.host_time.millis_after(self.registry.clock.now());
         let turn = slot.turn().ok_or_else(|| End::Replaced.status())?;
         let (registry, said) = (Arc::clone(&self.registry), hello.clone());

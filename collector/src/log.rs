@@ -79,6 +79,20 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Something that follows the log has seen more of it than there is.
+    #[error(
+        "the views know {known} entries, and the log in {} has only {size}: put the newest log back; to go on without what is missing, \
+         which agents hold signed proof of, remove views.sqlite",
+        path.display()
+    )]
+    Behind {
+        /// The log's folder.
+        path: PathBuf,
+        /// Entries that were under a durable checkpoint.
+        known: u64,
+        /// Entries that the checkpoint covers.
+        size: u64,
+    },
     /// A position lies outside the log.
     #[error("position {position} is outside the log of {size} entries")]
     Position {

@@ -22,6 +22,7 @@ use muster_proto::{
 use prost::Message as _;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::broadcast,
     task::{JoinHandle, JoinSet},
     time::timeout,
@@ -63,8 +64,10 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the log may take to write what it has, after that.
 const FINISH: Duration = Duration::from_millis(2500);
-/// Time between entries about reads.
-const ACCESS_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a read waits for others before all of them make one entry.
+const ACCESS_DELAY: Duration = Duration::from_secs(1);
+/// Name of the service of agents, for health.
+const INGEST: &str = "muster.v1.IngestService";
 /// How long before the CA's end the collector warns.
 const CA_WARNING: Duration = Duration::from_secs(90 * 86_400);
 /// Bytes of a request from a person or program: lists of hosts fit.
@@ -184,7 +187,15 @@ pub async fn run(config: Config, data: Data) -> Result<(), Error> {
     // Before the start, so that no signal is lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let mut collector = Collector::start(config, &data, Arc::new(SystemClock)).await?;
+    // Starting blocks, for as long as the log is long. Nothing is acknowledged before it is done, so a signal ends it as it stands.
+    let starting = tokio::task::spawn_blocking(move || {
+        Handle::current().block_on(Collector::start(config, &data, Arc::new(SystemClock)))
+    });
+    let mut collector = tokio::select! {
+        started = starting => started.map_err(|error| Error::Task(format!("the start: {error}")))??,
+        _ = terminate.recv() => return stopped_early(),
+        _ = interrupt.recv() => return stopped_early(),
+    };
     notify(sd_notify::NotifyState::Ready);
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -194,6 +205,12 @@ pub async fn run(config: Config, data: Data) -> Result<(), Error> {
     notify(sd_notify::NotifyState::Stopping);
     collector.stop().await;
     outcome
+}
+
+fn stopped_early() -> Result<(), Error> {
+    tracing::info!("asked to stop while starting: nothing was taken yet");
+    notify(sd_notify::NotifyState::Stopping);
+    Ok(())
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {
@@ -238,7 +255,7 @@ impl Collector {
         // What is kept. The log's lock comes first: two collectors never share a folder.
         let authority = Arc::new(Authority::open(&data.pki(), now)?);
         warn_of_end(&authority, now);
-        let (log, appender) = Log::open(&data.log(), read_log_key(data)?)?;
+        let (log, appender) = open_log(data)?;
         if log.origin() != config.name {
             let (log, config) = (log.origin().to_owned(), config.name);
             return Err(Error::Name { path: data.path().to_owned(), log, config });
@@ -256,7 +273,13 @@ impl Collector {
         let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
         let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
         let sessions = Sessions::load(
-            ingest::Settings::new(data.path().to_owned()),
+            ingest::Settings {
+                bytes: ingest::BytePace {
+                    burst: config.limits.agent_burst_bytes,
+                    per_second: config.limits.agent_bytes_per_second,
+                },
+                ..ingest::Settings::new(data.path().to_owned())
+            },
             (members.clone(), inbox.clone(), log.clone()),
             Arc::clone(&clock),
             Arc::new(Lookup(views.clone())),
@@ -372,6 +395,7 @@ impl Collector {
         let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
         let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        tasks.spawn(tell_health(inbox.clone(), health.clone()));
         tracing::info!(collector = config.name, %address, log_size = log.size(), "collector listens");
         Ok(Self {
             address,
@@ -426,7 +450,9 @@ impl Collector {
     /// what waits. What is not written was not acknowledged.
     pub async fn stop(mut self) {
         tracing::info!("collector stops");
-        self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        for service in ["", INGEST] {
+            self.health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        }
         self.sessions.drain();
         self.stop.cancel();
         if !self.served.is_finished() && timeout(DRAIN, &mut self.served).await.is_err() {
@@ -476,7 +502,7 @@ pub struct Rebuilt {
 ///
 /// When the log is in use or damaged, or the views cannot be written.
 pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Rebuilt, Error> {
-    let (log, _appender) = Log::open(&data.log(), read_log_key(data)?)?;
+    let (log, _appender) = open_log(data)?;
     let catalogue = Arc::new(load_catalogue(config, data)?);
     let origin = views::Origin { log: log.origin().to_owned(), catalogue: catalogue.digest() };
     let follow = || -> Result<Digest, Error> {
@@ -490,6 +516,23 @@ pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Re
     views::remove(&data.views())?;
     let digest = follow()?;
     Ok(Rebuilt { log_size: log.size(), digest, is_same: before == digest })
+}
+
+/// Checks the whole log, and whether it has everything that the views have seen of it. Reads only; a collector may run meanwhile.
+///
+/// # Errors
+///
+/// When the log or its key cannot be read at all; damage is in the report.
+pub fn check_log(data: &Data) -> Result<log::Report, Error> {
+    let key = read_log_key(data)?;
+    // First, for a collector that runs adds to both.
+    let known = views::known_size(&data.views(), key.name()).unwrap_or_default();
+    let mut report = log::fsck(&data.log(), key.vkey())?;
+    if report.bad.is_none() && known > report.size {
+        let behind = log::Error::Behind { path: data.log(), known, size: report.size };
+        report.bad = Some(log::Bad { path: "checkpoint".into(), what: behind.to_string() });
+    }
+    Ok(report)
 }
 
 /// Finds reports by the views.
@@ -526,6 +569,13 @@ pub fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> 
     let path = data.path().join(path);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })
+}
+
+/// Opens the log, which has what the views have seen of it at least.
+fn open_log(data: &Data) -> Result<(Log, log::Appender), Error> {
+    let key = read_log_key(data)?;
+    let known = views::known_size(&data.views(), key.name()).unwrap_or_default();
+    Ok(Log::open_at_least(&data.log(), key, known)?)
 }
 
 fn read_log_key(data: &Data) -> Result<Key, Error> {
@@ -616,18 +666,38 @@ async fn renew_server_certificate(
     }
 }
 
-/// Writes what was read into the log, from time to time.
+/// Writes what was read into the log, soon after it was.
 async fn write_access(access: Access, acts: Acts) -> String {
     loop {
-        tokio::time::sleep(ACCESS_INTERVAL).await;
+        access.filled().await;
+        tokio::time::sleep(ACCESS_DELAY).await;
         append_access(&access, &acts).await;
     }
 }
 
 async fn append_access(access: &Access, acts: &Acts) {
-    for summary in access.take() {
-        if let Err(error) = acts.append(Entry::Access(summary)).await {
-            tracing::error!(%error, "failed to note reads in the evidence log");
+    for taken in access.take() {
+        if let Err(error) = acts.append(Entry::Access(taken.summary())).await {
+            tracing::error!(%error, "failed to note reads in the evidence log; they are counted on");
+            access.give_back(taken);
+        }
+    }
+}
+
+/// Says by the health of the agents' service whether the inbox takes reports. Ends when it never will again.
+async fn tell_health(inbox: Inbox, health: tonic_health::server::HealthReporter) -> String {
+    use tonic_health::ServingStatus;
+    let mut standing = inbox.standing();
+    loop {
+        let now = *standing.borrow_and_update();
+        let status = match now {
+            inbox::Standing::Open => ServingStatus::Serving,
+            inbox::Standing::Broken | inbox::Standing::Closed | inbox::Standing::Dead => ServingStatus::NotServing,
+        };
+        health.set_service_status(INGEST, status).await;
+        // The inbox outlives its watchers, so that the channel never closes.
+        if now == inbox::Standing::Dead || standing.changed().await.is_err() {
+            return "the inbox, whose thread panicked".to_owned();
         }
     }
 }

@@ -143,6 +143,16 @@ impl Views {
     }
 }
 
+/// Returns how many entries of the log named `log` the views at `path` cover; `None` when there are none of it, or none that can
+/// be read. They cover nothing that was not under a durable checkpoint, so a log that has fewer entries was put back.
+pub fn known_size(path: &Path, log: &str) -> Option<u64> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).ok()?;
+    connection.busy_timeout(std::time::Duration::from_secs(5)).ok()?;
+    let of_log = "SELECT a.value FROM meta a, meta l WHERE a.name = 'applied' AND l.name = 'log' AND l.value = ?";
+    connection.query_row(of_log, [log], |row| row.get::<_, i64>(0)).ok().and_then(|size| u64::try_from(size).ok())
+}
+
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     for suffix in ["", "-wal", "-shm"] {
         let mut name = path.as_os_str().to_owned();

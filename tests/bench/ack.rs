@@ -41,6 +41,10 @@ async fn main() -> anyhow::Result<()> {
     for name in ["MUSTER_LIMITS_ENROLLMENTS_PER_SECOND", "MUSTER_LIMITS_ENROLLMENT_CONNECTIONS"] {
         collector.settings.push((name, "100000".to_owned()));
     }
+    // What is measured is what the collector can do, not what it lets one agent have.
+    for name in ["MUSTER_LIMITS_AGENT_BURST_BYTES", "MUSTER_LIMITS_AGENT_BYTES_PER_SECOND"] {
+        collector.settings.push((name, (1_u64 << 40).to_string()));
+    }
     collector.start();
     let target = collector.target();
     let admin = Admin::connect(&target, &collector.data().join("admin.pem")).await?;

@@ -77,13 +77,20 @@ pub(crate) fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the value that a frame of `records` is stored as.
+/// Returns the value that `records`, or anything else, are stored as.
 pub(crate) fn seal(records: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + CHECK + records.len());
     value.push(VERSION);
     value.extend_from_slice(&check(records));
     value.extend_from_slice(records);
     value
+}
+
+/// Returns what was sealed as `value`, or `None` when that is not what was stored.
+pub(crate) fn open(value: &[u8]) -> Option<&[u8]> {
+    let (head, content) = value.split_at_checked(1 + CHECK)?;
+    let (version, found) = head.split_first()?;
+    (*version == VERSION && found == check(content)).then_some(content)
 }
 
 /// A stored frame whose check matched.
@@ -93,9 +100,7 @@ pub(crate) struct Sealed(sled::IVec);
 impl Sealed {
     /// Returns the frame, or `None` when the value is not what was stored.
     pub(crate) fn open(value: sled::IVec) -> Option<Self> {
-        let (head, records) = value.split_at_checked(1 + CHECK)?;
-        let (version, found) = head.split_first()?;
-        (*version == VERSION && found == check(records)).then_some(Self(value))
+        open(&value).is_some().then_some(Self(value))
     }
 
     /// Returns its records.

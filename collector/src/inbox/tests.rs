@@ -11,6 +11,7 @@ use muster_proto::id::{Digest, Epoch, ReportSeq};
 use super::{frame::Record, *};
 
 const NOW: Timestamp = Timestamp::EPOCH;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Counts how often it is woken.
 #[derive(Default)]
@@ -50,7 +51,7 @@ fn places(drained: &Drained) -> Vec<u64> {
 fn drain_all(inbox: &Inbox) -> Vec<u64> {
     let mut all = Vec::new();
     loop {
-        let drained = inbox.drain(10_000);
+        let drained = inbox.drain(10_000, PATIENCE);
         all.extend(places(&drained));
         inbox.release(drained.through);
         if !drained.has_more {
@@ -71,7 +72,7 @@ fn records_come_out_in_the_order_in_which_they_went_in() {
         drain_all(&inbox),
         (1..400).step_by(7).flat_map(|start| start..start + 7).chain(407..410).collect::<Vec<_>>()
     );
-    assert!(inbox.drain(10_000).frames.is_empty());
+    assert!(inbox.drain(10_000, PATIENCE).frames.is_empty());
     inbox.stop();
 }
 
@@ -87,7 +88,7 @@ fn a_full_inbox_takes_nothing_and_wakes_who_waits_when_there_is_room() {
         taken += 1;
     }
     assert!((9..=11).contains(&taken), "{taken}");
-    let drained = inbox.drain(usize::MAX);
+    let drained = inbox.drain(usize::MAX, PATIENCE);
     assert_eq!(places(&drained).len() as u64, taken);
     let before = woken.0.load(Ordering::SeqCst);
     assert_eq!(inbox.push(&records(99..100, 10), &waker), Err(Full));
@@ -105,7 +106,7 @@ fn what_was_not_released_is_there_after_a_restart_and_marked_as_such() {
     let dir = temp.path().join("inbox");
     let inbox = open(&dir);
     inbox.push(&records(1..100, 300), Waker::noop()).unwrap();
-    let drained = inbox.drain(8_000);
+    let drained = inbox.drain(8_000, PATIENCE);
     let released = places(&drained);
     inbox.release(drained.through);
     inbox.keep_nonces(AgentId::new([5; 16]), b"kept");
@@ -115,7 +116,7 @@ fn what_was_not_released_is_there_after_a_restart_and_marked_as_such() {
     inbox.push(&records(100..103, 300), Waker::noop()).unwrap();
     let mut recovered = Vec::new();
     let last = loop {
-        let drained = inbox.drain(usize::MAX);
+        let drained = inbox.drain(usize::MAX, PATIENCE);
         if !drained.is_recovered {
             break places(&drained);
         }
@@ -134,7 +135,7 @@ fn a_damaged_store_is_dropped_in_part_or_moved_aside_and_never_stops_the_collect
     let whole = temp.path().join("whole");
     let inbox = open(&whole);
     inbox.push(&records(1..200, 300), Waker::noop()).unwrap();
-    drop(inbox.drain(1));
+    drop(inbox.drain(1, PATIENCE));
     inbox.stop();
 
     let sizes = |name: &str| fs::metadata(whole.join(name)).unwrap().len();
@@ -182,6 +183,76 @@ fn a_file_in_the_place_of_the_inbox_is_moved_aside() {
     inbox.push(&records(1..2, 10), Waker::noop()).unwrap();
     assert_eq!(drain_all(&inbox), [1]);
     inbox.stop();
+}
+
+#[test]
+fn a_spoiled_nonce_is_as_if_it_were_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let inbox = open(&temp.path().join("inbox"));
+    let agent = AgentId::new([5; 16]);
+    inbox.keep_nonces(agent, b"kept");
+    assert_eq!(inbox.nonces(agent).as_deref(), Some(&b"kept"[..]));
+    let mut value = frame::seal(b"kept");
+    *value.last_mut().unwrap() ^= 1;
+    inbox.shared.store().put_nonces(agent, &value);
+    assert_eq!(inbox.nonces(agent), None);
+    inbox.stop();
+}
+
+#[test]
+fn a_number_far_from_all_others_costs_the_store_and_no_time() {
+    for far in [1 << 40, u64::MAX - 1] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("inbox");
+        let inbox = open(&dir);
+        inbox.push(&records(1..3, 300), Waker::noop()).unwrap();
+        drop(inbox.drain(1, PATIENCE));
+        inbox.shared.store().put(far, &frame::seal(&records(3..4, 300)));
+        inbox.stop();
+        let inbox = open(&dir);
+        assert_eq!(drain_all(&inbox), Vec::<u64>::new());
+        inbox.push(&records(3..5, 300), Waker::noop()).unwrap();
+        assert_eq!(drain_all(&inbox), [3, 4]);
+        inbox.stop();
+    }
+}
+
+#[test]
+fn of_the_stores_that_were_set_aside_the_newest_is_kept() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("inbox");
+    for name in ["inbox.bad-2020-01-01T000000Z", "inbox.bad-2020-01-01T000000Z-1", "inbox-of-somebody-else"] {
+        fs::create_dir(temp.path().join(name)).unwrap();
+    }
+    for number in ["one", "two"] {
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(number), number).unwrap();
+        store::set_aside(&dir, NOW).unwrap();
+    }
+    let mut names: Vec<_> = fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names[0], "inbox-of-somebody-else");
+    assert!(temp.path().join(&names[1]).join("two").exists());
+}
+
+#[test]
+fn what_is_in_a_mount_point_is_set_aside_inside_of_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("inbox");
+    let inbox = open(&dir);
+    inbox.push(&records(1..3, 300), Waker::noop()).unwrap();
+    inbox.stop();
+    let aside = store::move_content(&dir, "2020").unwrap();
+    assert_eq!(aside, dir.join("bad-2020"));
+    assert!(aside.join("db").exists() && !dir.join("db").exists());
+    let inbox = open(&dir);
+    assert_eq!(drain_all(&inbox), Vec::<u64>::new());
+    inbox.push(&records(3..5, 300), Waker::noop()).unwrap();
+    assert_eq!(drain_all(&inbox), [3, 4]);
+    inbox.stop();
+    let again = store::move_content(&dir, "2021").unwrap();
+    assert!(again.join("db").exists() && aside.join("db").exists());
 }
 
 fn copy(from: &Path, to: &Path) {

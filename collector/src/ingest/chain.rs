@@ -189,7 +189,8 @@ impl Chain {
         self.in_flight.truncate(self.sequenced);
         self.in_flight_bytes = self.in_flight.iter().map(|report| u64::from(report.bytes)).sum();
         self.unpushed = 0;
-        self.floor = self.owner + 1;
+        // Nobody owns a chain that was reset and not taken over since; the floor that it has stays.
+        self.floor = self.floor.max(self.owner + 1);
         self.owner = 0;
     }
 
@@ -374,6 +375,18 @@ mod tests {
         chain.commit(2, 11, |_, seq, index| seen.push((seq.number(), index)));
         assert_eq!(seen, [(1, 10), (2, 11)]);
         assert_eq!(chain.in_flight(), (0, 0));
+    }
+
+    #[test]
+    fn what_a_reset_made_void_stays_void_after_another_reset() {
+        let mut chain = Chain::default();
+        chain.take_over(5);
+        chain.admit(5, &honest(1));
+        chain.pushed();
+        chain.reset();
+        chain.reset();
+        let report = honest(1);
+        assert_eq!(chain.sequence(5, EPOCH, report.seq, report.digest), Sequenced::Void);
     }
 
     #[test]

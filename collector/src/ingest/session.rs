@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::Stream;
@@ -17,6 +18,7 @@ use muster_proto::{
     v1::{self, stream_reports_response::Step},
 };
 use prost::Message as _;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use super::{
@@ -36,8 +38,8 @@ const BATCH: usize = 32;
 const TURN: usize = 4;
 /// Rejections that wait to be sent, at most; reading waits when there are more.
 const ANSWERS: usize = 8;
-/// Durable places before the head that one stream may have looked up.
-const LOOKUPS: u32 = 256;
+/// How far ahead the contract lets an agent be slowed down.
+const SLOWEST: Duration = Duration::from_secs(3600);
 
 type Requests = tonic::Streaming<v1::StreamReportsRequest>;
 type Answer = Result<v1::StreamReportsResponse, Status>;
@@ -69,7 +71,10 @@ pub(super) struct Progress {
     rejected: u32,
     /// The expected place of the last report that was out of order: those that were on their way behind it are not answered.
     skipping: Option<ReportSeq>,
-    lookups: u32,
+    /// Bytes of reports that were read and are not counted yet.
+    read_bytes: u64,
+    /// Set while the agent is not read from, because it sent more than it may.
+    pause: Option<Pin<Box<Sleep>>>,
     lookup: Option<(Lookup, v1::SealedReport, ReportSeq)>,
     is_half_closed: bool,
     is_over: bool,
@@ -115,6 +120,13 @@ where
                 return Poll::Pending;
             }
             if self.state.is_half_closed {
+                if !self.state.batch.is_empty() {
+                    // What was put back, because something before it had to be on its way first.
+                    if let Err(end) = self.place_batch() {
+                        self.answers.push_back(Err(end.status()));
+                    }
+                    continue;
+                }
                 let is_done = self.slot.chain().in_flight().0 == 0;
                 return if is_done { Poll::Ready(None) } else { Poll::Pending };
             }
@@ -128,7 +140,14 @@ where
                     continue;
                 }
             };
-            match self.read(cx, &agent) {
+            match self.poll_pause(cx) {
+                Pause::Over => {}
+                Pause::Begins => continue,
+                Pause::Lasts => return Poll::Pending,
+            }
+            let read = self.read(cx, &agent);
+            self.count_bytes();
+            match read {
                 Ok(Read::Pending) if self.state.batch.is_empty() && self.answers.is_empty() => return Poll::Pending,
                 Ok(Read::Pending | Read::More) => {}
                 Ok(Read::End) => self.state.is_half_closed = true,
@@ -202,6 +221,7 @@ where
                 let message = "after Hello, each step is a report";
                 return Err(crate::serve::status::refuse(crate::serve::status::Reason::HelloInvalid, message));
             };
+            self.state.read_bytes += (sealed.report.len() + sealed.signature.len()) as u64;
             match admit::check(&sealed, &sender) {
                 Ok(checked) => self.state.batch.push((sealed, checked)),
                 Err(mut rejection) => {
@@ -213,6 +233,37 @@ where
             }
         }
         Ok(Read::More)
+    }
+
+    /// Counts what was read, refused or not.
+    fn count_bytes(&mut self) {
+        let bytes = std::mem::take(&mut self.state.read_bytes);
+        if bytes > 0 {
+            self.slot.allowance().spend(bytes, self.registry.settings.bytes, Instant::now());
+        }
+    }
+
+    /// Says whether the agent is read from. One that sent more than it may is told once until when it should wait; it is held up
+    /// by that alone, and holds up nobody else.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Pause {
+        if let Some(pause) = &mut self.state.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return Pause::Lasts;
+            }
+            self.state.pause = None;
+        }
+        let wait = self.slot.allowance().pause(self.registry.settings.bytes, Instant::now());
+        if wait.is_zero() {
+            return Pause::Over;
+        }
+        tracing::debug!(agent = %self.slot.id, ?wait, "the agent sends more than it may and is slowed down");
+        metrics::counter!("muster_ingest_slowed_total").increment(1);
+        self.state.pause = Some(Box::pin(tokio::time::sleep(wait)));
+        let until = self.registry.clock.now().plus(wait.min(SLOWEST));
+        let slow_down = v1::directive::Directive::SlowDown(v1::SlowDown { until_time: Some(until.to_wire()) });
+        let directive = v1::Directive { id: self.registry.next_directive(), directive: Some(slow_down) };
+        self.answers.push_back(step(Step::Directive(directive)));
+        Pause::Begins
     }
 
     /// Gives the batch its places in the chain and hands it to the inbox.
@@ -275,7 +326,7 @@ where
         drop(reports);
         self.state.batch = batch;
         if admitted > 0 {
-            metrics::counter!("muster_ingest_reports_total", "outcome" => "admitted").increment(admitted);
+            self.registry.admitted.increment(admitted);
         }
         Ok(())
     }
@@ -344,8 +395,8 @@ where
 
     /// Looks in the log for the report that stands where this one says it belongs.
     fn look_up(&mut self, sealed: v1::SealedReport, checked: &Checked) -> Result<(), End> {
-        self.state.lookups += 1;
-        if self.state.lookups > LOOKUPS {
+        let settings = &self.registry.settings;
+        if self.slot.allowance().look_up(settings.lookups, Instant::now()).is_err() {
             tracing::warn!(agent = %self.slot.id, "ended the stream of an agent that sends old reports");
             return Err(End::Refused);
         }
@@ -410,6 +461,16 @@ impl<S> Drop for Session<S> {
     fn drop(&mut self) {
         self.registry.leave(&self.slot, &self.mailbox);
     }
+}
+
+/// Whether the agent is read from.
+enum Pause {
+    /// It is.
+    Over,
+    /// It is not from now on, and is to be told so.
+    Begins,
+    /// It is not, and was told so.
+    Lasts,
 }
 
 /// How reading ended.

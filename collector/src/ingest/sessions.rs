@@ -1,7 +1,7 @@
 //! The open streams, and what is known of each agent's chain. Hears from the sequencer what became durable.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -24,6 +24,7 @@ use tonic::Status;
 use super::{
     ReportLookup, Settings,
     admit::{self, Sender},
+    allowance::Allowance,
     chain::{Chain, Head, Sequenced},
 };
 use crate::{
@@ -130,6 +131,8 @@ pub(super) struct Registry {
     is_disk_low: AtomicBool,
     disk: PathBuf,
     disk_looked: Mutex<Option<Instant>>,
+    /// Counts reports; looked up once, because each batch counts.
+    pub(super) admitted: metrics::Counter,
 }
 
 /// What is known of one agent.
@@ -143,6 +146,7 @@ pub(super) struct Slot {
     pub(super) is_suspended: AtomicBool,
     /// Those who wait for the index of a report on its way.
     awaited: Mutex<Vec<(Epoch, ReportSeq, oneshot::Sender<u64>)>>,
+    allowance: Mutex<Allowance>,
     /// Set while one Hello is answered: an agent has one at a time, so that it cannot take up all threads.
     is_greeting: AtomicBool,
 }
@@ -211,6 +215,7 @@ impl Sessions {
             is_disk_low: AtomicBool::new(false),
             disk,
             disk_looked: Mutex::new(None),
+            admitted: metrics::counter!("muster_ingest_reports_total", "outcome" => "admitted"),
         };
         Ok(Self { registry: Arc::new(registry) })
     }
@@ -261,7 +266,7 @@ impl Sessions {
 
     /// Returns who hears from the sequencer.
     pub fn follower(&self) -> impl Follower + use<> {
-        Listener { registry: Arc::clone(&self.registry) }
+        Listener { registry: Arc::clone(&self.registry), last: None, barred: HashSet::new() }
     }
 }
 
@@ -284,7 +289,8 @@ impl Registry {
         let closed = *lock(&self.closed);
         closed.or_else(|| {
             self.look_at_disk();
-            self.is_disk_low.load(Ordering::Relaxed).then_some(End::DiskFull)
+            let is_low = self.is_disk_low.load(Ordering::Relaxed).then_some(End::DiskFull);
+            is_low.or_else(|| (!self.inbox.is_open()).then_some(End::Unavailable))
         })
     }
 
@@ -336,7 +342,7 @@ impl Registry {
     }
 
     /// An id that no directive of this collector had: its clock in microseconds, and never the same twice.
-    fn next_directive(&self) -> u64 {
+    pub(super) fn next_directive(&self) -> u64 {
         let now = u64::try_from(self.clock.now().micros()).unwrap_or_default();
         let next = |last: u64| Some(now.max(last + 1));
         let last = self.last_directive.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
@@ -376,8 +382,13 @@ impl Slot {
             last_seen: AtomicI64::new(0),
             is_suspended: AtomicBool::new(false),
             awaited: Mutex::default(),
+            allowance: Mutex::new(Allowance::new(tokio::time::Instant::now())),
             is_greeting: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        lock(&self.allowance)
     }
 
     pub(super) fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -449,15 +460,37 @@ impl Mailbox {
 /// Hears from the sequencer, on its thread.
 struct Listener {
     registry: Arc<Registry>,
+    /// The agent of the record before, for records come sorted by agent.
+    last: Option<Subject>,
+    /// Agents that an entry of this round, which is not applied yet, shut out.
+    barred: HashSet<AgentId>,
+}
+
+/// An agent whose records the log is about to take.
+struct Subject {
+    slot: Arc<Slot>,
+    is_welcome: bool,
 }
 
 impl Follower for Listener {
     fn is_next(&mut self, record: &Record<'_>, recovered: bool) -> bool {
-        let registry = &self.registry;
-        if recovered {
-            return self.is_next_recovered(record);
+        if self.last.as_ref().is_none_or(|last| last.slot.id != record.agent) {
+            let is_welcome = self.is_welcome(record.agent);
+            // Only members have slots.
+            let slot =
+                if is_welcome { Some(self.registry.slot(record.agent)) } else { self.registry.find(record.agent) };
+            let Some(slot) = slot else { return false };
+            if !is_welcome {
+                // Whatever is on its way has no place any more, and the next stream must not wait for it.
+                slot.chain().reset();
+                lock(&slot.awaited).clear();
+            }
+            self.last = Some(Subject { slot, is_welcome });
         }
-        let Some(slot) = registry.find(record.agent) else { return false };
+        let Some(Subject { slot, is_welcome: true }) = &self.last else { return false };
+        if recovered {
+            return is_next_recovered(&self.registry, slot, record);
+        }
         let sequenced = slot.chain().sequence(record.stream, record.epoch, record.seq, record.digest);
         if sequenced == Sequenced::Lost {
             lock(&slot.awaited).clear();
@@ -469,7 +502,21 @@ impl Follower for Listener {
         sequenced == Sequenced::Next
     }
 
+    fn placed(&mut self, entry: &v1::LogEntry) {
+        let shut_out = match &entry.entry {
+            Some(v1::log_entry::Entry::Conflict(conflict)) => &conflict.agent_id,
+            Some(v1::log_entry::Entry::Act(v1::Act { act: Some(v1::act::Act::AgentRevoked(act)), .. })) => {
+                &act.agent_id
+            }
+            _ => return,
+        };
+        self.barred.extend(AgentId::from_slice(shut_out));
+        self.last = None;
+    }
+
     fn durable(&mut self, runs: &[Run], checkpoint: &Checkpoint) {
+        self.last = None;
+        self.barred.clear();
         self.registry.look_at_disk();
         for run in runs {
             let Some(slot) = self.registry.find(run.agent) else { continue };
@@ -510,6 +557,11 @@ impl Follower for Listener {
     }
 
     fn lost(&mut self) {
+        self.last = None;
+        if !self.registry.inbox.is_open() {
+            // Streams that wait for room would wait for as long as there is no inbox.
+            self.registry.end_all(End::Unavailable);
+        }
         let agents = self.registry.agents.read().unwrap_or_else(PoisonError::into_inner);
         let slots: Vec<_> = agents.values().cloned().collect();
         drop(agents);
@@ -552,26 +604,28 @@ impl Listener {
         }
     }
 
-    /// A report that the process before had admitted: everything is checked again, for nothing vouches for it but its bytes.
-    fn is_next_recovered(&self, record: &Record<'_>) -> bool {
-        let registry = &self.registry;
-        let Some(agent) = registry.members.agent(record.agent).filter(|agent| agent.state == AgentState::Enrolled)
-        else {
-            return false;
-        };
-        let Ok(entry) = v1::LogEntry::decode(record.body) else { return false };
-        // Only the form that this collector writes: no time, and nothing that decoding would drop.
-        if entry.received_time.is_some() || entry.encode_to_vec() != record.body {
-            return false;
-        }
-        let Some(v1::log_entry::Entry::Report(v1::AdmittedReport { sealed: Some(sealed), .. })) = entry.entry else {
-            return false;
-        };
-        let sender = Sender { agent: record.agent, key: &agent.key, epoch: record.epoch };
-        let Ok(checked) = admit::check(&sealed, &sender) else { return false };
-        let is_same = (checked.seq, checked.digest) == (record.seq, record.digest);
-        is_same && registry.slot(record.agent).chain().recover(&checked)
+    /// Returns whether the log may take reports of `agent`: neither an applied entry nor one of this round shut it out.
+    fn is_welcome(&self, agent: AgentId) -> bool {
+        let state = self.registry.members.agent(agent).map(|agent| agent.state);
+        state == Some(AgentState::Enrolled) && !self.barred.contains(&agent)
     }
+}
+
+/// A report that the process before had admitted: everything is checked again, for nothing vouches for it but its bytes.
+fn is_next_recovered(registry: &Registry, slot: &Slot, record: &Record<'_>) -> bool {
+    let Some(agent) = registry.members.agent(record.agent) else { return false };
+    let Ok(entry) = v1::LogEntry::decode(record.body) else { return false };
+    // Only the form that this collector writes: no time, and nothing that decoding would drop.
+    if entry.received_time.is_some() || entry.encode_to_vec() != record.body {
+        return false;
+    }
+    let Some(v1::log_entry::Entry::Report(v1::AdmittedReport { sealed: Some(sealed), .. })) = entry.entry else {
+        return false;
+    };
+    let sender = Sender { agent: record.agent, key: &agent.key, epoch: record.epoch };
+    let Ok(checked) = admit::check(&sealed, &sender) else { return false };
+    let is_same = (checked.seq, checked.digest) == (record.seq, record.digest);
+    is_same && slot.chain().recover(&checked)
 }
 
 /// Returns the head that an entry of the log makes, when it is a report.

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicI64, Ordering},
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use muster_proto::{
     fact::Text,
     id::{Digest, Serial},
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::{
-    inbox::{self, Inbox},
+    inbox::{self, Inbox, faults::Fault},
     log::{self, Key, Log, sequencer},
     members::Members,
 };
@@ -302,6 +302,257 @@ impl Stream {
 fn reason(status: &Status) -> String {
     use tonic_types::StatusExt as _;
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+}
+
+/// Agents with a stream each and one report on its way, which the store has not taken yet.
+async fn busy(rig: &Rig, count: usize) -> Vec<(Agent, Stream)> {
+    let mut busy = Vec::new();
+    for _ in 0..count {
+        let mut agent = Agent::new();
+        rig.enroll(&agent).await;
+        let stream = rig.open(&mut agent).await.unwrap();
+        busy.push((agent, stream));
+    }
+    rig.inbox.fail_next(Fault::Block);
+    for (agent, stream) in &mut busy {
+        stream.report(agent.look()).await;
+        // Streams read when they are asked for answers.
+        assert!(stream.answers.next().now_or_never().is_none());
+        let chain = rig.sessions.registry.find(agent.id()).unwrap();
+        assert_eq!(chain.chain().in_flight().0, 1);
+    }
+    busy
+}
+
+/// Sees every stream end, and everything that is sent again in the log, once.
+async fn is_sent_again(rig: &Rig, busy: Vec<(Agent, Stream)>) {
+    for (mut agent, mut stream) in busy {
+        let status = stream.next().await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (tonic::Code::Unavailable, "DRAINING"));
+        let mut stream = rig.open(&mut agent).await.unwrap();
+        assert_eq!(stream.welcome.as_ref().unwrap().durable_through_sequence, 0);
+        stream.report(agent.spool[0].1.clone()).await;
+        stream.durable(1).await;
+        assert_eq!(rig.reports()[&(agent.id(), agent.epoch)], [1]);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_only_report_is_spoiled_in_the_inbox_is_told_and_sends_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let busy = busy(&rig, 1).await;
+    rig.inbox.fail_next(Fault::Spoil);
+    is_sent_again(&rig, busy).await;
+    rig.stop();
+}
+
+#[tokio::test]
+async fn when_the_store_fails_every_agent_is_told_and_sends_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let busy = busy(&rig, 8).await;
+    rig.inbox.fail_next(Fault::Refuse);
+    is_sent_again(&rig, busy).await;
+    rig.stop();
+}
+
+#[tokio::test]
+async fn while_no_store_can_be_opened_streams_are_refused_and_afterwards_taken_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let mut idle = Agent::new();
+    rig.enroll(&idle).await;
+    let mut waiting = rig.open(&mut idle).await.unwrap();
+    let mut busy = busy(&rig, 2).await;
+    rig.inbox.fail_opening(true);
+    rig.inbox.fail_next(Fault::Refuse);
+    for (_, stream) in &mut busy {
+        assert_eq!(stream.end().await, "DRAINING");
+    }
+    assert_eq!(waiting.end().await, "DRAINING", "also a stream that has nothing on its way");
+    assert_eq!(rig.open(&mut idle).await.err().unwrap().code(), tonic::Code::Unavailable);
+    // The log goes on meanwhile.
+    rig.enroll(&Agent::new()).await;
+
+    let mut standing = rig.inbox.standing();
+    rig.inbox.fail_opening(false);
+    let opened = standing.wait_for(|standing| *standing == inbox::Standing::Open);
+    tokio::time::timeout(Duration::from_secs(20), opened).await.expect("it is tried again").unwrap();
+    for (mut agent, _) in busy {
+        let mut stream = rig.open(&mut agent).await.unwrap();
+        stream.report(agent.spool[0].1.clone()).await;
+        stream.durable(1).await;
+    }
+    rig.stop();
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_holds_up_neither_an_act_nor_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let busy = busy(&rig, 1).await;
+    let start = Instant::now();
+    rig.enroll(&Agent::new()).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let inbox = rig.inbox.clone();
+    let start = Instant::now();
+    tokio::task::spawn_blocking(move || rig.stop()).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    inbox.fail_next(Fault::None);
+    let closed = |standing: &inbox::Standing| *standing == inbox::Standing::Closed;
+    inbox.standing().wait_for(closed).await.unwrap();
+    drop(busy);
+}
+
+#[tokio::test]
+async fn an_inbox_whose_thread_panicked_says_so_and_lets_nobody_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let mut busy = busy(&rig, 2).await;
+    rig.inbox.fail_next(Fault::Panic);
+    for (_, stream) in &mut busy {
+        assert_eq!(stream.end().await, "DRAINING");
+    }
+    assert_eq!(*rig.inbox.standing().borrow(), inbox::Standing::Dead);
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_agent_says_hello_on_one_stream_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let mut agent = Agent::new();
+    rig.enroll(&agent).await;
+    let turn = rig.sessions.registry.slot(agent.id()).turn().unwrap();
+    assert_eq!(reason(&rig.open(&mut agent).await.err().unwrap()), "ALREADY_STREAMING");
+    drop(turn);
+    let mut stream = rig.open(&mut agent).await.unwrap();
+    stream.report(agent.look()).await;
+    stream.durable(1).await;
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_agent_that_says_hello_too_often_is_told_when_to_come_back() {
+    use tonic_types::StatusExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    let rig = Rig::start_with(dir.path(), inbox::Settings::default(), |settings| settings.hellos.interval = hour);
+    let (mut agent, mut other) = (Agent::new(), Agent::new());
+    rig.enroll(&agent).await;
+    rig.enroll(&other).await;
+    for _ in 0..20 {
+        drop(rig.open(&mut agent).await.unwrap());
+    }
+    let status = rig.open(&mut agent).await.err().unwrap();
+    assert_eq!(reason(&status), "TOO_MANY_ATTEMPTS");
+    let delay = status.get_error_details().retry_info().unwrap().retry_delay.unwrap();
+    assert!(delay <= hour && delay > hour / 2, "{delay:?}");
+    rig.open(&mut other).await.unwrap();
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_agent_that_sends_more_than_it_may_is_slowed_down_and_others_are_not() {
+    let pace = BytePace { burst: 50_000, per_second: 50_000 };
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start_with(dir.path(), inbox::Settings::default(), |settings| settings.bytes = pace);
+    let (mut flooding, mut honest) = (Agent::new(), Agent::new());
+    rig.enroll(&flooding).await;
+    rig.enroll(&honest).await;
+    let mut flood = rig.open(&mut flooding).await.unwrap();
+    let mut stream = rig.open(&mut honest).await.unwrap();
+    let start = Instant::now();
+    let mut bytes = 0;
+    let mut largest = 0;
+    while bytes < 100 * pace.per_second {
+        let sealed = flooding.report(life(
+            if flooding.next == 1 { LifecycleKind::EpochStarted } else { LifecycleKind::Started },
+            &"x".repeat(200),
+        ));
+        largest = largest.max(sealed.encoded_len() as u64);
+        bytes += sealed.encoded_len() as u64;
+        let step = v1::stream_reports_request::Step::Report(sealed);
+        if flood.send.try_send(Ok(v1::StreamReportsRequest { step: Some(step) })).is_err() {
+            break;
+        }
+    }
+    let mut told = Vec::new();
+    let mut through = 0;
+    while told.len() < 3 {
+        match flood.next().await.unwrap() {
+            Step::Directive(directive) => {
+                let Some(v1::directive::Directive::SlowDown(slow_down)) = directive.directive else {
+                    panic!("{directive:?}")
+                };
+                assert!(slow_down.until_time.is_some());
+                told.push(through);
+                // Whoever keeps to its pace is served meanwhile.
+                stream.report(honest.look()).await;
+                stream.durable(honest.next - 1).await;
+            }
+            Step::Durable(durable) => through = durable.through_sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told[0] < told[1] && told[1] < told[2], "it goes on between the pauses: {told:?}");
+    let allowed = pace.burst as f64 + pace.per_second as f64 * start.elapsed().as_secs_f64();
+    let kept = through * largest;
+    assert!(kept as f64 <= allowed + (32 * largest) as f64, "{kept} bytes kept, {allowed} allowed");
+    rig.stop();
+}
+
+#[tokio::test]
+async fn nothing_of_an_agent_that_was_shut_out_is_appended_after_the_entry_that_did_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let mut busy = busy(&rig, 2).await;
+    let id = busy[0].0.id();
+    let revoked = v1::AgentRevoked { agent_id: id.as_bytes().to_vec(), reason: "lost".into() };
+    rig.act(v1::act::Act::AgentRevoked(revoked)).await;
+    rig.inbox.fail_next(Fault::None);
+    assert_eq!(busy[0].1.end().await, "AGENT_REVOKED");
+    busy[1].1.durable(1).await;
+    assert_eq!(rig.reports().into_keys().map(|(agent, _)| agent).collect::<Vec<_>>(), [busy[1].0.id()]);
+    rig.stop();
+}
+
+#[tokio::test]
+async fn an_entry_shuts_an_agent_out_of_the_round_that_it_is_in() {
+    use sequencer::Follower as _;
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let busy = busy(&rig, 2).await;
+    let mut follower = rig.sessions.follower();
+    let conflict = v1::Conflict { agent_id: busy[0].0.id().as_bytes().to_vec(), ..Default::default() };
+    follower.placed(&v1::LogEntry { received_time: None, entry: Some(Entry::Conflict(conflict)) });
+    for ((agent, _), (stream, is_next)) in busy.iter().zip([(1, false), (2, true)]) {
+        let digest = agent.tip.unwrap();
+        let (agent, epoch) = (agent.id(), agent.epoch);
+        let record = inbox::frame::Record { agent, epoch, seq: ReportSeq::FIRST, stream, digest, body: b"" };
+        assert_eq!(follower.is_next(&record, false), is_next);
+    }
+    rig.inbox.fail_next(Fault::None);
+    rig.stop();
+}
+
+#[tokio::test]
+async fn a_fork_right_before_the_end_of_the_agents_half_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::start(dir.path());
+    let mut agent = Agent::new();
+    rig.enroll(&agent).await;
+    let mut stream = rig.open(&mut agent).await.unwrap();
+    let mut clone = agent.clone();
+    stream.report(agent.look()).await;
+    stream.report(clone.report(life(LifecycleKind::EpochStarted, "clone"))).await;
+    let (send, _) = mpsc::channel(1);
+    drop(std::mem::replace(&mut stream.send, send));
+    assert_eq!(stream.rejection().await.reason(), v1::RejectionReason::Conflict);
+    assert_eq!(stream.end().await, "AGENT_FROZEN");
+    rig.until(|rig| !rig.conflicts().is_empty()).await;
+    rig.stop();
 }
 
 #[tokio::test]
@@ -695,8 +946,13 @@ async fn whatever_breaks_each_report_is_kept_once_and_in_order() {
         random % below
     };
     let small = || inbox::Settings { limit_bytes: 20_000 };
+    // Streams are opened as fast as they break.
+    let often = |settings: &mut Settings| {
+        settings.window_reports = 16;
+        settings.hellos.interval = Duration::from_micros(1);
+    };
     let mut agents: Vec<Agent> = (0..8).map(|_| Agent::new()).collect();
-    let mut rig = Rig::start_with(dir.path(), small(), |settings| settings.window_reports = 16);
+    let mut rig = Rig::start_with(dir.path(), small(), often);
     for agent in &mut agents {
         rig.enroll(agent).await;
         for _ in 0..REPORTS {
@@ -737,7 +993,7 @@ async fn whatever_breaks_each_report_is_kept_once_and_in_order() {
             if draw(3) == 0 {
                 std::fs::remove_dir_all(dir.path().join("inbox")).unwrap();
             }
-            rig = Rig::start_with(dir.path(), small(), |settings| settings.window_reports = 16);
+            rig = Rig::start_with(dir.path(), small(), often);
         }
         assert!(round < 2_000, "agents do not get on");
     }

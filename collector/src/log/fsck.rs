@@ -55,7 +55,7 @@ pub fn fsck(dir: &Path, vkey: &str) -> Result<Report, Error> {
         Err(error) => Some(Bad { path: CHECKPOINT.into(), what: error.to_string() }),
         Ok(checkpoint) => {
             report.size = checkpoint.size;
-            match compare(dir, checkpoint.size, &mut report) {
+            match compare(&Place { dir, vkey, size: checkpoint.size }, &mut report) {
                 Err(bad) => Some(bad),
                 Ok(tree) if tree.root().0 == *checkpoint.root.as_bytes() => None,
                 Ok(tree) => {
@@ -69,13 +69,21 @@ pub fn fsck(dir: &Path, vkey: &str) -> Result<Report, Error> {
     Ok(report)
 }
 
+/// The log that is checked.
+struct Place<'a> {
+    dir: &'a Path,
+    vkey: &'a str,
+    size: u64,
+}
+
 /// Returns the tree of all entries, every file on the way compared.
-fn compare(dir: &Path, size: u64, report: &mut Report) -> Result<Tree, Bad> {
+fn compare(place: &Place<'_>, report: &mut Report) -> Result<Tree, Bad> {
+    let size = place.size;
     let mut tree = Tree::default();
     let mut full = Vec::new();
     for index in 0..size.div_ceil(WIDTH) {
         let tile = Tile::at(Kind::Entries, index, size).expect("below the size");
-        let bytes = read(dir, tile)?;
+        let bytes = place.read(tile)?;
         let torn = || Bad { path: tile.path(), what: "is torn".to_owned() };
         let entries = bundle::split(&bytes).ok_or_else(torn)?;
         if entries.len() != usize::from(tile.width) {
@@ -84,7 +92,7 @@ fn compare(dir: &Path, size: u64, report: &mut Report) -> Result<Tree, Bad> {
         }
         // The hashes beside the bundle tell which entry of it was changed.
         let hashes = Tile { kind: Kind::Hashes(0), ..tile };
-        let beside = read(dir, hashes)?;
+        let beside = place.read(hashes)?;
         for (at, entry) in entries.iter().enumerate() {
             let leaf = leaf_hash(&[entry]);
             if beside.get(at * HASH_SIZE..(at + 1) * HASH_SIZE) != Some(&leaf.0[..]) {
@@ -97,36 +105,45 @@ fn compare(dir: &Path, size: u64, report: &mut Report) -> Result<Tree, Bad> {
         }
         report.files += 1;
         for (tile, bytes) in full.drain(..) {
-            same(dir, tile, &bytes, report)?;
+            same(place, tile, &bytes, report)?;
         }
     }
     for level in path::levels(size) {
         if let Some(tile) = Tile::edge(Kind::Hashes(level), size) {
-            same(dir, tile, tree.edge(level), report)?;
+            same(place, tile, tree.edge(level), report)?;
         }
     }
     Ok(tree)
 }
 
-fn same(dir: &Path, tile: Tile, expected: &[u8], report: &mut Report) -> Result<(), Bad> {
+fn same(place: &Place<'_>, tile: Tile, expected: &[u8], report: &mut Report) -> Result<(), Bad> {
     report.files += 1;
-    if read(dir, tile)? == expected {
+    if place.read(tile)? == expected {
         return Ok(());
     }
     Err(Bad { path: tile.path(), what: "is not what the entries give".to_owned() })
 }
 
-/// Returns the tile's bytes. The log may have grown since the checkpoint was read; then the start of a wider form is the same.
-fn read(dir: &Path, tile: Tile) -> Result<Vec<u8>, Bad> {
-    let path = tile.path();
-    let failed = |error: io::Error| Bad { path: tile.path(), what: format!("cannot be read: {error}") };
-    match fs::read(dir.join(&path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !tile.is_full() => {
-            let wider = (tile.width + 1..=256).map(|width| Tile { width, ..tile });
-            let found = wider.filter_map(|wider| fs::read(dir.join(wider.path())).ok()).next();
-            found.and_then(|bytes| start(&bytes, tile)).ok_or_else(|| failed(error))
+impl Place<'_> {
+    /// Returns the tile's bytes. When the log has grown since the checkpoint was read, the start of a wider form is the same.
+    fn read(&self, tile: Tile) -> Result<Vec<u8>, Bad> {
+        let path = tile.path();
+        let failed = |error: io::Error| Bad { path: tile.path(), what: format!("cannot be read: {error}") };
+        match fs::read(self.dir.join(&path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !tile.is_full() && self.has_grown() => {
+                let wider = (tile.width + 1..=256).map(|width| Tile { width, ..tile });
+                let found = wider.filter_map(|wider| fs::read(self.dir.join(wider.path())).ok()).next();
+                found.and_then(|bytes| start(&bytes, tile)).ok_or_else(|| failed(error))
+            }
+            other => other.map_err(failed),
         }
-        other => other.map_err(failed),
+    }
+
+    /// Returns whether there is a later checkpoint than the one that is checked. Nothing else may remove a partial file.
+    fn has_grown(&self) -> bool {
+        let newest = fs::read(self.dir.join(CHECKPOINT)).ok();
+        let newest = newest.and_then(|note| note::verify_checkpoint(&note, self.vkey).ok());
+        newest.is_some_and(|newest| newest.size > self.size)
     }
 }
 

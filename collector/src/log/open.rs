@@ -40,25 +40,35 @@ impl Log {
         File::open(dir.parent().unwrap_or(dir)).and_then(|parent| parent.sync_all()).map_err(failed("sync"))
     }
 
-    /// Opens the log in `dir` for reading and writing.
+    /// Opens the log in `dir` for reading and writing, whatever is known of it elsewhere; see [`Self::open_at_least`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open_at_least`].
+    pub fn open(dir: &Path, key: Key) -> Result<(Self, Appender), Error> {
+        Self::open_at_least(dir, key, 0)
+    }
+
+    /// Opens the log in `dir` for reading and writing. It must have `known` entries at least: so many are known to have been under a
+    /// durable checkpoint, and a log that is shorter was put back from a copy. Going on would sign over what is missing.
     ///
     /// The checkpoint must be signed by `key`, the tiles at the edge must give its root, and the entries of the last bundle
     /// must give the edge's hashes. What lies beyond the checkpoint was never acknowledged and is removed.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] when there is no checkpoint: no log is ever started anew here. [`Error::Locked`],
-    /// [`Error::Damaged`], [`Error::Note`] and [`Error::Io`] as they say.
-    pub fn open(dir: &Path, key: Key) -> Result<(Self, Appender), Error> {
+    /// [`Error::Missing`] when there is no checkpoint: no log is ever started anew here. [`Error::Behind`] when there are fewer
+    /// entries; nothing is changed then. [`Error::Locked`], [`Error::Damaged`], [`Error::Note`] and [`Error::Io`] as they say.
+    pub fn open_at_least(dir: &Path, key: Key, known: u64) -> Result<(Self, Appender), Error> {
         let disk = Folder::new(dir).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::Missing { path: dir.to_owned() },
             _ => Error::Io { what: "open", path: dir.to_owned(), source },
         })?;
-        Self::open_on(dir, key, Box::new(disk))
+        Self::open_on(dir, key, known, Box::new(disk))
     }
 
-    /// As [`Self::open`], writing through `disk`.
-    pub(crate) fn open_on(dir: &Path, key: Key, disk: Box<dyn Disk>) -> Result<(Self, Appender), Error> {
+    /// As [`Self::open_at_least`], writing through `disk`.
+    pub(crate) fn open_on(dir: &Path, key: Key, known: u64, disk: Box<dyn Disk>) -> Result<(Self, Appender), Error> {
         let lock = take_lock(dir)?;
         let note = match fs::read(dir.join(CHECKPOINT)) {
             Ok(note) => note,
@@ -68,6 +78,9 @@ impl Log {
             Err(source) => return Err(Error::Io { what: "read", path: dir.join(CHECKPOINT), source }),
         };
         let last = note::verify_checkpoint(&note, key.vkey())?;
+        if last.size < known {
+            return Err(Error::Behind { path: dir.to_owned(), known, size: last.size });
+        }
         let (tree, edge) = read_edge(dir, &last)?;
         discard_beyond(dir, last.size)?;
         let inner = Arc::new(Inner::new(dir.to_owned(), &key, last.clone()));

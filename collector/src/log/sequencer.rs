@@ -40,6 +40,9 @@ impl Default for Settings {
 
 /// Bytes of the inbox that one round takes.
 const ROUND_BYTES: usize = 32 * 1024 * 1024;
+/// How long a round waits for the inbox's store to take what is on its way, without acts and with some.
+const STALL: Duration = Duration::from_millis(100);
+const ACT_STALL: Duration = Duration::from_millis(10);
 /// Acts that wait, at most.
 const ACTS: usize = 4096;
 
@@ -79,6 +82,9 @@ pub trait Follower: Send + 'static {
     /// Returns whether `record` is the next of its agent's chain; called once for each record, in the order of the log.
     /// A record of the process before is `recovered`, and must be checked as if it had just come.
     fn is_next(&mut self, record: &Record<'_>, recovered: bool) -> bool;
+    /// Hears of each other entry that has its place in this round, before the records of the round: what it means for them counts
+    /// already. It is not durable yet.
+    fn placed(&mut self, entry: &v1::LogEntry);
     /// Hears that reports are durable under `checkpoint`.
     fn durable(&mut self, runs: &[Run], checkpoint: &Checkpoint);
     /// Hears of each other entry that is durable, in the order of the log and before its writer does.
@@ -137,6 +143,7 @@ impl Sequencer {
         }));
         let rounds = Rounds {
             last_received: last_received(log)?,
+            placed: Vec::new(),
             appender,
             inbox,
             follower: Box::new(follower),
@@ -172,7 +179,10 @@ impl Sequencer {
             state.acts.push(Waiting { entry, answer });
         }
         self.shared.work.notify_one();
-        receive.await.unwrap_or_else(|_| Err(Error::Stopped("the collector stops".to_owned())))
+        receive.await.unwrap_or_else(|_| {
+            let stopped = self.shared.lock().stopped.clone();
+            Err(Error::Stopped(stopped.unwrap_or_else(|| "its writer has ended".to_owned())))
+        })
     }
 
     /// Writes what waits, then ends the thread. Blocks.
@@ -214,20 +224,24 @@ struct Rounds {
     clock: Arc<dyn Clock>,
     interval: Duration,
     last_received: Timestamp,
+    /// Acts that have their place in this round. They are here so that they are given up only after it is known why.
+    placed: Vec<(Waiting, u64)>,
     shared: Arc<Shared>,
 }
 
 impl Drop for Rounds {
     /// Also when a round panicked: nobody may wait for ever.
     fn drop(&mut self) {
+        let why = if thread::panicking() { "the sequencer panicked" } else { "the collector stops" };
+        {
+            let mut state = self.shared.lock();
+            state.stopped.get_or_insert_with(|| why.to_owned());
+            state.acts.clear();
+        }
         if thread::panicking() {
-            let why = "the sequencer panicked";
             self.appender.stop(why);
             self.follower.stopped(why);
         }
-        let mut state = self.shared.lock();
-        state.stopped.get_or_insert_with(|| "the collector stops".to_owned());
-        state.acts.clear();
     }
 }
 
@@ -273,8 +287,10 @@ impl Rounds {
     fn round(&mut self, acts: Vec<Waiting>) -> Result<bool, String> {
         let started = Instant::now();
         let received = self.clock.now().max(self.last_received);
-        let acts = self.append_acts(acts, received)?;
-        let drained = self.inbox.drain(ROUND_BYTES);
+        self.append_acts(acts, received)?;
+        // Whoever waits for an act does not wait for what is on its way to the store as well.
+        let patience = if self.placed.is_empty() { STALL } else { ACT_STALL };
+        let drained = self.inbox.drain(ROUND_BYTES, patience);
         let mut records: Vec<Record<'_>> = drained.frames.iter().flat_map(|frame| frame.records()).collect();
         // Each agent's reports lie together in the log; a stable sort keeps their own order.
         records.sort_by_key(|record| record.agent);
@@ -285,8 +301,8 @@ impl Rounds {
         if self.appender.is_dirty() {
             self.last_received = received;
             let checkpoint = self.appender.commit().map_err(|error| error.to_string())?;
-            for act in &acts {
-                self.follower.applied(act.1, &act.0.entry);
+            for (waiting, index) in &self.placed {
+                self.follower.applied(*index, &waiting.entry);
             }
             self.follower.durable(&runs, &checkpoint);
             metrics::gauge!("muster_log_entries").set(checkpoint.size as f64);
@@ -294,7 +310,7 @@ impl Rounds {
             metrics::counter!("muster_log_reports_total").increment(reports);
             metrics::histogram!("muster_log_checkpoint_seconds").record(started.elapsed().as_secs_f64());
         }
-        for (waiting, index) in acts {
+        for (waiting, index) in self.placed.drain(..) {
             // Whoever waited may have gone.
             let _ = waiting.answer.send(Ok(index));
         }
@@ -302,14 +318,14 @@ impl Rounds {
             self.follower.lost();
         }
         self.inbox.release(drained.through);
-        if drained.has_more {
-            self.shared.lock().has_reports = true;
-        }
-        Ok(drained.has_more)
+        let mut state = self.shared.lock();
+        // A store that takes nothing does not hold up a stop either: what it has not taken was not acknowledged.
+        let has_more = drained.has_more && !(state.is_stopping && drained.is_stalled);
+        state.has_reports |= has_more;
+        Ok(has_more)
     }
 
-    fn append_acts(&mut self, acts: Vec<Waiting>, received: Timestamp) -> Result<Vec<(Waiting, u64)>, String> {
-        let mut appended = Vec::with_capacity(acts.len());
+    fn append_acts(&mut self, acts: Vec<Waiting>, received: Timestamp) -> Result<(), String> {
         for mut waiting in acts {
             waiting.entry.received_time = Some(received.to_wire());
             let bytes = waiting.entry.encode_to_vec();
@@ -318,9 +334,10 @@ impl Rounds {
                 continue;
             }
             let index = self.appender.append(&[&bytes]).map_err(|error| error.to_string())?;
-            appended.push((waiting, index));
+            self.follower.placed(&waiting.entry);
+            self.placed.push((waiting, index));
         }
-        Ok(appended)
+        Ok(())
     }
 
     fn append_reports(
@@ -346,5 +363,52 @@ impl Rounds {
             }
         }
         Ok(runs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::time::SystemClock;
+
+    use super::*;
+    use crate::{inbox, log::Key};
+
+    /// A follower that panics when an act is applied.
+    struct Panicking;
+
+    impl Follower for Panicking {
+        fn is_next(&mut self, _record: &Record<'_>, _recovered: bool) -> bool {
+            false
+        }
+        fn placed(&mut self, _entry: &v1::LogEntry) {}
+        fn durable(&mut self, _runs: &[Run], _checkpoint: &Checkpoint) {}
+        fn applied(&mut self, _index: u64, _entry: &v1::LogEntry) {
+            panic!("as the test wants it");
+        }
+        fn lost(&mut self) {}
+        fn stopped(&mut self, _why: &str) {}
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_the_sequencer_panics_hears_so_and_so_does_the_collector() {
+        let temp = tempfile::tempdir().unwrap();
+        let key = Key::generate("c1").unwrap();
+        Log::create(&temp.path().join("log"), &key).unwrap();
+        let (log, appender) = Log::open(&temp.path().join("log"), key).unwrap();
+        let clock = Arc::new(SystemClock);
+        let inbox = Inbox::open(&temp.path().join("inbox"), &inbox::Settings::default(), clock.now()).unwrap();
+        let settings = Settings::default();
+        let sequencer = Sequencer::start((&log, appender), inbox.clone(), Panicking, clock, &settings).unwrap();
+        let mut stopped = log.stopped();
+        let panicked = Error::Stopped("the sequencer panicked".to_owned());
+        // While the round runs, and afterwards.
+        for _ in 0..2 {
+            let entry = v1::LogEntry { received_time: None, entry: None };
+            assert_eq!(sequencer.append(entry).await, Err(panicked.clone()));
+        }
+        let why = stopped.wait_for(Option::is_some).await.unwrap().clone();
+        assert_eq!(why.as_deref(), Some("the sequencer panicked"));
+        sequencer.stop();
+        inbox.stop();
     }
 }

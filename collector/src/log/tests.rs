@@ -228,7 +228,7 @@ fn whatever_step_fails_the_log_stops_and_a_restart_has_what_was_signed() {
                 Log::create(&dir, &key).unwrap();
                 let left = Arc::new(AtomicUsize::new(usize::MAX));
                 let disk = Failing { disk: Folder::new(&dir).unwrap(), left: Arc::clone(&left), is_torn };
-                let (log, mut appender) = Log::open_on(&dir, again(&key), Box::new(disk)).unwrap();
+                let (log, mut appender) = Log::open_on(&dir, again(&key), 0, Box::new(disk)).unwrap();
                 let signed = if old > 0 { Some(grow(&mut appender, old).unwrap()) } else { None };
                 left.store(steps, Ordering::Relaxed);
                 if grow(&mut appender, new).is_ok() {
@@ -300,6 +300,43 @@ fn no_new_log_is_begun_where_one_was() {
         fs::write(dir.join("checkpoint"), damaged).unwrap();
         assert!(matches!(Log::open(&dir, again(&key)), Err(Error::Note(_))));
     }
+}
+
+#[test]
+fn a_log_that_is_shorter_than_it_was_known_to_be_is_refused_and_left_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log");
+    let (key, log, mut appender) = new_log(&dir);
+    let old = grow(&mut appender, 300).unwrap();
+    grow(&mut appender, 700).unwrap();
+    drop((log, appender));
+    fs::write(dir.join("checkpoint"), &*old.note).unwrap();
+    let before = files(&dir);
+    let error = Log::open_at_least(&dir, again(&key), 700).err().unwrap();
+    assert!(matches!(error, Error::Behind { known: 700, size: 300, .. }), "{error}");
+    assert_eq!(files(&dir), before);
+}
+
+#[test]
+fn a_file_that_is_gone_is_found_although_a_wider_one_is_beside_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log");
+    let (key, log, mut appender) = new_log(&dir);
+    let old = grow(&mut appender, 600).unwrap();
+    grow(&mut appender, 601).unwrap();
+    drop((log, appender));
+    let newest = fs::read(dir.join("checkpoint")).unwrap();
+    for path in ["tile/0/002.p/88", "tile/entries/002.p/88"] {
+        let whole = fs::read(dir.join(path)).unwrap();
+        fs::remove_file(dir.join(path)).unwrap();
+        fs::write(dir.join("checkpoint"), &*old.note).unwrap();
+        let bad = fsck(&dir, key.vkey()).unwrap().bad.unwrap();
+        assert_eq!(bad.path, Path::new(path), "{bad:?}");
+        assert!(matches!(Log::open(&dir, again(&key)), Err(Error::Damaged { .. })));
+        fs::write(dir.join(path), &whole).unwrap();
+        fs::write(dir.join("checkpoint"), &newest).unwrap();
+    }
+    is_whole(&dir, &key, 601);
 }
 
 #[test]
@@ -405,7 +442,7 @@ fn a_file_system_without_syncfs_gives_the_same_log() {
     let key = key();
     Log::create(&dir, &key).unwrap();
     let disk = Box::new(Folder::without_syncfs(&dir).unwrap());
-    let (_, mut appender) = Log::open_on(&dir, again(&key), disk).unwrap();
+    let (_, mut appender) = Log::open_on(&dir, again(&key), 0, disk).unwrap();
     for size in [3, 256, 700] {
         grow(&mut appender, size).unwrap();
     }

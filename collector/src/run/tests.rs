@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -764,6 +765,54 @@ async fn views_made_again_are_the_same_and_only_while_no_collector_runs() {
 }
 
 #[tokio::test]
+async fn a_log_that_was_put_back_is_not_signed_over_while_the_views_know_better() {
+    let Fleet { folder, collector } = Fleet::start().await;
+    let data = Data::new(&folder.path().join("data"));
+    collector.stop().await;
+    let start = async || {
+        let mut config = Config::read(&data.config(), &config::Variables::default()).unwrap();
+        config.metrics_listen = String::new();
+        Collector::start(config, &data, Arc::new(SystemClock)).await
+    };
+    let old = folder.path().join("old");
+    copy(&data.log(), &old);
+    let fleet = Fleet { folder, collector: start().await.unwrap() };
+    fleet.enroll().await;
+    let Fleet { folder, collector } = fleet;
+    let size = collector.log.size();
+    // The views see it before they are closed.
+    collector.stop().await;
+    assert!(check_log(&data).unwrap().bad.is_none());
+    std::fs::remove_dir_all(data.log()).unwrap();
+    copy(&old, &data.log());
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    for error in [start().await.err().unwrap(), rebuild(&Config::new("c1"), &data, clock).unwrap_err()] {
+        assert!(matches!(error, Error::Log(log::Error::Behind { known, .. }) if known >= size), "{error}");
+        assert!(error.to_string().contains("put the newest log back"), "{error}");
+    }
+    let bad = check_log(&data).unwrap().bad.unwrap();
+    assert!(bad.what.contains("the views know"), "{bad:?}");
+    views::remove(&data.views()).unwrap();
+    assert!(check_log(&data).unwrap().bad.is_none());
+    start().await.unwrap().stop().await;
+    drop(folder);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_collector_that_cannot_start_says_what_to_do() {
     let fleet = Fleet::start().await;
     let data = fleet.data();
@@ -848,6 +897,92 @@ async fn reads_are_in_the_log_when_the_collector_has_stopped() {
     assert_eq!(count("spiffe://c1/admin/admin"), (3, 0));
     assert_eq!(count("spiffe://c1/viewer/some-viewer"), (0, 1));
     drop(folder);
+}
+
+#[tokio::test]
+async fn a_read_is_in_the_log_soon_after_it() {
+    let fleet = Fleet::start().await;
+    fleet.admin().await.list_tokens(v1::ListTokensRequest::default()).await.unwrap();
+    let mut newest = fleet.collector.log.subscribe();
+    let log = fleet.collector.log.clone();
+    let noted = newest.wait_for(|checkpoint| {
+        let entries = log.entries(0..checkpoint.size).unwrap();
+        let is_access =
+            |bytes: &Vec<u8>| matches!(v1::LogEntry::decode(&bytes[..]).unwrap().entry, Some(Entry::Access(_)));
+        entries.iter().any(is_access)
+    });
+    timeout(Duration::from_secs(10), noted).await.expect("no more than seconds pass").unwrap();
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn health_says_when_no_reports_are_taken_and_a_dead_inbox_ends_the_collector() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    let mut fleet = Fleet::start().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(fleet.channel(&fleet.admin_pem()).await);
+    let request = tonic_health::pb::HealthCheckRequest { service: INGEST.to_owned() };
+    let mut watch = health.watch(request).await.unwrap().into_inner();
+    let mut next = async || {
+        let said = timeout(Duration::from_secs(20), watch.message()).await.expect("health changes");
+        said.unwrap().unwrap().status()
+    };
+    assert_eq!(next().await, ServingStatus::Serving);
+    let inbox = fleet.collector.inbox.clone();
+    let push = || {
+        let mut records = Vec::new();
+        let record = inbox::frame::Record {
+            agent: AgentId::new([1; 16]),
+            epoch: Epoch::new([1; 16]),
+            seq: ReportSeq::FIRST,
+            stream: 1,
+            digest: Digest::new([1; 32]),
+            body: b"",
+        };
+        record.write(&mut records);
+        inbox.push(&records, std::task::Waker::noop()).unwrap();
+    };
+    inbox.fail_opening(true);
+    inbox.fail_next(inbox::faults::Fault::Refuse);
+    push();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    inbox.fail_opening(false);
+    assert_eq!(next().await, ServingStatus::Serving);
+    inbox.fail_next(inbox::faults::Fault::Panic);
+    push();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    let error = timeout(Duration::from_secs(10), fleet.collector.failed()).await.expect("it ends");
+    assert!(error.to_string().contains("inbox"), "{error}");
+    fleet.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_a_collector_that_is_still_starting() {
+    use rustix::process::{Signal, getpid, kill_process};
+    let folder = tempfile::tempdir().unwrap();
+    let plan = init::Plan {
+        data: folder.path().join("data"),
+        name: "c1".to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        names: Vec::new(),
+    };
+    init::init(&plan, SystemClock.now()).unwrap();
+    let data = Data::new(&plan.data);
+    let mut config = Config::read(&data.config(), &config::Variables::default()).unwrap();
+    config.metrics_listen = String::new();
+    // The start waits for what it reads here.
+    let fifo = plan.data.join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    config.catalogue = Some("fifo".into());
+    // Whatever becomes of the collector's own, the signal does not end the test.
+    let _handled = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let running = tokio::spawn(run(config, data));
+    let opened = tokio::task::spawn_blocking(move || std::fs::OpenOptions::new().write(true).open(fifo));
+    let mut pipe = opened.await.unwrap().unwrap();
+    kill_process(getpid(), Signal::TERM).unwrap();
+    let ended = timeout(Duration::from_secs(5), running).await.expect("it ends at once").unwrap();
+    assert!(ended.is_ok(), "{ended:?}");
+    // So that the start, which goes on in this process, ends too.
+    io::Write::write_all(&mut pipe, b"= no catalogue").unwrap();
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ const REQUEST_STREAMS: &[&str] = &[
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
+/// The call whose requests are read by nothing but its answer: when that is ended, for the caller is refused, reading ends too.
+const READ_BY_ANSWER: &str = "/muster.v1.IngestService/StreamReports";
 /// How long the one message of any other request may take to arrive.
 const REQUEST_MESSAGE: Duration = Duration::from_secs(30);
 
@@ -273,7 +275,7 @@ where
         let refused = |is_stream: bool| is_stream.then(|| gate.refusal(&info)).flatten();
         let is_stream = REQUEST_STREAMS.contains(&path.as_str());
         let guard = Guard {
-            refused: refused(is_stream),
+            refused: refused(is_stream && path != READ_BY_ANSWER),
             deadline: (!is_stream).then(|| Box::pin(tokio::time::sleep(REQUEST_MESSAGE))),
             side: Side::Request,
         };

@@ -18,16 +18,22 @@ pub struct Pace {
 
 /// A bucket as the instant when it will be full again.
 #[derive(Clone, Copy, Debug)]
-struct Bucket(Instant);
+pub struct Bucket(Instant);
 
 impl Bucket {
+    /// Returns a bucket that is full at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self(now)
+    }
+
     /// Returns how long to wait before one more; zero when it may happen at `now`.
-    fn delay(self, pace: Pace, now: Instant) -> Duration {
+    pub fn delay(self, pace: Pace, now: Instant) -> Duration {
         let room = pace.interval * (pace.burst - 1);
         self.0.saturating_duration_since(now).saturating_sub(room)
     }
 
-    fn take(&mut self, pace: Pace, now: Instant) {
+    /// Counts one.
+    pub fn take(&mut self, pace: Pace, now: Instant) {
         self.0 = self.0.max(now) + pace.interval;
     }
 }
