@@ -15,17 +15,21 @@ use std::{
 
 use muster_proto::v1::{self, Verdict};
 use muster_tests::harness::{
-    agent::Agent, check, collector::Collector, free_address, left_out, netns::Namespace, scene::Scene, until, within,
+    PATIENCE, agent::Agent, check, collector::Collector, free_address, left_out, netns::Namespace, scene::Scene, until,
+    within,
 };
 
 /// A rule set under which the host is closed.
 const CLOSED: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
                       iif lo accept; ct state established,related accept; }; }";
 
+/// How long a change may take from the host to a verdict: the interval of `settings`, and what the way costs.
+const SEEN_WITHIN: Duration = Duration::from_secs(10 + 2);
+
 /// Settings by which the agent looks and reports as often as it may, and watches `FOLDER`.
 fn settings(folder: &str) -> String {
     format!(
-        "attestation_interval = \"10s\"\n[intervals]\nfirewall = \"10s\"\nfile_integrity = \"10s\"\n\
+        "attestation_interval = \"10s\"\njitter = 0.0\n[intervals]\nfirewall = \"10s\"\nfile_integrity = \"10s\"\n\
          [probes]\nwatched_paths = [\"{folder}\"]\n"
     )
 }
@@ -35,6 +39,7 @@ struct Host {
     scene: Scene,
     agent: Agent,
     id: String,
+    hostname: String,
     watched: std::path::PathBuf,
     namespace: Namespace,
 }
@@ -57,19 +62,28 @@ impl Host {
         let mut agent = Agent::of(&scene.collector, &settings(&watched.display().to_string()));
         agent.inside(&namespace);
         agent.start();
-        let id = until("the host is judged", async || {
+        let (id, hostname) = until("the host is judged", async || {
             let hosts = scene.admin.fleet().list_hosts(v1::ListHostsRequest::default()).await;
             let hosts = hosts.map_err(|status| status.to_string())?.into_inner().hosts;
             let host = hosts.into_iter().find(|host| host.hostname != "honest" && host.sequence > 1);
-            host.map(|host| host.id).ok_or_else(|| agent.process().output())
+            host.map(|host| (host.id, host.hostname)).ok_or_else(|| agent.process().output())
         })
         .await;
-        Some(Self { scene, agent, id, watched, namespace })
+        Some(Self { scene, agent, id, hostname, watched, namespace })
     }
 
-    /// Waits until `control` says `verdict` of the host.
+    /// Waits until `control` says `verdict` of the host, however long the first look at everything takes.
+    async fn begins_with(&self, control: &str, verdict: Verdict) {
+        self.says(control, verdict, PATIENCE).await;
+    }
+
+    /// Waits until `control` says `verdict` of the host, which has just changed.
     async fn becomes(&self, control: &str, verdict: Verdict) {
-        until(&format!("{control} says {verdict:?}"), async || {
+        self.says(control, verdict, SEEN_WITHIN).await;
+    }
+
+    async fn says(&self, control: &str, verdict: Verdict, limit: Duration) {
+        within(limit, &format!("{control} says {verdict:?}"), async || {
             let host = self.scene.admin.host(&self.id).await.map_err(|status| status.to_string())?;
             let held = host.verdicts.iter().find(|held| held.control_id == control);
             check(held.is_some_and(|held| held.verdict() == verdict), format!("{held:?}"))
@@ -86,25 +100,25 @@ impl Host {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flushed_firewall_is_seen_and_a_closed_one_too() {
     let Some(host) = Host::set("a flushed firewall").await else { return };
-    host.becomes("FWL-01", Verdict::Pass).await;
-    let mut watch = Watch::start(&host.scene);
+    host.begins_with("FWL-01", Verdict::Pass).await;
+    let watch = Watch::start(&host, "FWL-01").await;
     host.namespace.run(&["nft", "flush", "ruleset"]);
     host.becomes("FWL-01", Verdict::Fail).await;
-    watch.shows(&["FWL-01", "fail"]).await;
+    watch.shows("FWL-01", "pass -> fail").await;
     host.namespace.run(&["nft", CLOSED]);
     host.becomes("FWL-01", Verdict::Pass).await;
-    watch.shows(&["FWL-01", "pass"]).await;
+    watch.shows("FWL-01", "fail -> pass").await;
     host.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_file_is_seen() {
     let Some(host) = Host::set("a changed file").await else { return };
-    host.becomes("FIM-02", Verdict::Pass).await;
-    let mut watch = Watch::start(&host.scene);
+    host.begins_with("FIM-02", Verdict::Pass).await;
+    let watch = Watch::start(&host, "FIM-02").await;
     fs::write(host.watched.join("sudoers"), "eve ALL=(ALL) NOPASSWD: ALL\n").unwrap();
     host.becomes("FIM-02", Verdict::Fail).await;
-    watch.shows(&["FIM-02", "fail"]).await;
+    watch.shows("FIM-02", "pass -> fail").await;
     let reason = host.scene.admin.host(&host.id).await.unwrap().verdicts;
     let reason = &reason.iter().find(|held| held.control_id == "FIM-02").unwrap().reason;
     assert!(reason.contains("sudoers"), "the reason does not name the file: {reason}");
@@ -114,7 +128,7 @@ async fn a_changed_file_is_seen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_asked_for_is_made_within_two_seconds() {
     let Some(host) = Host::set("a look asked for").await else { return };
-    host.becomes("FWL-01", Verdict::Pass).await;
+    host.begins_with("FWL-01", Verdict::Pass).await;
     // Once to warm the caches of a debug build, then for the figure.
     for _ in 0..2 {
         host.namespace.run(&["nft", "flush", "ruleset"]);
@@ -135,12 +149,14 @@ async fn a_look_asked_for_is_made_within_two_seconds() {
 /// `musterctl watch`, running.
 struct Watch {
     child: std::process::Child,
+    hostname: String,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Watch {
-    fn start(scene: &Scene) -> Self {
-        let mut command = scene.collector.ctl().command(&["watch"]);
+    /// Starts it, and waits until it has shown that `control` of the host passes: from then on it misses no change.
+    async fn start(host: &Host, control: &str) -> Self {
+        let mut command = host.scene.collector.ctl().command(&["watch", "--initial"]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("musterctl starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (out, sink) = (child.stdout.take().expect("a pipe"), lines.clone());
@@ -149,16 +165,17 @@ impl Watch {
                 sink.lock().unwrap().push(line);
             }
         });
-        Self { child, lines }
+        let watch = Self { child, hostname: host.hostname.clone(), lines };
+        watch.shows(control, "pass").await;
+        watch
     }
 
-    /// Waits for a line with all these words.
-    async fn shows(&mut self, words: &[&str]) {
-        within(Duration::from_secs(20), &format!("a line with {words:?}"), async || {
+    /// Waits for the line in which `control` of the host has `change`, such as `pass -> fail`.
+    async fn shows(&self, control: &str, change: &str) {
+        let expected = format!("  {control}  {}  {change}  ", self.hostname);
+        within(Duration::from_secs(2), &format!("a line with {expected:?}"), async || {
             let lines = self.lines.lock().unwrap();
-            let shown =
-                lines.iter().any(|line| words.iter().all(|word| line.to_lowercase().contains(&word.to_lowercase())));
-            check(shown, lines.join("\n"))
+            check(lines.iter().any(|line| line.contains(&expected)), lines.join("\n"))
         })
         .await;
     }

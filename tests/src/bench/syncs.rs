@@ -45,7 +45,7 @@ const SYNCS: [&str; 3] = ["fsync", "fdatasync", "syncfs"];
 pub struct Seen {
     /// Calls by name.
     pub calls: BTreeMap<String, u64>,
-    /// When each sync had ended, in seconds since 1970.
+    /// When each sync began, in seconds since 1970.
     pub syncs: Vec<f64>,
     /// Times that a checkpoint was put into place.
     pub checkpoints: u64,
@@ -70,7 +70,7 @@ pub fn read(trace: &str, log_folder: &str) -> anyhow::Result<Seen> {
     for call in calls(trace) {
         *seen.calls.entry(call.name.to_owned()).or_default() += 1;
         if SYNCS.contains(&call.name) {
-            seen.syncs.push(call.ended);
+            seen.syncs.push(call.began);
         }
         match call.name {
             "write" | "pwrite64" | "writev" => {
@@ -110,15 +110,15 @@ pub fn read(trace: &str, log_folder: &str) -> anyhow::Result<Seen> {
 }
 
 impl Seen {
-    /// Returns how many syncs ended from `from` until before `until_exclusive`, in seconds since 1970.
+    /// Returns how many syncs began from `from` until before `until_exclusive`, in seconds since 1970.
     pub fn syncs_within(&self, from: f64, until_exclusive: f64) -> u64 {
-        self.syncs.iter().filter(|&&ended| from <= ended && ended < until_exclusive).count() as u64
+        self.syncs.iter().filter(|&&began| from <= began && began < until_exclusive).count() as u64
     }
 }
 
 struct Call<'a> {
     /// Seconds since 1970.
-    ended: f64,
+    began: f64,
     name: &'a str,
     args: &'a str,
 }
@@ -142,12 +142,12 @@ fn calls(trace: &str) -> impl Iterator<Item = Call<'_>> {
     trace.lines().filter_map(move |line| {
         let (thread, rest) = line.split_once(' ')?;
         let (time, rest) = rest.trim_start().split_once(' ')?;
-        let ended = time.parse().ok()?;
+        let began = time.parse().ok()?;
         if rest.starts_with("<... ") {
-            return started.remove(thread).map(|call| Call { ended, ..call });
+            return started.remove(thread);
         }
         let (name, args) = rest.split_once('(')?;
-        let call = Call { ended, name, args };
+        let call = Call { began, name, args };
         if rest.ends_with("<unfinished ...>") {
             started.insert(thread, call);
             return None;
@@ -197,7 +197,7 @@ mod tests {
         let seen = read(GOOD, "/d/log").unwrap();
         assert_eq!((seen.checkpoints, seen.covered, seen.folder_synced), (1, 1, 1));
         assert_eq!(seen.calls["fsync"], 2);
-        assert_eq!(seen.syncs, [1.000_002, 1.000_007, 1.000_009]);
+        assert_eq!(seen.syncs, [1.000_002, 1.000_005, 1.000_009]);
         assert_eq!(seen.syncs_within(1.000_002, 1.000_009), 2);
         check(&seen).unwrap();
     }

@@ -7,7 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Folder, collector::Collector, netns::Namespace, process::Process, program};
+use super::{
+    Folder,
+    collector::Collector,
+    netns::Namespace,
+    process::{Process, check_no_panic},
+    program,
+};
 
 /// Settings by which an agent looks and reports as often as it may, and at little.
 pub const FAST: &str = "attestation_interval = \"10s\"\n\
@@ -78,7 +84,7 @@ impl Agent {
             .arg("--state")
             .arg(self.state())
             .env("MUSTER_ENROLL_FILE", self.folder.join("enroll.toml"));
-        self.process = Some(Process::start(&mut command, &self.folder.join("agent.log")));
+        self.process = Some(Process::start(&mut command, &self.output()));
     }
 
     /// Kills it (SIGKILL).
@@ -90,11 +96,12 @@ impl Agent {
     ///
     /// # Panics
     ///
-    /// When it ends otherwise than well, or not within `limit`.
+    /// When it ends otherwise than well, or not within `limit`, or a thread of any of its lives panicked.
     pub fn stop(&mut self, limit: Duration) -> Duration {
         let mut process = self.process.take().expect("the agent runs");
         let (status, elapsed) = process.terminate(limit);
         assert!(status.success(), "the agent ended with {status}:\n{}", process.output());
+        check_no_panic(&self.output());
         elapsed
     }
 
@@ -105,6 +112,11 @@ impl Agent {
     /// When it does not run.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the agent runs")
+    }
+
+    /// Returns the file of what all its lives wrote.
+    fn output(&self) -> PathBuf {
+        self.folder.join("agent.log")
     }
 
     /// Returns its state folder.

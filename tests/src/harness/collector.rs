@@ -7,7 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Folder, PATIENCE, ctl::Ctl, free_address, process::Process, program};
+use super::{
+    Folder, PATIENCE,
+    ctl::Ctl,
+    free_address,
+    process::{Process, check_no_panic},
+    program,
+};
 use crate::{evidence::Evidence, load::Target};
 
 /// Name of every collector of the tests.
@@ -81,7 +87,7 @@ impl Collector {
     fn launch(&mut self, mut command: Command) {
         assert!(self.process.is_none(), "it runs");
         command.arg("run").arg("--data").arg(self.data()).envs(self.settings.iter().map(|(name, value)| (name, value)));
-        self.process = Some(Process::start(&mut command, &self.folder.join("collector.log")));
+        self.process = Some(Process::start(&mut command, &self.output()));
     }
 
     /// Waits until it listens.
@@ -108,11 +114,12 @@ impl Collector {
     ///
     /// # Panics
     ///
-    /// When it ends otherwise than well, or not within `limit`.
+    /// When it ends otherwise than well, or not within `limit`, or a thread of any of its lives panicked.
     pub fn stop(&mut self, limit: Duration) -> Duration {
         let mut process = self.take();
         let (status, elapsed) = process.terminate(limit);
         assert!(status.success(), "the collector ended with {status}:\n{}", process.output());
+        check_no_panic(&self.output());
         elapsed
     }
 
@@ -207,6 +214,11 @@ impl Collector {
     /// When the log is damaged.
     pub fn evidence(&self, log_key: &str) -> Evidence {
         Evidence::read(&self.data().join("log"), log_key).expect("the evidence log is whole")
+    }
+
+    /// Returns the file of what all its lives wrote.
+    fn output(&self) -> PathBuf {
+        self.folder.join("collector.log")
     }
 
     fn take(&mut self) -> Process {

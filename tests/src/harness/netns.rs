@@ -16,7 +16,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace, or says why this machine or user cannot.
+    /// Makes a namespace whose packet filters can be set, or says why this machine or user cannot.
     ///
     /// # Errors
     ///
@@ -40,6 +40,7 @@ impl Namespace {
         run(&["ip", "-n", &name, "addr", "add", &format!("{inside}/30"), "dev", "eth0"])?;
         run(&["ip", "-n", &name, "link", "set", "eth0", "up"])?;
         run(&["ip", "-n", &name, "link", "set", "lo", "up"])?;
+        run(&["ip", "netns", "exec", &name, "nft", "list", "ruleset"])?;
         Ok(namespace)
     }
 

@@ -139,6 +139,20 @@ impl Drop for Process {
     }
 }
 
+/// Checks that none of the threads that wrote to the file `output` has panicked: a task that did is gone while its program goes on.
+///
+/// # Panics
+///
+/// When one has.
+pub fn check_no_panic(output: &Path) {
+    let text = String::from_utf8_lossy(&fs::read(output).unwrap_or_default()).into_owned();
+    if let Some(at) = text.find("panicked at") {
+        let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let panic: Vec<_> = text[start..].lines().take(12).collect();
+        panic!("a thread panicked, as {} says:\n{}", output.display(), panic.join("\n"));
+    }
+}
+
 /// Returns the last lines of `text`.
 pub fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
@@ -149,6 +163,17 @@ pub fn tail(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::harness::Folder;
+
+    #[test]
+    fn a_panic_of_any_thread_is_found() {
+        let folder = Folder::new();
+        let output = folder.join("out");
+        fs::write(&output, "started\n").unwrap();
+        check_no_panic(&output);
+        let said = "started\nthread 'tokio-runtime-worker' (7) panicked at collector/src/x.rs:1:1:\nboom\nstopped\n";
+        fs::write(&output, said).unwrap();
+        assert!(std::panic::catch_unwind(|| check_no_panic(&output)).is_err());
+    }
 
     #[test]
     fn a_process_is_measured_killed_and_its_output_kept() {
