@@ -153,12 +153,8 @@ pub(super) fn legacy(family: Family, table: &str) -> io::Result<Vec<u8>> {
     if table.len() >= TABLE_NAME_BYTES {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let socket = rustix::net::socket_with(
-        address_family,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        rustix::net::RawProtocol::new(255).map(rustix::net::Protocol::from_raw),
-    )?;
+    // Any socket of the family answers. A raw one would need CAP_NET_RAW, which an agent has no other use for.
+    let socket = rustix::net::socket_with(address_family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     let mut info = vec![0; INFO_BYTES];
     info[..table.len()].copy_from_slice(table.as_bytes());
     get(&socket, level, SO_GET_INFO, &mut info)?;
