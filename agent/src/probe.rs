@@ -20,6 +20,8 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use memory::Folder;
+
 use crate::host::Host;
 
 /// Looks at one side of the machine.
