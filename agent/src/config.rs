@@ -206,6 +206,11 @@ impl Config {
         if let Some(collector) = &self.collector {
             collector.parse::<crate::identity::CollectorUrl>().map_err(|error| format!("collector: {error}"))?;
         }
+        for path in &self.probes.watched_paths {
+            if !path.has_root() || path.components().any(|part| part == std::path::Component::ParentDir) {
+                return Err(format!("probes.watched_paths has {path:?}, expected absolute paths without \"..\""));
+            }
+        }
         self.log
             .level
             .parse::<tracing_subscriber::filter::Targets>()

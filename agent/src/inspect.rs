@@ -285,19 +285,19 @@ fn of_unknown(unknown: &Unknown) -> String {
     }
 }
 
-/// Takes the file-integrity baseline of the agent whose probes keep their state in `memory` afresh.
+/// Takes the file-integrity baseline of the agent with this `state` folder afresh. What is written belongs to the folder's
+/// owner.
 ///
 /// # Errors
 ///
 /// When the scan does not end or the baseline cannot be written.
 pub fn rebaseline(
-    memory: &Path,
+    state: &Path,
     settings: &Settings,
     now: Timestamp,
     reason: &str,
 ) -> Result<muster_proto::fact::Baseline, Error> {
-    let folder = memory.join("file_integrity");
-    let written = |source| Error::Write { path: folder.clone(), source };
-    fs::create_dir_all(&folder).map_err(written)?;
-    probe::file_integrity::rebaseline(&host::Live::new(), settings, &folder, now, reason).map_err(written)
+    let written = |source| Error::Write { path: state.join("probes/file_integrity"), source };
+    let folder = probe::Folder::open(state, &["probes", "file_integrity"]).map_err(written)?;
+    probe::file_integrity::rebaseline(&host::Live::new(), settings, folder.path(), now, reason).map_err(written)
 }

@@ -20,6 +20,8 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use memory::Folder;
+
 use crate::host::Host;
 
 /// Looks at one side of the machine.
@@ -78,8 +80,8 @@ pub fn unknown(id: report::Probe, unknown: &Unknown) -> Vec<Fact> {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Absolute paths that file integrity covers, each with everything below it. A path that does not exist is reported as
-    /// such. Default: `/boot`, `/etc`, `/usr/bin`, `/usr/lib/systemd`, `/usr/sbin`.
+    /// Absolute paths that file integrity covers, each with everything below it. A path that does not exist, or is a link,
+    /// which is not followed, is reported as such. Default: `/boot`, `/etc`, `/usr/bin`, `/usr/lib/systemd`, `/usr/sbin`.
     pub watched_paths: Vec<PathBuf>,
     /// Folders that may be watched for changes as they happen, at most; each costs the kernel about 1 KiB. The rest is only
     /// scanned. Default: 8192; 0 watches none.

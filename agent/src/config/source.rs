@@ -253,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn a_watched_path_that_covers_nothing_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.toml");
+        for (path, is_taken) in [("/etc", true), ("/etc/", true), ("etc", false), ("", false), ("/etc/../x", false)] {
+            std::fs::write(&file, format!("[probes]\nwatched_paths = [\"/boot\", \"{path}\"]\n")).unwrap();
+            match load(Some(&file), environment(&[])) {
+                Ok(_) => assert!(is_taken, "{path}"),
+                Err(error) => {
+                    assert!(!is_taken && error.to_string().contains(&format!("watched_paths has {path:?}")), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_interval_is_written_as_it_is_read() {
         for text in ["10s", "90s", "5m", "1h", "24h"] {
             assert_eq!(text.parse::<Interval>().unwrap().to_string(), text);

@@ -19,6 +19,10 @@ pub struct Luks {
     pub cipher: String,
     /// Size of the volume key.
     pub key_bits: u64,
+    /// Whether data goes through unencrypted: all of it with the null cipher, some of it while a device is encrypted or
+    /// decrypted in place and that has not ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_plain: bool,
 }
 
 /// Returns what the start of a device says, or `None` when it is no LUKS header or a damaged one.
@@ -35,7 +39,12 @@ fn parse_luks1(bytes: &[u8]) -> Option<Luks> {
     let cipher = c_text(bytes.get(8..40)?)?;
     let mode = c_text(bytes.get(40..72)?)?;
     let key_bytes = u32::from_be_bytes(*bytes.get(108..112)?.first_chunk()?);
-    Some(Luks { version: 1, cipher: format!("{cipher}-{mode}"), key_bits: u64::from(key_bytes) * 8 })
+    Some(Luks {
+        version: 1,
+        cipher: format!("{cipher}-{mode}"),
+        key_bits: u64::from(key_bytes) * 8,
+        leaves_plain: is_null(cipher),
+    })
 }
 
 #[derive(Deserialize)]
@@ -47,8 +56,18 @@ struct Json {
 
 #[derive(Deserialize)]
 struct Segment {
+    r#type: String,
     #[serde(default)]
     encryption: Option<String>,
+    #[serde(default)]
+    flags: Vec<String>,
+}
+
+impl Segment {
+    /// Returns whether it says where data lies, and not how the data lay before or will lie.
+    fn is_in_use(&self) -> bool {
+        !self.flags.iter().any(|flag| flag.starts_with("backup-"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -66,11 +85,18 @@ fn parse_luks2(bytes: &[u8]) -> Option<Luks> {
     let header_bytes = usize::try_from(u64::from_be_bytes(*bytes.get(8..16)?.first_chunk()?)).ok()?;
     let area = bytes.get(LUKS2_BINARY_HEADER_BYTES..header_bytes.min(bytes.len()))?;
     let json: Json = serde_json::from_slice(area.split(|&byte| byte == 0).next()?).ok()?;
-    let (segment, cipher) = json.segments.iter().find_map(|(id, segment)| Some((id, segment.encryption.clone()?)))?;
+    let in_use = || json.segments.iter().filter(|(_, segment)| segment.is_in_use());
+    let (segment, cipher) = in_use().find_map(|(id, segment)| Some((id, segment.encryption.clone()?)))?;
+    let leaves_plain = is_null(&cipher) || in_use().any(|(_, segment)| segment.r#type == "linear");
     // A digest binds the key slots that hold a segment's volume key; other slots hold other keys.
     let digest = json.digests.values().find(|digest| digest.segments.contains(segment))?;
     let slot = digest.keyslots.iter().find_map(|slot| json.keyslots.get(slot))?;
-    Some(Luks { version: 2, cipher, key_bits: slot.key_size.checked_mul(8)? })
+    Some(Luks { version: 2, cipher, key_bits: slot.key_size.checked_mul(8)?, leaves_plain })
+}
+
+/// The kernel's cipher that encrypts nothing, as cryptsetup names it.
+fn is_null(cipher: &str) -> bool {
+    cipher.starts_with("cipher_null") || cipher == "null"
 }
 
 fn c_text(bytes: &[u8]) -> Option<&str> {
@@ -91,24 +117,48 @@ mod tests {
         header[8..11].copy_from_slice(b"aes");
         header[40..51].copy_from_slice(b"xts-plain64");
         header[108..112].copy_from_slice(&64_u32.to_be_bytes());
-        let luks = Luks { version: 1, cipher: "aes-xts-plain64".to_owned(), key_bits: 512 };
+        let luks = Luks { version: 1, cipher: "aes-xts-plain64".to_owned(), key_bits: 512, leaves_plain: false };
         assert_eq!(parse(&header), Some(luks));
         assert_eq!(parse(&header[..100]), None);
     }
 
-    #[test]
-    fn a_luks2_header_tells_the_cipher_of_its_segment_and_the_size_of_its_key() {
-        let json = r#"{"keyslots":{"0":{"type":"luks2","key_size":32},"1":{"type":"luks2","key_size":64}},
-            "segments":{"0":{"type":"crypt","encryption":"aes-xts-plain64"}},
-            "digests":{"0":{"type":"pbkdf2","keyslots":["1"],"segments":["0"]}},"tokens":{},"config":{}}"#;
+    /// Returns a LUKS2 header of these segments, whose key is in the second of two slots.
+    fn luks2(segments: &str) -> Vec<u8> {
+        let json = format!(
+            r#"{{"keyslots":{{"0":{{"type":"luks2","key_size":32}},"1":{{"type":"luks2","key_size":64}}}},
+            "segments":{{{segments}}},
+            "digests":{{"0":{{"type":"pbkdf2","keyslots":["1"],"segments":["0"]}}}},"tokens":{{}},"config":{{}}}}"#
+        );
         let mut header = vec![0; 16384];
         header[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
         header[8..16].copy_from_slice(&16384_u64.to_be_bytes());
         header[4096..4096 + json.len()].copy_from_slice(json.as_bytes());
-        let luks = Luks { version: 2, cipher: "aes-xts-plain64".to_owned(), key_bits: 512 };
+        header
+    }
+
+    #[test]
+    fn a_luks2_header_tells_the_cipher_of_its_segment_and_the_size_of_its_key() {
+        let mut header = luks2(r#""0":{"type":"crypt","encryption":"aes-xts-plain64"}"#);
+        let cipher = "aes-xts-plain64".to_owned();
+        let luks = Luks { version: 2, cipher, key_bits: 512, leaves_plain: false };
         assert_eq!(parse(&header), Some(luks));
         header[4096] = b'!';
         assert_eq!(parse(&header), None);
+    }
+
+    #[test]
+    fn a_null_cipher_and_a_device_half_encrypted_in_place_leave_data_plain() {
+        for (segments, expected) in [
+            (r#""0":{"type":"crypt","encryption":"cipher_null-ecb"}"#, true),
+            (r#""0":{"type":"crypt","encryption":"aes-xts-plain64"},"1":{"type":"linear"}"#, true),
+            (
+                r#""0":{"type":"crypt","encryption":"aes-xts-plain64","flags":["in-reencryption"]},
+                "1":{"type":"linear","flags":["backup-previous"]}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(parse(&luks2(segments)).unwrap().leaves_plain, expected, "{segments}");
+        }
     }
 
     proptest! {

@@ -36,7 +36,7 @@ impl<'h> Recording<'h> {
     ///
     /// When the folder cannot be made.
     pub fn start(host: &'h dyn Host, folder: &Path, now: Timestamp) -> io::Result<Self> {
-        fs::create_dir(folder)?;
+        make_private(folder)?;
         for part in ["files", "scans", "answers"] {
             fs::create_dir(folder.join(part))?;
         }
@@ -91,6 +91,14 @@ impl<'h> Recording<'h> {
             }
         }
     }
+}
+
+/// Makes a folder that its owner alone may enter: what root could read is in it.
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 fn answer<T: Clone>(result: &io::Result<T>) -> Answer<T> {
@@ -217,5 +225,22 @@ impl Host for Recording<'_> {
         let digests = result?;
         self.index.borrow_mut().digests.insert(text(path), digests);
         Ok(digests)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::host::Live;
+
+    #[test]
+    fn a_capture_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let capture = folder.path().join("capture");
+        Recording::start(&Live::new(), &capture, Timestamp::EPOCH).unwrap().finish().unwrap();
+        assert_eq!(fs::metadata(&capture).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(Recording::start(&Live::new(), &capture, Timestamp::EPOCH).is_err());
     }
 }

@@ -189,8 +189,19 @@ impl Below<'_> {
         }
     }
 
-    /// Returns the kernel's name of a device of which `path` is a file or a link below `/dev`.
+    /// Returns the kernel's name of the device that `path` below `/dev` names.
+    ///
+    /// sysfs is asked first: the agent's own `/dev` may have no disks, as with `PrivateDevices=` of systemd.exec(5).
     fn device_of_path(&self, path: &[u8]) -> Result<String, Unknown> {
+        let name = std::str::from_utf8(path).ok().and_then(|path| path.strip_prefix("/dev/"));
+        if let Some(name) = name
+            && let Some(device) = match name.strip_prefix("mapper/") {
+                Some(mapped) => self.devices.of_mapping(mapped)?,
+                None => self.devices.of_node(name),
+            }
+        {
+            return Ok(device);
+        }
         let path = path_of(path);
         let target = match self.host.read_link(&path) {
             Ok(target) => target,
@@ -209,5 +220,62 @@ impl Below<'_> {
     fn has_fscrypt(&self, mount: &Mount) -> bool {
         matches!(mount.file_system.as_slice(), b"ext4" | b"f2fs" | b"ubifs" | b"btrfs" | b"ceph")
             && self.host.metadata(&path_of(&mount.mount_point).join(".fscrypt")).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::fact::PathText;
+
+    use super::*;
+    use crate::host::{Recorded, recorded::Failure};
+
+    const ABSENT: i32 = 2;
+
+    /// Returns the machine with LUKS, LVM and swap on it, as an agent sees it whose `/dev` has no disks.
+    fn without_devices() -> Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/disk_encryption/uml-luks-lvm");
+        let mut host = Recorded::at(&case).unwrap();
+        let index = host.index_mut();
+        let absent = || Failure { errno: Some(ABSENT), kind: String::new(), text: String::new() };
+        for device in std::mem::take(&mut index.luks).into_keys() {
+            index.errors.insert(format!("luks {device}"), absent());
+        }
+        index.links.retain(|path, _| !path.as_str().starts_with("/dev/"));
+        for name in ["dm-2", "mapper/vg0-swap", "mapper/none"] {
+            index.errors.insert(format!("link /dev/{name}"), absent());
+        }
+        let folder = |name: &str| PathText::from_bytes(name.as_bytes());
+        let names = ["dm-0", "dm-1", "dm-2", "dm-3", "ubda", "ubdb", "ubdc"].map(folder);
+        index.lists.insert(folder("/sys/class/block"), names.to_vec());
+        host
+    }
+
+    #[test]
+    fn a_swap_partition_is_followed_where_the_agent_has_no_devices() {
+        let state = state(&without_devices()).unwrap();
+        assert_eq!(state.swap_areas.len(), 1);
+        assert_eq!(state.swap_areas[0].encrypted, Reading::Known(true));
+        assert_eq!(state.swap_areas[0].layers.last().unwrap().device.as_str(), "ubdb");
+    }
+
+    #[test]
+    fn a_cipher_that_the_agent_may_not_read_is_unknown_with_the_cause() {
+        let state = state(&without_devices()).unwrap();
+        let crypt = state.swap_areas[0].layers.iter().find_map(|layer| layer.crypt.clone()).unwrap();
+        let Reading::Unknown { unknown } = crypt.cipher else { panic!("{:?}", crypt.cipher) };
+        assert_eq!(unknown.cause, Cause::Forbidden);
+        assert_eq!(unknown.detail.as_str(), "the agent is shown no /dev/ubdb: its service has a /dev without disks");
+    }
+
+    #[test]
+    fn a_device_is_found_by_its_node_and_by_the_name_of_its_mapping() {
+        let host = without_devices();
+        let below = Below { host: &host, devices: Devices::new(&host), mounts: &[] };
+        let mapping = |at: &str| String::from_utf8(host.read(Path::new(at), 99).unwrap()).unwrap();
+        let swap = format!("/dev/mapper/{}", mapping("/sys/class/block/dm-2/dm/name").trim());
+        assert_eq!(below.device_of_path(swap.as_bytes()).as_deref(), Ok("dm-2"));
+        assert_eq!(below.device_of_path(b"/dev/dm-1").as_deref(), Ok("dm-1"));
+        assert_eq!(below.device_of_path(b"/dev/mapper/none").unwrap_err().cause, Cause::Absent);
     }
 }

@@ -8,7 +8,10 @@ mod baseline;
 mod compare;
 mod explain;
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
 
 use muster_proto::{
     fact::{Baseline, Cause, Fact, FileIntegrity, PathText, Reading, Text, Unknown, UnreadablePath, WatchedPath},
@@ -16,13 +19,16 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use self::{baseline::Opened, compare::Merge};
+use self::{
+    baseline::{Entries, Opened, Writer, is_at_or_below, order},
+    compare::Merge,
+};
 use super::{Look, Probe, Settings};
-use crate::host::{self, Host};
+use crate::host::{self, EntryKind, Host};
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
-const PATHS_CHANGED: &str = "watched paths changed";
+const PATHS_CHANGED: &str = "watched paths changed; what was watched before is compared with its state of then";
 
 /// The probe of `file_integrity`.
 pub struct FileIntegrityProbe;
@@ -57,7 +63,7 @@ pub fn rebaseline(
     reason: &str,
 ) -> io::Result<Baseline> {
     let opened = take_baseline(host, settings, memory, now, reason, &mut Seen::default())?;
-    compare::forget(memory)?;
+    compare::start(memory, now, compare::NO_RUN, &opened)?;
     Ok(opened.baseline)
 }
 
@@ -71,42 +77,99 @@ struct Seen {
 }
 
 impl Seen {
-    fn add_unreadable(&mut self, path: &Path, error: &io::Error) {
+    fn add_unreadable(&mut self, path: &[u8], unknown: Unknown) {
         self.unreadable_total += 1;
         if self.unreadable.len() < limits::UNREADABLE_PATHS {
-            let path = PathText::from_bytes(&host::path_bytes(path));
-            self.unreadable.push(UnreadablePath { path, unknown: host::unknown("read", error) });
+            self.unreadable.push(UnreadablePath { path: PathText::from_bytes(path), unknown });
         }
+    }
+
+    /// Takes what was read and has no state in the baseline to be compared with.
+    fn add_not_compared(&mut self, summary: &mut compare::Summary) {
+        self.unreadable_total += summary.not_compared_total;
+        self.unreadable.append(&mut summary.not_compared);
+        self.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
+        self.unreadable.truncate(limits::UNREADABLE_PATHS);
     }
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
-    let mut seen = Seen::default();
-    let failed = |error: &io::Error| host::unknown("scan the watched paths", error);
+    let failed = |error: io::Error| host::unknown("scan the watched paths", &error);
     let paths = watched(look.settings);
-    let reason = match baseline::open(look.memory) {
-        Ok(Some(opened)) if opened.paths == paths => {
-            return compared(look, &opened, &mut seen).map_err(|error| failed(&error));
+    let opened = match baseline::open(look.memory) {
+        Ok(Some(opened)) if opened.paths == paths => opened,
+        Ok(Some(before)) => cover(look, &before, &paths).map_err(failed)?,
+        Ok(None) if compare::is_started(look.memory) => {
+            let detail = "the baseline file is gone, with which files were compared: take one afresh with muster-agent \
+                          fim rebaseline";
+            return Err(Unknown::new(Cause::Absent, detail));
         }
-        Ok(Some(_)) => PATHS_CHANGED,
-        Ok(None) => FIRST_SCAN,
+        Ok(None) => return first_scan(look).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let detail = "the baseline file is damaged: take it afresh with muster-agent fim rebaseline";
             return Err(Unknown::new(Cause::Garbled, detail));
         }
         Err(error) => return Err(host::unknown("read the baseline", &error)),
     };
-    let opened = take_baseline(look.host, look.settings, look.memory, look.now, reason, &mut seen)
-        .map_err(|error| failed(&error))?;
-    compare::start(look, &opened).map_err(|error| failed(&error))?;
+    compared(look, &opened).map_err(failed)
+}
+
+fn first_scan(look: &Look<'_>) -> io::Result<FileIntegrity> {
+    let mut seen = Seen::default();
+    let opened = take_baseline(look.host, look.settings, look.memory, look.now, FIRST_SCAN, &mut seen)?;
+    compare::start(look.memory, look.now, look.run, &opened)?;
     Ok(fact(look, &opened, seen, compare::Summary::default()))
 }
 
-fn compared(look: &Look<'_>, opened: &Opened, seen: &mut Seen) -> io::Result<FileIntegrity> {
+fn compared(look: &Look<'_>, opened: &Opened) -> io::Result<FileIntegrity> {
+    let mut seen = Seen::default();
     let mut merge = Merge::start(look, opened)?;
-    scan(look.host, &opened.paths, seen, &mut |path, scanned| merge.found(path, scanned))?;
-    let summary = merge.finish()?;
-    Ok(fact(look, opened, std::mem::take(seen), summary))
+    scan(look.host, &opened.paths, &mut seen, &mut |path, scanned| merge.found(path, scanned))?;
+    let mut summary = merge.finish()?;
+    seen.add_not_compared(&mut summary);
+    Ok(fact(look, opened, seen, summary))
+}
+
+/// Puts a baseline of `paths` into force that keeps what the one `before` says: a new list of paths forgives no difference.
+/// Only what was not watched before is scanned for it.
+fn cover(look: &Look<'_>, before: &Opened, paths: &[Vec<u8>]) -> io::Result<Opened> {
+    let opened = baseline::write(look.memory, look.now, &PATHS_CHANGED.into(), paths, |writer| {
+        let mut kept = Entries::open(look.memory)?;
+        for root in paths {
+            if !before.covers(root) {
+                let path = std::slice::from_ref(root);
+                scan(look.host, path, &mut Seen::default(), &mut |path, scanned| {
+                    let bytes = host::path_bytes(path);
+                    keep(&mut kept, writer, root, Some(&bytes))?;
+                    if before.covers(&bytes) { Ok(()) } else { writer.add(path, scanned) }
+                })?;
+            }
+            keep(&mut kept, writer, root, None)?;
+        }
+        Ok(())
+    })?;
+    compare::carry_over(look.memory, before, &opened)?;
+    Ok(opened)
+}
+
+/// Writes the entries of the baseline before that are at or below `root` and come before `path`, or all with no path.
+fn keep(kept: &mut Entries, writer: &mut Writer<'_>, root: &[u8], path: Option<&[u8]>) -> io::Result<()> {
+    while let Some(entry) = kept.peek() {
+        let is_below = is_at_or_below(&entry.path, root);
+        let is_after = match path {
+            Some(path) => !order(&entry.path, path).is_lt(),
+            None => !is_below && order(&entry.path, root).is_gt(),
+        };
+        if is_after {
+            break;
+        }
+        if let Some(entry) = kept.advance()?
+            && is_below
+        {
+            writer.add_entry(&entry)?;
+        }
+    }
+    Ok(())
 }
 
 fn fact(look: &Look<'_>, opened: &Opened, seen: Seen, summary: compare::Summary) -> FileIntegrity {
@@ -139,10 +202,11 @@ fn take_baseline(
 
 /// Returns the watched paths in order of a scan, without those that lie below another.
 fn watched(settings: &Settings) -> Vec<Vec<u8>> {
-    let mut paths: Vec<Vec<u8>> = settings.watched_paths.iter().map(|path| host::path_bytes(path)).collect();
+    let plain = |path: &PathBuf| host::path_bytes(&plain(path));
+    let mut paths: Vec<Vec<u8>> = settings.watched_paths.iter().map(plain).collect();
     paths.retain(|path| path.starts_with(b"/"));
-    paths.sort_by(|a, b| baseline::order(a, b));
-    paths.dedup_by(|path, above| baseline::is_at_or_below(path, above));
+    paths.sort_by(|a, b| order(a, b));
+    paths.dedup_by(|path, above| is_at_or_below(path, above));
     paths
 }
 
@@ -151,14 +215,25 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
     for bytes in paths {
         let root = host::path_of(bytes);
         let before = seen.entries;
+        let mut is_link = false;
         let result = host.scan(&root, &mut |path, scanned| {
+            let bytes = host::path_bytes(path);
+            if bytes.len() > limits::TEXT_BYTES {
+                let unknown = Unknown::new(Cause::Limit, "its path is longer than a path may be");
+                seen.add_unreadable(&bytes, unknown);
+                return Ok(());
+            }
             match &scanned {
-                Ok(_) => seen.entries += 1,
-                Err(error) => seen.add_unreadable(path, error),
+                Ok(scanned) => {
+                    seen.entries += 1;
+                    is_link |= scanned.metadata.kind == EntryKind::Link && path == root;
+                }
+                Err(error) => seen.add_unreadable(&bytes, host::unknown("read", error)),
             }
             visit(path, scanned)
         });
         let entries = match result {
+            Ok(()) if is_link => of_link(host, &root, paths, seen),
             Ok(()) => Reading::Known(seen.entries - before),
             // What was below it is gone, and the comparison says so.
             Err(error) if matches!(host::cause(&error), Cause::Absent) => {
@@ -166,7 +241,7 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
             }
             Err(error) if host::cause(&error) == Cause::Forbidden => {
                 let unknown = host::unknown("open", &error);
-                seen.add_unreadable(&root, &error);
+                seen.add_unreadable(bytes, host::unknown("read", &error));
                 visit(&root, Err(error))?;
                 Reading::Unknown { unknown }
             }
@@ -178,3 +253,37 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
     seen.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
 }
+
+/// Returns the entries of a watched path that is a link: a scan follows none, so that what it leads to is only watched under
+/// a path of its own. Without one, nothing is watched where the operator wanted it.
+fn of_link(host: &dyn Host, root: &Path, paths: &[Vec<u8>], seen: &mut Seen) -> Reading<u64> {
+    let target = match host.read_link(root) {
+        Ok(target) => target,
+        Err(error) => return Reading::Unknown { unknown: host::unknown("read the link", &error) },
+    };
+    let resolved = host::path_bytes(&plain(&root.parent().unwrap_or(root).join(&target)));
+    let own = host::path_bytes(root);
+    let target = target.display();
+    if paths.iter().any(|path| *path != own && is_at_or_below(&resolved, path)) {
+        return Reading::unknown(Cause::Unsupported, format!("it is a link to {target}, which is watched as such"));
+    }
+    let unknown = Unknown::new(Cause::Unsupported, format!("it is a link to {target}: watch that path"));
+    seen.add_unreadable(&own, unknown.clone());
+    Reading::Unknown { unknown }
+}
+
+/// Returns `path` without `.` and `..`, without a slash at its end and without two in a row.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,69 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
+
+/// A folder that stays the same one, whatever its owner puts in its place meanwhile: root may write in it.
+pub struct Folder {
+    path: PathBuf,
+    #[cfg(target_os = "linux")]
+    _opened: std::os::fd::OwnedFd,
+}
+
+impl Folder {
+    /// Opens the folder at `names`, one in the other, in `state`, and makes those that are not there for the owner of `state`.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be made or opened, or is a link.
+    #[cfg(target_os = "linux")]
+    pub fn open(state: &Path, names: &[&str]) -> io::Result<Self> {
+        use std::os::fd::AsRawFd as _;
+
+        use rustix::{
+            fs::{AtFlags, CWD, Mode, OFlags, chownat, fstat, mkdirat, openat},
+            io::Errno,
+            process::{Gid, Uid},
+        };
+
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut opened = openat(CWD, state, flags, Mode::empty())?;
+        let owner = fstat(&opened)?;
+        for name in names {
+            match mkdirat(&opened, *name, Mode::RWXU) {
+                Ok(()) => {
+                    let (user, group) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+                    chownat(&opened, *name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            opened = openat(&opened, *name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+        // proc(5): this names the folder that is open, and not what has its name.
+        Ok(Self { path: format!("/proc/self/fd/{}", opened.as_raw_fd()).into(), _opened: opened })
+    }
+
+    /// Opens the folder at `names`, one in the other, in `state`, and makes those that are not there.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be made.
+    #[cfg(not(target_os = "linux"))]
+    pub fn open(state: &Path, names: &[&str]) -> io::Result<Self> {
+        let path: PathBuf = std::iter::once(state).chain(names.iter().map(Path::new)).collect();
+        fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Returns the path by which files in it are opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// Returns the value in the file at `path`; `None` when it is not there or not whole.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -22,7 +81,8 @@ pub fn write_json<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Res
     replace(folder, name, |file| Ok(serde_json::to_writer(file, value)?))
 }
 
-/// Replaces the file `name` in `folder` with what `write` writes, and syncs it before it takes its name.
+/// Replaces the file `name` in `folder` with what `write` writes, and syncs it before it takes its name. The file belongs
+/// to whom the folder belongs, so that root may act for the agent.
 ///
 /// # Errors
 ///
@@ -33,12 +93,36 @@ pub fn replace(
     write: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.new"));
-    let mut file = io::BufWriter::new(File::create(&temporary)?);
+    let mut file = io::BufWriter::new(create(folder, &temporary)?);
     write(&mut file)?;
     file.flush()?;
     file.get_ref().sync_all()?;
     fs::rename(&temporary, folder.join(name))?;
     sync_folder(folder)
+}
+
+/// Makes a file afresh. A link that another user left in its place is removed and never followed.
+fn create(folder: &Path, path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = File::create_new(path)?;
+    #[cfg(unix)]
+    give(&file, folder)?;
+    Ok(file)
+}
+
+/// Gives `file` to the owner of `folder`.
+#[cfg(unix)]
+fn give(file: &File, folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+
+    let (owner, own) = (fs::metadata(folder)?, file.metadata()?);
+    if owner.uid() == own.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Makes a rename in `folder` durable.
@@ -48,4 +132,43 @@ pub fn replace(
 /// As fsync(2) says.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_the_new_file_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = folder.path().join("other");
+        fs::write(&other, "kept").unwrap();
+        symlink(&other, folder.path().join("state.new")).unwrap();
+        write_json(folder.path(), "state", &7).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "kept");
+        assert_eq!(read_json::<u32>(&folder.path().join("state")), Some(7));
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        // Only root may give files away; for another user the folder is its own anyway.
+        let given = chown(folder.path(), Some(65534), Some(65534)).is_ok();
+        write_json(folder.path(), "state", &7).unwrap();
+        let (folder, file) = (fs::metadata(folder.path()).unwrap(), fs::metadata(folder.path().join("state")).unwrap());
+        assert_eq!((file.uid(), given && folder.uid() != 65534), (folder.uid(), false));
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_not_opened() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = Folder::open(state.path(), &["probes", "a"]).unwrap();
+        write_json(folder.path(), "state", &7).unwrap();
+        assert_eq!(read_json::<u32>(&state.path().join("probes/a/state")), Some(7));
+        symlink(state.path().join("probes/a"), state.path().join("probes/b")).unwrap();
+        assert!(Folder::open(state.path(), &["probes", "b"]).is_err());
+        assert!(Folder::open(state.path(), &["probes", "b", "c"]).is_err());
+    }
 }

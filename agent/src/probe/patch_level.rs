@@ -5,7 +5,6 @@
 //! were made from.
 
 mod apt;
-
 mod dpkg;
 mod lists;
 mod restart;
@@ -20,7 +19,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{dpkg::Installed, lists::Offers};
+use self::{dpkg::Installed, lists::Offers, restart::Running};
 use super::{Look, Probe, memory};
 use crate::host::{self, Host};
 
@@ -81,7 +80,7 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
         return Ok(facts);
     }
     let installed = dpkg::read(host)?;
-    let offers = lists::read(host, &installed)?;
+    let offers = lists::read(host, &installed);
     let facts = Facts {
         version: VERSION,
         made_from,
@@ -89,8 +88,28 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
         software: software(&installed),
     };
     // A cache that cannot be written costs the next look its work.
-    let _ = memory::write_json(look.memory, CACHE, &facts);
+    if is_lasting(&facts.patch_level) {
+        let _ = memory::write_json(look.memory, CACHE, &facts);
+    }
     Ok(facts)
+}
+
+/// Returns whether the same files will always give this: what only failed this time must be tried again.
+fn is_lasting(state: &PatchLevel) -> bool {
+    fn is_lasting<T>(reading: &Reading<T>) -> bool {
+        match reading {
+            Reading::Known(_) => true,
+            Reading::Unknown { unknown } => {
+                matches!(unknown.cause, Cause::Absent | Cause::Unsupported | Cause::Undecidable | Cause::Garbled)
+            }
+        }
+    }
+    let updates = &state.automatic_updates;
+    is_lasting(&state.pending_complete)
+        && is_lasting(&state.running_kernel)
+        && is_lasting(&state.reboot_required)
+        && is_lasting(&updates.enabled)
+        && is_lasting(&updates.last_success_time)
 }
 
 /// Returns a digest of what tells whether any input changed.
@@ -110,8 +129,8 @@ fn made_from(host: &dyn Host) -> Digest {
             add(&Path::new(folder).join(name));
         }
     }
-    let release = host.machine().map(|machine| machine.release).unwrap_or_default();
-    text.push_str(&release);
+    let release = host.machine().map(|machine| machine.release).ok();
+    text.push_str(&format!("{:?}", Running::look(host, release.as_deref())));
     Digest::of_bytes(text.as_bytes())
 }
 
@@ -136,21 +155,22 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
     let host = look.host;
     let config = apt::config(host);
     let running = host.machine().map(|machine| machine.release);
-    let newest = restart::newest_kernel(installed);
-    let restart = restart::look(host, running.as_deref().ok(), newest.as_deref());
+    let kernel = Running::look(host, running.as_deref().ok());
+    let newest = restart::newest_kernel(installed, &kernel);
+    let restart = restart::look(look, &kernel, installed);
     let pending = pending(look, installed, &offers)?;
     Ok(PatchLevel {
         manager: PackageManager::Apt,
         pending,
-        pending_complete: apt::pending_complete(host, &config, &offers),
-        security_metadata_time: security_time(&offers, |source| &source.release_time),
-        security_metadata_valid_until_time: security_time(&offers, |source| &source.valid_until_time),
+        pending_complete: apt::pending_complete(host, &config, &offers, installed),
+        security_metadata_time: security_time(&offers),
+        security_metadata_valid_until_time: security_end(&offers),
         running_kernel: match running {
             Ok(release) => Reading::Known(Text::new(&release)),
             Err(error) => Reading::Unknown { unknown: host::unknown("uname", &error) },
         },
         newest_kernel: match newest {
-            Some(release) => Reading::Known(Text::new(&release)),
+            Some(kernel) => Reading::Known(Text::new(kernel.release)),
             None => Reading::unknown(Cause::Absent, "no kernel package is installed"),
         },
         reboot_required: restart.required,
@@ -161,22 +181,40 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
     })
 }
 
-/// Returns the earliest time of the security repositories; one that is unknown makes it unknown.
-fn security_time(
-    offers: &Offers,
-    time: impl Fn(&muster_proto::fact::UpdateSource) -> &Reading<Timestamp>,
-) -> Reading<Timestamp> {
+/// Returns when the oldest metadata of the security repositories were made; one that is unknown makes it unknown.
+fn security_time(offers: &Offers) -> Reading<Timestamp> {
     let mut earliest: Option<Timestamp> = None;
     for source in offers.sources.iter().filter(|source| source.security) {
-        match time(source) {
+        match &source.release_time {
             Reading::Known(time) => earliest = Some(earliest.map_or(*time, |earliest| earliest.min(*time))),
             unknown => return unknown.clone(),
         }
     }
-    match earliest {
-        Some(time) => Reading::Known(time),
-        None => Reading::unknown(Cause::Absent, "no list of a security repository was fetched"),
+    earliest.map_or_else(no_security_list, Reading::Known)
+}
+
+/// Returns until when the metadata of the security repositories may be used. A repository that states no end, as Ubuntu's,
+/// sets none; an end that cannot be read makes it unknown.
+fn security_end(offers: &Offers) -> Reading<Timestamp> {
+    let mut ends =
+        offers.sources.iter().filter(|source| source.security).map(|source| &source.valid_until_time).peekable();
+    if ends.peek().is_none() {
+        return no_security_list();
     }
+    let mut earliest: Option<Timestamp> = None;
+    for end in ends {
+        match end {
+            Reading::Known(time) => earliest = Some(earliest.map_or(*time, |earliest| earliest.min(*time))),
+            Reading::Unknown { unknown } if unknown.cause == Cause::Absent => {}
+            unknown => return unknown.clone(),
+        }
+    }
+    let states_none = || Reading::unknown(Cause::Absent, "states none: the security repositories set no Valid-Until");
+    earliest.map_or_else(states_none, Reading::Known)
+}
+
+fn no_security_list() -> Reading<Timestamp> {
+    Reading::unknown(Cause::Absent, "no list of a security repository was fetched")
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -211,4 +249,70 @@ fn pending(look: &Look<'_>, installed: &Installed, offers: &Offers) -> Result<Ve
     memory::write_json(look.memory, FIRST_OFFERED, &after)
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     Ok(pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::fact::UpdateSource;
+
+    use super::*;
+
+    #[test]
+    fn metadata_without_an_end_are_told_from_an_end_that_is_not_readable() {
+        let source = |security, end: &Reading<Timestamp>| UpdateSource {
+            label: Text::default(),
+            codename: Text::default(),
+            suite: Text::default(),
+            security,
+            release_time: Reading::Known(Timestamp::EPOCH),
+            valid_until_time: end.clone(),
+        };
+        let (early, late) = ("2026-11-02T00:00:00Z".parse().unwrap(), "2026-11-09T00:00:00Z".parse().unwrap());
+        let none = Reading::unknown(Cause::Absent, "Release file has no Valid-Until");
+        let garbled = Reading::unknown(Cause::Garbled, "no date");
+        let (early, late) = (Reading::Known(early), Reading::Known(late));
+        let end = |sources: &[(bool, &Reading<Timestamp>)]| {
+            let sources = sources.iter().map(|(security, end)| source(*security, end)).collect();
+            security_end(&Offers { sources, ..Offers::default() })
+        };
+        assert_eq!(end(&[(true, &late), (true, &early), (false, &garbled)]), early);
+        assert_eq!(end(&[(true, &none), (true, &late)]), late);
+        assert_eq!(end(&[(true, &late), (true, &garbled)]), garbled);
+        let Reading::Unknown { unknown } = end(&[(true, &none)]) else { panic!() };
+        assert_eq!((unknown.cause, unknown.detail.as_str().split(':').next()), (Cause::Absent, Some("states none")));
+        assert_eq!(end(&[(false, &late)]), no_security_list());
+    }
+
+    #[test]
+    fn what_failed_this_time_is_not_kept_for_the_next_look() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
+        let complete = |host: &crate::host::Recorded| {
+            let watch = muster_proto::fact::WatchState::Live;
+            let (now, memory) = (host.captured(), memory.path());
+            facts(&Look { host, now, settings: &settings, memory, watch, run: 7 }).unwrap().patch_level.pending_complete
+        };
+        let timed_out = crate::host::recorded::Failure::of(&std::io::ErrorKind::TimedOut.into());
+        host.index_mut().errors.insert("tool.apt-config.dump".to_owned(), timed_out);
+        assert!(complete(&host).known().is_none());
+        host.index_mut().errors.remove("tool.apt-config.dump");
+        assert_eq!(complete(&host), Reading::Known(true));
+    }
+
+    #[test]
+    fn software_is_known_without_a_list_of_updates() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        host.index_mut().lists.retain(|folder, _| folder.as_str() != lists::FOLDER);
+        let absent = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let absent = crate::host::recorded::Failure::of(&absent);
+        host.index_mut().errors.insert(format!("list {}", lists::FOLDER), absent);
+        let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
+        let (now, memory, watch) = (host.captured(), memory.path(), muster_proto::fact::WatchState::Live);
+        let facts = facts(&Look { host: &host, now, settings: &settings, memory, watch, run: 7 }).unwrap();
+        assert!(!facts.software.packages.is_empty());
+        let Reading::Unknown { unknown } = facts.patch_level.pending_complete else { panic!() };
+        assert_eq!(unknown.cause, Cause::Absent);
+    }
 }

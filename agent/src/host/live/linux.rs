@@ -152,7 +152,14 @@ impl Live {
             }
         };
         for name in names {
-            let Ok(target) = rustix::fs::readlinkat(CWD, files.join(name), Vec::new()) else { continue };
+            let target = match rustix::fs::readlinkat(CWD, files.join(name), Vec::new()) {
+                Ok(target) => target,
+                // proc(5): who may read any folder may list the files of a process, and may still not see what they are.
+                Err(error) => {
+                    owners.is_partial |= io::Error::from(error).kind() == io::ErrorKind::PermissionDenied;
+                    continue;
+                }
+            };
             let Some(inode) = socket_inode(target.as_bytes()) else { continue };
             if !inodes.contains(&inode) || owners.programs.contains_key(&inode) {
                 continue;

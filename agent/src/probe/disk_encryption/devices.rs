@@ -8,7 +8,7 @@ use std::{
 
 use muster_proto::fact::{Cause, Crypt, CryptFormat, Layer, LayerKind, Reading, Text, Unknown};
 
-use crate::host::{self, Host, SMALL_FILE_BYTES};
+use crate::host::{self, Host, Luks, SMALL_FILE_BYTES};
 
 /// Devices below one volume, at most.
 const DEVICES: usize = 256;
@@ -93,6 +93,8 @@ struct Device {
     is_removable: bool,
     is_read_only: bool,
     slaves: Vec<String>,
+    /// Header of a LUKS device; `None` of other devices.
+    luks: Option<Result<Luks, Unknown>>,
 }
 
 /// The block devices of a host.
@@ -112,6 +114,27 @@ impl<'h> Devices<'h> {
             self.host.read_link(Path::new(&path)).map_err(|error| host::unknown(format!("look at {path}"), &error))?;
         last_part(&target.to_string_lossy())
             .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{path} names no device")))
+    }
+
+    /// Returns the kernel's name of the device whose node is `/dev/NODE`; `None` when sysfs has none of that name.
+    pub fn of_node(&self, node: &str) -> Option<String> {
+        // The kernel writes a slash in a device's name as an exclamation mark.
+        let name = node.replace('/', "!");
+        self.host.read_link(Path::new(&format!("/sys/class/block/{name}"))).ok().map(|_| name)
+    }
+
+    /// Returns the kernel's name of the device that device-mapper knows as `mapping`; `None` when there is none.
+    pub fn of_mapping(&self, mapping: &str) -> Result<Option<String>, Unknown> {
+        let root = "/sys/class/block";
+        let names = self.host.list(Path::new(root)).map_err(|error| host::unknown(format!("list {root}"), &error))?;
+        for name in names.into_iter().filter_map(|name| name.into_string().ok()) {
+            if name.starts_with("dm-")
+                && self.attribute(&format!("{root}/{name}"), "dm/name")?.as_deref() == Some(mapping)
+            {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the members of the btrfs file system that `device` belongs to.
@@ -137,12 +160,13 @@ impl<'h> Devices<'h> {
         if let Err(unknown) = self.collect(device, &mut found) {
             return Chain::unknown(unknown);
         }
+        self.read_headers(&mut found);
         let mut chain = Chain { encrypted: encrypted(device, &found, of_file, DEVICES), ..Chain::default() };
         let mut ordered = Vec::new();
         order(device, &found, &mut BTreeSet::new(), &mut ordered);
         for name in ordered.iter().rev() {
             let device = &found[*name];
-            chain.layers.push(self.layer(device, &found));
+            chain.layers.push(layer(device));
             chain.is_removable |= device.is_removable;
             if let Some(file) = &device.backing_file {
                 let below = of_file(file);
@@ -208,6 +232,7 @@ impl<'h> Devices<'h> {
             is_read_only: value("ro")?.as_deref() == Some("1"),
             slaves,
             place,
+            luks: None,
         })
     }
 
@@ -223,62 +248,79 @@ impl<'h> Devices<'h> {
         }
     }
 
-    fn layer(&self, device: &Device, found: &BTreeMap<String, Device>) -> Layer {
-        let kind = kind(device);
-        let mut names = below(device);
-        names.sort();
-        Layer {
-            device: Text::new(&device.name),
-            kind,
-            name: Text::new(device.given_name.as_deref().unwrap_or_default()),
-            crypt: (kind == LayerKind::Crypt).then(|| self.crypt(device, found)),
-            below: names.iter().map(|name| Text::new(name)).collect(),
+    /// Reads the header of each LUKS device.
+    fn read_headers(&self, found: &mut BTreeMap<String, Device>) {
+        let is_luks = |device: &&Device| {
+            let format = device.dm_uuid.as_deref().map(crypt_format);
+            kind(device) == LayerKind::Crypt && matches!(format, Some(CryptFormat::Luks1 | CryptFormat::Luks2))
+        };
+        let headers: Vec<_> = found
+            .values()
+            .filter(is_luks)
+            .map(|device| (device.name.clone(), self.header(header_device(device, found))))
+            .collect();
+        for (name, header) in headers {
+            found.get_mut(&name).expect("its name was taken from there").luks = Some(header);
         }
     }
 
-    fn crypt(&self, device: &Device, found: &BTreeMap<String, Device>) -> Crypt {
-        let format = device.dm_uuid.as_deref().map_or(CryptFormat::Other, crypt_format);
-        if !matches!(format, CryptFormat::Luks1 | CryptFormat::Luks2) {
-            let unsupported = || Unknown::new(Cause::Unsupported, "only LUKS headers are read");
-            return Crypt {
-                format,
-                cipher: Reading::Unknown { unknown: unsupported() },
-                key_bits: Reading::Unknown { unknown: unsupported() },
-            };
-        }
-        // With integrity, a helper device lies between the crypt device and the one with the header.
-        let mut lower = device.slaves.first();
-        while let Some(name) = lower
-            && let Some(helper) = found.get(name)
-            && helper.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("CRYPT-SUBDEV"))
-        {
-            lower = helper.slaves.first();
-        }
-        let Some(lower) = lower else {
-            let absent = || Unknown::new(Cause::Absent, "no device below");
-            return Crypt {
-                format,
-                cipher: Reading::Unknown { unknown: absent() },
-                key_bits: Reading::Unknown { unknown: absent() },
-            };
-        };
-        let path = format!("/dev/{lower}");
-        match self.host.luks(Path::new(&path)) {
-            Ok(luks) => Crypt {
-                format,
-                cipher: Reading::Known(Text::new(&luks.cipher)),
-                key_bits: Reading::Known(luks.key_bits),
-            },
-            Err(error) => {
-                let unknown = host::unknown(format!("read the LUKS header of {path}"), &error);
-                Crypt {
-                    format,
-                    cipher: Reading::Unknown { unknown: unknown.clone() },
-                    key_bits: Reading::Unknown { unknown },
-                }
+    fn header(&self, device: Option<&str>) -> Result<Luks, Unknown> {
+        let device = device.ok_or_else(|| Unknown::new(Cause::Absent, "no device below"))?;
+        let path = format!("/dev/{}", device.replace('!', "/"));
+        self.host.luks(Path::new(&path)).map_err(|error| match host::cause(&error) {
+            // The kernel has the device, and a service's own `/dev` has no node of it.
+            Cause::Absent => {
+                let detail = format!("the agent is shown no {path}: its service has a /dev without disks");
+                Unknown::new(Cause::Forbidden, detail)
             }
-        }
+            _ => host::unknown(format!("read the LUKS header of {path}"), &error),
+        })
     }
+}
+
+/// Returns the device with the header of a LUKS device: with integrity, a helper device lies between the two.
+fn header_device<'f>(device: &'f Device, found: &'f BTreeMap<String, Device>) -> Option<&'f str> {
+    let mut lower = device.slaves.first();
+    while let Some(name) = lower
+        && let Some(helper) = found.get(name)
+        && helper.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("CRYPT-SUBDEV"))
+    {
+        lower = helper.slaves.first();
+    }
+    lower.map(String::as_str)
+}
+
+fn layer(device: &Device) -> Layer {
+    let kind = kind(device);
+    let mut names = below(device);
+    names.sort();
+    Layer {
+        device: Text::new(&device.name),
+        kind,
+        name: Text::new(device.given_name.as_deref().unwrap_or_default()),
+        crypt: (kind == LayerKind::Crypt).then(|| crypt(device)),
+        below: names.iter().map(|name| Text::new(name)).collect(),
+    }
+}
+
+fn crypt(device: &Device) -> Crypt {
+    let format = device.dm_uuid.as_deref().map_or(CryptFormat::Other, crypt_format);
+    let unknown = match &device.luks {
+        Some(Ok(luks)) => {
+            let (cipher, key_bits) = (Text::new(&luks.cipher), luks.key_bits);
+            return Crypt { format, cipher: Reading::Known(cipher), key_bits: Reading::Known(key_bits) };
+        }
+        Some(Err(unknown)) => unknown.clone(),
+        None => Unknown::new(Cause::Unsupported, "only LUKS headers are read"),
+    };
+    Crypt { format, cipher: Reading::Unknown { unknown: unknown.clone() }, key_bits: Reading::Unknown { unknown } }
+}
+
+/// Returns whether all that is written to the device is encrypted by it.
+fn encrypts(device: &Device) -> bool {
+    let format = device.dm_uuid.as_deref().map(crypt_format);
+    let leaves_plain = matches!(&device.luks, Some(Ok(luks)) if luks.leaves_plain);
+    kind(device) == LayerKind::Crypt && format != Some(CryptFormat::Integrity) && !leaves_plain
 }
 
 fn last_part(path: &str) -> Option<String> {
@@ -373,8 +415,7 @@ fn encrypted(
     let Some(depth) = depth.checked_sub(1) else {
         return Reading::unknown(Cause::Garbled, "devices stand on each other in a circle");
     };
-    let kind = kind(device);
-    if kind == LayerKind::Crypt && device.dm_uuid.as_deref().map(crypt_format) != Some(CryptFormat::Integrity) {
+    if encrypts(device) {
         return Reading::Known(true);
     }
     if let Some(file) = &device.backing_file {
@@ -384,7 +425,7 @@ fn encrypted(
     if !below.is_empty() {
         return below.iter().map(|name| encrypted(name, found, of_file, depth)).fold(Reading::Known(true), both);
     }
-    match kind {
+    match kind(device) {
         LayerKind::Virtual => Reading::unknown(
             Cause::Hidden,
             format!("no encryption on {name}, a virtual disk: what its provider does is not seen from inside"),
@@ -455,6 +496,23 @@ mod tests {
             let devices = [device("dm-0", Some(uuid), &["sda"]), device("sda", None, &[])];
             assert_eq!(is_encrypted("dm-0", devices), Reading::Known(false), "{uuid}");
         }
+    }
+
+    #[test]
+    fn a_crypt_device_that_leaves_data_plain_does_not_encrypt() {
+        let luks = |leaves_plain| {
+            let cipher = "aes-xts-plain64".to_owned();
+            let (name, mut device) = device("dm-0", Some("CRYPT-LUKS2-00-x"), &["sda"]);
+            device.luks = Some(Ok(Luks { version: 2, cipher, key_bits: 512, leaves_plain }));
+            (name, device)
+        };
+        let disk = || device("sda", None, &[]);
+        assert_eq!(is_encrypted("dm-0", [luks(false), disk()]), Reading::Known(true));
+        assert_eq!(is_encrypted("dm-0", [luks(true), disk()]), Reading::Known(false));
+        let (_, outer) = luks(true);
+        let nested =
+            [("dm-1".to_owned(), Device { name: "dm-1".to_owned(), slaves: vec!["dm-0".to_owned()], ..outer })];
+        assert_eq!(is_encrypted("dm-1", nested.into_iter().chain([luks(false), disk()])), Reading::Known(true));
     }
 
     #[test]

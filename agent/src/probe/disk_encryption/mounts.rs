@@ -16,6 +16,7 @@ const PSEUDO: &[&[u8]] = &[
     b"fusectl",
     b"hugetlbfs",
     b"mqueue",
+    b"nfsd",
     b"nsfs",
     b"proc",
     b"pstore",
@@ -27,9 +28,11 @@ const PSEUDO: &[&[u8]] = &[
     b"smackfs",
     b"sysfs",
     b"tracefs",
+    b"xenfs",
     b"fuse.lxcfs",
     b"fuse.portal",
     b"fuse.gvfsd-fuse",
+    b"fuse.vmware-vmblock",
 ];
 const NETWORK: &[&[u8]] = &[
     b"9p",
@@ -204,6 +207,15 @@ mod tests {
         assert_eq!(parse_swaps(text), Some(vec![swap(b"/dev/dm-1", false), swap(b"/a b", true)]));
         assert_eq!(parse_swaps(b""), Some(Vec::new()));
         assert_eq!(parse_swaps(b"Filename Type\n/dev/x other 1 1 1\n"), None);
+    }
+
+    #[test]
+    fn doors_to_the_kernel_and_to_a_hypervisor_hold_no_data() {
+        for file_system in ["nfsd", "xenfs", "fuse.vmware-vmblock", "proc"] {
+            let line = format!("1 1 0:9 / /x rw - {file_system} x rw\n");
+            assert!(parse(line.as_bytes()).unwrap()[0].is_pseudo(), "{file_system}");
+        }
+        assert!(!parse(b"1 1 0:9 / /x rw - nfs x rw\n").unwrap()[0].is_pseudo());
     }
 
     #[test]

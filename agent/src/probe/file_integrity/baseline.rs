@@ -34,8 +34,9 @@ use crate::{
 
 const NAME: &str = "baseline";
 const HEADER: &str = "muster-baseline 1";
-/// Bytes of a line, at most: a path in which every byte is escaped, and the rest.
-const LINE_BYTES: u64 = 4 * TEXT_BYTES as u64 + 1024;
+/// Bytes of a line, at most: a path in which every byte is escaped, the backslash of each escape escaped again by JSON,
+/// and the rest.
+const LINE_BYTES: u64 = 5 * TEXT_BYTES as u64 + 2048;
 
 /// A baseline that is whole.
 #[derive(Debug)]
@@ -43,6 +44,13 @@ pub(super) struct Opened {
     pub baseline: Baseline,
     /// The paths that it covers, in order.
     pub paths: Vec<Vec<u8>>,
+}
+
+impl Opened {
+    /// Returns whether `path` is one of its paths or below one.
+    pub fn covers(&self, path: &[u8]) -> bool {
+        self.paths.iter().any(|above| is_at_or_below(path, above))
+    }
 }
 
 /// An entry of a baseline.
@@ -91,10 +99,13 @@ pub(super) struct Writer<'w> {
 
 impl Writer<'_> {
     pub fn add(&mut self, path: &Path, scanned: io::Result<Scanned>) -> io::Result<()> {
-        let path = PathText::from_bytes(&host::path_bytes(path));
-        let line = match scanned {
-            Ok(scanned) => {
-                let state = state(&scanned);
+        self.add_entry(&Entry { path: host::path_bytes(path), state: scanned.ok().map(|scanned| state(&scanned)) })
+    }
+
+    pub fn add_entry(&mut self, entry: &Entry) -> io::Result<()> {
+        let path = PathText::from_bytes(&entry.path);
+        let line = match &entry.state {
+            Some(state) => {
                 let digest = if state.sha256.is_empty() { "-" } else { state.sha256.as_str() };
                 let modified = state.modified_time.known().map_or("-".to_owned(), |time| time.micros().to_string());
                 format!(
@@ -106,7 +117,7 @@ impl Writer<'_> {
                     state.gid,
                 )
             }
-            Err(_) => format!("unreadable {path}"),
+            None => format!("unreadable {path}"),
         };
         self.entries += 1;
         self.line(&line)
@@ -338,6 +349,15 @@ mod tests {
         assert_eq!(read[1].state, Some(state(&scanned(EntryKind::File, Some([7; 32])))));
         assert_eq!(read[2], Entry { path: b"/a b/e".to_vec(), state: None });
         assert_eq!(entries.advance().unwrap(), None);
+    }
+
+    #[test]
+    fn a_path_of_which_every_byte_is_escaped_is_read_again() {
+        let memory = tempfile::tempdir().unwrap();
+        let path = [b"/".as_slice(), &[0xff; TEXT_BYTES - 1]].concat();
+        let entry = Entry { path, state: Some(state(&scanned(EntryKind::File, Some([7; 32])))) };
+        write(memory.path(), Timestamp::EPOCH, &"first scan".into(), &[], |writer| writer.add_entry(&entry)).unwrap();
+        assert_eq!(Entries::open(memory.path()).unwrap().peek(), Some(&entry));
     }
 
     #[test]

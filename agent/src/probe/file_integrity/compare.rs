@@ -11,14 +11,14 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{ChangeKind, FileChange, FileState, FileType, PathText, Text},
+    fact::{Cause, ChangeKind, FileChange, FileState, FileType, PathText, Text, Unknown, UnreadablePath},
     limits,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    baseline::{Entries, Lines, Opened, is_at_or_below, order, state},
+    baseline::{Entries, Entry, Lines, Opened, is_at_or_below, order, state},
     explain,
 };
 use crate::{
@@ -29,6 +29,8 @@ use crate::{
 const NAME: &str = "changes";
 const DRAFT: &str = "changes.draft";
 const VERSION: u32 = 1;
+/// The run of a baseline that no running agent took.
+pub(super) const NO_RUN: u64 = 0;
 /// New differences for which an explanation is looked for in one look; the others stay unexplained until a baseline is taken.
 const EXPLAINED: usize = 50_000;
 
@@ -38,6 +40,9 @@ pub(super) struct Summary {
     pub changes: Vec<FileChange>,
     pub changes_total: u64,
     pub explained_total: u64,
+    /// What was read and has no state in the baseline, because it could not be read then.
+    pub not_compared: Vec<UnreadablePath>,
+    pub not_compared_total: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,16 +62,28 @@ struct Kept {
 }
 
 /// Takes note of a scan without differences: the one that made the baseline.
-pub(super) fn start(look: &Look<'_>, opened: &Opened) -> io::Result<()> {
-    memory::replace(look.memory, NAME, |file| line(file, &header(look, opened)))
+pub(super) fn start(memory: &Path, scanned: Timestamp, run: u64, opened: &Opened) -> io::Result<()> {
+    let header = Header { version: VERSION, baseline: opened.baseline.id.clone(), scanned, run };
+    memory::replace(memory, NAME, |file| line(file, &header))
 }
 
-/// Forgets all differences.
-pub(super) fn forget(memory: &Path) -> io::Result<()> {
-    match fs::remove_file(memory.join(NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => memory::sync_folder(memory),
-    }
+/// Returns whether files were compared with a baseline before.
+pub(super) fn is_started(memory: &Path) -> bool {
+    memory.join(NAME).exists()
+}
+
+/// Keeps the differences from the baseline `before` at and below the paths of the one that took its place.
+pub(super) fn carry_over(memory: &Path, before: &Opened, opened: &Opened) -> io::Result<()> {
+    let mut known = Known::open(memory, before)?;
+    memory::replace(memory, NAME, |file| {
+        line(file, &Header { baseline: opened.baseline.id.clone(), ..known.header.clone() })?;
+        while let Some((path, kept)) = known.take() {
+            if opened.covers(&path) {
+                line(file, &kept)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn header(look: &Look<'_>, opened: &Opened) -> Header {
@@ -88,6 +105,9 @@ pub(super) struct Merge<'a> {
     draft_path: PathBuf,
     /// Paths that could not be read: nothing is said of what the baseline has at and below them.
     blind: Option<Vec<u8>>,
+    /// The last path that could not be read for the baseline: it has nothing of what is below it.
+    blind_before: Option<Vec<u8>>,
+    summary: Summary,
     /// New differences that the package database may explain.
     new: BTreeMap<Vec<u8>, FileChange>,
 }
@@ -103,6 +123,8 @@ impl<'a> Merge<'a> {
             draft: io::BufWriter::new(File::create(&draft_path)?),
             draft_path,
             blind: None,
+            blind_before: None,
+            summary: Summary::default(),
             new: BTreeMap::new(),
         })
     }
@@ -112,22 +134,56 @@ impl<'a> Merge<'a> {
         let path = host::path_bytes(path);
         self.pass_before(&path)?;
         let before = match self.baseline.peek() {
-            Some(entry) if entry.path == path => self.baseline.advance()?,
+            Some(entry) if entry.path == path => self.advance()?,
             _ => None,
         };
         let Ok(scanned) = scanned else {
+            self.keep_known(&path)?;
             self.blind = Some(path);
             return Ok(());
         };
         let after = state(&scanned);
         match before {
-            None => self.differs(path, ChangeKind::Created, None, Some(after)),
-            // The baseline could not read it, so that nothing is known of a change.
-            Some(entry) => match entry.state.and_then(|before| Some((kind(&before, &after)?, before))) {
-                Some((kind, before)) => self.differs(path, kind, Some(before), Some(after)),
+            Some(Entry { state: Some(before), .. }) => match kind(&before, &after) {
+                Some(kind) => self.differs(path, kind, Some(before), Some(after)),
                 None => Ok(()),
             },
+            Some(Entry { state: None, .. }) => self.is_not_compared(&path),
+            None if self.blind_before.as_ref().is_some_and(|blind| is_at_or_below(&path, blind)) => {
+                self.is_not_compared(&path)
+            }
+            None => self.differs(path, ChangeKind::Created, None, Some(after)),
         }
+    }
+
+    fn advance(&mut self) -> io::Result<Option<Entry>> {
+        let entry = self.baseline.advance()?;
+        if let Some(Entry { path, state: None }) = &entry {
+            self.blind_before = Some(path.clone());
+        }
+        Ok(entry)
+    }
+
+    fn is_not_compared(&mut self, path: &[u8]) -> io::Result<()> {
+        self.summary.not_compared_total += 1;
+        if self.summary.not_compared.len() < limits::UNREADABLE_PATHS {
+            let detail = "it is not in the baseline, for which it could not be read: take it afresh with muster-agent fim \
+                          rebaseline";
+            let path = PathText::from_bytes(path);
+            self.summary.not_compared.push(UnreadablePath { path, unknown: Unknown::new(Cause::Absent, detail) });
+        }
+        Ok(())
+    }
+
+    /// What is known to differ at and below a path that cannot be read stays known.
+    fn keep_known(&mut self, path: &[u8]) -> io::Result<()> {
+        self.known.pass_before(path);
+        while self.known.peek().is_some_and(|known| is_at_or_below(known, path)) {
+            if let Some((_, kept)) = self.known.take() {
+                line(&mut self.draft, &kept)?;
+            }
+        }
+        Ok(())
     }
 
     /// What the baseline has before `path` and the scan has not is deleted.
@@ -139,7 +195,7 @@ impl<'a> Merge<'a> {
     }
 
     fn pass_one(&mut self) -> io::Result<()> {
-        let Some(entry) = self.baseline.advance()? else { return Ok(()) };
+        let Some(entry) = self.advance()? else { return Ok(()) };
         let is_blind = self.blind.as_ref().is_some_and(|blind| is_at_or_below(&entry.path, blind));
         match entry.state {
             Some(before) if !is_blind => self.differs(entry.path, ChangeKind::Deleted, Some(before), None),
@@ -154,7 +210,7 @@ impl<'a> Merge<'a> {
         before: Option<FileState>,
         after: Option<FileState>,
     ) -> io::Result<()> {
-        let known = self.known.find(&path)?;
+        let known = self.known.find(&path);
         if let Some(known) = &known
             && known.change.kind == kind
             && known.change.after == after
@@ -174,8 +230,7 @@ impl<'a> Merge<'a> {
         };
         let kept = Kept { change, explained: false };
         line(&mut self.draft, &kept)?;
-        if self.new.len() < EXPLAINED && kept.change.after.as_ref().is_some_and(|after| after.r#type == FileType::File)
-        {
+        if self.new.len() < EXPLAINED && kept.change.after.is_some() {
             self.new.insert(path, kept.change);
         }
         Ok(())
@@ -188,7 +243,7 @@ impl<'a> Merge<'a> {
         }
         self.draft.flush()?;
         let explained = explain::explained(self.look.host, &self.new)?;
-        let mut summary = Summary::default();
+        let mut summary = self.summary;
         let mut draft = Lines::new(File::open(&self.draft_path)?);
         memory::replace(self.look.memory, NAME, |file| {
             line(file, &header(self.look, self.opened))?;
@@ -243,7 +298,7 @@ impl Known {
                 version: VERSION,
                 baseline: opened.baseline.id.clone(),
                 scanned: opened.baseline.created_time,
-                run: 0,
+                run: NO_RUN,
             },
             lines: None,
             next: None,
@@ -271,15 +326,26 @@ impl Known {
         });
     }
 
-    fn find(&mut self, path: &[u8]) -> io::Result<Option<Kept>> {
-        while self.next.as_ref().is_some_and(|(known, _)| order(known, path).is_lt()) {
+    fn peek(&self) -> Option<&[u8]> {
+        self.next.as_ref().map(|(path, _)| path.as_slice())
+    }
+
+    /// Returns the difference that [`Self::peek`] showed, and goes on.
+    fn take(&mut self) -> Option<(Vec<u8>, Kept)> {
+        let taken = self.next.take();
+        self.advance();
+        taken
+    }
+
+    /// Goes on to what is not before `path`: what is, differs no more.
+    fn pass_before(&mut self, path: &[u8]) {
+        while self.peek().is_some_and(|known| order(known, path).is_lt()) {
             self.advance();
         }
-        if self.next.as_ref().is_some_and(|(known, _)| known == path) {
-            let found = self.next.take().map(|(_, kept)| kept);
-            self.advance();
-            return Ok(found);
-        }
-        Ok(None)
+    }
+
+    fn find(&mut self, path: &[u8]) -> Option<Kept> {
+        self.pass_before(path);
+        if self.peek() == Some(path) { self.take().map(|(_, kept)| kept) } else { None }
     }
 }

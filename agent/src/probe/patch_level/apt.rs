@@ -1,11 +1,21 @@
 //! apt's settings, pins and automatic updates.
 
-use std::{io, path::Path};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use muster_proto::fact::{AutomaticUpdates, Cause, Reading, Unknown};
 
-use super::lists::Offers;
-use crate::host::{self, FILE_BYTES, Host, Tool};
+use super::{
+    dpkg::Installed,
+    lists::{Offers, Published},
+};
+use crate::{
+    host::{self, FILE_BYTES, Host, Tool},
+    probe::deb822::Stanzas,
+};
 
 pub(super) const CONFIG_FOLDER: &str = "/etc/apt/apt.conf.d";
 pub(super) const PREFERENCES: &str = "/etc/apt/preferences";
@@ -28,13 +38,23 @@ fn value<'c>(config: &'c str, key: &str) -> Option<&'c str> {
 }
 
 /// Returns whether what the lists offer is all that apt would choose from.
-pub(super) fn pending_complete(host: &dyn Host, config: &io::Result<String>, offers: &Offers) -> Reading<bool> {
+pub(super) fn pending_complete(
+    host: &dyn Host,
+    config: &io::Result<String>,
+    offers: &Offers,
+    installed: &Installed,
+) -> Reading<bool> {
     if let Some(unknown) = &offers.incomplete {
         return Reading::Unknown { unknown: unknown.clone() };
     }
-    match pins(host) {
+    match pins(host, offers, installed) {
         Ok(None) => {}
-        Ok(Some(path)) => return Reading::unknown(Cause::Unsupported, format!("{path} pins packages")),
+        Ok(Some(path)) => {
+            return Reading::unknown(
+                Cause::Unsupported,
+                format!("{path} pins packages or repositories that are in use"),
+            );
+        }
         Err(unknown) => return Reading::Unknown { unknown },
     }
     match config {
@@ -46,8 +66,8 @@ pub(super) fn pending_complete(host: &dyn Host, config: &io::Result<String>, off
     }
 }
 
-/// Returns a file that has a pin, which could make another version the candidate.
-fn pins(host: &dyn Host) -> Result<Option<String>, Unknown> {
+/// Returns a file that has a pin which could make another version the candidate.
+fn pins(host: &dyn Host, offers: &Offers, installed: &Installed) -> Result<Option<String>, Unknown> {
     let mut paths = vec![PREFERENCES.to_owned()];
     match host.list(Path::new(PREFERENCES_FOLDER)) {
         Ok(names) => {
@@ -61,12 +81,8 @@ fn pins(host: &dyn Host) -> Result<Option<String>, Unknown> {
     }
     for path in paths {
         match host.read(Path::new(&path), FILE_BYTES) {
-            Ok(bytes) => {
-                let has_pin = |line: &[u8]| line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"pin:"));
-                if bytes.split(|&byte| byte == b'\n').any(has_pin) {
-                    return Ok(Some(path));
-                }
-            }
+            Ok(bytes) if could_choose(&bytes, &offers.published, installed) => return Ok(Some(path)),
+            Ok(_) => {}
             Err(error) if host::cause(&error) == Cause::Absent => {}
             Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
         }
@@ -74,12 +90,86 @@ fn pins(host: &dyn Host) -> Result<Option<String>, Unknown> {
     Ok(None)
 }
 
+/// Returns whether a pin of a preferences file could choose among what is offered for what is installed. One that is not
+/// surely harmless could.
+fn could_choose(preferences: &[u8], published: &[Published], installed: &Installed) -> bool {
+    let is_pin = |line: &&[u8]| line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"pin:"));
+    let pins = preferences.split(|&byte| byte == b'\n').filter(is_pin).count();
+    let mut harmless = 0;
+    let mut stanzas = Stanzas::new(&["Package", "Pin"], |fields| {
+        let field = |name| fields.get(name).map(String::as_str);
+        let is_harmless = field("Package").is_some_and(|names| names_nothing_installed(names, installed))
+            || field("Pin").is_some_and(|pin| names_nothing_published(pin, published));
+        harmless += usize::from(field("Pin").is_some() && is_harmless);
+    });
+    stanzas.write_all(preferences).expect("stanzas take every write");
+    stanzas.finish();
+    // A stanza that apt could cut otherwise leaves a pin over.
+    harmless < pins
+}
+
+/// Returns whether `names` are names of packages, without patterns, of which none is installed.
+fn names_nothing_installed(names: &str, installed: &Installed) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
+    };
+    let mut names = names.split_whitespace().peekable();
+    names.peek().is_some()
+        && names.all(|name| {
+            let name = name.split_once(':').map_or(name, |(name, _)| name);
+            // `src:` is before the name of a source package.
+            is_name(name) && name != "src" && !installed.has(name)
+        })
+}
+
+/// Returns whether no repository, nor dpkg's own list, is what `pin` tells of.
+fn names_nothing_published(pin: &str, published: &[Published]) -> bool {
+    let Some((kind, rest)) = pin.split_once(char::is_whitespace) else { return false };
+    let rest = rest.trim();
+    match kind.to_ascii_lowercase().as_str() {
+        "release" => {
+            let conditions: Vec<(&str, &str)> =
+                rest.split(',').map(|part| part.trim().split_once('=').unwrap_or((part, ""))).collect();
+            let keys: BTreeSet<_> = conditions.iter().map(|(key, _)| key.to_ascii_lowercase()).collect();
+            let dpkg = Published { suite: "now".to_owned(), ..Published::default() };
+            // Of one that is given twice, apt takes the last.
+            keys.len() == conditions.len()
+                && published
+                    .iter()
+                    .chain([&dpkg])
+                    .all(|published| conditions.iter().any(|(key, value)| surely_differs(key, value, published)))
+        }
+        "origin" => {
+            let host = rest.trim_matches('"').to_ascii_lowercase();
+            let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+            !host.is_empty()
+                && is_name(&host)
+                && !published.iter().any(|published| published.file.to_ascii_lowercase().starts_with(&host))
+        }
+        _ => false,
+    }
+}
+
+/// Returns whether a condition such as `o=Debian` surely is not what a repository says of itself. apt takes patterns, too.
+fn surely_differs(key: &str, value: &str, published: &Published) -> bool {
+    let own = match key.to_ascii_lowercase().as_str() {
+        "o" => &published.origin,
+        "l" => &published.label,
+        "n" => &published.codename,
+        "a" => &published.suite,
+        _ => return false,
+    };
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_. ".contains(&b);
+    !value.is_empty() && value.bytes().all(is_plain) && !value.eq_ignore_ascii_case(own)
+}
+
 pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_installed: bool) -> AutomaticUpdates {
     let enabled = match config {
         // apt.systemd.daily: 0 or nothing is off; else an interval, or `always`.
         Ok(config) => {
             let interval = value(&config, "APT::Periodic::Unattended-Upgrade").unwrap_or("0");
-            Reading::Known(is_installed && !matches!(interval, "" | "0"))
+            let is_periodic = value(&config, "APT::Periodic::Enable") != Some("0");
+            Reading::Known(is_installed && is_periodic && !matches!(interval, "" | "0"))
         }
         Err(_) if !is_installed => Reading::Known(false),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
@@ -96,6 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::probe::patch_level::dpkg::installed;
 
     #[test]
     fn a_setting_is_found_by_its_whole_name() {
@@ -105,10 +196,80 @@ mod tests {
         assert_eq!(value(config, "APT::Default-Release"), None);
     }
 
+    fn published() -> Vec<Published> {
+        let published = |file: &str, label: &str, codename: &str, suite: &str| Published {
+            file: file.to_owned(),
+            origin: "Ubuntu".to_owned(),
+            label: label.to_owned(),
+            codename: codename.to_owned(),
+            suite: suite.to_owned(),
+        };
+        vec![
+            published("archive.ubuntu.com_ubuntu_dists_jammy", "Ubuntu", "jammy", "jammy"),
+            published("security.ubuntu.com_ubuntu_dists_jammy-security", "Ubuntu", "jammy", "jammy-security"),
+        ]
+    }
+
+    #[test]
+    fn a_pin_matters_unless_it_surely_names_nothing_that_is_in_use() {
+        let installed = installed(&[("bash", "amd64", "5"), ("libc6", "amd64", "2")]);
+        for (preferences, expected) in [
+            ("", false),
+            ("Explanation: Pin: of nothing\n", false),
+            // What Ubuntu's Pro client delivers.
+            (
+                "# Written by ubuntu-pro-client\nPackage: *\nPin: release o=UbuntuESMApps, n=jammy-apps-security\nPin-Priority: never\n",
+                false,
+            ),
+            ("Package: nodejs\nPin: origin deb.nodesource.com\nPin-Priority: 600\n", false),
+            ("Package: nodejs\nPin: version 20.*\nPin-Priority: 600\n", false),
+            ("Package: nodejs nsolid:amd64\nPin: origin \"\"\nPin-Priority: 600\n", false),
+            ("Package: *\nPin: release l=Ubuntu, n=bionic\nPin-Priority: 600\n", false),
+            ("Package: *\nPin: release o=Ubuntu\nPin-Priority: 600\n", true),
+            ("package: *\npin: release a=jammy-security\npin-priority: 600\n", true),
+            ("Package: *\nPin: release o=UBUNTU\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: release o=*ESM*\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: release o=Other,o=Ubuntu\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: release a=now\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: release jammy-proposed\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: release c=universe\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: origin security.ubuntu.com\nPin-Priority: 600\n", true),
+            ("Package: *\nPin: origin \"\"\nPin-Priority: 600\n", true),
+            ("Package: nodejs bash\nPin: version 5*\nPin-Priority: 600\n", true),
+            ("Package: lib*\nPin: version 5*\nPin-Priority: 600\n", true),
+            ("Package: /^lib/\nPin: version 5*\nPin-Priority: 600\n", true),
+            ("Package: src:glibc\nPin: version 5*\nPin-Priority: 600\n", true),
+            ("Package: nodejs\nPin: version 5*\nPin: version 6*\n", true),
+            ("Package: nodejs\nPin: version 5*\n\nPackage: bash\nPin: version 6*\n", true),
+        ] {
+            assert_eq!(could_choose(preferences.as_bytes(), &published(), &installed), expected, "{preferences}");
+        }
+    }
+
+    #[test]
+    fn automatic_updates_need_the_package_the_interval_and_the_main_switch() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let host = crate::host::Recorded::at(&case).unwrap();
+        let on = "APT::Periodic::Unattended-Upgrade \"1\";\n";
+        for (config, is_installed, expected) in [
+            (on.to_owned(), true, true),
+            (format!("APT::Periodic::Enable \"1\";\n{on}"), true, true),
+            (format!("APT::Periodic::Enable \"0\";\n{on}"), true, false),
+            ("APT::Periodic::Unattended-Upgrade \"0\";\n".to_owned(), true, false),
+            (String::new(), true, false),
+            (on.to_owned(), false, false),
+        ] {
+            let updates = automatic_updates(&host, Ok(config.clone()), is_installed);
+            assert_eq!(updates.enabled, Reading::Known(expected), "{config}");
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "\\PC*\n\\PC*", key in "\\PC{0,5}") {
             let _ = value(&text, &key);
+            let _ = could_choose(text.as_bytes(), &published(), &installed(&[("bash", "amd64", "5")]));
+            let _ = names_nothing_published(&text, &published());
         }
     }
 }

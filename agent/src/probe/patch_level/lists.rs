@@ -1,7 +1,7 @@
 //! What apt's fetched lists offer: `/var/lib/apt/lists`, as apt-get(8) update left it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufReader, Read as _},
     path::Path,
 };
@@ -28,10 +28,23 @@ const INSTALLED: u32 = 100;
 #[derive(Debug, Default)]
 pub(super) struct Offers {
     pub sources: Vec<UpdateSource>,
+    /// What pins can tell repositories by, of each repository.
+    pub published: Vec<Published>,
     /// By name and place among the packages of that name.
     pub candidates: BTreeMap<(String, usize), Offer>,
     /// Why not everything could be read.
     pub incomplete: Option<Unknown>,
+}
+
+/// What apt_preferences(5) can tell a repository by.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Published {
+    /// Start of the names of its files: host and path of its address, with `_` for each slash.
+    pub file: String,
+    pub origin: String,
+    pub label: String,
+    pub codename: String,
+    pub suite: String,
 }
 
 /// What is offered for one package.
@@ -63,46 +76,87 @@ impl Offer {
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Release {
     source: UpdateSource,
+    origin: String,
     priority: u32,
 }
 
-pub(super) fn read(host: &dyn Host, installed: &Installed) -> Result<Offers, Unknown> {
-    let names = host.list(Path::new(FOLDER)).map_err(|error| host::unknown(format!("list {FOLDER}"), &error))?;
-    let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+pub(super) fn read(host: &dyn Host, installed: &Installed) -> Offers {
     let mut offers = Offers::default();
-    let mut releases: Vec<(&str, Release)> = Vec::new();
+    let names = match host.list(Path::new(FOLDER)) {
+        Ok(names) => names,
+        Err(error) => {
+            offers.incomplete = Some(host::unknown(format!("list {FOLDER}"), &error));
+            return offers;
+        }
+    };
+    let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
+    let mut releases: BTreeMap<&str, Release> = BTreeMap::new();
     for name in &names {
         let Some(prefix) = name.strip_suffix("_InRelease").or_else(|| name.strip_suffix("_Release")) else { continue };
         let path = Path::new(FOLDER).join(name);
         match host.read(&path, FILE_BYTES) {
-            Ok(bytes) => releases.push((prefix, parse_release(&bytes))),
+            Ok(bytes) => drop(releases.insert(prefix, parse_release(&bytes))),
             Err(error) => offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error)),
         }
     }
     if releases.is_empty() && offers.incomplete.is_none() {
         offers.incomplete = Some(Unknown::new(Cause::Absent, "no package list was fetched"));
     }
+    let mut with_packages = BTreeSet::new();
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
-        // The longest prefix is the repository's own Release file.
-        let release = releases
-            .iter()
-            .filter(|(prefix, _)| list.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_')))
-            .max_by_key(|(prefix, _)| prefix.len());
-        let Some((_, release)) = release else {
+        let Some((prefix, release)) = release_of(list, &releases) else {
             offers.incomplete = Some(Unknown::new(Cause::Absent, format!("{name} has no Release file")));
             continue;
         };
+        with_packages.insert(prefix);
         let path = Path::new(FOLDER).join(name);
         let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, release, installed));
         if let Err(error) = result {
             offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error));
         }
     }
-    offers.sources = releases.into_iter().map(|(_, release)| release.source).collect();
+    let with_sources: BTreeSet<&str> = names
+        .iter()
+        .filter(|name| name.contains("_Sources"))
+        .filter_map(|name| release_of(name, &releases).map(|(prefix, _)| prefix))
+        .collect();
+    for (prefix, release) in &releases {
+        // A repository that is fetched for its sources alone offers nothing to install. Of one for security updates that
+        // says nothing of whether any are pending.
+        let may_lack_packages = !release.source.security && with_sources.contains(prefix);
+        if !with_packages.contains(prefix) && !may_lack_packages {
+            let detail = format!("no package list of {prefix} was fetched, only its Release file");
+            offers.incomplete = Some(Unknown::new(Cause::Absent, detail));
+        }
+    }
+    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix)).collect();
+    offers.sources = releases.into_values().map(|release| release.source).collect();
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
-    Ok(offers)
+    offers
+}
+
+/// Returns the Release file that covers the file `name`: the one of the longest prefix.
+fn release_of<'r, 'n>(name: &str, releases: &'r BTreeMap<&'n str, Release>) -> Option<(&'n str, &'r Release)> {
+    releases
+        .iter()
+        .filter(|(prefix, _)| name.strip_prefix(**prefix).is_some_and(|rest| rest.starts_with('_')))
+        .max_by_key(|(prefix, _)| prefix.len())
+        .map(|(prefix, release)| (*prefix, release))
+}
+
+impl Release {
+    fn published(&self, file: &str) -> Published {
+        let source = &self.source;
+        Published {
+            file: file.to_owned(),
+            origin: self.origin.clone(),
+            label: source.label.as_str().to_owned(),
+            codename: source.codename.as_str().to_owned(),
+            suite: source.suite.as_str().to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,6 +178,8 @@ fn packing(name: &str) -> Option<(&str, Packing)> {
             ".gz" => Packing::Gzip,
             ".lz4" => Packing::Lz4,
             ".xz" => Packing::Xz,
+            // The index of changes to a list, which is beside it.
+            ".diff_Index" | ".IndexDiff" => return None,
             _ if rest.starts_with('.') => Packing::Unknown,
             _ => return None,
         },
@@ -189,7 +245,7 @@ impl Offers {
 
 fn parse_release(bytes: &[u8]) -> Release {
     const FIELDS: &[&str] =
-        &["Label", "Codename", "Suite", "Date", "Valid-Until", "NotAutomatic", "ButAutomaticUpgrades"];
+        &["Origin", "Label", "Codename", "Suite", "Date", "Valid-Until", "NotAutomatic", "ButAutomaticUpgrades"];
     let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
     let mut stanzas = Stanzas::new(FIELDS, |fields| {
         // A signed file has armour around its one stanza.
@@ -216,6 +272,7 @@ fn parse_release(bytes: &[u8]) -> Release {
     };
     Release {
         priority,
+        origin: field("Origin").to_owned(),
         source: UpdateSource {
             label: Text::new(label),
             codename: Text::new(codename),
@@ -298,6 +355,41 @@ mod tests {
         assert_eq!(offer.candidate().unwrap().label, "Debian");
     }
 
+    const MAIN: &str = "deb.debian.org_debian_dists_bookworm";
+    const SECURITY: &str = "deb.debian.org_debian-security_dists_bookworm-security";
+
+    /// Returns what is offered by the machine with pending updates when its lists are these files, and why it is not all.
+    fn incomplete(names: &[String]) -> Option<Unknown> {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        let text = |name: &str| muster_proto::fact::PathText::from_bytes(name.as_bytes());
+        host.index_mut().lists.insert(text(FOLDER), names.iter().map(|name| text(name)).collect());
+        read(&host, &installed(&[("a", "amd64", "2")])).incomplete
+    }
+
+    #[test]
+    fn a_repository_without_a_package_list_leaves_it_open_what_is_pending() {
+        let all = ["_InRelease", "_main_binary-amd64_Packages"];
+        let both = |main: &[&str], security: &[&str]| -> Vec<String> {
+            let names = |prefix: &'static str, ends: &[&str]| -> Vec<String> {
+                ends.iter().map(|end| format!("{prefix}{end}")).collect()
+            };
+            [names(SECURITY, security), names(MAIN, main)].concat()
+        };
+        assert_eq!(incomplete(&both(&all, &all)), None);
+        assert_eq!(incomplete(&both(&all, &[])), None, "it is not configured, and its metadata say so");
+        assert_eq!(incomplete(&both(&["_InRelease", "_main_source_Sources"], &all)), None);
+        for names in [
+            both(&all, &["_InRelease"]),
+            both(&all, &["_InRelease", "_main_i18n_Translation-en"]),
+            both(&all, &["_InRelease", "_main_source_Sources"]),
+            both(&["_InRelease"], &all),
+            both(&[], &[]),
+        ] {
+            assert_eq!(incomplete(&names).map(|unknown| unknown.cause), Some(Cause::Absent), "{names:?}");
+        }
+    }
+
     #[test]
     fn a_release_date_is_read() {
         let expected = "2025-05-10T09:12:01Z".parse().unwrap();
@@ -311,6 +403,7 @@ mod tests {
         assert_eq!(packing("d_Packages"), Some(("d_Packages", Packing::None)));
         assert_eq!(packing("d_Packages.zst"), Some(("d_Packages", Packing::Unknown)));
         assert_eq!(packing("d_InRelease"), None);
+        assert_eq!(packing("d_main_binary-amd64_Packages.diff_Index"), None);
     }
 
     proptest! {

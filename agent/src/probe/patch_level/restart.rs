@@ -1,89 +1,352 @@
 //! Whether a restart is needed for installed updates to take effect.
 
-use std::{io, path::Path};
+use std::{cmp::Ordering, io, path::Path};
 
 use debversion::Version;
-use muster_proto::fact::{Cause, Reading, Text};
+use muster_proto::{
+    fact::{Cause, Reading, Text},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
 
 use super::dpkg::Installed;
-use crate::host::{self, Host, SMALL_FILE_BYTES};
+use crate::{
+    host::{self, Host, SMALL_FILE_BYTES},
+    probe::{Look, memory},
+};
 
 /// Packages' scripts make it (Debian policy has no word on it; update-notifier and unattended-upgrades read it).
 pub(super) const NOTE: &str = "/run/reboot-required";
 /// The packages that asked, a line each.
 pub(super) const PACKAGES: &str = "/run/reboot-required.pkgs";
+/// `uname -v`, which names the build where [`host::Machine`] has the release alone.
+const BUILD: &str = "/proc/sys/kernel/version";
+/// Drawn at each start of the kernel (random(4)).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// When a restart was first seen to be needed, in the probe's memory.
+const NEEDED: &str = "restart_needed.json";
+const VERSION: u32 = 1;
 
 pub(super) struct Restart {
     pub required: Reading<bool>,
-    pub since: Option<Reading<muster_proto::time::Timestamp>>,
+    pub since: Option<Reading<Timestamp>>,
     pub packages: Vec<Text>,
 }
 
-/// Returns the release of the newest installed kernel package.
-pub(super) fn newest_kernel(installed: &Installed) -> Option<String> {
-    let releases = installed.packages.keys().filter_map(|name| {
-        let release = name.strip_prefix("linux-image-")?.trim_start_matches("unsigned-");
-        let is_kernel = release.starts_with(|c: char| c.is_ascii_digit()) && !release.ends_with("-dbg");
-        is_kernel.then_some(release.strip_suffix("-unsigned").unwrap_or(release))
-    });
-    releases.max_by(|a, b| compare(a, b)).map(str::to_owned)
+/// The kernel that runs.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// As `uname -r`.
+    pub release: Option<String>,
+    /// As `uname -v`.
+    pub build: Option<String>,
+    /// Id of this start of the kernel.
+    pub boot: Option<String>,
 }
 
-fn compare(a: &str, b: &str) -> std::cmp::Ordering {
-    match (a.parse::<Version>(), b.parse::<Version>()) {
-        (Ok(a), Ok(b)) => a.cmp(&b),
-        _ => a.cmp(b),
+impl Running {
+    pub fn look(host: &dyn Host, release: Option<&str>) -> Self {
+        let line = |path: &str| {
+            let bytes = host.read(Path::new(path), SMALL_FILE_BYTES).ok()?;
+            Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+        };
+        Self { release: release.map(str::to_owned), build: line(BUILD), boot: line(BOOT) }
+    }
+
+    /// Returns the version of the package that the running kernel is of, which Debian and Ubuntu write into its build:
+    /// `#1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-09-01)` and `#101-Ubuntu SMP`.
+    fn package_version(&self) -> Option<Version> {
+        let (release, build) = (Release::of(self.release.as_deref()?), self.build.as_deref()?);
+        let mut words = build.split_whitespace();
+        let first = words.next()?;
+        if let Some(upload) = first.strip_prefix('#').and_then(|upload| upload.strip_suffix("-Ubuntu")) {
+            return format!("{}.{upload}", release.abi).parse().ok();
+        }
+        words.find(|word| *word == "Debian")?;
+        words.next()?.parse().ok()
     }
 }
 
-pub(super) fn look(host: &dyn Host, running: Option<&str>, newest: Option<&str>) -> Restart {
+/// A kernel's release in its two parts, such as `6.1.0-56` and `cloud-amd64`: flavours of one ABI are as new as each other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Release<'r> {
+    abi: &'r str,
+    flavour: &'r str,
+}
+
+impl<'r> Release<'r> {
+    fn of(release: &'r str) -> Self {
+        /// Flavours that begin with a digit as an ABI does.
+        const FLAVOURS: &[&str] = &["686", "4kc", "5kc"];
+        let mut end = release.find('-').unwrap_or(release.len());
+        if let Some(rest) = release.get(end + 1..) {
+            let part = rest.split('-').next().unwrap_or_default();
+            if part.starts_with(|c: char| c.is_ascii_digit()) && !FLAVOURS.contains(&part) {
+                end += 1 + part.len();
+            }
+        }
+        Self { abi: &release[..end], flavour: release.get(end + 1..).unwrap_or_default() }
+    }
+
+    fn compare(self, other: Self) -> Ordering {
+        match (self.abi.parse::<Version>(), other.abi.parse::<Version>()) {
+            (Ok(own), Ok(other)) => own.cmp(&other),
+            _ => self.abi.cmp(other.abi),
+        }
+    }
+
+    /// Returns whether the two are counted by one count. Ubuntu's kernels for clouds and boards count from 1000 on, each
+    /// flavour for itself.
+    fn is_comparable(self, other: Self) -> bool {
+        let is_apart = |release: Self| {
+            let number = release.abi.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
+            number.is_some_and(|number| number >= 1000)
+        };
+        self.flavour == other.flavour || !is_apart(self) && !is_apart(other)
+    }
+}
+
+/// A kernel package.
+#[derive(Debug)]
+pub(super) struct Kernel<'i> {
+    package: &'i str,
+    pub release: &'i str,
+    version: &'i Version,
+}
+
+/// Returns the installed kernel packages, without meta packages.
+fn kernels(installed: &Installed) -> impl Iterator<Item = Kernel<'_>> {
+    installed.packages.iter().filter_map(|(package, versions)| {
+        let release = package.strip_prefix("linux-image-")?.trim_start_matches("unsigned-");
+        let is_kernel = release.starts_with(|c: char| c.is_ascii_digit()) && !release.ends_with("-dbg");
+        let release = release.strip_suffix("-unsigned").unwrap_or(release);
+        let version = versions.iter().map(|package| &package.version).max()?;
+        is_kernel.then_some(Kernel { package, release, version })
+    })
+}
+
+/// Returns the newest installed kernel: of several flavours of one ABI the one that runs, and none that is counted otherwise.
+pub(super) fn newest_kernel<'i>(installed: &'i Installed, running: &Running) -> Option<Kernel<'i>> {
+    let own = running.release.as_deref();
+    let is_comparable =
+        |kernel: &Kernel<'_>| own.is_none_or(|own| Release::of(kernel.release).is_comparable(Release::of(own)));
+    kernels(installed).filter(is_comparable).max_by(|a, b| {
+        let by_release = Release::of(a.release).compare(Release::of(b.release));
+        by_release.then_with(|| (own == Some(a.release)).cmp(&(own == Some(b.release))))
+    })
+}
+
+/// Returns the kernel packages that are newer than what runs.
+fn newer<'i>(installed: &'i Installed, running: &Running) -> Vec<Kernel<'i>> {
+    let Some(own) = running.release.as_deref() else { return Vec::new() };
+    let build = running.package_version();
+    let is_newer = |kernel: &Kernel<'_>| {
+        let (release, own_release) = (Release::of(kernel.release), Release::of(own));
+        if kernel.release == own {
+            return build.as_ref().is_some_and(|build| is_newer_build(kernel.version, build));
+        }
+        release.is_comparable(own_release) && release.compare(own_release).is_gt()
+    };
+    kernels(installed).filter(is_newer).collect()
+}
+
+/// Returns whether a package of the running release is of a newer build. Ubuntu's may be signed again, which `+1` tells.
+fn is_newer_build(package: &Version, build: &Version) -> bool {
+    let text = package.to_string();
+    let unsigned = text.rsplit_once('+').and_then(|(text, _)| text.parse::<Version>().ok());
+    package > build && unsigned.as_ref() != Some(build)
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Needed {
+    version: u32,
+    boot: String,
+    since: Timestamp,
+}
+
+pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) -> Restart {
+    let host = look.host;
     let note = host.metadata(Path::new(NOTE));
     let mut packages: Vec<Text> = match host.read(Path::new(PACKAGES), SMALL_FILE_BYTES) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).lines().filter(|line| !line.is_empty()).map(Text::new).collect(),
         Err(_) => Vec::new(),
     };
-    let is_kernel_old = match (running, newest) {
-        (Some(running), Some(newest)) => Some(compare(running, newest).is_lt()),
-        _ => None,
-    };
-    if is_kernel_old == Some(true) {
-        packages.extend(newest.map(|newest| Text::new(&format!("linux-image-{newest}"))));
-    }
+    let newer = newer(installed, running);
+    packages.extend(newer.iter().map(|kernel| Text::new(kernel.package)));
     packages.sort();
     packages.dedup();
-    let (required, since) = match (note, is_kernel_old) {
-        (Ok(note), _) => (Reading::Known(true), Some(note.modified_time())),
-        (Err(_), Some(true)) => {
-            let image = format!("/boot/vmlinuz-{}", newest.unwrap_or_default());
-            let made = match host.metadata(Path::new(&image)) {
-                Ok(metadata) => metadata.modified_time(),
-                Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {image}"), &error) },
-            };
-            (Reading::Known(true), Some(made))
+    let has_kernel = running.release.is_some() && newest_kernel(installed, running).is_some();
+    let required = match &note {
+        _ if !newer.is_empty() => Reading::Known(true),
+        Ok(_) => Reading::Known(true),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), error) }
         }
-        (Err(error), Some(false)) if error.kind() == io::ErrorKind::NotFound => (Reading::Known(false), None),
-        (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
-            (Reading::unknown(Cause::Undecidable, "no kernel package is installed to compare with"), None)
-        }
-        (Err(error), _) => (Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), &error) }, None),
+        Err(_) if has_kernel => Reading::Known(false),
+        Err(_) => Reading::unknown(Cause::Undecidable, "no kernel package is installed to compare with"),
     };
-    Restart { required, since, packages }
+    let noted = note.ok().and_then(|note| note.modified);
+    let installed = newer.iter().filter_map(|kernel| installed_time(host, kernel));
+    let since = since(look, running, &required, noted.into_iter().chain(installed).min());
+    Restart { required, since: since.map(Reading::Known), packages }
+}
+
+/// Returns when dpkg unpacked the package: it then writes the list of its files. The files' own times are of their build.
+fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
+    let list = format!("/var/lib/dpkg/info/{}.list", kernel.package);
+    host.metadata(Path::new(&list)).ok()?.modified
+}
+
+/// Returns since when a restart is needed: `told`, or when that was first seen since the kernel started, whichever is sooner.
+fn since(look: &Look<'_>, running: &Running, required: &Reading<bool>, told: Option<Timestamp>) -> Option<Timestamp> {
+    match required {
+        Reading::Known(true) => {}
+        Reading::Known(false) => {
+            // What stays is of this start of the kernel, so that a later need would look older than it is.
+            let _ = std::fs::remove_file(look.memory.join(NEEDED));
+            return None;
+        }
+        Reading::Unknown { .. } => return None,
+    }
+    let boot = running.boot.clone().unwrap_or_default();
+    let before = memory::read_json::<Needed>(&look.memory.join(NEEDED))
+        .filter(|before| before.version == VERSION && before.boot == boot)
+        .map(|before| before.since);
+    let since = told.into_iter().chain(before).min().unwrap_or(look.now).min(look.now);
+    // Without it the next look knows what it is told alone.
+    let _ = memory::write_json(look.memory, NEEDED, &Needed { version: VERSION, boot, since });
+    Some(since)
 }
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::{PathText, WatchState};
+
     use super::*;
-    use crate::probe::patch_level::dpkg::installed;
+    use crate::{
+        host::{Metadata, Recorded},
+        probe::{Settings, patch_level::dpkg::installed},
+    };
+
+    fn running(release: &str, build: &str) -> Running {
+        Running { release: Some(release.to_owned()), build: Some(build.to_owned()), boot: Some("1".to_owned()) }
+    }
+
+    fn newest(kernels: &[(&str, &str, &str)], own: &str) -> Option<String> {
+        newest_kernel(&installed(kernels), &running(own, "")).map(|kernel| kernel.release.to_owned())
+    }
 
     #[test]
     fn the_newest_kernel_is_by_version_and_no_meta_package() {
-        let kernels = installed(&[
+        let kernels = [
             ("linux-image-amd64", "amd64", "6.1.170-1"),
             ("linux-image-6.1.0-9-amd64", "amd64", "6.1.27-1"),
             ("linux-image-6.1.0-56-amd64", "amd64", "6.1.176-1"),
             ("linux-image-6.1.0-57-amd64-dbg", "amd64", "6.1.177-1"),
-        ]);
-        assert_eq!(newest_kernel(&kernels).as_deref(), Some("6.1.0-56-amd64"));
-        assert_eq!(newest_kernel(&installed(&[("bash", "amd64", "5")])), None);
+        ];
+        assert_eq!(newest(&kernels, "6.1.0-9-amd64").as_deref(), Some("6.1.0-56-amd64"));
+        assert_eq!(newest(&[("bash", "amd64", "5")], "6.1.0-9-amd64"), None);
+    }
+
+    #[test]
+    fn a_release_has_an_abi_and_a_flavour() {
+        for (release, abi, flavour) in [
+            ("6.1.0-56-cloud-amd64", "6.1.0-56", "cloud-amd64"),
+            ("6.1.0-56-686-pae", "6.1.0-56", "686-pae"),
+            ("6.12.48+deb13-amd64", "6.12.48+deb13", "amd64"),
+            ("6.12.48+deb13-686", "6.12.48+deb13", "686"),
+            ("6.1.0-0.deb11.5-amd64", "6.1.0-0.deb11.5", "amd64"),
+            ("5.15.0-91-generic", "5.15.0-91", "generic"),
+            ("6.18.44", "6.18.44", ""),
+            ("", "", ""),
+        ] {
+            assert_eq!(Release::of(release), Release { abi, flavour }, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_is_newer_by_its_abi_or_by_the_build_of_the_running_one() {
+        let debian = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-1 (2026-08-01)";
+        let kernel = |release: &str, version: &str| (format!("linux-image-{release}"), version.to_owned());
+        for (own, build, packages, expected) in [
+            ("6.1.0-56-amd64", debian, vec![kernel("6.1.0-56-amd64", "6.1.170-1")], false),
+            ("6.1.0-56-amd64", debian, vec![kernel("6.1.0-56-amd64", "6.1.176-1")], true),
+            ("6.1.0-56-amd64", "#1 SMP", vec![kernel("6.1.0-56-amd64", "6.1.176-1")], false),
+            ("6.1.0-56-amd64", debian, vec![kernel("6.1.0-57-amd64", "6.1.177-1")], true),
+            ("6.1.0-56-cloud-amd64", debian, vec![kernel("6.1.0-56-amd64", "6.1.170-1")], false),
+            ("6.1.0-56-amd64", debian, vec![kernel("6.1.0-56-cloud-amd64", "6.1.170-1")], false),
+            ("6.1.0-56-cloud-amd64", debian, vec![kernel("6.1.0-57-amd64", "6.1.177-1")], true),
+            ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-91-generic", "5.15.0-91.101")], false),
+            ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-91-generic", "5.15.0-91.101+1")], false),
+            ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-91-generic", "5.15.0-91.102")], true),
+            ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-1050-aws", "5.15.0-1050.55")], false),
+            ("5.15.0-1049-aws", "#54-Ubuntu SMP x", vec![kernel("5.15.0-1050-aws", "5.15.0-1050.55")], true),
+        ] {
+            let packages: Vec<_> = packages.iter().map(|(name, version)| (&**name, "amd64", &**version)).collect();
+            let installed = installed(&packages);
+            let found = newer(&installed, &running(own, build));
+            assert_eq!(!found.is_empty(), expected, "{own} {build} {packages:?}");
+        }
+    }
+
+    #[test]
+    fn of_flavours_of_one_abi_the_running_one_is_the_newest() {
+        let both = [("linux-image-6.1.0-56-amd64", "amd64", "1"), ("linux-image-6.1.0-56-cloud-amd64", "amd64", "1")];
+        for own in ["6.1.0-56-amd64", "6.1.0-56-cloud-amd64"] {
+            assert_eq!(newest(&both, own).as_deref(), Some(own));
+        }
+    }
+
+    /// A host on which dpkg unpacked a newer kernel at these times.
+    fn host(lists: &[(&str, &str)]) -> Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let mut host = Recorded::at(&case).unwrap();
+        for (package, time) in lists {
+            let any: Metadata = *host.index_mut().metadata.values().next().unwrap();
+            let list = PathText::from_bytes(format!("/var/lib/dpkg/info/{package}.list").as_bytes());
+            host.index_mut().metadata.insert(list, Metadata { modified: Some(time.parse().unwrap()), ..any });
+        }
+        host
+    }
+
+    #[test]
+    fn a_restart_is_needed_since_the_first_newer_kernel_was_unpacked() {
+        let memory = tempfile::tempdir().unwrap();
+        let (first, second) = ("linux-image-6.1.0-57-amd64", "linux-image-6.1.0-58-amd64");
+        let both = installed(&[(first, "amd64", "6.1.177-1"), (second, "amd64", "6.1.180-1")]);
+        let only_second = installed(&[(second, "amd64", "6.1.180-1")]);
+        let (early, late) = ("2026-11-02T00:00:00Z", "2026-11-09T00:00:00Z");
+        let host = host(&[(first, early), (second, late)]);
+        let settings = Settings::default();
+        let since = |installed: &Installed, running: &Running| {
+            let now = "2026-11-10T00:00:00Z".parse().unwrap();
+            let watch = WatchState::Live;
+            let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 };
+            look(&at, running, installed).since.and_then(|since| since.known().map(ToString::to_string))
+        };
+        let own = running("6.1.0-56-amd64", "");
+        assert_eq!(since(&only_second, &own).as_deref(), Some(late));
+        assert_eq!(since(&both, &own).as_deref(), Some(early));
+        // The first one was removed, and the kernel did not start since.
+        assert_eq!(since(&only_second, &own).as_deref(), Some(early));
+        let started = Running { boot: Some("2".to_owned()), ..running("6.1.0-56-amd64", "") };
+        assert_eq!(since(&only_second, &started).as_deref(), Some(late));
+        assert_eq!(since(&only_second, &running("6.1.0-58-amd64", "")), None);
+        assert_eq!(since(&only_second, &started).as_deref(), Some(late));
+    }
+
+    #[test]
+    fn a_restart_is_needed_since_it_was_first_seen_where_no_time_is_told() {
+        let memory = tempfile::tempdir().unwrap();
+        let kernel = installed(&[("linux-image-6.1.0-57-amd64", "amd64", "6.1.177-1")]);
+        let (host, settings) = (host(&[]), Settings::default());
+        let first = "2026-11-10T00:00:00Z";
+        for now in [first, "2026-11-20T00:00:00Z"] {
+            let (now, watch) = (now.parse().unwrap(), WatchState::Live);
+            let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 };
+            let restart = look(&at, &running("6.1.0-56-amd64", ""), &kernel);
+            assert_eq!(restart.since, Some(Reading::Known(first.parse().unwrap())));
+            assert_eq!(restart.packages, [Text::new("linux-image-6.1.0-57-amd64")]);
+        }
     }
 }
