@@ -246,7 +246,7 @@ impl Chain {
                 }
             }
         }
-        let is_known = !set.is_partial() && self.state().fact_set == Some(set.digest());
+        let is_known = !set.is_partial() && set.opaque().is_empty() && self.state().fact_set == Some(set.digest());
         is_known.then(|| from_set(&set))
     }
 }

@@ -1,6 +1,9 @@
 //! The complete facts of one agent: what reports add to, what the digest in each report covers, and what is judged.
 //!
-//! Agent, collector and auditor keep the same set from the same reports, so that the digest proves that no fact was left out.
+//! Agent, collector and auditor keep the same set from the same reports, so that the digest proves that no fact was left out. A
+//! fact that a newer agent knows and this build does not is held by its bytes, so that the digest still covers it.
+
+mod number;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,8 @@ use crate::{
     time::Timestamp,
 };
 
+pub use number::Number;
+
 /// Domain of the digest of a fact set.
 pub const DOMAIN: &str = "muster/fact-set/v1";
 
@@ -24,8 +29,11 @@ pub enum Error {
     #[error("fact is not one of the contract")]
     Fact(#[from] fact::Error),
     /// A report names a subject twice.
-    #[error("report has two facts about {0:?}")]
-    Twice(Subject),
+    #[error("report has two facts of number {0}")]
+    Twice(Number),
+    /// The set is empty, as at the beginning of an epoch, and the report adds to it.
+    #[error("first facts do not empty the fact set")]
+    NoResync,
     /// A part does not follow the part before.
     #[error("part of a fact does not follow the part before")]
     Part,
@@ -55,8 +63,10 @@ pub struct Held<O> {
 #[derive(Clone, Debug)]
 pub struct FactSet<O> {
     facts: BTreeMap<Subject, Held<O>>,
+    /// Facts about subjects that this build does not know.
+    opaque: BTreeMap<Number, Held<O>>,
     /// SHA-256 of each encoded fact, so that a small report does not cost a pass over a large set.
-    digests: BTreeMap<Subject, [u8; 32]>,
+    digests: BTreeMap<Number, [u8; 32]>,
     partial: Option<Partial<O>>,
 }
 
@@ -77,20 +87,27 @@ pub struct Partial<O> {
 
 impl<O> Default for FactSet<O> {
     fn default() -> Self {
-        Self { facts: BTreeMap::new(), digests: BTreeMap::new(), partial: None }
+        Self { facts: BTreeMap::new(), opaque: BTreeMap::new(), digests: BTreeMap::new(), partial: None }
     }
 }
 
 impl<O: Clone> FactSet<O> {
     /// Returns a set of known facts, as a store kept them.
     pub fn from_facts(facts: BTreeMap<Subject, Held<O>>) -> Self {
-        Self::from_store(facts, None)
+        Self::from_store(facts, BTreeMap::new(), None)
     }
 
-    /// Returns a set of known facts with one under way in parts, as a store kept them.
-    pub fn from_store(facts: BTreeMap<Subject, Held<O>>, partial: Option<Partial<O>>) -> Self {
-        let digests = facts.iter().map(|(subject, held)| (*subject, Sha256::digest(&held.bytes).into())).collect();
-        Self { facts, digests, partial }
+    /// Returns a set of facts, those about subjects that this build does not know, and one under way in parts, as a store kept
+    /// them.
+    pub fn from_store(
+        facts: BTreeMap<Subject, Held<O>>,
+        opaque: BTreeMap<Number, Held<O>>,
+        partial: Option<Partial<O>>,
+    ) -> Self {
+        let known = facts.iter().map(|(subject, held)| (Number::of(*subject), held));
+        let all = known.chain(opaque.iter().map(|(number, held)| (*number, held)));
+        let digests = all.map(|(number, held)| (number, sha256(&held.bytes))).collect();
+        Self { facts, opaque, digests, partial }
     }
 
     /// Returns the fact under way in parts.
@@ -103,49 +120,101 @@ impl<O: Clone> FactSet<O> {
         &self.facts
     }
 
+    /// Returns the facts about subjects that this build does not know.
+    pub fn opaque(&self) -> &BTreeMap<Number, Held<O>> {
+        &self.opaque
+    }
+
     /// Returns whether a subject is under way in parts.
     pub fn is_partial(&self) -> bool {
         self.partial.is_some()
     }
 
-    /// Takes a report's facts and returns the subjects that it changed. `origin` says where the report came from.
+    /// Takes a report's facts and returns the subjects of this build that it changed. `origin` says where the report came from.
     ///
     /// # Errors
     ///
     /// When the facts do not fit the set. The set is then as before, with what was under way in parts dropped.
     pub fn apply(&mut self, report: &Facts, origin: &O) -> Result<Vec<Subject>, Error> {
         let partial = self.partial.take().filter(|_| !report.resync);
+        if self.digests.is_empty() && partial.is_none() && !report.resync {
+            return Err(Error::NoResync);
+        }
         let (staged, partial) = stage(report, origin, partial)?;
         let mut digests = if report.resync { BTreeMap::new() } else { self.digests.clone() };
-        digests.extend(staged.iter().map(|(subject, held)| (*subject, <[u8; 32]>::from(Sha256::digest(&held.bytes)))));
+        digests.extend(staged.iter().map(|(number, held)| (*number, sha256(&held.bytes))));
         if digest_of_digests(&digests) != report.fact_set_digest {
             return Err(Error::SetDigest);
         }
         if report.resync {
             self.facts.clear();
+            self.opaque.clear();
         }
-        let changed = staged.iter().map(|(subject, _)| *subject).collect();
-        self.facts.extend(staged);
         self.digests = digests;
         self.partial = partial;
-        Ok(changed)
+        Ok(self.extend(staged))
+    }
+
+    /// Takes the facts of one of some reports of a chain, those that brought what the set held in the end: between them the set
+    /// does not have the digests that they state, so that only the one at the end can be compared. What does not fit is passed
+    /// over.
+    pub fn replay(&mut self, report: &Facts, origin: &O) {
+        let partial = self.partial.take().filter(|_| !report.resync);
+        if report.resync {
+            *self = Self::default();
+        }
+        let whole = Facts { part: None, ..report.clone() };
+        if let Ok((staged, _)) = stage(&whole, origin, None) {
+            self.adopt(staged);
+        }
+        match report.part.as_ref().map(|part| take_part(partial, part, origin)) {
+            Some(Ok(Taken::Whole(held))) => {
+                let mut staged = Vec::new();
+                if push(&mut staged, held).is_ok() {
+                    self.adopt(staged);
+                }
+            }
+            Some(Ok(Taken::Partial(partial))) => self.partial = Some(partial),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    fn adopt(&mut self, staged: Vec<(Number, Held<O>)>) {
+        self.digests.extend(staged.iter().map(|(number, held)| (*number, sha256(&held.bytes))));
+        self.extend(staged);
+    }
+
+    /// Puts facts into the set and returns the subjects of this build among them.
+    fn extend(&mut self, staged: Vec<(Number, Held<O>)>) -> Vec<Subject> {
+        let mut changed = Vec::with_capacity(staged.len());
+        for (number, held) in staged {
+            match number.subject() {
+                Some(subject) => {
+                    self.facts.insert(subject, held);
+                    changed.push(subject);
+                }
+                None => drop(self.opaque.insert(number, held)),
+            }
+        }
+        changed
     }
 
     /// Returns the digest of the set.
     ///
-    /// It is SHA-256 over [`DOMAIN`], a zero byte and, for each subject in order of its name: the length of the name (one
-    /// byte), the name, and the SHA-256 of its encoded fact.
+    /// It is SHA-256 over [`DOMAIN`], a zero byte and, for each fact in ascending order of the number of its field in the
+    /// contract's `Fact`: that number (four bytes, big-endian) and the SHA-256 of the encoded fact. The number can be read from the
+    /// bytes by whoever does not know the subject.
     pub fn digest(&self) -> Digest {
         digest_of_digests(&self.digests)
     }
 }
 
 /// What a report brings, in the order of the report, and what it leaves under way in parts.
-type Staged<O> = (Vec<(Subject, Held<O>)>, Option<Partial<O>>);
+type Staged<O> = (Vec<(Number, Held<O>)>, Option<Partial<O>>);
 
 /// Returns what a report brings, without looking at the set.
 fn stage<O: Clone>(report: &Facts, origin: &O, partial: Option<Partial<O>>) -> Result<Staged<O>, Error> {
-    let mut staged: Vec<(Subject, Held<O>)> = Vec::with_capacity(report.subjects.len());
+    let mut staged: Vec<(Number, Held<O>)> = Vec::with_capacity(report.subjects.len());
     for subject in &report.subjects {
         let held = Held { observed: subject.observed, bytes: subject.fact.clone(), origins: vec![origin.clone()] };
         push(&mut staged, held)?;
@@ -163,12 +232,22 @@ fn stage<O: Clone>(report: &Facts, origin: &O, partial: Option<Partial<O>>) -> R
     }
 }
 
-fn push<O>(staged: &mut Vec<(Subject, Held<O>)>, held: Held<O>) -> Result<(), Error> {
-    let subject = Fact::decode(&held.bytes)?.subject();
-    if staged.iter().any(|(other, _)| *other == subject) {
-        return Err(Error::Twice(subject));
+fn push<O>(staged: &mut Vec<(Number, Held<O>)>, held: Held<O>) -> Result<(), Error> {
+    if held.bytes.len() > limits::FACT_BYTES {
+        return Err(Error::TooLarge);
     }
-    staged.push((subject, held));
+    let number = Fact::subject_of(&held.bytes)?;
+    if number.subject().is_some() {
+        match Fact::decode(&held.bytes) {
+            // A word of a later contract makes this subject alone unknown; its bytes count all the same.
+            Ok(_) | Err(fact::Error::UnknownKind(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if staged.iter().any(|(other, _)| *other == number) {
+        return Err(Error::Twice(number));
+    }
+    staged.push((number, held));
     Ok(())
 }
 
@@ -197,6 +276,10 @@ fn take_part<O: Clone>(partial: Option<Partial<O>>, part: &SubjectPart, origin: 
         }
         _ => return Err(Error::Part),
     };
+    // An empty part would let the same fact come from any number of reports.
+    if part.bytes.is_empty() {
+        return Err(Error::Part);
+    }
     if partial.bytes.len() + part.bytes.len() > limits::FACT_BYTES {
         return Err(Error::TooLarge);
     }
@@ -211,31 +294,38 @@ fn take_part<O: Clone>(partial: Option<Partial<O>>, part: &SubjectPart, origin: 
     Ok(Taken::Whole(Held { observed: partial.observed, bytes: partial.bytes, origins: partial.origins }))
 }
 
-/// Returns the digest of a set of encoded facts, as [`FactSet::digest`] does. `facts` come in order of subject.
+/// Returns the digest of a set of encoded facts, as [`FactSet::digest`] does.
 pub fn digest_of<'a>(facts: impl Iterator<Item = (Subject, &'a [u8])>) -> Digest {
-    digest_of_digests(&facts.map(|(subject, bytes)| (subject, Sha256::digest(bytes).into())).collect())
+    digest_of_digests(&facts.map(|(subject, bytes)| (Number::of(subject), sha256(bytes))).collect())
 }
 
 /// Returns the digest of a set by the digests of its facts.
-fn digest_of_digests(digests: &BTreeMap<Subject, [u8; 32]>) -> Digest {
+fn digest_of_digests(digests: &BTreeMap<Number, [u8; 32]>) -> Digest {
     let mut hash = Sha256::new();
     hash.update(DOMAIN.as_bytes());
     hash.update([0]);
-    for (subject, digest) in digests {
-        let name = subject.as_str();
-        hash.update([u8::try_from(name.len()).expect("a subject's name is short")]);
-        hash.update(name.as_bytes());
+    for (number, digest) in digests {
+        hash.update(number.number().to_be_bytes());
         hash.update(digest);
     }
     Digest::new(hash.finalize().into())
 }
 
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message as _;
+
     use super::*;
     use crate::{
         fact::{Cause, Reading, sample},
         report::{Coverage, SubjectFact},
+        v1,
     };
 
     #[test]
@@ -261,7 +351,13 @@ mod tests {
         let fact = Fact::Software(Reading::Known(sample::software()));
         set.apply(&report(&set, std::slice::from_ref(&fact)), &()).unwrap();
         let hash = Digest::of_bytes(&fact.encode());
-        assert_eq!(set.digest(), Digest::of(DOMAIN, &[&[8], b"software", hash.as_bytes()]));
+        assert_eq!(set.digest(), Digest::of(DOMAIN, &[&[0, 0, 0, 4], hash.as_bytes()]));
+        // In order of the numbers, not of the names.
+        let system = sample::unknown(Subject::System, Cause::Absent, "");
+        set.apply(&report(&set, std::slice::from_ref(&system)), &()).unwrap();
+        let first = Digest::of_bytes(&system.encode());
+        let parts: [&[u8]; 4] = [&[0, 0, 0, 1], first.as_bytes(), &[0, 0, 0, 4], hash.as_bytes()];
+        assert_eq!(set.digest(), Digest::of(DOMAIN, &parts));
     }
 
     #[test]
@@ -280,7 +376,9 @@ mod tests {
     fn a_subject_twice_or_a_foreign_fact_is_refused() {
         let mut set = FactSet::default();
         let fact = sample::unknown(Subject::System, Cause::Absent, "");
-        assert!(matches!(set.apply(&report(&set, &[fact.clone(), fact]), &1), Err(Error::Twice(Subject::System))));
+        assert!(
+            matches!(set.apply(&report(&set, &[fact.clone(), fact]), &1), Err(Error::Twice(number)) if number.subject() == Some(Subject::System))
+        );
         let mut foreign = report(&set, &[]);
         foreign.subjects = vec![SubjectFact { observed: sample::time(0), fact: vec![0xff] }];
         assert!(matches!(set.apply(&foreign, &1), Err(Error::Fact(_))));
@@ -368,6 +466,103 @@ mod tests {
         assert!(matches!(set.apply(&second, &()), Err(Error::TooLarge)));
     }
 
+    #[test]
+    fn an_empty_part_is_refused() {
+        let mut set = FactSet::default();
+        set.apply(&report(&set, &sample::facts()), &1).unwrap();
+        let mut parts = in_parts(&set, &sample::unknown(Subject::Software, Cause::Limit, "too many packages"), 2);
+        parts[0].part.as_mut().unwrap().bytes.clear();
+        assert!(matches!(set.apply(&parts[0], &2), Err(Error::Part)));
+    }
+
+    #[test]
+    fn the_first_facts_must_be_all_of_them() {
+        let mut set = FactSet::default();
+        let mut first = report(&set, &sample::facts());
+        first.resync = false;
+        assert!(matches!(set.apply(&first, &1), Err(Error::NoResync)));
+        first.resync = true;
+        assert_eq!(set.apply(&first, &1).unwrap().len(), Subject::ALL.len());
+    }
+
+    /// A fact about a subject with field number 9, which no version has so far.
+    const LATER: [u8; 5] = [9 << 3 | 2, 3, 1, 2, 3];
+
+    #[test]
+    fn a_subject_of_a_later_contract_is_held_by_its_bytes_and_counts() {
+        let mut set = FactSet::default();
+        let mut first = report(&set, &sample::facts());
+        first.subjects.push(SubjectFact { observed: sample::time(0), fact: LATER.to_vec() });
+        assert!(matches!(set.apply(&first, &1), Err(Error::SetDigest)), "its bytes must count");
+        let mut digests: BTreeMap<Number, [u8; 32]> =
+            sample::facts().iter().map(|fact| (Number::of(fact.subject()), sha256(&fact.encode()))).collect();
+        digests.insert(Number::new(9).unwrap(), sha256(&LATER));
+        first.fact_set_digest = digest_of_digests(&digests);
+        assert_eq!(set.apply(&first, &1).unwrap(), Subject::ALL);
+        assert_eq!(set.facts().len(), Subject::ALL.len());
+        assert_eq!(set.opaque()[&Number::new(9).unwrap()].bytes, LATER);
+
+        // What a store kept is the same set.
+        let again = FactSet::from_store(set.facts().clone(), set.opaque().clone(), None);
+        assert_eq!(again.digest(), set.digest());
+        // A resync without it takes it out.
+        let mut resync = report(&FactSet::<u64>::default(), &sample::facts());
+        resync.resync = true;
+        set.apply(&resync, &2).unwrap();
+        assert!(set.opaque().is_empty());
+    }
+
+    #[test]
+    fn a_word_of_a_later_contract_leaves_the_other_subjects_as_they_are() {
+        let wire = v1::Fact::decode(Fact::Firewall(Reading::Known(sample::firewall())).encode().as_slice()).unwrap();
+        let Some(v1::fact::Fact::Firewall(mut state)) = wire.fact else { panic!() };
+        let Some(v1::firewall_fact::Reading::Known(known)) = &mut state.reading else { panic!() };
+        known.input_chains[0].engine = "a-later-engine".to_owned();
+        let bytes = v1::Fact { fact: Some(v1::fact::Fact::Firewall(state)) }.encode_to_vec();
+        assert!(Fact::decode(&bytes).is_err());
+
+        let mut set = FactSet::default();
+        let mut all: BTreeMap<Subject, Vec<u8>> =
+            sample::facts().iter().map(|fact| (fact.subject(), fact.encode())).collect();
+        all.insert(Subject::Firewall, bytes.clone());
+        let mut first = report(&set, &[]);
+        let observed = sample::time(0);
+        first.subjects = all.values().map(|fact| SubjectFact { observed, fact: fact.clone() }).collect();
+        first.fact_set_digest = digest_of(all.iter().map(|(subject, bytes)| (*subject, bytes.as_slice())));
+        assert_eq!(set.apply(&first, &1).unwrap(), Subject::ALL);
+        assert_eq!(set.facts()[&Subject::Firewall].bytes, bytes);
+    }
+
+    #[test]
+    fn the_reports_that_brought_the_facts_give_the_set_again() {
+        let mut set = FactSet::default();
+        let mut reports = vec![report(&set, &sample::facts())];
+        set.apply(&reports[0], &0).unwrap();
+        let steps: [&[(Subject, &str)]; 4] = [
+            &[(Subject::System, "1"), (Subject::Firewall, "1")],
+            &[(Subject::Listeners, "2")],
+            &[(Subject::System, "3")],
+            &[(Subject::PatchLevel, "4"), (Subject::Listeners, "4")],
+        ];
+        for step in steps {
+            let facts: Vec<_> =
+                step.iter().map(|(subject, detail)| sample::unknown(*subject, Cause::Failed, detail)).collect();
+            reports.push(report(&set, &facts));
+            set.apply(reports.last().unwrap(), &(reports.len() - 1)).unwrap();
+        }
+        for part in in_parts(&set, &Fact::Software(Reading::Known(sample::software())), 3) {
+            set.apply(&part, &reports.len()).unwrap();
+            reports.push(part);
+        }
+        let origins: BTreeSet<usize> = set.facts().values().flat_map(|held| held.origins.clone()).collect();
+        assert!(origins.len() < reports.len());
+        let mut again = FactSet::default();
+        for index in origins {
+            again.replay(&reports[index], &index);
+        }
+        assert_eq!((again.digest(), again.facts()), (set.digest(), set.facts()));
+    }
+
     fn subject(fact: &Fact) -> SubjectFact {
         SubjectFact { observed: sample::time(0), fact: fact.encode() }
     }
@@ -388,7 +583,7 @@ mod tests {
                 suspended_millis: 0,
                 directive_ids: Vec::new(),
             },
-            resync: false,
+            resync: set.facts().is_empty() && !set.is_partial(),
         }
     }
 

@@ -54,6 +54,10 @@ impl Observed {
         let fact = match Fact::decode(bytes) {
             Ok(fact) if fact.subject() == subject => fact,
             Ok(_) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, "the fact is about another subject")),
+            // A word of a later contract: the bytes are right and this build cannot read them.
+            Err(error @ fact::Error::UnknownKind(_)) => {
+                unknown_fact(subject, Unknown::new(fact::Cause::Unsupported, error.to_string()))
+            }
             Err(error) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, error.to_string())),
         };
         Self::new(fact, confirmed)

@@ -32,7 +32,7 @@ impl Cache {
         if !self.sets.contains_key(&agent) {
             self.make_room();
             let (facts, partial) = batch.fact_set(agent)?;
-            let set = FactSet::from_store(facts, partial);
+            let set = FactSet::from_store(facts, Default::default(), partial);
             let bytes = bytes_of(&set);
             self.bytes += bytes;
             self.sets.insert(agent, Cached { set, bytes, used: 0 });

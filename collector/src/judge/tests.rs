@@ -162,6 +162,8 @@ impl Sim {
 
     /// Puts the digest of the set after `facts` into them.
     fn put_digest(&mut self, facts: &mut Facts) {
+        // An empty set takes nothing but the beginning of all facts.
+        facts.resync |= self.set.facts().is_empty() && !self.set.is_partial();
         // The set refuses a wrong digest and stays as it was, so that the digest is found on a copy without the check.
         let mut held = if facts.resync { BTreeMap::new() } else { self.set.facts().clone() };
         for subject in &facts.subjects {

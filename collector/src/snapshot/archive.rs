@@ -137,6 +137,15 @@ pub fn read(bytes: &[u8]) -> Result<Files<'_>, Error> {
         files.insert(name, content);
         at = next;
     }
+    // What follows the files is their list. What is neither a file nor the list was put in, or broke what stood there.
+    let is_list = [CENTRAL, END, END_64].iter().any(|magic| bytes.get(at..at + 4) == Some(&magic.to_le_bytes()));
+    if !is_list && at < bytes.len() {
+        let place = match files.last_key_value() {
+            None => "the beginning, where the first file should be".to_owned(),
+            Some((last, _)) => format!("the place after {last}, where the next file or the list of files should be"),
+        };
+        return Err(Error::Byte { offset: at, place });
+    }
     // Everything that was not read so far has one form.
     let expected = write(&files)?;
     let same = bytes.iter().zip(&expected).take_while(|(is, should)| is == should).count();
@@ -313,6 +322,20 @@ mod tests {
         let at = bytes.windows(5).position(|window| window == b"hello").unwrap();
         bytes[at] = b'j';
         assert_eq!(read(&bytes), Err(Error::Checksum { name: "README.txt".to_owned() }));
+    }
+
+    #[test]
+    fn bytes_before_between_or_after_the_files_are_placed() {
+        let bytes = sample();
+        let between = LOCAL_BYTES + "README.txt".len() + "hello\n".len();
+        for (at, expected) in [(0, "the beginning"), (between, "the place after README.txt"), (bytes.len(), "the end")]
+        {
+            let mut longer = bytes.clone();
+            longer.splice(at..at, *b"abc");
+            let Err(Error::Byte { offset, place }) = read(&longer) else { panic!("at {at}") };
+            assert_eq!(offset, at);
+            assert!(place.contains(expected), "{place}");
+        }
     }
 
     #[test]
