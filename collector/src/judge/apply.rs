@@ -20,7 +20,7 @@ use muster_proto::{
 use prost::Message as _;
 
 use super::{
-    agent::{Agent, BodyExt as _, name},
+    agent::{Agent, Asked, BodyExt as _, name},
     cache::Cache,
     standing::Known,
 };
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How old, by the entries' times, a verdict that time can turn may be before it is judged again.
-const REJUDGE: Duration = Duration::from_secs(60);
+pub(super) const REJUDGE: Duration = Duration::from_secs(60);
 
 /// What is known of every agent.
 pub(super) struct Fleet {
@@ -320,7 +320,7 @@ impl Fleet {
             Err(error) => {
                 self.cache.changed(id, partial_changed);
                 self.break_off(batch, id, place, &error.to_string())?;
-                self.news.resync.push(id);
+                self.ask_again(id, place);
                 return Ok(Vec::new());
             }
         };
@@ -357,13 +357,21 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(Vec::new()) };
         if attestation.fact_set_digest == agent.host.agent.set_digest {
             self.mend(batch, id, place)?;
-        } else if agent.host.agent.broken.is_none() {
+        } else {
             self.break_off(batch, id, place, "an attestation is about another fact set")?;
-            self.news.resync.push(id);
-        } else if place.received.since(agent.host.agent.judged_at) >= REJUDGE {
-            self.news.resync.push(id);
+            self.ask_again(id, place);
         }
         Ok(Vec::new())
+    }
+
+    /// Asks an agent whose reports do not add up for every subject again, if that is due. An answer may be as wrong as what it
+    /// is to mend, and each brings a whole fact set into the log.
+    fn ask_again(&mut self, id: AgentId, place: &Place) {
+        if let Some(agent) = self.agents.get_mut(&id)
+            && agent.asked.take_turn(place.received)
+        {
+            self.news.resync.push(id);
+        }
     }
 
     /// Takes note that an agent's reports do not add up.
@@ -385,6 +393,7 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         if let Some(broken) = agent.host.agent.broken.take() {
             batch.end_break(id, broken.log_index, place.index, place.received)?;
+            agent.asked = Asked::default();
             agent.is_dirty = true;
         }
         Ok(())

@@ -192,6 +192,14 @@ impl Sim {
         self.report(now, Body::Attestation(Attestation { fact_set_digest: Digest::new([9; 32]), coverage }))
     }
 
+    /// Reports everything again, with a fact that is none.
+    fn undecodable(&mut self, now: Timestamp) -> Vec<u8> {
+        let coverage = self.coverage(now, &ALL_PROBES);
+        let subjects = vec![SubjectFact { observed: now, fact: b"\xff\xff".to_vec() }];
+        let fact_set_digest = Digest::new([9; 32]);
+        self.report(now, Body::Facts(Facts { subjects, part: None, fact_set_digest, coverage, resync: true }))
+    }
+
     fn lifecycle(&mut self, now: Timestamp) -> Vec<u8> {
         let lifecycle = Lifecycle { kind: LifecycleKind::Started, detail: "".into(), previous: None, probe: None };
         self.report(now, Body::Lifecycle(lifecycle))
@@ -355,6 +363,39 @@ fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
     assert_eq!(verdict_of(&hosts[0], "ENC-01", at(30)).verdict, Verdict::Pass);
     let past = views.as_of(&*log, 3, at(1000)).unwrap();
     assert_eq!(judge(CATALOGUE.control("ENC-01").unwrap(), &past[0].evidence(), at(20)).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn an_answer_that_is_as_wrong_as_before_is_not_asked_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let log = log_of(vec![sim.enrollment(at(0)), sim.undecodable(at(10))]);
+    let (_views, mut follower) = open(&dir.path().join("v"), &log, &StillClock::default());
+    let mut resync = follower.judge().resync();
+    // Answers each request one second later, and attests every hour, for a day.
+    let (mut answers, mut asked_first) = (0, 0);
+    for hour in 0..24 {
+        let mut now = 20 + hour * 3600;
+        log.0.lock().unwrap().push(sim.lie(at(now)));
+        let size = |log: &MemoryLog| log.0.lock().unwrap().len() as u64;
+        follower.catch_up(size(&log)).unwrap();
+        while resync.try_recv().is_ok() {
+            now += 1;
+            answers += 1;
+            assert!(answers < 100, "asked without end");
+            log.0.lock().unwrap().push(sim.undecodable(at(now)));
+            follower.catch_up(size(&log)).unwrap();
+        }
+        if hour == 0 {
+            asked_first = answers;
+        }
+    }
+    assert_eq!(asked_first, 1);
+    assert!((5..=24).contains(&answers), "{answers}");
+    // What adds up ends it, and what does not add up after that is asked for at once.
+    log.0.lock().unwrap().extend([sim.facts(at(90_000), &sample::healthy(), true), sim.lie(at(90_001))]);
+    follower.catch_up(log.0.lock().unwrap().len() as u64).unwrap();
+    assert_eq!(resync.try_recv(), Ok(sim.id()));
 }
 
 #[test]
