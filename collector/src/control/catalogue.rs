@@ -9,7 +9,7 @@ use std::{
 use muster_proto::{
     fact::{HostClass, Subject},
     id::{ControlId, Digest},
-    limits,
+    limits, v1,
 };
 use serde::Deserialize;
 
@@ -42,6 +42,9 @@ pub enum Error {
         /// Bytes of the built-in texts.
         beside: usize,
     },
+    /// An entry of the log does not hold the texts of a catalogue, or others than it says.
+    #[error("the entry does not hold the texts of the catalogue that it names")]
+    Entry,
     /// Two controls have one id.
     #[error("control {0} is defined twice")]
     Twice(ControlId),
@@ -269,6 +272,33 @@ impl Catalogue {
             false => format!("{}+{}", file.version, &digest.to_string()[..12]),
         };
         Ok(Self { texts, version, digest, controls })
+    }
+
+    /// Returns the catalogue that an entry of the log puts in force.
+    ///
+    /// # Errors
+    ///
+    /// When the entry does not hold the texts that it names, or a text is refused.
+    pub fn from_entry(entry: &v1::CatalogueVersion) -> Result<Self, Error> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| Error::Entry);
+        let texts =
+            Texts { built_in: text(&entry.built_in)?, support: text(&entry.support)?, overlay: text(&entry.overlay)? };
+        if texts.digest().as_bytes().as_slice() != entry.digest {
+            return Err(Error::Entry);
+        }
+        Self::from_texts(texts)
+    }
+
+    /// Returns the entry of the log that puts it in force.
+    pub fn to_entry(&self) -> v1::CatalogueVersion {
+        let Texts { built_in, support, overlay } = self.texts.clone();
+        v1::CatalogueVersion {
+            version: self.version.clone(),
+            digest: self.digest.as_bytes().to_vec(),
+            built_in: built_in.into_bytes(),
+            support: support.into_bytes(),
+            overlay: overlay.into_bytes(),
+        }
     }
 
     /// Returns what it is made of.

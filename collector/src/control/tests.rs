@@ -345,3 +345,32 @@ fn only_a_reading_of_a_fact_can_be_asked_for_as_absent() {
         assert!(text.contains(error), "{condition}: {text}");
     }
 }
+
+#[test]
+fn a_catalogue_survives_the_log_and_one_that_an_entry_cannot_hold_is_refused() {
+    let comment = |bytes: usize| format!("#{}", "x".repeat(bytes - 1));
+    let built_in = Catalogue::built_in();
+    let beside = built_in.texts().built_in.len() + built_in.texts().support.len();
+    let most = muster_proto::limits::ENTRY_BYTES - 1024 - beside;
+    assert!(most > 16 * 1024, "an operator has little place left: {most}");
+    let catalogue = Catalogue::with_overlay(&comment(most)).unwrap();
+    let entry = v1::LogEntry {
+        received_time: Some(Timestamp::EPOCH.to_wire()),
+        entry: Some(v1::log_entry::Entry::Catalogue(catalogue.to_entry())),
+    };
+    assert!(prost::Message::encoded_len(&entry) <= muster_proto::limits::ENTRY_BYTES);
+    let again = Catalogue::from_entry(&catalogue.to_entry()).unwrap();
+    assert_eq!((again.version(), again.digest()), (catalogue.version(), catalogue.digest()));
+    let error = Catalogue::with_overlay(&comment(most + 1)).unwrap_err().to_string();
+    assert!(error.contains(&format!("has {} bytes; at most {most} have a place", most + 1)), "{error}");
+    for change in [
+        |entry: &mut v1::CatalogueVersion| entry.overlay.push(b'x'),
+        |entry: &mut v1::CatalogueVersion| entry.built_in.clear(),
+        |entry: &mut v1::CatalogueVersion| entry.support[0] = 0xff,
+        |entry: &mut v1::CatalogueVersion| entry.digest.clear(),
+    ] {
+        let mut entry = catalogue.to_entry();
+        change(&mut entry);
+        assert!(matches!(Catalogue::from_entry(&entry), Err(Error::Entry)));
+    }
+}
