@@ -287,16 +287,28 @@ fn fsck(data: &Data, form: Form) -> anyhow::Result<ExitCode> {
 }
 
 fn rebuild(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
-    let (config, _) = load(place)?;
-    let rebuilt = run::rebuild(&config, &Data::new(&place.data.data), Arc::new(SystemClock))?;
-    let run::Rebuilt { log_size, digest, is_same } = rebuilt;
+    let run::Rebuilt { log_size, digest, before } = run::rebuild(&Data::new(&place.data.data), Arc::new(SystemClock))?;
     let mut out = io::stdout().lock();
     match form {
         Form::Json => {
-            writeln!(out, "{}", json!({ "log_size": log_size, "digest": digest.to_string(), "same": is_same }))?;
+            let unusable = match &before {
+                run::Before::Same | run::Before::Different => None,
+                run::Before::Unusable(why) => Some(why),
+            };
+            let value = json!({
+                "log_size": log_size,
+                "digest": digest.to_string(),
+                "same": before == run::Before::Same,
+                "unusable": unusable,
+            });
+            writeln!(out, "{value}")?;
         }
         Form::Text => {
-            let before = if is_same { "they were the same before" } else { "they were DIFFERENT before" };
+            let before = match before {
+                run::Before::Same => "they were the same before".to_owned(),
+                run::Before::Different => "they were DIFFERENT before".to_owned(),
+                run::Before::Unusable(why) => format!("there was nothing to compare with: {why}"),
+            };
             writeln!(out, "views made again from {log_size} entries of the log: digest {digest}; {before}")?;
         }
     }

@@ -4,9 +4,11 @@
 //! verifies a snapshot judges again with the same code. "Cannot tell" is [`Verdict::Unknown`] and never [`Verdict::Pass`].
 
 mod catalogue;
+mod cost;
 mod evidence;
 mod expression;
 mod fixture;
+mod framework;
 pub(crate) mod sample;
 mod support;
 

@@ -211,10 +211,7 @@ fn fill(plan: &Plan, now: Timestamp) -> Result<Made, Error> {
                 ca_digest: authority.digest().as_bytes().to_vec(),
             }),
         )),
-        Entry::Catalogue(v1::CatalogueVersion {
-            version: catalogue.version().to_owned(),
-            digest: catalogue.digest().as_bytes().to_vec(),
-        }),
+        Entry::Catalogue(catalogue.to_entry()),
         Entry::Act(acts::own_act(
             &plan.name,
             Act::CredentialIssued(v1::CredentialIssued {

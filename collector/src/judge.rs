@@ -94,7 +94,8 @@ struct Board {
 }
 
 impl Judge {
-    /// Returns the controls that judge.
+    /// Returns the controls that judged the last entry when this handle was taken. They change with a start of the collector alone,
+    /// which takes its handles after that.
     pub fn catalogue(&self) -> &Arc<Catalogue> {
         &self.catalogue
     }
@@ -137,30 +138,29 @@ pub struct Follower {
     fleet: Fleet,
     clock: Arc<dyn Clock>,
     judge: Judge,
+    /// What judges before the log says what does.
+    first: Arc<Catalogue>,
 }
 
 impl Follower {
-    /// Returns who follows `log` with the controls of `catalogue`.
+    /// Returns who follows `log`. Each entry is judged with the catalogue that the log has put in force before it, and with the
+    /// built-in one before the first of these.
     ///
     /// # Errors
     ///
     /// When the views cannot be read.
-    pub fn new(
-        log: Arc<dyn Entries>,
-        writer: Writer,
-        catalogue: Arc<Catalogue>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, Error> {
-        let fleet = Fleet::load(&writer, Arc::clone(&catalogue))?;
+    pub fn new(log: Arc<dyn Entries>, writer: Writer, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let first = Arc::new(Catalogue::built_in());
+        let fleet = Fleet::load(&writer, Arc::clone(&first))?;
         let judge = Judge {
-            catalogue,
+            catalogue: Arc::clone(&fleet.catalogue),
             changes: broadcast::Sender::new(CHANGES),
             answered: broadcast::Sender::new(ANSWERS),
             resync: broadcast::Sender::new(RESYNCS),
             applied: watch::Sender::new(writer.applied()),
             board: Arc::default(),
         };
-        let mut follower = Self { log, writer, fleet, clock, judge };
+        let mut follower = Self { log, writer, fleet, clock, judge, first };
         follower.show_all();
         Ok(follower)
     }
@@ -215,6 +215,7 @@ impl Follower {
     fn apply(&mut self, first: u64, entries: &[Vec<u8>]) -> Result<(), Error> {
         match self.fleet.apply(&mut self.writer, first, entries) {
             Ok(touched) => {
+                self.take_catalogue();
                 self.post(&touched);
                 let news = std::mem::take(&mut self.fleet.news);
                 let now = self.clock.now();
@@ -229,7 +230,7 @@ impl Follower {
             }
             Err(error) => {
                 let shown = std::mem::take(&mut self.fleet.agents);
-                self.fleet = Fleet::load(&self.writer, Arc::clone(&self.judge.catalogue))?;
+                self.fleet = Fleet::load(&self.writer, Arc::clone(&self.first))?;
                 for (id, agent) in shown {
                     if let Some(loaded) = self.fleet.agents.get_mut(&id) {
                         loaded.shown = agent.shown;
@@ -237,6 +238,14 @@ impl Follower {
                 }
                 Err(error.into())
             }
+        }
+    }
+
+    /// Takes what holds as published where another catalogue judges: its controls are others.
+    fn take_catalogue(&mut self) {
+        if self.judge.catalogue.digest() != self.fleet.catalogue.digest() {
+            self.judge.catalogue = Arc::clone(&self.fleet.catalogue);
+            self.show_all();
         }
     }
 

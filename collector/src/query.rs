@@ -274,6 +274,8 @@ impl fleet_service_server::FleetService for FleetService {
                     .iter()
                     .map(|(control, standing)| inner.host_verdict(row, control, standing))
                     .collect(),
+                gaps: host::gaps(&inner.views, row.agent.agent)
+                    .map_err(|error| internal("failed to read the views", &error))?,
             })
         });
         Ok(Response::new(answer.await?))

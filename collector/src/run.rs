@@ -19,7 +19,6 @@ use muster_proto::{
         snapshot_service_server::SnapshotServiceServer,
     },
 };
-use prost::Message as _;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
@@ -261,15 +260,11 @@ impl Collector {
             return Err(Error::Name { path: data.path().to_owned(), log, config });
         }
         let catalogue = Arc::new(load_catalogue(&config, data)?);
-        let origin = views::Origin { log: config.name.clone(), catalogue: catalogue.digest() };
+        let origin = views::Origin { log: config.name.clone() };
         let (views, writer) = Views::open(&data.views(), &origin, log.size())?;
-        let mut follower =
-            judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&catalogue), Arc::clone(&clock))?;
+        let mut follower = judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&clock))?;
         follower.catch_up(log.size())?;
-        let judge = follower.judge();
-        let entries = views.member_entries()?;
-        let is_announced = last_catalogue(&entries) == Some(judge.catalogue().digest());
-        let members = Members::load(entries)?;
+        let members = Members::load(views.member_entries()?)?;
         let inbox = Inbox::open(&data.inbox(), &inbox::Settings { limit_bytes: config.limits.inbox_bytes }, now)?;
         let settings = sequencer::Settings { checkpoint_millis: config.checkpoint_interval_ms };
         let sessions = Sessions::load(
@@ -301,13 +296,15 @@ impl Collector {
             &config,
             Arc::clone(&clock),
         );
-        if !is_announced {
-            acts.append(Entry::Catalogue(v1::CatalogueVersion {
-                version: judge.catalogue().version().to_owned(),
-                digest: judge.catalogue().digest().as_bytes().to_vec(),
-            }))
-            .await
-            .map_err(|status| Error::Announce(status.message().to_owned()))?;
+        if views.catalogue_digest()? != Some(catalogue.digest()) {
+            let announced = acts.append(Entry::Catalogue(catalogue.to_entry())).await;
+            announced.map_err(|status| Error::Announce(status.message().to_owned()))?;
+            // Nobody is served before the hosts are judged with it.
+            follower.catch_up(log.size())?;
+        }
+        let judge = follower.judge();
+        if judge.catalogue().digest() != catalogue.digest() {
+            return Err(Error::Announce("another one is in force".to_owned()));
         }
         let judging = CancellationToken::new();
         let judged = tokio::spawn(follower.run(log.subscribe(), judging.clone()));
@@ -493,8 +490,19 @@ pub struct Rebuilt {
     pub log_size: u64,
     /// Digest of everything in them.
     pub digest: Digest,
-    /// Whether the views before, followed to the same entry, held the same.
-    pub is_same: bool,
+    /// What the views before were like.
+    pub before: Before,
+}
+
+/// What views were like before they were made again.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Before {
+    /// Followed to the same entry, they held the same.
+    Same,
+    /// Followed to the same entry, they held something else.
+    Different,
+    /// There were none that could be compared, and why.
+    Unusable(String),
 }
 
 /// Makes the views again from the log. Blocks, and refuses while a collector runs in the folder.
@@ -502,21 +510,25 @@ pub struct Rebuilt {
 /// # Errors
 ///
 /// When the log is in use or damaged, or the views cannot be written.
-pub fn rebuild(config: &Config, data: &Data, clock: Arc<dyn Clock>) -> Result<Rebuilt, Error> {
+pub fn rebuild(data: &Data, clock: Arc<dyn Clock>) -> Result<Rebuilt, Error> {
     let (log, _appender) = open_log(data)?;
-    let catalogue = Arc::new(load_catalogue(config, data)?);
-    let origin = views::Origin { log: log.origin().to_owned(), catalogue: catalogue.digest() };
-    let follow = || -> Result<Digest, Error> {
+    let origin = views::Origin { log: log.origin().to_owned() };
+    let follow = || -> Result<(Digest, Option<String>), Error> {
         let (views, writer) = Views::open(&data.views(), &origin, log.size())?;
-        let mut follower =
-            judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&catalogue), Arc::clone(&clock))?;
+        let made_anew = writer.made_anew().map(str::to_owned);
+        let mut follower = judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&clock))?;
         follower.catch_up(log.size())?;
-        Ok(views.digest()?)
+        Ok((views.digest()?, made_anew))
     };
-    let before = follow()?;
+    let (before, made_anew) = follow()?;
     views::remove(&data.views())?;
-    let digest = follow()?;
-    Ok(Rebuilt { log_size: log.size(), digest, is_same: before == digest })
+    let (digest, _) = follow()?;
+    let before = match made_anew {
+        Some(why) => Before::Unusable(why),
+        None if before == digest => Before::Same,
+        None => Before::Different,
+    };
+    Ok(Rebuilt { log_size: log.size(), digest, before })
 }
 
 /// Checks the whole log, and whether it has everything that the views have seen of it. Reads only; a collector may run meanwhile.
@@ -583,14 +595,6 @@ fn read_log_key(data: &Data) -> Result<Key, Error> {
     let path = data.log_key();
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     Key::parse(text.trim()).map_err(|source| Error::LogKey { path, source })
-}
-
-/// Returns the digest of the catalogue that the log last told of.
-fn last_catalogue(entries: &[(u64, Vec<u8>)]) -> Option<Digest> {
-    entries.iter().rev().find_map(|(_, bytes)| match v1::LogEntry::decode(&bytes[..]).ok()?.entry? {
-        Entry::Catalogue(catalogue) => Digest::from_slice(&catalogue.digest),
-        _ => None,
-    })
 }
 
 /// Asks agents whose reports do not add up for every subject again.

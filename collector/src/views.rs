@@ -1,10 +1,11 @@
 //! Views of the evidence log: what is current, what was, and where in the log it stands. The only module that knows SQL.
 //!
-//! Views are a function of the log and of the catalogue. They can be thrown away and made again; a file that is damaged, is of
+//! Views are a function of the log alone, which also says what judges. They can be thrown away and made again; a file that is damaged, is of
 //! another version, or does not belong to the log is. The log position that they cover is committed with them, so that
 //! applying entries twice is applying them once. Nothing here knows a clock or judges anything.
 
 mod as_of;
+mod dialect;
 mod digest;
 mod read;
 mod rows;
@@ -16,11 +17,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use muster_proto::id::Digest;
 use rusqlite::{Connection, OpenFlags};
 
 pub use as_of::{Entries, FactAsOf, HostAsOf, LastReport, confirmation};
-pub use read::{FactRow, HostRow, SnapshotRow, VerdictRow};
+pub use read::{FactRow, GapRow, HostRow, SnapshotRow, VerdictRow};
 pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run, on_collector};
 pub use write::{Batch, Writer, empty_set};
 
@@ -80,8 +80,6 @@ impl From<rusqlite::Error> for Error {
 pub struct Origin {
     /// Name of the log.
     pub log: String,
-    /// Digest of the catalogue that judges.
-    pub catalogue: Digest,
 }
 
 /// The views, for reading. Cheap to clone. Its functions block: call them from the blocking pool.
@@ -102,18 +100,18 @@ impl Views {
     ///
     /// When the file can be neither opened nor replaced.
     pub fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<(Self, Writer), Error> {
-        let connection = match schema::open(path, origin, log_size) {
-            Ok(connection) => connection,
+        let (connection, made_anew) = match schema::open(path, origin, log_size) {
+            Ok(connection) => (connection, None),
             Err(why) => {
                 if path.exists() {
                     tracing::warn!(path = %path.display(), %why, "views are made again from the log");
                 }
                 remove(path)?;
-                schema::create(path, origin)?
+                (schema::create(path, origin)?, Some(why))
             }
         };
         let inner = Inner { path: path.to_owned(), idle: Mutex::new(Vec::new()) };
-        Ok((Self(Arc::new(inner)), Writer::new(connection)?))
+        Ok((Self(Arc::new(inner)), Writer::new(connection, made_anew)?))
     }
 
     /// Calls `f` with a connection that sees one state of the views.
@@ -123,7 +121,7 @@ impl Views {
             None => {
                 let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 let connection = Connection::open_with_flags(&self.0.path, flags)?;
-                connection.busy_timeout(std::time::Duration::from_secs(5))?;
+                dialect::configure_reader(&connection)?;
                 connection.set_prepared_statement_cache_capacity(STATEMENTS);
                 connection
             }

@@ -9,21 +9,22 @@ use std::{
 use muster_proto::{
     fact::{HostClass, Subject},
     id::{ControlId, Digest},
+    limits, v1,
 };
 use serde::Deserialize;
 
 use super::{
-    ByClass, Control, Expression, Mapping, Severity,
-    expression::{self, Use},
+    ByClass, Control, Expression, Mapping, Severity, cost, evidence,
+    expression::{self, Shape, Use},
     fixture::{self, Fixture},
-    sample, support,
+    framework, sample, support,
 };
 
 const BUILT_IN: &str = include_str!("catalogue.toml");
 /// Domain of the digest of a catalogue.
 const DOMAIN: &str = "muster/catalogue/v1";
-/// Bytes of a text, such as an overlay, at most.
-const TEXT_BYTES: usize = 1024 * 1024;
+/// Bytes of the texts of a catalogue together, at most: an entry of the log holds them all.
+const TEXTS_BYTES: usize = limits::ENTRY_BYTES - 1024;
 
 /// A catalogue or overlay is refused.
 #[derive(Debug, thiserror::Error)]
@@ -31,19 +32,44 @@ pub enum Error {
     /// It is not TOML of the documented shape.
     #[error("controls file is not as documented: {0}")]
     Text(String),
+    /// An entry of the log cannot hold its texts.
+    #[error(
+        "controls file has {bytes} bytes; at most {} have a place beside the built-in controls", TEXTS_BYTES.saturating_sub(*beside)
+    )]
+    TooLong {
+        /// Bytes of the overlay.
+        bytes: usize,
+        /// Bytes of the built-in texts.
+        beside: usize,
+    },
+    /// An entry of the log does not hold the texts of a catalogue, or others than it says.
+    #[error("the entry does not hold the texts of the catalogue that it names")]
+    Entry,
     /// Two controls have one id.
     #[error("control {0} is defined twice")]
     Twice(ControlId),
     /// An overlay sets a parameter of a control that there is not.
     #[error("there is no control {0}")]
     UnknownControl(String),
-    /// An overlay sets a parameter that the control does not have, or with a value of another type.
-    #[error("control {control} has no parameter `{name}` of that type")]
+    /// An overlay sets a parameter that the control does not have.
+    #[error("control {control} has no parameter `{name}`")]
+    UnknownParameter {
+        /// The control.
+        control: ControlId,
+        /// The parameter.
+        name: String,
+    },
+    /// A parameter has a value that the control cannot take.
+    #[error("parameter `{name}` of control {control} must be {expected}, not {value}")]
     Parameter {
         /// The control.
         control: ControlId,
         /// The parameter.
         name: String,
+        /// What it takes.
+        expected: String,
+        /// What it was given.
+        value: String,
     },
     /// A mapping names a framework that there is not.
     #[error("control {control} names the framework `{framework}`, which is not known")]
@@ -52,6 +78,16 @@ pub enum Error {
         control: ControlId,
         /// The framework.
         framework: String,
+    },
+    /// A mapping names a requirement that its framework does not have.
+    #[error("control {control} names `{requirement}`, which is not among the identifiers of {framework}")]
+    UnknownRequirement {
+        /// The control.
+        control: ControlId,
+        /// The framework.
+        framework: String,
+        /// The requirement.
+        requirement: String,
     },
     /// A field of a control has no value that makes sense.
     #[error("control {control} has a bad {field}: {why}")]
@@ -179,10 +215,6 @@ enum Confidence {
     Low,
 }
 
-/// Frameworks whose requirements mappings may name.
-const FRAMEWORKS: [&str; 9] =
-    ["cis_v8", "csa_ccm_4", "hipaa", "hitrust", "iso27001_2022", "nist_800_53_r5", "nist_csf_2", "pci_dss_4", "soc2"];
-
 impl Catalogue {
     /// Returns the controls that are compiled in.
     ///
@@ -212,8 +244,9 @@ impl Catalogue {
     ///
     /// When a text is refused: says which control and why.
     pub fn from_texts(texts: Texts) -> Result<Self, Error> {
-        if [&texts.built_in, &texts.support, &texts.overlay].iter().any(|text| text.len() > TEXT_BYTES) {
-            return Err(Error::Text(format!("it is larger than {TEXT_BYTES} bytes")));
+        let (bytes, beside) = (texts.overlay.len(), texts.built_in.len().saturating_add(texts.support.len()));
+        if bytes.saturating_add(beside) > TEXTS_BYTES {
+            return Err(Error::TooLong { bytes, beside });
         }
         let changes: Overlay = toml::from_str(&texts.overlay).map_err(|error| Error::Text(error.to_string()))?;
         let file: File = toml::from_str(&texts.built_in).map_err(|error| Error::Text(error.to_string()))?;
@@ -239,6 +272,33 @@ impl Catalogue {
             false => format!("{}+{}", file.version, &digest.to_string()[..12]),
         };
         Ok(Self { texts, version, digest, controls })
+    }
+
+    /// Returns the catalogue that an entry of the log puts in force.
+    ///
+    /// # Errors
+    ///
+    /// When the entry does not hold the texts that it names, or a text is refused.
+    pub fn from_entry(entry: &v1::CatalogueVersion) -> Result<Self, Error> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| Error::Entry);
+        let texts =
+            Texts { built_in: text(&entry.built_in)?, support: text(&entry.support)?, overlay: text(&entry.overlay)? };
+        if texts.digest().as_bytes().as_slice() != entry.digest {
+            return Err(Error::Entry);
+        }
+        Self::from_texts(texts)
+    }
+
+    /// Returns the entry of the log that puts it in force.
+    pub fn to_entry(&self) -> v1::CatalogueVersion {
+        let Texts { built_in, support, overlay } = self.texts.clone();
+        v1::CatalogueVersion {
+            version: self.version.clone(),
+            digest: self.digest.as_bytes().to_vec(),
+            built_in: built_in.into_bytes(),
+            support: support.into_bytes(),
+            overlay: overlay.into_bytes(),
+        }
     }
 
     /// Returns what it is made of.
@@ -291,10 +351,14 @@ fn set_parameters(
     parameters: serde_json::Map<String, serde_json::Value>,
 ) -> Result<(), Error> {
     for (name, value) in parameters {
-        let old = definition.parameters.get_mut(&name);
-        let Some(old) = old.filter(|old| same_type(old, &value)) else {
-            return Err(Error::Parameter { control: definition.id.clone(), name });
+        let control = &definition.id;
+        let Some(old) = definition.parameters.get_mut(&name) else {
+            return Err(Error::UnknownParameter { control: control.clone(), name });
         };
+        if !same_type(old, &value) {
+            let (control, value) = (control.clone(), value.to_string());
+            return Err(Error::Parameter { control, name, expected: expected(old), value });
+        }
         *old = value;
     }
     Ok(())
@@ -303,7 +367,8 @@ fn set_parameters(
 fn same_type(old: &serde_json::Value, new: &serde_json::Value) -> bool {
     use serde_json::Value::{Array, Bool, Number, Object, String};
     match (old, new) {
-        (Bool(_), Bool(_)) | (Number(_), Number(_)) | (String(_), String(_)) => true,
+        (Bool(_), Bool(_)) | (String(_), String(_)) => true,
+        (Number(_), Number(_)) => are_whole(new),
         (Array(old), Array(new)) => old.first().is_none_or(|old| new.iter().all(|new| same_type(old, new))),
         (Object(old), Object(new)) => {
             let default = old.get("*");
@@ -314,6 +379,35 @@ fn same_type(old: &serde_json::Value, new: &serde_json::Value) -> bool {
                 })
         }
         _ => false,
+    }
+}
+
+/// Returns whether every number in `value` is one that conditions can count with: whole, not negative, and small enough that seconds
+/// in that many days are a number still.
+fn are_whole(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Number(number) => number.as_u64().is_some_and(|number| number <= u32::MAX.into()),
+        serde_json::Value::Array(items) => items.iter().all(are_whole),
+        serde_json::Value::Object(fields) => fields.values().all(are_whole),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::String(_) => true,
+    }
+}
+
+/// Says what a parameter takes that has the value `old`.
+fn expected(old: &serde_json::Value) -> String {
+    match old {
+        serde_json::Value::Null => "nothing".to_owned(),
+        serde_json::Value::Bool(_) => "true or false".to_owned(),
+        serde_json::Value::Number(_) => format!("a whole number from 0 to {}", u32::MAX),
+        serde_json::Value::String(_) => "a text".to_owned(),
+        serde_json::Value::Array(items) => match items.first() {
+            Some(item) => format!("a list, each item {}", expected(item)),
+            None => "a list".to_owned(),
+        },
+        serde_json::Value::Object(by_class) => {
+            let value = by_class.get("*").map_or_else(|| "a value".to_owned(), expected);
+            format!("a table with `*` and classes of hosts, each with {value}")
+        }
     }
 }
 
@@ -331,9 +425,25 @@ fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Contro
             return Err(bad(field, "it is empty, longer than 1024 bytes, or has control characters".to_owned()));
         }
     }
+    for (name, value) in &definition.parameters {
+        if !are_whole(value) {
+            let (name, value) = (name.clone(), value.to_string());
+            let expected = format!("made of whole numbers from 0 to {}", u32::MAX);
+            return Err(Error::Parameter { control: id, name, expected, value });
+        }
+    }
     let schema = sample::schema(&definition.parameters);
+    let items = |path: &str| match evidence::parameter_items(&definition.parameters, path) {
+        Some(items) => items,
+        None if Shape::may_be_list(&schema, path) => cost::USUAL_ITEMS,
+        None => 0,
+    };
     let parse = |source: &str, usage| {
-        Expression::parse(source, &schema, usage).map_err(|source| Error::Expression { control: id.clone(), source })
+        let expression = Expression::parse(source, &schema, usage).and_then(|expression| {
+            let steps = expression.steps(&items);
+            if steps > cost::STEPS { Err(expression::Error::TooManySteps { steps }) } else { Ok(expression) }
+        });
+        expression.map_err(|source| Error::Expression { control: id.clone(), source })
     };
     let condition = parse(&definition.condition, Use::Condition)?;
     let offenders = definition.offenders.as_deref().map(|source| parse(source, Use::Offenders)).transpose()?;
@@ -384,8 +494,12 @@ fn mappings(
     };
     let mut out = Vec::new();
     for (framework, requirements) in mappings {
-        if !FRAMEWORKS.contains(&framework.as_str()) {
+        if !framework::is_known(&framework) {
             return Err(Error::UnknownFramework { control: control.clone(), framework });
+        }
+        if let Some(requirement) = requirements.iter().find(|id| !framework::has(&framework, id)) {
+            let (control, requirement) = (control.clone(), requirement.clone());
+            return Err(Error::UnknownRequirement { control, framework, requirement });
         }
         let mapping =
             |requirement| Mapping { framework: framework.clone(), requirement, confidence: confidence.to_owned() };

@@ -5,7 +5,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -19,7 +19,7 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{Control, ITEM_BYTES, Verdict, expression::Cannot, host_text, named};
+use super::{Control, ITEM_BYTES, Verdict, cost, expression::Cannot, host_text, named};
 
 /// What is known of one host.
 #[derive(Debug)]
@@ -81,7 +81,15 @@ pub struct Reporting {
 #[derive(Debug)]
 struct Values {
     value: Value,
+    notes: Notes,
+}
+
+/// What is found while a fact becomes a value.
+#[derive(Debug, Default)]
+struct Notes {
     untold: Vec<Untold>,
+    /// Items of the longest list at each path.
+    items: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +99,8 @@ struct Untold {
     /// As a person reads it: `disk_encryption.volumes[/home].encrypted`.
     name: String,
     why: String,
+    /// Whether it is known not to be there.
+    is_absent: bool,
 }
 
 impl Evidence {
@@ -141,7 +151,13 @@ impl Evidence {
             }
             variables
         };
-        match control.condition.evaluate(variables(&control.condition).into_iter()) {
+        if let Some(steps) = self.too_many_steps(control, &control.condition) {
+            let most = cost::STEPS;
+            let why = format!("the facts are too many for the condition: {steps} steps, of {most} at most");
+            return (Verdict::Unknown, why);
+        }
+        let absent = self.absent(control, &control.condition);
+        match control.condition.evaluate(variables(&control.condition).into_iter(), absent) {
             Ok(Value::Bool(true)) => (Verdict::Pass, String::new()),
             Ok(Value::Bool(false)) => (Verdict::Fail, self.fail_reason(control, variables)),
             Ok(_) => (Verdict::Unknown, "the condition is neither true nor false".to_owned()),
@@ -156,18 +172,48 @@ impl Evidence {
         control: &Control,
         variables: impl Fn(&super::Expression) -> Vec<(&'static str, Value)>,
     ) -> String {
-        let items =
-            match control.offenders.as_ref().map(|offenders| offenders.evaluate(variables(offenders).into_iter())) {
-                Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
-                _ => Vec::new(),
-            };
+        let offenders =
+            control.offenders.as_ref().filter(|offenders| self.too_many_steps(control, offenders).is_none());
+        let evaluate = |offenders: &super::Expression| {
+            offenders.evaluate(variables(offenders).into_iter(), self.absent(control, offenders))
+        };
+        let items = match offenders.map(evaluate) {
+            Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
+            _ => Vec::new(),
+        };
         if items.is_empty() { format!("not so: {}", control.title) } else { named(&items) }
+    }
+
+    /// Returns the steps of an expression of `control`, if they are more than it may take.
+    fn too_many_steps(&self, control: &Control, expression: &super::Expression) -> Option<u64> {
+        let notes = |subject| self.facts.get(subject).map(|observed| &observed.values().notes);
+        // With lists of the usual lengths it was counted when it was loaded.
+        let lists = || control.subjects.iter().filter_map(notes).flat_map(|notes| &notes.items);
+        if lists().all(|(_, items)| *items <= cost::USUAL_ITEMS) {
+            return None;
+        }
+        let items = |path: &str| {
+            let of_fact = || lists().find(|(list, _)| *list == path).map(|(_, items)| *items);
+            parameter_items(&control.parameters, path).or_else(of_fact).unwrap_or_default()
+        };
+        Some(expression.steps(&items)).filter(|steps| *steps > cost::STEPS)
+    }
+
+    /// Returns the paths of readings that are known to be absent, as far as an expression asks.
+    fn absent(&self, control: &Control, expression: &super::Expression) -> BTreeSet<String> {
+        if !expression.asks_absent() {
+            return BTreeSet::new();
+        }
+        let facts = control.subjects.iter().filter_map(|subject| self.facts.get(subject));
+        let untold = facts.flat_map(|observed| &observed.values().notes.untold);
+        untold.filter(|untold| untold.is_absent).map(|untold| untold.path.clone()).collect()
     }
 
     /// Says which reading was missing, and why.
     fn untold_reason(&self, control: &Control, field: &str, support: Option<String>) -> String {
-        let untold =
-            || control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().untold);
+        let untold = || {
+            control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().notes.untold)
+        };
         let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {
             return named(&whole);
@@ -215,9 +261,9 @@ impl Values {
     fn of(fact: &Fact) -> Self {
         let subject = fact.subject().as_str();
         let json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
-        let mut untold = Vec::new();
-        let value = json.and_then(|json| convert(json, subject, subject, &mut untold));
-        Self { value: value.unwrap_or_else(|| object(HashMap::new())), untold }
+        let mut notes = Notes::default();
+        let value = json.and_then(|json| convert(json, subject, subject, &mut notes));
+        Self { value: value.unwrap_or_else(|| object(HashMap::new())), notes }
     }
 }
 
@@ -235,13 +281,36 @@ fn parameters(control: &Control, class: Option<HostClass>) -> serde_json::Value 
     resolved.collect::<serde_json::Map<_, _>>().into()
 }
 
-/// Returns the CEL value of JSON.
-pub(super) fn to_cel(json: &serde_json::Value) -> Value {
-    convert(json.clone(), "", "", &mut Vec::new()).unwrap_or(Value::Null)
+/// Returns how many items the parameter at `path`, such as `param.allow`, has: of one by class, the most. `None` where `path` is not
+/// of a parameter.
+pub(super) fn parameter_items(parameters: &serde_json::Map<String, serde_json::Value>, path: &str) -> Option<u64> {
+    fn items(value: &serde_json::Value) -> u64 {
+        match value {
+            serde_json::Value::Array(items) => items.len() as u64,
+            serde_json::Value::Object(fields) => fields.values().map(items).max().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+    let name = path.strip_prefix("param.")?;
+    match name.split_once("[]") {
+        None => Some(items(parameters.get(name)?)),
+        // Of an item, the longest list in it.
+        Some((name, _)) => {
+            let value = parameters.get(name)?;
+            let lists = value.as_object().map_or_else(|| vec![value], |by_class| by_class.values().collect());
+            let inner = lists.into_iter().filter_map(|list| list.as_array()).flatten();
+            Some(inner.map(items).max().unwrap_or_default())
+        }
+    }
 }
 
-/// Returns the CEL value of a fact's JSON, or `None` for a reading that could not be told, which is added to `untold`.
-fn convert(json: serde_json::Value, path: &str, name: &str, untold: &mut Vec<Untold>) -> Option<Value> {
+/// Returns the CEL value of JSON.
+pub(super) fn to_cel(json: &serde_json::Value) -> Value {
+    convert(json.clone(), "", "", &mut Notes::default()).unwrap_or(Value::Null)
+}
+
+/// Returns the CEL value of a fact's JSON, or `None` for a reading that could not be told, which is added to `notes`.
+fn convert(json: serde_json::Value, path: &str, name: &str, notes: &mut Notes) -> Option<Value> {
     Some(match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(value) => Value::Bool(value),
@@ -255,23 +324,29 @@ fn convert(json: serde_json::Value, path: &str, name: &str, untold: &mut Vec<Unt
         },
         serde_json::Value::String(text) => Value::String(Arc::new(text)),
         serde_json::Value::Array(items) => {
+            if let Some(longest) = notes.items.get_mut(path) {
+                *longest = (*longest).max(items.len() as u64);
+            } else {
+                notes.items.insert(path.to_owned(), items.len() as u64);
+            }
             let path = format!("{path}[]");
             let mut values = Vec::with_capacity(items.len());
             for item in items {
                 let name = if path.is_empty() { String::new() } else { format!("{name}[{}]", label(&item)) };
-                values.extend(convert(item, &path, &name, untold));
+                values.extend(convert(item, &path, &name, notes));
             }
             Value::List(Arc::new(values))
         }
         serde_json::Value::Object(fields) => {
             if let Some(unknown) = as_unknown(&fields) {
-                untold.push(Untold { path: path.to_owned(), name: name.to_owned(), why: unknown });
+                let is_absent = unknown.split(' ').next() == Some("absent");
+                notes.untold.push(Untold { path: path.to_owned(), name: name.to_owned(), why: unknown, is_absent });
                 return None;
             }
             let mut map = HashMap::with_capacity(fields.len());
             for (field, value) in fields {
                 let (path, name) = (format!("{path}.{field}"), format!("{name}.{field}"));
-                if let Some(value) = convert(value, &path, &name, untold) {
+                if let Some(value) = convert(value, &path, &name, notes) {
                     map.insert(Key::String(Arc::new(field)), value);
                 }
             }

@@ -15,8 +15,12 @@ use cel::{
     common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators},
 };
 
+use super::cost;
+
 /// Bytes of an expression, at most.
 const EXPRESSION_BYTES: usize = 4096;
+/// Function that tells whether the reading at a path is known to be absent from the host.
+const IS_ABSENT: &str = "is_absent";
 /// Function that a condition calls where what it read does not decide.
 const CANNOT_TELL: &str = "cannot_tell";
 
@@ -31,6 +35,16 @@ pub enum Error {
     /// It is longer than 4 KiB.
     #[error("expression is longer than {EXPRESSION_BYTES} bytes")]
     TooLong,
+    /// It would run too long.
+    #[error(
+        "expression takes {steps} steps on lists of {} items; at most {} are allowed: iterate over one list of facts at a time",
+        cost::USUAL_ITEMS,
+        cost::STEPS
+    )]
+    TooManySteps {
+        /// How many, at most.
+        steps: u64,
+    },
     /// It reads what no fact has.
     #[error("expression reads `{0}`, which no fact, parameter or variable has")]
     UnknownName(String),
@@ -60,6 +74,28 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// Returns whether the value at `path` under names of these shapes, such as `patch_level.pending[].package`, may be a list.
+    pub fn may_be_list(schema: &BTreeMap<String, Self>, path: &str) -> bool {
+        let (name, mut rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+        let Some(mut shape) = schema.get(name) else { return true };
+        while !rest.is_empty() {
+            shape = match (shape, rest.strip_prefix("[]"), rest.strip_prefix('.')) {
+                (Self::List(item), Some(after), _) => {
+                    rest = after;
+                    item
+                }
+                (Self::Object(fields), None, Some(after)) => {
+                    let (field, after) = after.split_at(after.find(['.', '[']).unwrap_or(after.len()));
+                    rest = after;
+                    let Some(shape) = fields.get(field) else { return true };
+                    shape
+                }
+                _ => return true,
+            };
+        }
+        matches!(shape, Self::List(_) | Self::Any)
+    }
+
     /// Returns the shape of a sample value. An empty list has elements of any shape.
     pub fn of(sample: &serde_json::Value) -> Self {
         match sample {
@@ -90,6 +126,7 @@ pub struct Expression {
     program: Program,
     variables: BTreeSet<String>,
     paths: BTreeSet<String>,
+    asks_absent: bool,
 }
 
 impl std::fmt::Debug for Expression {
@@ -109,10 +146,10 @@ impl Expression {
             return Err(Error::TooLong);
         }
         let program = ENV.compile(source).map_err(|error| Error::Syntax(error.to_string()))?;
-        let mut walk = Walk { schema, usage, paths: BTreeSet::new(), variables: BTreeSet::new() };
+        let mut walk = Walk { schema, usage, paths: BTreeSet::new(), variables: BTreeSet::new(), asks_absent: false };
         walk.shape(program.expression(), &Scope::default())?;
-        let (variables, paths) = (walk.variables, walk.paths);
-        Ok(Self { source: source.to_owned(), program, variables, paths })
+        let Walk { variables, paths, asks_absent, .. } = walk;
+        Ok(Self { source: source.to_owned(), program, variables, paths, asks_absent })
     }
 
     /// Returns its text.
@@ -130,16 +167,35 @@ impl Expression {
         &self.paths
     }
 
-    /// Returns its value where `variables` stand for its names.
+    /// Returns whether it asks for readings that are known to be absent.
+    pub fn asks_absent(&self) -> bool {
+        self.asks_absent
+    }
+
+    /// Returns the steps that it takes, at most. `items` gives the length of the list at a path.
+    pub fn steps(&self, items: &dyn Fn(&str) -> u64) -> u64 {
+        cost::steps(self.program.expression(), items)
+    }
+
+    /// Returns its value where `variables` stand for its names. `absent` are the paths of readings that are known to be absent.
     ///
     /// # Errors
     ///
     /// The first name or operation that has no value.
-    pub fn evaluate<'a>(&self, variables: impl Iterator<Item = (&'a str, Value)>) -> Result<Value, Cannot> {
+    pub fn evaluate<'a>(
+        &self,
+        variables: impl Iterator<Item = (&'a str, Value)>,
+        absent: BTreeSet<String>,
+    ) -> Result<Value, Cannot> {
         let mut context = Context::with_env(Arc::clone(&ENV));
         context
             .add_function(CANNOT_TELL, |why: Arc<String>| -> Result<Value, ExecutionError> {
                 Err(ExecutionError::function_error(CANNOT_TELL, why))
+            })
+            .expect("the standard library has no such function");
+        context
+            .add_function(IS_ABSENT, move |path: Arc<String>| -> Result<Value, ExecutionError> {
+                Ok(Value::Bool(absent.contains(path.as_str())))
             })
             .expect("the standard library has no such function");
         for (name, value) in variables {
@@ -189,6 +245,7 @@ struct Walk<'a> {
     usage: Use,
     paths: BTreeSet<String>,
     variables: BTreeSet<String>,
+    asks_absent: bool,
 }
 
 impl Walk<'_> {
@@ -269,6 +326,9 @@ impl Walk<'_> {
         if matches!(name, operators::OPT_SELECT | operators::OPT_INDEX) {
             return Err(Error::Unsound("optional selection".to_owned()));
         }
+        if name == IS_ABSENT {
+            return self.is_absent(call);
+        }
         let mut shapes = Vec::with_capacity(call.args.len() + 1);
         for operand in call.target.as_deref().into_iter().chain(&call.args) {
             shapes.push(self.shape(operand, scope)?);
@@ -310,6 +370,27 @@ impl Walk<'_> {
             operators::CONDITIONAL => shapes.into_iter().nth(1).unwrap_or(Shape::Any),
             _ => Shape::Any,
         })
+    }
+
+    /// Checks that what is asked for is one reading of a fact: a path that does not lead through a list.
+    fn is_absent(&mut self, call: &cel::common::ast::CallExpr) -> Result<Shape, Error> {
+        let (None, [argument]) = (&call.target, call.args.as_slice()) else {
+            return Err(Error::Unsound(format!("{IS_ABSENT}() with other than one path")));
+        };
+        let Expr::Literal(LiteralValue::String(path)) = &argument.expr else {
+            return Err(Error::Unsound(format!("{IS_ABSENT}() with other than a path that is written out")));
+        };
+        let path: &str = path;
+        let unknown = || Error::UnknownName(path.to_owned());
+        let (name, fields) = path.split_once('.').ok_or_else(unknown)?;
+        let mut shape = self.schema.get(name).ok_or_else(unknown)?;
+        for field in fields.split('.') {
+            let Shape::Object(fields) = shape else { return Err(unknown()) };
+            shape = fields.get(field).ok_or_else(unknown)?;
+        }
+        self.variables.insert(name.to_owned());
+        self.asks_absent = true;
+        Ok(Shape::Bool)
     }
 
     fn comprehension(&mut self, comprehension: &ComprehensionExpr, scope: &Scope) -> Result<Shape, Error> {
@@ -375,7 +456,7 @@ mod tests {
 
     fn evaluate(source: &str, f: serde_json::Value) -> Result<Value, Cannot> {
         let expression = Expression::parse(source, &schema(), Use::Condition).unwrap();
-        expression.evaluate([("f", value(&f)), ("param", value(&json!({"names": ["x"]})))].into_iter())
+        expression.evaluate([("f", value(&f)), ("param", value(&json!({"names": ["x"]})))].into_iter(), BTreeSet::new())
     }
 
     #[test]

@@ -33,6 +33,28 @@ fn show_text(out: Out, answer: &v1::GetHostResponse) -> String {
         text.push_str(&fact_text(out, fact));
     }
     text.push_str(&verdicts_text(out, &answer.verdicts));
+    text.push_str(&gaps_text(out, &answer.gaps));
+    text
+}
+
+fn gaps_text(out: Out, gaps: &[v1::HostGap]) -> String {
+    if gaps.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{}\n", out.tone(Tone::Strong, "gaps"));
+    for it in gaps {
+        let gap = it.gap.clone().unwrap_or_default();
+        let span = format!("{} to {}", time_text(gap.start_time.as_ref()), time_text(gap.end_time.as_ref()));
+        let cause = json::gap_cause(gap.cause()).replace('_', " ");
+        let mut parts: Vec<String> = gap.counts.iter().map(|it| format!("{} {}", it.count, it.kind)).collect();
+        if gap.first_sequence != 0 {
+            parts.push(format!("sequences {} to {} lost", gap.first_sequence, gap.last_sequence));
+        }
+        parts.extend(Some(gap.detail).filter(|detail| !detail.is_empty()));
+        let origin = format!("report {} at log index {}", it.sequence, it.log_index);
+        let origin = out.tone(Tone::Dim, &origin);
+        text.push_str(&format!("  {span}  {cause}  {}  {origin}\n", safe(&parts.join(", "))));
+    }
     text
 }
 
@@ -95,6 +117,10 @@ fn verdicts_text(out: Out, verdicts: &[v1::HostVerdict]) -> String {
             out.tone(tone(verdict), name),
             safe(&it.title)
         ));
+        if it.since_time.is_some() {
+            let since = format!("since {}", time_text(it.since_time.as_ref()));
+            text.push_str(&format!("{:<20}{}\n", "", out.tone(Tone::Dim, &since)));
+        }
         if verdict != Verdict::Pass {
             let is_open = matches!(verdict, Verdict::Fail | Verdict::Unknown | Verdict::NoData);
             let hint = if is_open { it.hint.as_str() } else { "" };
@@ -180,8 +206,16 @@ mod tests {
                 control_id: hostile.clone(),
                 title: hostile.clone(),
                 reason: hostile.clone(),
-                hint: hostile,
+                hint: hostile.clone(),
                 verdict: Verdict::Fail.into(),
+                ..Default::default()
+            }],
+            gaps: vec![v1::HostGap {
+                gap: Some(v1::Gap {
+                    counts: vec![v1::GapCount { kind: hostile.clone(), count: 1 }],
+                    detail: hostile,
+                    ..Default::default()
+                }),
                 ..Default::default()
             }],
         };
@@ -191,6 +225,7 @@ mod tests {
 
     #[test]
     fn a_page_shows_the_proof_and_the_reason() {
+        let time = |text: &str| text.parse().ok().map(|time: muster_proto::time::Timestamp| time.to_wire());
         let software = Fact::Software(fact::Reading::unknown(fact::Cause::Forbidden, "/var/lib/dpkg/status"));
         let answer = v1::GetHostResponse {
             host: Some(v1::Host { hostname: "web-7".to_owned(), id: "ab".repeat(16), ..Default::default() }),
@@ -211,6 +246,21 @@ mod tests {
                 severity: v1::Severity::High.into(),
                 reason: "software is unknown (forbidden)".to_owned(),
                 hint: "let the agent read it".to_owned(),
+                since_time: time("2026-11-24T03:00:00Z"),
+                ..Default::default()
+            }],
+            gaps: vec![v1::HostGap {
+                gap: Some(v1::Gap {
+                    cause: v1::GapCause::SpoolFull.into(),
+                    start_time: time("2026-11-23T01:00:00Z"),
+                    end_time: time("2026-11-23T02:00:00Z"),
+                    first_sequence: 5,
+                    last_sequence: 9,
+                    counts: vec![v1::GapCount { kind: "looks".to_owned(), count: 12 }],
+                    ..Default::default()
+                }),
+                log_index: 21,
+                sequence: 10,
                 ..Default::default()
             }],
         };
@@ -222,8 +272,12 @@ software  since 2026-11-24T03:00:00Z, confirmed -, received -; report cdcdcdcd/4
 
 verdicts
   INV-02   high      unknown        Software is listed
+                    since 2026-11-24T03:00:00Z
                     software is unknown (forbidden)
                     let the agent read it
+
+gaps
+  2026-11-23T01:00:00Z to 2026-11-23T02:00:00Z  spool full  12 looks, sequences 5 to 9 lost  report 10 at log index 21
 ";
         assert!(text.ends_with(expected), "{text}");
         assert!(text.starts_with(&format!("web-7  {}\n", "ab".repeat(16))), "{text}");

@@ -102,7 +102,33 @@ pub fn host_details(answer: &v1::GetHostResponse) -> Value {
     json!({
         "host": host(&answer.host.clone().unwrap_or_default()), "facts": facts,
         "verdicts": answer.verdicts.iter().map(host_verdict).collect::<Vec<_>>(),
+        "gaps": answer.gaps.iter().map(gap).collect::<Vec<_>>(),
     })
+}
+
+fn gap(it: &v1::HostGap) -> Value {
+    let gap = it.gap.clone().unwrap_or_default();
+    let counts: std::collections::BTreeMap<_, _> = gap.counts.iter().map(|it| (it.kind.clone(), it.count)).collect();
+    json!({
+        "cause": gap_cause(gap.cause()), "start_time": time(gap.start_time.as_ref()), "end_time": time(gap.end_time.as_ref()),
+        "first_lost_sequence": gap.first_sequence, "last_lost_sequence": gap.last_sequence, "counts": counts,
+        "detail": gap.detail, "received_time": time(it.received_time.as_ref()), "log_index": it.log_index,
+        "epoch": it.epoch, "sequence": it.sequence,
+    })
+}
+
+/// Returns the name of why there is a gap.
+pub fn gap_cause(cause: v1::GapCause) -> &'static str {
+    match cause {
+        v1::GapCause::Unspecified => "unspecified",
+        v1::GapCause::SpoolFull => "spool_full",
+        v1::GapCause::SpoolDamaged => "spool_damaged",
+        v1::GapCause::NotRunning => "not_running",
+        v1::GapCause::Suspended => "suspended",
+        v1::GapCause::ClockJump => "clock_jump",
+        v1::GapCause::EventOverflow => "event_overflow",
+        v1::GapCause::ProbeFailed => "probe_failed",
+    }
 }
 
 fn fact(fact: &v1::HostFact) -> Value {

@@ -9,7 +9,7 @@ use muster_proto::{
 };
 
 use super::{
-    apply::Place,
+    apply::{Place, REJUDGE},
     standing::{Known, verdict_at},
 };
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
 
 /// Reports of a run, at most, so that looking into one stays cheap.
 const RUN_REPORTS: u64 = 256;
+/// How often the wait for another request for facts doubles, at most: then it is about an hour.
+const ASK_DOUBLINGS: u32 = 6;
 /// Bytes of names that hosts give themselves, at most.
 const NAME_BYTES: usize = 255;
 
@@ -35,13 +37,42 @@ pub(super) struct Agent {
     ended_runs: Vec<Run>,
     /// The last report of the batch.
     pub head: Option<v1::SealedReport>,
+    /// How often its facts were asked for since its reports do not add up.
+    pub asked: Asked,
+}
+
+/// When an agent was asked for its facts, while its reports do not add up. Kept in memory alone: a restart may ask once more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    last: Option<Timestamp>,
+    times: u32,
+}
+
+impl Asked {
+    /// Returns whether to ask at `now`, and takes note of it: at once, then after [`REJUDGE`], then each time after twice as long.
+    pub fn take_turn(&mut self, now: Timestamp) -> bool {
+        let doublings = self.times.saturating_sub(1).min(ASK_DOUBLINGS);
+        if self.last.is_some_and(|last| now.since(last) < REJUDGE * 2_u32.pow(doublings)) {
+            return false;
+        }
+        *self = Self { last: Some(now), times: self.times.saturating_add(1) };
+        true
+    }
 }
 
 impl Agent {
     /// Returns an agent as the views have it.
     pub fn of(host: HostRow, catalogue: &Catalogue) -> Self {
         let shown = vec![None; catalogue.controls().len()];
-        let mut agent = Self { host, shown, has_stale: false, is_dirty: false, ended_runs: Vec::new(), head: None };
+        let mut agent = Self {
+            host,
+            shown,
+            has_stale: false,
+            is_dirty: false,
+            ended_runs: Vec::new(),
+            head: None,
+            asked: Asked::default(),
+        };
         agent.note_stale(catalogue);
         agent
     }

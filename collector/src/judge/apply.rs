@@ -13,33 +13,37 @@ use std::{
 use muster_proto::{
     fact::{Fact, Subject},
     id::AgentId,
-    report::{Attestation, Body, Facts, Report},
+    report::{Attestation, Body, Facts, Gap, Report},
     time::Timestamp,
     v1::{self, act::Act, log_entry::Entry},
 };
 use prost::Message as _;
 
 use super::{
-    agent::{Agent, BodyExt as _, name},
+    agent::{Agent, Asked, BodyExt as _, name},
     cache::Cache,
-    standing::Known,
+    standing::{Known, passed, verdict_at},
 };
 use crate::{
     control::{self, Catalogue, Control, Evidence, Observed, Reporting, Verdict},
     views::{
-        AgentRow, Batch, Broken, Error, FactRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer, confirmation,
-        empty_set, on_collector,
+        AgentRow, Batch, Broken, Error, FactRow, GapRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer,
+        confirmation, empty_set, on_collector,
     },
 };
 
 /// How old, by the entries' times, a verdict that time can turn may be before it is judged again.
-const REJUDGE: Duration = Duration::from_secs(60);
+pub(super) const REJUDGE: Duration = Duration::from_secs(60);
+
+/// Place in the history of what an entry itself brought, after what time brought before it: a turn and staleness.
+const LAST_STEP: u64 = 2;
 
 /// What is known of every agent.
 pub(super) struct Fleet {
     pub agents: HashMap<AgentId, Agent>,
     cache: Cache,
-    catalogue: Arc<Catalogue>,
+    /// What judges at this place of the log.
+    pub catalogue: Arc<Catalogue>,
     /// Agents with a run and a head to write.
     touched: BTreeSet<AgentId>,
     pub news: News,
@@ -67,7 +71,9 @@ pub(super) struct Place {
 }
 
 /// How an agent stood before a report.
-struct Before {
+struct Before<'a> {
+    /// What was known of when its facts were confirmed.
+    known: Known<'a>,
     is_first: bool,
     was_broken: bool,
     /// Whether another skew of its clock was measured.
@@ -91,8 +97,12 @@ impl From<Error> for Pass {
 }
 
 impl Fleet {
-    /// Returns what the views know.
-    pub fn load(writer: &Writer, catalogue: Arc<Catalogue>) -> Result<Self, Error> {
+    /// Returns what the views know. Before the log names a catalogue, `first` judges.
+    pub fn load(writer: &Writer, first: Arc<Catalogue>) -> Result<Self, Error> {
+        let catalogue = match writer.catalogue()? {
+            Some((_, entry)) => in_force(&entry).map(Arc::new).ok_or(Error::Garbled("catalogues"))?,
+            None => first,
+        };
         let agents = writer.hosts()?.into_iter().map(|host| (host.agent.agent, Agent::of(host, &catalogue))).collect();
         Ok(Self { agents, cache: Cache::default(), catalogue, touched: BTreeSet::new(), news: News::default() })
     }
@@ -144,10 +154,43 @@ impl Fleet {
                 batch.put_member(index, bytes)?;
                 self.set_state(batch, index, received, &conflict.agent_id, |_| HostState::Frozen)
             }
-            // Kept so that a start knows whether the catalogue in force is in the log.
-            Entry::Catalogue(_) => batch.put_member(index, bytes).map_err(Into::into),
+            Entry::Catalogue(version) => self.change_catalogue(batch, index, bytes, received, &version),
             Entry::Access(_) => Ok(()),
         }
+    }
+
+    /// Judges with another catalogue from an entry on. What the one before said stays in the history under its own version.
+    fn change_catalogue(
+        &mut self,
+        batch: &Batch<'_>,
+        index: u64,
+        bytes: &[u8],
+        received: Timestamp,
+        version: &v1::CatalogueVersion,
+    ) -> Result<(), Pass> {
+        let catalogue = Catalogue::from_entry(version).map_err(|error| Pass::Bad(error.to_string()))?;
+        batch.put_catalogue(index, catalogue.digest(), bytes)?;
+        if catalogue.digest() == self.catalogue.digest() {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.catalogue, Arc::new(catalogue));
+        let agents: BTreeSet<AgentId> = self.agents.keys().copied().collect();
+        for id in agents {
+            let Some(agent) = self.agents.get_mut(&id) else { continue };
+            let run = agent.host.agent.run;
+            let place = Place {
+                index,
+                received: run.map_or(received, |run| received.max(run.last_time)),
+                skew_millis: run.map(|run| run.skew_millis).unwrap_or_default(),
+                observed: received,
+            };
+            agent.host.agent.judged_at = place.received;
+            agent.is_dirty = true;
+            self.touched.insert(id);
+            settle(batch, agent, &before, &self.catalogue, &place)?;
+            self.judge(batch, id, &place, &[], None, |_, _, _| true)?;
+        }
+        Ok(())
     }
 
     fn enrollment(
@@ -172,7 +215,9 @@ impl Fleet {
         if agent.host.agent.run.is_none() {
             batch.put_state(id, index, received, HostState::Enrolled)?;
             let place = Place { index, received, skew_millis: 0, observed: received };
-            self.judge(batch, id, &place, &[], |_, _| true)?;
+            let facts = Arc::clone(&agent.host.facts);
+            let known = Known::of(&agent.host.agent, &facts);
+            self.judge(batch, id, &place, &[], Some(&known), |_, _, _| true)?;
         }
         Ok(())
     }
@@ -247,6 +292,8 @@ impl Fleet {
         let received = agent.host.agent.run.map_or(received, |run| received.max(run.last_time));
         let place = Place { index, received, skew_millis: admitted.clock_skew_millis, observed: report.observed };
         let before = agent.host.agent.run;
+        let facts_before = Arc::clone(&agent.host.facts);
+        let known = Known::of(&agent.host.agent, &facts_before);
         if agent.host.agent.run.is_some_and(|run| run.epoch != report.epoch) {
             // The head of the epoch that ends.
             agent.flush(batch)?;
@@ -270,11 +317,15 @@ impl Fleet {
         let changed = match &report.body {
             Body::Facts(facts) => self.facts(batch, id, facts, &place)?,
             Body::Attestation(attestation) => self.attestation(batch, id, attestation, &place)?,
-            Body::Gap(_) | Body::Lifecycle(_) => Vec::new(),
+            Body::Gap(gap) => {
+                batch.put_gap(id, &gap_row(gap, &report, &place))?;
+                Vec::new()
+            }
+            Body::Lifecycle(_) => Vec::new(),
         };
         let is_first = before.is_none();
         let is_skewed = before.is_some_and(|run| run.skew_millis != place.skew_millis);
-        self.rejudge(batch, id, &place, &changed, &Before { is_first, was_broken, is_skewed, class })
+        self.rejudge(batch, id, &place, &changed, &Before { known, is_first, was_broken, is_skewed, class })
     }
 
     /// Judges what a report may have changed.
@@ -284,7 +335,7 @@ impl Fleet {
         id: AgentId,
         place: &Place,
         changed: &[Subject],
-        before: &Before,
+        before: &Before<'_>,
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         let is_turned = before.was_broken != agent.host.agent.broken.is_some();
@@ -295,16 +346,24 @@ impl Fleet {
             agent.host.agent.judged_at = place.received;
             agent.is_dirty = true;
         }
-        if !all && !is_due && !before.is_skewed && changed.is_empty() && !agent.has_stale {
+        let received = place.received;
+        // What time alone made of a verdict since it was judged: the report may end it, and it has been all the same.
+        let is_overtaken = |control: &Control, row: Option<&VerdictRow>| {
+            row.is_some_and(|row| verdict_at(control, row, &before.known, received) != row.verdict)
+        };
+        let any_overtaken = self.catalogue.controls().any(|control| is_overtaken(control, agent.verdict(control)));
+        if !all && !is_due && !before.is_skewed && changed.is_empty() && !agent.has_stale && !any_overtaken {
             return Ok(());
         }
-        let (has_stale, received) = (agent.has_stale, place.received);
-        self.judge(batch, id, place, changed, |control, agent| {
+        let has_stale = agent.has_stale;
+        self.judge(batch, id, place, changed, Some(&before.known), |control, known, row| {
             all || is_due && control.reads_now
+                || before.is_skewed && control.reads_skew
                 || control.subjects.iter().any(|subject| changed.contains(subject))
+                || any_overtaken && is_overtaken(control, row)
                 || has_stale
-                    && agent.1 == Some(Verdict::NoData)
-                    && agent.0.stale(control).is_some_and(|(at, ..)| at > received)
+                    && row.is_some_and(|row| row.verdict == Verdict::NoData)
+                    && known.stale(control).is_some_and(|(at, ..)| at > received)
         })
     }
 
@@ -320,7 +379,7 @@ impl Fleet {
             Err(error) => {
                 self.cache.changed(id, partial_changed);
                 self.break_off(batch, id, place, &error.to_string())?;
-                self.news.resync.push(id);
+                self.ask_again(id, place);
                 return Ok(Vec::new());
             }
         };
@@ -357,13 +416,21 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(Vec::new()) };
         if attestation.fact_set_digest == agent.host.agent.set_digest {
             self.mend(batch, id, place)?;
-        } else if agent.host.agent.broken.is_none() {
+        } else {
             self.break_off(batch, id, place, "an attestation is about another fact set")?;
-            self.news.resync.push(id);
-        } else if place.received.since(agent.host.agent.judged_at) >= REJUDGE {
-            self.news.resync.push(id);
+            self.ask_again(id, place);
         }
         Ok(Vec::new())
+    }
+
+    /// Asks an agent whose reports do not add up for every subject again, if that is due. An answer may be as wrong as what it
+    /// is to mend, and each brings a whole fact set into the log.
+    fn ask_again(&mut self, id: AgentId, place: &Place) {
+        if let Some(agent) = self.agents.get_mut(&id)
+            && agent.asked.take_turn(place.received)
+        {
+            self.news.resync.push(id);
+        }
     }
 
     /// Takes note that an agent's reports do not add up.
@@ -385,27 +452,27 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         if let Some(broken) = agent.host.agent.broken.take() {
             batch.end_break(id, broken.log_index, place.index, place.received)?;
+            agent.asked = Asked::default();
             agent.is_dirty = true;
         }
         Ok(())
     }
 
-    /// Judges the controls that `which` names, at the received time of an entry.
+    /// Judges the controls that `which` names, at the received time of an entry. `before` is what was known before it; `None` where
+    /// the catalogue changes, and with it what verdicts begin.
     fn judge(
         &mut self,
         batch: &Batch<'_>,
         id: AgentId,
         place: &Place,
         changed: &[Subject],
-        which: impl Fn(&Control, (&Known<'_>, Option<Verdict>)) -> bool,
+        before: Option<&Known<'_>>,
+        which: impl Fn(&Control, &Known<'_>, Option<&VerdictRow>) -> bool,
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get(&id) else { return Ok(()) };
         let known = Known::of(&agent.host.agent, &agent.host.facts);
-        let picked: Vec<&Control> = self
-            .catalogue
-            .controls()
-            .filter(|control| which(control, (&known, agent.verdict(control).map(|row| row.verdict))))
-            .collect();
+        let picked: Vec<&Control> =
+            self.catalogue.controls().filter(|control| which(control, &known, agent.verdict(control))).collect();
         if picked.is_empty() {
             return Ok(());
         }
@@ -416,12 +483,23 @@ impl Fleet {
         let mut rows = Vec::with_capacity(picked.len());
         for control in picked {
             let old = agent.verdict(control);
-            let row = judged(control, &evidence, old, &known, place, &observed);
-            let is_new = old.is_none_or(|old| old.verdict != row.verdict);
-            if old.is_some_and(|old| !is_new && old.reason == row.reason && old.turn == row.turn) {
+            let passed = old.zip(before).map(|(old, before)| passed(control, old, before, place.received));
+            let passed = passed.unwrap_or_default();
+            let stood = passed.last().map(|last| (last.verdict, last.since));
+            let stood = stood.or_else(|| old.map(|old| (old.verdict, old.since)));
+            let mut row = judged(control, &evidence, stood, &known, place, &observed);
+            let is_new = stood.is_none_or(|(verdict, _)| verdict != row.verdict);
+            if is_new && before.is_none() {
+                row.since = row.since.map(|_| place.received);
+            }
+            if old.is_some_and(|old| passed.is_empty() && !is_new && old.reason == row.reason && old.turn == row.turn) {
                 continue;
             }
-            batch.put_verdict(id, &row, is_new.then_some((place.index, version)))?;
+            batch.put_verdict(id, &row)?;
+            put_passed(batch, id, &passed, place, version)?;
+            if is_new {
+                batch.put_history(id, &row, (place.index, LAST_STEP), version)?;
+            }
             rows.push((row.control.clone(), row));
         }
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
@@ -438,6 +516,64 @@ impl Fleet {
             agent.is_dirty = true;
             agent
         })
+    }
+}
+
+/// Brings the verdicts of `before` to where time brought them, and takes away those of controls that `after` does not have.
+fn settle(
+    batch: &Batch<'_>,
+    agent: &mut Agent,
+    before: &Catalogue,
+    after: &Catalogue,
+    place: &Place,
+) -> Result<(), Error> {
+    let id = agent.host.agent.agent;
+    let facts = Arc::clone(&agent.host.facts);
+    let known = Known::of(&agent.host.agent, &facts);
+    for control in before.controls() {
+        let Some(row) = agent.verdict(control).cloned() else { continue };
+        let passed = passed(control, &row, &known, place.received);
+        put_passed(batch, id, &passed, place, before.version())?;
+        let verdicts = Arc::make_mut(&mut agent.host.verdicts);
+        if after.control(control.id.as_str()).is_none() {
+            verdicts.remove(&row.control);
+            batch.end_verdict(id, &row.control)?;
+            let ended = VerdictRow {
+                verdict: Verdict::NotApplicable,
+                reason: "the catalogue has no such control".to_owned(),
+                since: Some(place.received),
+                judged_at: place.received,
+                turn: None,
+                ..row
+            };
+            batch.put_history(id, &ended, (place.index, LAST_STEP), after.version())?;
+        } else if let Some(last) = passed.into_iter().last() {
+            batch.put_verdict(id, &last)?;
+            verdicts.insert(last.control.clone(), last);
+        }
+    }
+    Ok(())
+}
+
+/// Writes what time brought before an entry.
+fn put_passed(
+    batch: &Batch<'_>,
+    id: AgentId,
+    passed: &[VerdictRow],
+    place: &Place,
+    version: &str,
+) -> Result<(), Error> {
+    for (row, step) in passed.iter().zip(0..LAST_STEP) {
+        batch.put_history(id, row, (place.index, step), version)?;
+    }
+    Ok(())
+}
+
+/// Returns the catalogue that an encoded entry puts in force.
+fn in_force(entry: &[u8]) -> Option<Catalogue> {
+    match v1::LogEntry::decode(entry).ok()?.entry? {
+        Entry::Catalogue(version) => Catalogue::from_entry(&version).ok(),
+        _ => None,
     }
 }
 
@@ -466,11 +602,11 @@ fn changed_at(
     Ok(Brought { subjects, report: place.observed })
 }
 
-/// Returns what `control` says at an entry, and since when.
+/// Returns what `control` says at an entry, and since when. `stood` is what it said just before, and since when.
 fn judged(
     control: &Control,
     evidence: &Evidence,
-    old: Option<&VerdictRow>,
+    stood: Option<(Verdict, Option<Timestamp>)>,
     known: &Known<'_>,
     place: &Place,
     brought: &Brought,
@@ -483,13 +619,10 @@ fn judged(
     let turn = control::turn(control, evidence, now, &judgement, horizon)
         .map(|turn| (turn.at, turn.judgement.verdict, turn.judgement.reason));
     let stale = known.stale(control).filter(|(at, ..)| *at <= now);
-    let since = match (old, judgement.verdict, stale) {
-        (Some(old), verdict, _) if old.verdict == verdict => old.since,
+    let since = match (stood, judgement.verdict, stale) {
+        (Some((stood, since)), verdict, _) if stood == verdict => since,
         (_, Verdict::NoData, Some((at, ..))) => Some(at),
         (_, Verdict::NoData, None) => None,
-        (Some(VerdictRow { turn: Some((at, turned, _)), .. }), verdict, _) if *turned == verdict && *at <= now => {
-            Some(*at)
-        }
         _ => {
             let observed = control.subjects.iter().filter_map(|subject| brought.subjects.get(subject)).max();
             Some(observed.copied().unwrap_or(brought.report))
@@ -533,6 +666,21 @@ fn evidence(
         }
     }
     Ok(Evidence { host: agent.host.agent.agent, facts, reporting })
+}
+
+fn gap_row(gap: &Gap, report: &Report, place: &Place) -> GapRow {
+    GapRow {
+        log_index: place.index,
+        received: place.received,
+        epoch: report.epoch,
+        seq: report.seq.number(),
+        cause: gap.cause.into(),
+        start: gap.start,
+        end: gap.end,
+        lost: gap.lost.map(|lost| (lost.first.number(), lost.last.number())),
+        counts: gap.counts.iter().map(|(kind, count)| (name(kind.as_str()), *count)).collect(),
+        detail: gap.detail.as_str().to_owned(),
+    }
 }
 
 fn agent_id(bytes: &[u8]) -> Result<AgentId, Pass> {

@@ -85,8 +85,42 @@ pub fn standing(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Tim
         (Change::Turned, Some((at, verdict, reason))) => {
             Standing { verdict: *verdict, reason: reason.clone(), since: Some(*at), judged_at: *at }
         }
-        _ => Standing { verdict: row.verdict, reason: row.reason.clone(), since: row.since, judged_at: row.judged_at },
+        _ => row.standing(),
     }
+}
+
+/// Returns what time alone made of `row` up to `now`, in order: its condition turned, then it went stale. Empty when the verdict is
+/// what it was.
+pub fn passed(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Timestamp) -> Vec<VerdictRow> {
+    let by_time = |standing: Standing| VerdictRow {
+        control: row.control.clone(),
+        verdict: standing.verdict,
+        reason: standing.reason,
+        since: standing.since,
+        judged_at: standing.judged_at,
+        turn: None,
+    };
+    let mut passed = Vec::new();
+    let change = change(control, row, known, now);
+    let stale_at = match &change {
+        Change::Stale(at, ..) => Some(*at),
+        Change::None | Change::Turned => None,
+    };
+    if let Some((at, verdict, reason)) = &row.turn
+        && row.is_judged()
+        && *at <= now
+        && stale_at.is_none_or(|stale_at| *at < stale_at)
+        && *verdict != row.verdict
+    {
+        let (verdict, reason) = (*verdict, reason.clone());
+        passed.push(by_time(Standing { verdict, reason, since: Some(*at), judged_at: *at }));
+    }
+    if let Change::Stale(..) = change
+        && row.verdict != Verdict::NoData
+    {
+        passed.push(by_time(standing(control, row, known, now)));
+    }
+    passed
 }
 
 /// Returns what each control says of a host at `now`, by control id. A control that never judged the host has no data.
@@ -112,6 +146,18 @@ pub fn standings<'c>(
         .collect()
 }
 
+impl VerdictRow {
+    /// Returns what it says as long as time alone does not change it.
+    fn standing(&self) -> Standing {
+        Standing { verdict: self.verdict, reason: self.reason.clone(), since: self.since, judged_at: self.judged_at }
+    }
+
+    /// Returns whether a condition gave it.
+    fn is_judged(&self) -> bool {
+        matches!(self.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown)
+    }
+}
+
 enum Change {
     None,
     Stale(Timestamp, Subject, Timestamp),
@@ -119,7 +165,7 @@ enum Change {
 }
 
 fn change(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Timestamp) -> Change {
-    let judged = matches!(row.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown);
+    let judged = row.is_judged();
     if let Some((at, subject, confirmed)) = known.stale(control)
         && at <= now
         && (judged || row.verdict == Verdict::NoData && known.has_all(control))

@@ -11,8 +11,8 @@ use muster_proto::{
     fact_set::FactSet,
     id::{Digest, Epoch, ReportSeq},
     report::{
-        Attestation, Body, Coverage, Facts, Gap, GapCause, Lifecycle, LifecycleKind, Probe, ProbeLooks, Report,
-        SubjectFact, SubjectPart,
+        Attestation, Body, Coverage, Facts, Gap, GapCause, GapKind, Lifecycle, LifecycleKind, Probe, ProbeLooks,
+        Report, SubjectFact, SubjectPart,
     },
     seal::{EvidenceKey, sealed_digest},
     v1,
@@ -194,6 +194,14 @@ impl Sim {
         self.report(now, Body::Attestation(Attestation { fact_set_digest: Digest::new([9; 32]), coverage }))
     }
 
+    /// Reports everything again, with a fact that is none.
+    fn undecodable(&mut self, now: Timestamp) -> Vec<u8> {
+        let coverage = self.coverage(now, &ALL_PROBES);
+        let subjects = vec![SubjectFact { observed: now, fact: b"\xff\xff".to_vec() }];
+        let fact_set_digest = Digest::new([9; 32]);
+        self.report(now, Body::Facts(Facts { subjects, part: None, fact_set_digest, coverage, resync: true }))
+    }
+
     fn lifecycle(&mut self, now: Timestamp) -> Vec<u8> {
         let lifecycle = Lifecycle { kind: LifecycleKind::Started, detail: "".into(), previous: None, probe: None };
         self.report(now, Body::Lifecycle(lifecycle))
@@ -231,15 +239,14 @@ pub(crate) fn act(received: Timestamp, act: v1::act::Act) -> Vec<u8> {
 }
 
 pub(crate) fn origin() -> Origin {
-    Origin { log: "c".to_owned(), catalogue: CATALOGUE.digest() }
+    Origin { log: "c".to_owned() }
 }
 
 /// Opens views at `path` and who follows `log` into them.
 pub(crate) fn open(path: &Path, log: &Arc<MemoryLog>, clock: &StillClock) -> (Views, Follower) {
     let size = log.0.lock().unwrap().len() as u64;
     let (views, writer) = Views::open(path, &origin(), size).unwrap();
-    let catalogue = Arc::clone(&CATALOGUE);
-    let follower = Follower::new(log.clone(), writer, catalogue, Arc::new(clock.clone())).unwrap();
+    let follower = Follower::new(log.clone(), writer, Arc::new(clock.clone())).unwrap();
     (views, follower)
 }
 
@@ -334,6 +341,97 @@ fn an_attestation_keeps_facts_fresh_and_a_change_is_a_new_verdict_with_its_begin
     assert_eq!(past[0].looks.get(Probe::DiskEncryption).unwrap().log_index, 2);
 }
 
+/// Returns the history of a control: log index, verdict, since when, and when it was judged.
+fn history_of(views: &Views, sim: &Sim, control: &str) -> Vec<(u64, Verdict, Option<Timestamp>, Timestamp)> {
+    let history = views.verdict_history(sim.id(), control).unwrap();
+    history.into_iter().map(|(index, row)| (index, row.verdict, row.since, row.judged_at)).collect()
+}
+
+#[test]
+fn an_episode_that_time_brought_stays_in_the_history_when_a_report_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let (hour, day) = (3600, 86_400);
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(10), &sample::healthy(), true),
+        sim.attestation(at(3 * day), &ALL_PROBES),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    let (silent, stale) = (at(10 + 6 * hour + 1), at(10 + day));
+    assert_eq!(
+        history_of(&views, &sim, "INV-02"),
+        [
+            (0, Verdict::NoData, None, at(0)),
+            (1, Verdict::Pass, Some(at(10)), at(10)),
+            (2, Verdict::Fail, Some(silent), silent),
+            (2, Verdict::Pass, Some(at(3 * day)), at(3 * day)),
+        ]
+    );
+    assert_eq!(
+        history_of(&views, &sim, "ENC-01"),
+        [
+            (0, Verdict::NoData, None, at(0)),
+            (1, Verdict::Pass, Some(at(10)), at(10)),
+            (2, Verdict::NoData, Some(stale), stale),
+            (2, Verdict::Pass, Some(at(3 * day)), at(3 * day)),
+        ]
+    );
+    let (_, hosts) = views.hosts().unwrap();
+    for control in ["INV-02", "ENC-01"] {
+        assert_eq!(verdict_of(&hosts[0], control, at(3 * day)).since, Some(at(3 * day)), "{control}");
+    }
+}
+
+#[test]
+fn a_turn_and_then_staleness_are_two_episodes_and_what_goes_on_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let day = 86_400;
+    // A restart that is overdue a day after the look, which itself holds for two days.
+    let restart = changed(sample::healthy(), Subject::PatchLevel, |fact| {
+        if let Fact::PatchLevel(Reading::Known(patch)) = fact {
+            patch.reboot_required = Reading::Known(true);
+            patch.reboot_required_since_time = Some(Reading::Known(at(-6 * day)));
+        }
+    });
+    let mut facts = sample::healthy();
+    facts.retain(|fact| fact.subject() != Subject::PatchLevel);
+    facts.push(restart);
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(0), &facts, true),
+        sim.attestation(at(5 * day), &[]),
+        sim.attestation(at(6 * day), &ALL_PROBES),
+        sim.attestation(at(6 * day + 600), &ALL_PROBES),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    let turned = at(day + 1);
+    assert_eq!(
+        history_of(&views, &sim, "PAT-04")[1..],
+        [
+            (1, Verdict::Pass, Some(at(0)), at(0)),
+            (2, Verdict::Fail, Some(turned), turned),
+            (2, Verdict::NoData, Some(at(2 * day)), at(2 * day)),
+            (3, Verdict::Fail, Some(at(6 * day)), at(6 * day)),
+        ]
+    );
+}
+
+#[test]
+fn a_skew_beyond_the_limit_is_judged_with_the_report_that_shows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let first = sim.facts(at(10), &sample::healthy(), true);
+    sim.skew_millis = 9000;
+    let log = log_of(vec![sim.enrollment(at(0)), first, sim.attestation(at(20), &ALL_PROBES)]);
+    let views = views_of(dir.path(), "v", &log);
+    let (_, hosts) = views.hosts().unwrap();
+    let standing = verdict_of(&hosts[0], "TIM-01", at(20));
+    assert_eq!(standing.verdict, Verdict::Fail, "{}", standing.reason);
+    assert!(standing.reason.contains("9000 ms"), "{}", standing.reason);
+}
+
 #[test]
 fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -357,6 +455,39 @@ fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
     assert_eq!(verdict_of(&hosts[0], "ENC-01", at(30)).verdict, Verdict::Pass);
     let past = views.as_of(&*log, 3, at(1000)).unwrap();
     assert_eq!(judge(CATALOGUE.control("ENC-01").unwrap(), &past[0].evidence(), at(20)).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn an_answer_that_is_as_wrong_as_before_is_not_asked_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let log = log_of(vec![sim.enrollment(at(0)), sim.undecodable(at(10))]);
+    let (_views, mut follower) = open(&dir.path().join("v"), &log, &StillClock::default());
+    let mut resync = follower.judge().resync();
+    // Answers each request one second later, and attests every hour, for a day.
+    let (mut answers, mut asked_first) = (0, 0);
+    for hour in 0..24 {
+        let mut now = 20 + hour * 3600;
+        log.0.lock().unwrap().push(sim.lie(at(now)));
+        let size = |log: &MemoryLog| log.0.lock().unwrap().len() as u64;
+        follower.catch_up(size(&log)).unwrap();
+        while resync.try_recv().is_ok() {
+            now += 1;
+            answers += 1;
+            assert!(answers < 100, "asked without end");
+            log.0.lock().unwrap().push(sim.undecodable(at(now)));
+            follower.catch_up(size(&log)).unwrap();
+        }
+        if hour == 0 {
+            asked_first = answers;
+        }
+    }
+    assert_eq!(asked_first, 1);
+    assert!((5..=24).contains(&answers), "{answers}");
+    // What adds up ends it, and what does not add up after that is asked for at once.
+    log.0.lock().unwrap().extend([sim.facts(at(90_000), &sample::healthy(), true), sim.lie(at(90_001))]);
+    follower.catch_up(log.0.lock().unwrap().len() as u64).unwrap();
+    assert_eq!(resync.try_recv(), Ok(sim.id()));
 }
 
 #[test]
@@ -434,7 +565,6 @@ fn damaged_or_foreign_views_are_made_again() {
     for (statement, what) in [
         ("PRAGMA user_version = 99", "another version"),
         ("UPDATE meta SET value = 'x' WHERE name = 'log'", "another log"),
-        ("UPDATE meta SET value = 'x' WHERE name = 'catalogue'", "another catalogue"),
         ("UPDATE meta SET value = 3 WHERE name = 'applied'", "ahead of the log"),
         ("DROP TABLE meta", "without its position"),
     ] {
@@ -484,6 +614,115 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     assert_eq!(*follower.judge().applied().borrow(), 3);
 }
 
+#[test]
+fn each_span_of_the_log_is_judged_by_the_catalogue_in_force_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let hour = 3600;
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        catalogue_entry(at(1), 0),
+        sim.facts(at(10), &sample::healthy(), true),
+        catalogue_entry(at(60), 2),
+        sim.attestation(at(hour), &ALL_PROBES),
+        catalogue_entry(at(2 * hour), 1),
+        catalogue_entry(at(2 * hour + 1), 1),
+        sim.attestation(at(12 * hour), &ALL_PROBES),
+    ]);
+    let path = dir.path().join("v");
+    let (views, mut follower) = open(&path, &log, &StillClock::default());
+    for size in 1..=8 {
+        follower.catch_up(size).unwrap();
+    }
+    assert_eq!(follower.judge().catalogue().digest(), catalogue(1).digest());
+    let versions = |control: &str| -> Vec<(u64, Verdict, Option<Timestamp>, String)> {
+        let history = views.verdict_history(sim.id(), control).unwrap();
+        let version = |at: u64, step: usize| {
+            let line = format!("verdict_history {} {control:?} Integer({at}) Integer({step})", sim.id());
+            let lines = views.dump().unwrap();
+            let line = lines.iter().find(|found| found.starts_with(&line)).unwrap_or_else(|| panic!("no {line}"));
+            line.rsplit('"').nth(1).unwrap().to_owned()
+        };
+        let step = |row: &views::VerdictRow| if row.judged_at == at(3 * hour + 1) { 0 } else { 2 };
+        history.iter().map(|(at, row)| (*at, row.verdict, row.since, version(*at, step(row)))).collect()
+    };
+    let version = |which| catalogue(which).version().to_owned();
+    // A control of the operator's own judges what is known from its entry on, and ends with it.
+    assert_eq!(
+        versions("ACME-01"),
+        [(3, Verdict::Fail, Some(at(60)), version(2)), (5, Verdict::NotApplicable, Some(at(2 * hour)), version(1)),]
+    );
+    // A stricter limit: what was said before keeps the version that said it.
+    assert_eq!(
+        versions("FWL-02")[1..],
+        [(2, Verdict::Pass, Some(at(10)), version(0)), (5, Verdict::Fail, Some(at(2 * hour)), version(1))]
+    );
+    // Silence counts by the limit in force while it lasts: after three hours, not after six.
+    assert_eq!(
+        versions("INV-02")[1..],
+        [
+            (2, Verdict::Pass, Some(at(10)), version(0)),
+            (7, Verdict::Fail, Some(at(3 * hour + 1)), version(1)),
+            (7, Verdict::Pass, Some(at(12 * hour)), version(1)),
+        ]
+    );
+    let (_, hosts) = views.hosts().unwrap();
+    assert!(!hosts[0].verdicts.contains_key("ACME-01"));
+    // A start goes on with the catalogue in force, and views made again are the same.
+    drop(follower);
+    let (again, follower) = open(&path, &log, &StillClock::default());
+    assert_eq!(again.applied().unwrap(), 8);
+    assert_eq!(follower.judge().catalogue().digest(), catalogue(1).digest());
+    assert_eq!(again.dump().unwrap(), views_of(dir.path(), "again", &log).dump().unwrap());
+    // All of it can be had from the log alone.
+    let texts: Vec<Vec<u8>> = log.0.lock().unwrap().clone();
+    let Some(v1::log_entry::Entry::Catalogue(told)) = v1::LogEntry::decode(&texts[3][..]).unwrap().entry else {
+        panic!("no catalogue")
+    };
+    assert!(String::from_utf8(told.overlay).unwrap().contains("ACME-01"));
+}
+
+#[test]
+fn a_catalogue_without_its_texts_is_passed_over_and_the_one_before_judges_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let mut without = catalogue(1).to_entry();
+    without.overlay.clear();
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        entry(at(1), v1::log_entry::Entry::Catalogue(without)),
+        sim.facts(at(10), &sample::healthy(), true),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    assert_eq!(views.bad_entries().unwrap()[0].0, 1);
+    assert_eq!(views.catalogue_digest().unwrap(), None);
+    let (_, hosts) = views.hosts().unwrap();
+    assert_eq!(verdict_of(&hosts[0], "FWL-02", at(10)).verdict, Verdict::Pass);
+}
+
+#[test]
+fn a_gap_is_in_the_views_with_its_span_cause_and_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let first = sim.facts(at(10), &sample::healthy(), true);
+    let gap = Gap {
+        cause: GapCause::SpoolFull,
+        start: at(20),
+        end: at(30),
+        lost: None,
+        counts: vec![(GapKind::Looks, 7)],
+        detail: "full".into(),
+    };
+    let log = log_of(vec![sim.enrollment(at(0)), first, sim.report(at(40), Body::Gap(gap)), sim.gap(at(50))]);
+    let views = views_of(dir.path(), "v", &log);
+    let gaps = views.gaps(sim.id(), 10).unwrap();
+    assert_eq!(gaps.iter().map(|gap| (gap.log_index, gap.seq)).collect::<Vec<_>>(), [(3, 3), (2, 2)]);
+    let told = &gaps[1];
+    assert_eq!((told.cause, told.start, told.end, told.lost), (GapCause::SpoolFull.into(), at(20), at(30), None));
+    assert_eq!((told.counts.as_slice(), told.detail.as_str()), ([("looks".to_owned(), 7)].as_slice(), "full"));
+    assert_eq!(views.gaps(sim.id(), 1).unwrap(), gaps[..1]);
+}
+
 /// One step of a fleet.
 #[derive(Clone, Debug)]
 enum Step {
@@ -503,6 +742,7 @@ enum Step {
     Garbage(Vec<u8>),
     Access,
     Snapshot,
+    Catalogue(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -525,6 +765,43 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Access),
         1 => Just(Step::Snapshot),
     ]
+}
+
+fn step_or_catalogue() -> impl Strategy<Value = Step> {
+    prop_oneof![20 => step(), 2 => any::<u8>().prop_map(Step::Catalogue)]
+}
+
+/// Returns one of three catalogues: the built-in one, one with other limits, and one with one control more.
+fn catalogue(which: u8) -> Catalogue {
+    Catalogue::with_overlay(match which % 3 {
+        0 => "",
+        1 => "[parameters.INV-02]\nmax_silence_hours = { \"*\" = 2 }\n[parameters.FWL-02]\nallow = { \"*\" = [] }",
+        _ => MORE,
+    })
+    .unwrap()
+}
+
+/// An overlay with a control that a host of two processors fails.
+const MORE: &str = r#"
+    [[control]]
+    id = "ACME-01"
+    title = "Three processors"
+    statement = "The host has three processors."
+    family = "acme"
+    condition = "system.processors >= 3"
+    severity = "low"
+    max_age = { "*" = "24h" }
+    remediation = { limit = "3d", hint = "Buy one." }
+    limits = "None."
+    fixture = [
+        { name = "three", expect = "pass", set = { "system.processors" = 3 } },
+        { name = "two", expect = "fail" },
+        { name = "not told", expect = "unknown", set = { "system.processors" = { unknown = { cause = "absent" } } } },
+    ]
+"#;
+
+fn catalogue_entry(now: Timestamp, which: u8) -> Vec<u8> {
+    entry(now, v1::log_entry::Entry::Catalogue(catalogue(which).to_entry()))
 }
 
 /// Returns the entries that `steps` make, each of one of three agents and some minutes after the one before.
@@ -594,6 +871,7 @@ fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
             }
             Step::Enroll => entries.push(sim.enrollment(now)),
             Step::Garbage(bytes) => entries.push(bytes.clone()),
+            Step::Catalogue(which) => entries.push(catalogue_entry(now, *which)),
             Step::Access => entries.push(entry(now, v1::log_entry::Entry::Access(v1::AccessSummary::default()))),
             Step::Snapshot => {
                 let exported = v1::SnapshotExported { snapshot_id: "s".to_owned(), digest: vec![1; 32], hosts: 1 };
@@ -609,7 +887,7 @@ proptest! {
 
     #[test]
     fn views_followed_live_equal_views_made_again(
-        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step()), 1..60),
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step_or_catalogue()), 1..60),
         cuts in proptest::collection::vec((1_u64..20, any::<bool>()), 1..30),
     ) {
         let dir = tempfile::tempdir().unwrap();

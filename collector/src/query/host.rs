@@ -15,11 +15,13 @@ use crate::{
     control::{Catalogue, Control, Verdict},
     judge::Standing,
     serve::status::{Reason, refuse},
-    views::{Error, HostRow, HostState, Views, confirmation},
+    views::{Error, GapRow, HostRow, HostState, Views, confirmation},
 };
 
 /// Digits of an id that name a host, at least.
 const PREFIX_DIGITS: usize = 4;
+/// Gaps of a host that an answer has, at most.
+const GAPS: u64 = 100;
 
 /// Returns the host that `text` names: its id, a prefix of it, or its name. A host that is revoked counts only where no other
 /// host is meant.
@@ -158,6 +160,26 @@ pub(super) fn facts(views: &Views, host: &HostRow, catalogue: &Catalogue) -> Res
         });
     }
     Ok(facts)
+}
+
+pub(super) fn gaps(views: &Views, agent: AgentId) -> Result<Vec<v1::HostGap>, Error> {
+    let gap = |row: GapRow| v1::HostGap {
+        gap: Some(v1::Gap {
+            cause: row.cause,
+            start_time: Some(row.start.to_wire()),
+            end_time: Some(row.end.to_wire()),
+            first_sequence: row.lost.map(|(first, _)| first).unwrap_or_default(),
+            last_sequence: row.lost.map(|(_, last)| last).unwrap_or_default(),
+            digest_before: Vec::new(),
+            counts: row.counts.into_iter().map(|(kind, count)| v1::GapCount { kind, count }).collect(),
+            detail: row.detail,
+        }),
+        received_time: Some(row.received.to_wire()),
+        log_index: row.log_index,
+        epoch: row.epoch.to_string(),
+        sequence: row.seq,
+    };
+    Ok(views.gaps(agent, GAPS)?.into_iter().map(gap).collect())
 }
 
 fn readers(catalogue: &Catalogue, subject: Subject) -> Vec<String> {

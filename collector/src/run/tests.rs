@@ -754,13 +754,16 @@ async fn views_made_again_are_the_same_and_only_while_no_collector_runs() {
     let fleet = Fleet::start().await;
     fleet.enroll().await;
     let data = fleet.data();
-    let config = Config::new("c1");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    assert!(matches!(rebuild(&config, &data, Arc::clone(&clock)), Err(Error::Log(log::Error::Locked { .. }))));
+    assert!(matches!(rebuild(&data, Arc::clone(&clock)), Err(Error::Log(log::Error::Locked { .. }))));
     let (log_size, folder) = (fleet.collector.log.size(), fleet.folder);
     fleet.collector.stop().await;
-    let rebuilt = rebuild(&config, &data, clock).unwrap();
-    assert!(rebuilt.is_same && rebuilt.log_size >= log_size, "{rebuilt:?}");
+    let rebuilt = rebuild(&data, Arc::clone(&clock)).unwrap();
+    assert!(rebuilt.before == Before::Same && rebuilt.log_size >= log_size, "{rebuilt:?}");
+    // What was not usable was not the same.
+    std::fs::write(data.views(), b"not a database").unwrap();
+    let again = rebuild(&data, clock).unwrap();
+    assert!(matches!(again.before, Before::Unusable(_)) && again.digest == rebuilt.digest, "{again:?}");
     drop(folder);
 }
 
@@ -787,7 +790,7 @@ async fn a_log_that_was_put_back_is_not_signed_over_while_the_views_know_better(
     copy(&old, &data.log());
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    for error in [start().await.err().unwrap(), rebuild(&Config::new("c1"), &data, clock).unwrap_err()] {
+    for error in [start().await.err().unwrap(), rebuild(&data, clock).unwrap_err()] {
         assert!(matches!(error, Error::Log(log::Error::Behind { known, .. }) if known >= size), "{error}");
         assert!(error.to_string().contains("put the newest log back"), "{error}");
     }
@@ -809,6 +812,43 @@ fn copy(from: &Path, to: &Path) {
         } else {
             std::fs::copy(entry.path(), target).unwrap();
         }
+    }
+}
+
+#[tokio::test]
+async fn other_controls_are_in_the_log_with_their_text_before_they_judge() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controls.toml");
+    let overlay = "[parameters.INV-02]\nmax_silence_hours = { \"*\" = 2 }";
+    std::fs::write(&path, overlay).unwrap();
+    let fleet = Fleet::start_with(|config| config.catalogue = Some(path.clone())).await;
+    let told = |entry| match entry {
+        Entry::Catalogue(version) => Some(version),
+        _ => None,
+    };
+    let catalogues = fleet.entries(told);
+    let expected = [Catalogue::built_in().to_entry(), Catalogue::with_overlay(overlay).unwrap().to_entry()];
+    assert_eq!(catalogues, expected);
+    assert_eq!(catalogues[1].overlay, overlay.as_bytes());
+    let (data, kept) = (fleet.data(), fleet.folder);
+    fleet.collector.stop().await;
+    let start = async || {
+        let mut config = Config::new("c1");
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        config.metrics_listen = String::new();
+        config.catalogue = Some(path.clone());
+        Collector::start(config, &data, Arc::new(SystemClock)).await
+    };
+    // The same again is not another one.
+    let fleet = Fleet { folder: kept, collector: start().await.unwrap() };
+    assert_eq!(fleet.entries(told).len(), 2);
+    let _kept = fleet.folder;
+    fleet.collector.stop().await;
+    // What may not judge is refused with the file's name, the control, the parameter and what it takes.
+    std::fs::write(&path, "[parameters.PAT-02]\nmax_pending_days = 14.5").unwrap();
+    let error = chain(&start().await.err().unwrap());
+    for part in ["controls.toml", "PAT-02", "`max_pending_days`", "a whole number from 0 to", "not 14.5"] {
+        assert!(error.contains(part), "{part}: {error}");
     }
 }
 

@@ -201,10 +201,7 @@ impl Fixture {
             catalogue,
         };
         let created = v1::CollectorCreated { name: "c1".to_owned(), log_key, ca_digest: CA.to_vec() };
-        let version = v1::CatalogueVersion {
-            version: fixture.catalogue.version().to_owned(),
-            digest: fixture.catalogue.digest().as_bytes().to_vec(),
-        };
+        let version = fixture.catalogue.to_entry();
         fixture.add(&[act(at(0), Act::CollectorCreated(created)), entry(at(0), Entry::Catalogue(version))]);
         for host in [&web, &hostile, &silent, &revoked] {
             fixture.add(&[host.enrollment(at(1))]);

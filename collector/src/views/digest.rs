@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Views};
 
 /// Each table and the columns that order its rows.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 15] = [
     ("meta", "name"),
     ("agents", "agent"),
     ("agent_states", "agent, from_index"),
@@ -17,7 +17,9 @@ const TABLES: [(&str, &str); 13] = [
     ("facts", "agent, subject, from_index"),
     ("partials", "agent"),
     ("verdicts", "agent, control"),
-    ("verdict_history", "agent, control, at_index"),
+    ("verdict_history", "agent, control, at_index, step"),
+    ("gaps", "agent, log_index"),
+    ("catalogues", "log_index"),
     ("members", "log_index"),
     ("snapshots", "log_index"),
     ("bad_entries", "log_index"),

@@ -68,6 +68,31 @@ impl HostRow {
     }
 }
 
+/// What an agent did not observe, or did not keep.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GapRow {
+    /// Log index of the report that says so.
+    pub log_index: u64,
+    /// When that was received.
+    pub received: Timestamp,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its place.
+    pub seq: u64,
+    /// Why, as a number of the wire's `GapCause`.
+    pub cause: i32,
+    /// Start of the span, host's clock.
+    pub start: Timestamp,
+    /// End of the span.
+    pub end: Timestamp,
+    /// First and last of the sequence numbers that were used up and lost.
+    pub lost: Option<(u64, u64)>,
+    /// What was lost, by kind.
+    pub counts: Vec<(String, u64)>,
+    /// For a person.
+    pub detail: String,
+}
+
 /// A snapshot that was handed out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SnapshotRow {
@@ -150,6 +175,45 @@ impl Views {
         })
     }
 
+    /// Returns the digest of the catalogue that an entry of the log put in force last.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn catalogue_digest(&self) -> Result<Option<Digest>, Error> {
+        self.read(|connection| {
+            let text = "SELECT digest FROM catalogues ORDER BY log_index DESC LIMIT 1";
+            let found = rows(connection, text, [], |row| Digest::from_slice(&blob(row, 0)?))?;
+            Ok(found.first().copied())
+        })
+    }
+
+    /// Returns the gaps of an agent, the newest `most` of them, newest first.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn gaps(&self, agent: AgentId, most: u64) -> Result<Vec<GapRow>, Error> {
+        self.read(|connection| {
+            let text = "SELECT log_index, received, epoch, seq, cause, start_time, end_time, lost_first, lost_last, counts, detail
+                        FROM gaps WHERE agent = ? ORDER BY log_index DESC LIMIT ?";
+            rows(connection, text, params![agent.as_bytes(), sql(most)], |row| {
+                Some(GapRow {
+                    log_index: number(row, 0)?,
+                    received: time(row, 1)?,
+                    epoch: Epoch::from_slice(&blob(row, 2)?)?,
+                    seq: number(row, 3)?,
+                    cause: row.get(4).ok()?,
+                    start: time(row, 5)?,
+                    end: time(row, 6)?,
+                    lost: number(row, 7).zip(number(row, 8)),
+                    counts: serde_json::from_str(row.get_ref(9).ok()?.as_str().ok()?).ok()?,
+                    detail: row.get(10).ok()?,
+                })
+            })
+        })
+    }
+
     /// Returns the snapshots that were handed out, newest first.
     ///
     /// # Errors
@@ -225,7 +289,8 @@ impl Views {
         })
     }
 
-    /// Returns the verdicts that a control gave of an agent, with the log index of the entry at which each was judged.
+    /// Returns the verdicts that a control gave of an agent, in order, with the log index of the entry at which each was found:
+    /// the one that brought it or, of one that time brought, the one that came after it.
     ///
     /// # Errors
     ///
@@ -233,7 +298,7 @@ impl Views {
     pub fn verdict_history(&self, agent: AgentId, control: &str) -> Result<Vec<(u64, VerdictRow)>, Error> {
         self.read(|connection| {
             let text = "SELECT at_index, verdict, reason, since, judged_at FROM verdict_history
-                        WHERE agent = ? AND control = ? ORDER BY at_index";
+                        WHERE agent = ? AND control = ? ORDER BY at_index, step";
             rows(connection, text, params![agent.as_bytes(), control], |row| {
                 let verdict = VerdictRow {
                     control: control.to_owned(),
@@ -250,9 +315,15 @@ impl Views {
 }
 
 pub(super) fn applied(connection: &Connection) -> Result<u64, Error> {
-    let applied: Option<i64> =
+    let applied: Option<String> =
         connection.query_row("SELECT value FROM meta WHERE name = 'applied'", [], |row| row.get(0)).optional()?;
-    applied.and_then(|applied| u64::try_from(applied).ok()).ok_or(Error::Garbled("meta"))
+    applied.and_then(|applied| applied.parse().ok()).ok_or(Error::Garbled("meta"))
+}
+
+/// Returns the entry that put the last catalogue in force, and its log index.
+pub(super) fn catalogue(connection: &Connection) -> Result<Option<(u64, Vec<u8>)>, Error> {
+    let text = "SELECT log_index, entry FROM catalogues ORDER BY log_index DESC LIMIT 1";
+    Ok(rows(connection, text, [], |row| Some((number(row, 0)?, blob(row, 1)?)))?.pop())
 }
 
 /// Returns every host, ordered by agent.

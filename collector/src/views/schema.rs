@@ -4,62 +4,69 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Error, Origin, STATEMENTS};
+use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
-/// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes.
+/// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) CLUSTERED;
 CREATE TABLE agents (
-    agent BLOB PRIMARY KEY, state INTEGER NOT NULL, enrolled_index INTEGER, enrolled_time INTEGER,
-    epoch BLOB, set_digest BLOB NOT NULL,
-    broken_index INTEGER, broken_time INTEGER, broken_detail TEXT,
-    judged_at INTEGER NOT NULL,
+    agent BYTES PRIMARY KEY, state BIGINT NOT NULL, enrolled_index BIGINT, enrolled_time BIGINT,
+    epoch BYTES, set_digest BYTES NOT NULL,
+    broken_index BIGINT, broken_time BIGINT, broken_detail TEXT,
+    judged_at BIGINT NOT NULL,
     agent_version TEXT NOT NULL, hostname TEXT NOT NULL, os_id TEXT NOT NULL, os_version TEXT NOT NULL, host_class TEXT NOT NULL
-) WITHOUT ROWID;
+) CLUSTERED;
 CREATE TABLE agent_states (
-    agent BLOB NOT NULL, from_index INTEGER NOT NULL, from_time INTEGER NOT NULL, state INTEGER NOT NULL,
+    agent BYTES NOT NULL, from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, state BIGINT NOT NULL,
     PRIMARY KEY (agent, from_index)
-) WITHOUT ROWID;
+) CLUSTERED;
 CREATE TABLE breaks (
-    agent BLOB NOT NULL, from_index INTEGER NOT NULL, from_time INTEGER NOT NULL, to_index INTEGER, to_time INTEGER,
+    agent BYTES NOT NULL, from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, to_index BIGINT, to_time BIGINT,
     detail TEXT NOT NULL, PRIMARY KEY (agent, from_index)
-) WITHOUT ROWID;
+) CLUSTERED;
 CREATE TABLE heads (
-    agent BLOB NOT NULL, epoch BLOB NOT NULL, seq INTEGER NOT NULL, digest BLOB NOT NULL, log_index INTEGER NOT NULL,
-    run_seq INTEGER NOT NULL, PRIMARY KEY (agent, epoch)
-) WITHOUT ROWID;
+    agent BYTES NOT NULL, epoch BYTES NOT NULL, seq BIGINT NOT NULL, digest BYTES NOT NULL, log_index BIGINT NOT NULL,
+    run_seq BIGINT NOT NULL, PRIMARY KEY (agent, epoch)
+) CLUSTERED;
 CREATE TABLE runs (
-    agent BLOB NOT NULL, epoch BLOB NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-    first_index INTEGER NOT NULL, last_index INTEGER NOT NULL, first_time INTEGER NOT NULL, last_time INTEGER NOT NULL,
-    observed INTEGER NOT NULL, through INTEGER NOT NULL, skew_millis INTEGER NOT NULL, looks BLOB NOT NULL,
+    agent BYTES NOT NULL, epoch BYTES NOT NULL, first_seq BIGINT NOT NULL, last_seq BIGINT NOT NULL,
+    first_index BIGINT NOT NULL, last_index BIGINT NOT NULL, first_time BIGINT NOT NULL, last_time BIGINT NOT NULL,
+    observed BIGINT NOT NULL, through BIGINT NOT NULL, skew_millis BIGINT NOT NULL, looks BYTES NOT NULL,
     PRIMARY KEY (agent, epoch, first_seq)
-) WITHOUT ROWID;
+) CLUSTERED;
 CREATE TABLE facts (
-    agent BLOB NOT NULL, subject TEXT NOT NULL, from_index INTEGER NOT NULL, from_time INTEGER NOT NULL,
-    to_index INTEGER, to_time INTEGER, observed INTEGER NOT NULL, confirmed INTEGER NOT NULL, origins BLOB NOT NULL,
-    bytes BLOB NOT NULL, PRIMARY KEY (agent, subject, from_index)
+    agent BYTES NOT NULL, subject TEXT NOT NULL, from_index BIGINT NOT NULL, from_time BIGINT NOT NULL,
+    to_index BIGINT, to_time BIGINT, observed BIGINT NOT NULL, confirmed BIGINT NOT NULL, origins BYTES NOT NULL,
+    bytes BYTES NOT NULL, PRIMARY KEY (agent, subject, from_index)
 );
 CREATE TABLE partials (
-    agent BLOB PRIMARY KEY, observed INTEGER NOT NULL, digest BLOB NOT NULL, count INTEGER NOT NULL, origins BLOB NOT NULL,
-    bytes BLOB NOT NULL
+    agent BYTES PRIMARY KEY, observed BIGINT NOT NULL, digest BYTES NOT NULL, count BIGINT NOT NULL, origins BYTES NOT NULL,
+    bytes BYTES NOT NULL
 );
 CREATE TABLE verdicts (
-    agent BLOB NOT NULL, control TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL, since INTEGER,
-    judged_at INTEGER NOT NULL, turn_at INTEGER, turn_verdict TEXT, turn_reason TEXT, PRIMARY KEY (agent, control)
-) WITHOUT ROWID;
+    agent BYTES NOT NULL, control TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL, since BIGINT,
+    judged_at BIGINT NOT NULL, turn_at BIGINT, turn_verdict TEXT, turn_reason TEXT, PRIMARY KEY (agent, control)
+) CLUSTERED;
 CREATE TABLE verdict_history (
-    agent BLOB NOT NULL, control TEXT NOT NULL, at_index INTEGER NOT NULL, judged_at INTEGER NOT NULL, verdict TEXT NOT NULL,
-    reason TEXT NOT NULL, since INTEGER, catalogue_version TEXT NOT NULL, PRIMARY KEY (agent, control, at_index)
-) WITHOUT ROWID;
-CREATE TABLE members (log_index INTEGER PRIMARY KEY, entry BLOB NOT NULL);
+    agent BYTES NOT NULL, control TEXT NOT NULL, at_index BIGINT NOT NULL, step BIGINT NOT NULL, judged_at BIGINT NOT NULL,
+    verdict TEXT NOT NULL, reason TEXT NOT NULL, since BIGINT, catalogue_version TEXT NOT NULL,
+    PRIMARY KEY (agent, control, at_index, step)
+) CLUSTERED;
+CREATE TABLE gaps (
+    agent BYTES NOT NULL, log_index BIGINT NOT NULL, received BIGINT NOT NULL, epoch BYTES NOT NULL, seq BIGINT NOT NULL,
+    cause BIGINT NOT NULL, start_time BIGINT NOT NULL, end_time BIGINT NOT NULL, lost_first BIGINT, lost_last BIGINT,
+    counts TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (agent, log_index)
+) CLUSTERED;
+CREATE TABLE catalogues (log_index BIGINT PRIMARY KEY, digest BYTES NOT NULL, entry BYTES NOT NULL);
+CREATE TABLE members (log_index BIGINT PRIMARY KEY, entry BYTES NOT NULL);
 CREATE TABLE snapshots (
-    log_index INTEGER PRIMARY KEY, id TEXT NOT NULL, digest BLOB NOT NULL, hosts INTEGER NOT NULL, time INTEGER NOT NULL,
+    log_index BIGINT PRIMARY KEY, id TEXT NOT NULL, digest BYTES NOT NULL, hosts BIGINT NOT NULL, time BIGINT NOT NULL,
     actor TEXT NOT NULL
 );
-CREATE TABLE bad_entries (log_index INTEGER PRIMARY KEY, what TEXT NOT NULL);
+CREATE TABLE bad_entries (log_index BIGINT PRIMARY KEY, what TEXT NOT NULL);
 ";
 
 /// Opens the views, if they are usable as they are; else says why not.
@@ -69,7 +76,7 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     }
     let said = |error: rusqlite::Error| error.to_string();
     let connection = Connection::open(path).map_err(said)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(said)?;
+    let version = dialect::version(&connection).map_err(said)?;
     if version != VERSION {
         return Err(format!("they are of version {version}, not {VERSION}"));
     }
@@ -83,17 +90,12 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     if text("log")?.as_deref() != Some(&origin.log) {
         return Err("they are of another log".to_owned());
     }
-    if text("catalogue")? != Some(origin.catalogue.to_string()) {
-        return Err("other controls judged them".to_owned());
-    }
-    let applied: i64 =
-        connection.query_row("SELECT value FROM meta WHERE name = 'applied'", [], |row| row.get(0)).map_err(said)?;
-    if u64::try_from(applied).is_ok_and(|applied| applied > log_size) || applied < 0 {
+    let applied = read::applied(&connection).map_err(|error| error.to_string())?;
+    if applied > log_size {
         return Err(format!("they cover {applied} entries of a log that has {log_size}"));
     }
-    let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(said)?;
-    if check != "ok" {
-        return Err(format!("they are damaged: {check}"));
+    if let Some(damage) = dialect::damage(&connection).map_err(said)? {
+        return Err(format!("they are damaged: {damage}"));
     }
     Ok(connection)
 }
@@ -102,22 +104,18 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
 pub(super) fn create(path: &Path, origin: &Origin) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     configure(&connection)?;
-    connection.execute_batch(&format!("BEGIN; {TABLES}"))?;
+    connection.execute_batch(&format!("BEGIN; {}", dialect::tables(TABLES)))?;
     let mut insert = connection.prepare("INSERT INTO meta (name, value) VALUES (?, ?)")?;
     insert.execute(params!["log", origin.log])?;
-    insert.execute(params!["catalogue", origin.catalogue.to_string()])?;
-    insert.execute(params!["applied", 0_i64])?;
+    insert.execute(params!["applied", "0"])?;
     drop(insert);
-    connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT"))?;
+    dialect::set_version(&connection, VERSION)?;
+    connection.execute_batch("COMMIT")?;
     Ok(connection)
 }
 
-/// WAL, so that readers never wait for the writer. NORMAL, because what a power cut takes is read from the log again.
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -32768; PRAGMA journal_size_limit = 67108864;",
-    )?;
+    dialect::configure_writer(connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::{
     AgentRow, Error, Head, HostRow, HostState, Partial, Run, VerdictRow,
-    read::{self, FactRow, FactSetParts},
+    read::{self, FactRow, FactSetParts, GapRow},
     rows::pack,
 };
 
@@ -21,6 +21,7 @@ const BAD_ENTRY_BYTES: usize = 256;
 pub struct Writer {
     connection: Connection,
     applied: u64,
+    made_anew: Option<String>,
 }
 
 /// A transaction, to be committed whole.
@@ -30,9 +31,14 @@ pub struct Batch<'a> {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection) -> Result<Self, Error> {
+    pub(super) fn new(connection: Connection, made_anew: Option<String>) -> Result<Self, Error> {
         let applied = read::applied(&connection)?;
-        Ok(Self { connection, applied })
+        Ok(Self { connection, applied, made_anew })
+    }
+
+    /// Returns why the views were made anew and empty when they were opened; `None` when they were usable as they were.
+    pub fn made_anew(&self) -> Option<&str> {
+        self.made_anew.as_deref()
     }
 
     /// Returns how many entries of the log are applied.
@@ -47,6 +53,15 @@ impl Writer {
     /// The database's.
     pub fn hosts(&self) -> Result<Vec<HostRow>, Error> {
         read::hosts(&self.connection)
+    }
+
+    /// Returns the entry that put the last catalogue in force, and its log index.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn catalogue(&self) -> Result<Option<(u64, Vec<u8>)>, Error> {
+        read::catalogue(&self.connection)
     }
 
     /// Begins a batch.
@@ -67,7 +82,7 @@ impl Batch<'_> {
     ///
     /// The database's; nothing of the batch is then in the views.
     pub fn commit(self, applied: u64) -> Result<(), Error> {
-        self.transaction.execute("UPDATE meta SET value = ? WHERE name = 'applied'", [sql(applied)])?;
+        self.transaction.execute("UPDATE meta SET value = ? WHERE name = 'applied'", [applied.to_string()])?;
         self.transaction.commit()?;
         *self.applied = applied;
         Ok(())
@@ -85,9 +100,14 @@ impl Batch<'_> {
     /// Writes an agent, but for its runs and heads.
     pub fn put_agent(&self, row: &AgentRow) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO agents (agent, state, enrolled_index, enrolled_time, epoch, set_digest, broken_index,
-             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO agents (agent, state, enrolled_index, enrolled_time, epoch, set_digest, broken_index,
+             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class) VALUES (?, ?,
+             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent) DO UPDATE SET state = excluded.state,
+             enrolled_index = excluded.enrolled_index, enrolled_time = excluded.enrolled_time, epoch = excluded.epoch,
+             set_digest = excluded.set_digest, broken_index = excluded.broken_index, broken_time = excluded.broken_time,
+             broken_detail = excluded.broken_detail, judged_at = excluded.judged_at, agent_version =
+             excluded.agent_version, hostname = excluded.hostname, os_id = excluded.os_id, os_version =
+             excluded.os_version, host_class = excluded.host_class",
         )?
         .execute(params![
             row.agent.as_bytes(),
@@ -111,15 +131,21 @@ impl Batch<'_> {
 
     /// Writes since when an agent is in a state.
     pub fn put_state(&self, agent: AgentId, index: u64, time: Timestamp, state: HostState) -> Result<(), Error> {
-        self.prepare("INSERT OR REPLACE INTO agent_states (agent, from_index, from_time, state) VALUES (?, ?, ?, ?)")?
-            .execute(params![agent.as_bytes(), sql(index), time.micros(), state.number()])?;
+        self.prepare(
+            "INSERT INTO agent_states (agent, from_index, from_time, state) VALUES (?, ?, ?, ?) ON CONFLICT (agent,
+             from_index) DO UPDATE SET from_time = excluded.from_time, state = excluded.state",
+        )?
+        .execute(params![agent.as_bytes(), sql(index), time.micros(), state.number()])?;
         Ok(())
     }
 
     /// Writes that an agent's reports do not add up from an entry on.
     pub fn put_break(&self, agent: AgentId, index: u64, time: Timestamp, detail: &str) -> Result<(), Error> {
-        self.prepare("INSERT OR REPLACE INTO breaks (agent, from_index, from_time, detail) VALUES (?, ?, ?, ?)")?
-            .execute(params![agent.as_bytes(), sql(index), time.micros(), detail])?;
+        self.prepare(
+            "INSERT INTO breaks (agent, from_index, from_time, detail) VALUES (?, ?, ?, ?) ON CONFLICT (agent,
+             from_index) DO UPDATE SET from_time = excluded.from_time, detail = excluded.detail",
+        )?
+        .execute(params![agent.as_bytes(), sql(index), time.micros(), detail])?;
         Ok(())
     }
 
@@ -133,8 +159,11 @@ impl Batch<'_> {
     /// Writes a run, new or grown.
     pub fn put_run(&self, agent: AgentId, run: &Run) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO runs (agent, epoch, first_seq, last_seq, first_index, last_index, first_time, last_time,
-             observed, through, skew_millis, looks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO runs (agent, epoch, first_seq, last_seq, first_index, last_index, first_time, last_time,
+             observed, through, skew_millis, looks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent,
+             epoch, first_seq) DO UPDATE SET last_seq = excluded.last_seq, first_index = excluded.first_index, last_index
+             = excluded.last_index, first_time = excluded.first_time, last_time = excluded.last_time, observed =
+             excluded.observed, through = excluded.through, skew_millis = excluded.skew_millis, looks = excluded.looks",
         )?
         .execute(params![
             agent.as_bytes(),
@@ -156,7 +185,9 @@ impl Batch<'_> {
     /// Writes the head of an epoch, which is in the run that begins at `run_seq`.
     pub fn put_head(&self, head: &Head, run_seq: u64) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO heads (agent, epoch, seq, digest, log_index, run_seq) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO heads (agent, epoch, seq, digest, log_index, run_seq) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT
+             (agent, epoch) DO UPDATE SET seq = excluded.seq, digest = excluded.digest, log_index = excluded.log_index,
+             run_seq = excluded.run_seq",
         )?
         .execute(params![
             head.agent.as_bytes(),
@@ -186,8 +217,10 @@ impl Batch<'_> {
     /// Writes a fact that is current from an entry on.
     pub fn put_fact(&self, agent: AgentId, row: &FactRow, held: &Held<u64>, received: Timestamp) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO facts (agent, subject, from_index, from_time, observed, confirmed, origins, bytes)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO facts (agent, subject, from_index, from_time, observed, confirmed, origins, bytes) VALUES (?, ?,
+             ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, subject, from_index) DO UPDATE SET from_time = excluded.from_time,
+             observed = excluded.observed, confirmed = excluded.confirmed, origins = excluded.origins, bytes =
+             excluded.bytes",
         )?
         .execute(params![
             agent.as_bytes(),
@@ -210,7 +243,9 @@ impl Batch<'_> {
             }
             Some(partial) => {
                 self.prepare(
-                    "INSERT OR REPLACE INTO partials (agent, observed, digest, count, origins, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO partials (agent, observed, digest, count, origins, bytes) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT
+             (agent) DO UPDATE SET observed = excluded.observed, digest = excluded.digest, count = excluded.count,
+             origins = excluded.origins, bytes = excluded.bytes",
                 )?
                 .execute(params![
                     agent.as_bytes(),
@@ -225,11 +260,13 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes a verdict that holds from an entry on, and to the history when it is another one than before.
-    pub fn put_verdict(&self, agent: AgentId, row: &VerdictRow, history: Option<(u64, &str)>) -> Result<(), Error> {
+    /// Writes a verdict that holds from an entry on.
+    pub fn put_verdict(&self, agent: AgentId, row: &VerdictRow) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO verdicts (agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO verdicts (agent, control, verdict, reason, since, judged_at, turn_at, turn_verdict, turn_reason)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, control) DO UPDATE SET verdict = excluded.verdict,
+             reason = excluded.reason, since = excluded.since, judged_at = excluded.judged_at, turn_at =
+             excluded.turn_at, turn_verdict = excluded.turn_verdict, turn_reason = excluded.turn_reason",
         )?
         .execute(params![
             agent.as_bytes(),
@@ -242,36 +279,88 @@ impl Batch<'_> {
             row.turn.as_ref().map(|(_, verdict, _)| verdict.as_str()),
             row.turn.as_ref().map(|(_, _, reason)| reason),
         ])?;
-        if let Some((index, version)) = history {
-            self.prepare(
-                "INSERT OR REPLACE INTO verdict_history (agent, control, at_index, judged_at, verdict, reason, since,
-                 catalogue_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                agent.as_bytes(),
-                row.control,
-                sql(index),
-                row.judged_at.micros(),
-                row.verdict.as_str(),
-                row.reason,
-                row.since.map(Timestamp::micros),
-                version,
-            ])?;
-        }
+        Ok(())
+    }
+
+    /// Writes a verdict that is another one than before to the history. `at` is the entry at which it was found, and its place
+    /// among those found there: what time brought before the entry comes before what the entry brought.
+    pub fn put_history(&self, agent: AgentId, row: &VerdictRow, at: (u64, u64), version: &str) -> Result<(), Error> {
+        self.prepare(
+            "INSERT INTO verdict_history (agent, control, at_index, step, judged_at, verdict, reason, since,
+             catalogue_version) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent, control, at_index, step) DO UPDATE
+             SET judged_at = excluded.judged_at, verdict = excluded.verdict, reason = excluded.reason, since =
+             excluded.since, catalogue_version = excluded.catalogue_version",
+        )?
+        .execute(params![
+            agent.as_bytes(),
+            row.control,
+            sql(at.0),
+            sql(at.1),
+            row.judged_at.micros(),
+            row.verdict.as_str(),
+            row.reason,
+            row.since.map(Timestamp::micros),
+            version,
+        ])?;
+        Ok(())
+    }
+
+    /// Takes away the verdict of a control that there is no longer.
+    pub fn end_verdict(&self, agent: AgentId, control: &str) -> Result<(), Error> {
+        self.prepare("DELETE FROM verdicts WHERE agent = ? AND control = ?")?
+            .execute(params![agent.as_bytes(), control])?;
+        Ok(())
+    }
+
+    /// Writes what an agent did not observe, or did not keep.
+    pub fn put_gap(&self, agent: AgentId, row: &GapRow) -> Result<(), Error> {
+        self.prepare(
+            "INSERT INTO gaps (agent, log_index, received, epoch, seq, cause, start_time, end_time, lost_first,
+             lost_last, counts, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (agent, log_index) DO NOTHING",
+        )?
+        .execute(params![
+            agent.as_bytes(),
+            sql(row.log_index),
+            row.received.micros(),
+            row.epoch.as_bytes(),
+            sql(row.seq),
+            row.cause,
+            row.start.micros(),
+            row.end.micros(),
+            row.lost.map(|(first, _)| sql(first)),
+            row.lost.map(|(_, last)| sql(last)),
+            serde_json::to_string(&row.counts).expect("texts and numbers are JSON"),
+            row.detail,
+        ])?;
+        Ok(())
+    }
+
+    /// Writes the entry that put a catalogue in force.
+    pub fn put_catalogue(&self, index: u64, digest: Digest, entry: &[u8]) -> Result<(), Error> {
+        self.prepare(
+            "INSERT INTO catalogues (log_index, digest, entry) VALUES (?, ?, ?) ON CONFLICT (log_index) DO NOTHING",
+        )?
+        .execute(params![sql(index), digest.as_bytes(), entry])?;
         Ok(())
     }
 
     /// Writes an entry that says who is who, as it is.
     pub fn put_member(&self, index: u64, entry: &[u8]) -> Result<(), Error> {
-        self.prepare("INSERT OR REPLACE INTO members (log_index, entry) VALUES (?, ?)")?
-            .execute(params![sql(index), entry])?;
+        self.prepare(
+            "INSERT INTO members (log_index, entry) VALUES (?, ?) ON CONFLICT (log_index) DO UPDATE SET entry =
+             excluded.entry",
+        )?
+        .execute(params![sql(index), entry])?;
         Ok(())
     }
 
     /// Writes that a snapshot was handed out.
     pub fn put_snapshot(&self, row: &super::SnapshotRow) -> Result<(), Error> {
         self.prepare(
-            "INSERT OR REPLACE INTO snapshots (log_index, id, digest, hosts, time, actor) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO snapshots (log_index, id, digest, hosts, time, actor) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT
+             (log_index) DO UPDATE SET id = excluded.id, digest = excluded.digest, hosts = excluded.hosts, time =
+             excluded.time, actor = excluded.actor",
         )?
         .execute(params![
             sql(row.log_index),
@@ -287,8 +376,11 @@ impl Batch<'_> {
     /// Writes that an entry was passed over, and why.
     pub fn put_bad_entry(&self, index: u64, what: &str) -> Result<(), Error> {
         let what = muster_proto::fact::Text::cut(what, BAD_ENTRY_BYTES);
-        self.prepare("INSERT OR REPLACE INTO bad_entries (log_index, what) VALUES (?, ?)")?
-            .execute(params![sql(index), what.as_str()])?;
+        self.prepare(
+            "INSERT INTO bad_entries (log_index, what) VALUES (?, ?) ON CONFLICT (log_index) DO UPDATE SET what =
+             excluded.what",
+        )?
+        .execute(params![sql(index), what.as_str()])?;
         Ok(())
     }
 
