@@ -662,9 +662,9 @@ async fn a_copy_of_the_agents_state_is_noticed_by_its_nonce() {
     rig.until(|rig| !rig.conflicts().is_empty()).await;
     let conflict = rig.conflicts().remove(0);
     assert_eq!(conflict.kind, "nonce");
-    let claim = conflict.session.unwrap();
-    assert_eq!((claim.epoch.as_slice(), claim.next_sequence), (clone.epoch.as_bytes().as_slice(), clone.next));
-    assert_eq!(claim.last_session_nonce, clone.nonce);
+    let (claim, said) = (conflict.session.unwrap(), clone.hello());
+    assert_eq!(claim.epoch, said.epoch);
+    assert_eq!((claim.next_sequence, claim.last_session_nonce), (said.next_sequence, said.last_session_nonce));
     assert_eq!(reason(&rig.open(&mut agent).await.err().unwrap()), "AGENT_FROZEN");
     rig.stop();
 }
