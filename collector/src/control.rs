@@ -232,6 +232,10 @@ pub fn judge(control: &Control, evidence: &Evidence, now: Timestamp) -> Judgemen
     if let Some(reason) = missing(control, evidence) {
         return verdict(Verdict::NoData, reason);
     }
+    let later = |subject: &&Subject| evidence.facts.get(subject).is_some_and(|observed| observed.confirmed > now);
+    if let Some(subject) = control.subjects.iter().find(later) {
+        return verdict(Verdict::Unknown, format!("{} is known from after the instant alone", subject.as_str()));
+    }
     if let Some((_, reason)) = stale(control, evidence).filter(|(until, _)| *until <= now) {
         return verdict(Verdict::NoData, reason);
     }
@@ -285,7 +289,8 @@ pub fn turn(
 }
 
 fn missing(control: &Control, evidence: &Evidence) -> Option<String> {
-    if evidence.reporting.last_received.is_none() {
+    // What was observed by an instant and received after it counts, unless the question is when the host was heard.
+    if evidence.reporting.last_received.is_none() && (evidence.facts.is_empty() || control.reads_reporting) {
         return Some("nothing was reported so far".to_owned());
     }
     let names: Vec<&str> = control

@@ -26,7 +26,9 @@ use tokio::sync::watch;
 
 pub use appender::Appender;
 pub use fsck::{Bad, Report, fsck};
-pub use note::{Checkpoint, Error as NoteError, Key, origin, verify_checkpoint, verify_consistency, verify_inclusion};
+pub use note::{
+    Checkpoint, Error as NoteError, Key, origin, verify_checkpoint, verify_consistency, verify_inclusion, verify_text,
+};
 
 use path::Tile;
 use read::Cache;

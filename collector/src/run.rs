@@ -307,6 +307,7 @@ impl Collector {
         });
         let snapshots = SnapshotService::new(snapshot::service::Parts {
             log: log.clone(),
+            key: read_log_key(data)?,
             acts: acts.clone(),
             catalogue: Arc::clone(&catalogue),
             store: snapshot::store::Store::open(&data.snapshots())?,

@@ -12,6 +12,7 @@ pub mod manifest;
 mod readme;
 pub mod select;
 pub mod service;
+pub mod signature;
 pub mod store;
 mod tables;
 #[cfg(test)]

@@ -48,7 +48,8 @@ pub fn pin(text: &str) -> Result<Digest, String> {
 
 fn text(out: Out, file: &Path, it: &Verification) -> String {
     let mut text = match it.valid {
-        true => out.tone(Tone::Good, "VALID"),
+        true if it.log_key_trusted => out.tone(Tone::Good, "VALID"),
+        true => out.tone(Tone::Doubt, "VALID, if this log key is the collector's"),
         false => out.tone(Tone::Bad, "NOT VALID"),
     };
     text.push_str(&format!("  {}\n\n", safe(&file.display().to_string())));
@@ -63,8 +64,18 @@ fn text(out: Out, file: &Path, it: &Verification) -> String {
                 format!("{} ({})", manifest.log.key, if it.log_key_trusted { "yours" } else { "the file's own" }),
             ),
             ("catalogue", manifest.catalogue.version.clone()),
-            ("hosts", format!("{}, {} judged", manifest.counts.hosts, manifest.counts.hosts_judged)),
-            ("controls", manifest.counts.controls.to_string()),
+            (
+                "hosts",
+                format!(
+                    "{}, {} judged",
+                    scope(manifest.counts.hosts, manifest.log.hosts_enrolled, manifest.parameters.hosts.is_some()),
+                    manifest.counts.hosts_judged
+                ),
+            ),
+            (
+                "controls",
+                scope(manifest.counts.controls, manifest.catalogue.controls, manifest.parameters.controls.is_some()),
+            ),
         ] {
             text.push_str(&field(name, &value));
         }
@@ -90,4 +101,9 @@ fn text(out: Out, file: &Path, it: &Verification) -> String {
         }
     }
     text
+}
+
+/// Returns how many of all are in scope, and who says which.
+fn scope(here: u64, all: u64, is_chosen: bool) -> String {
+    if is_chosen { format!("{here} of {all}, chosen by whoever asked") } else { format!("{here} of {all}") }
 }

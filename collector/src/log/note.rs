@@ -37,7 +37,7 @@ pub enum Error {
     #[error("no randomness for a new key")]
     Randomness,
     /// The note has no valid signature by the key.
-    #[error("checkpoint is not signed by the log's key")]
+    #[error("not signed by the log's key")]
     Signature,
     /// The signed text is no checkpoint of this log.
     #[error("signed note is not a checkpoint of this log")]
@@ -139,9 +139,26 @@ impl Key {
     /// [`Error::Checkpoint`] when the note cannot be made.
     pub(crate) fn sign(&self, size: u64, root: Hash) -> Result<Checkpoint, Error> {
         let checkpoint = tlog_tiles::Checkpoint::new(&self.name, size, root, "").map_err(|_| Error::Checkpoint)?;
-        let mut note = Note::new(&checkpoint.to_bytes(), &[]).map_err(|_| Error::Checkpoint)?;
+        let note = self.sign_note(&checkpoint.to_bytes())?;
+        Ok(Checkpoint { size, root: Digest::new(root.0), note: note.into() })
+    }
+
+    /// Returns the signed note of a `text` that is no checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] when the note cannot be made, or the text could be taken for a checkpoint.
+    pub(crate) fn sign_text(&self, text: &str) -> Result<Vec<u8>, Error> {
+        if tlog_tiles::Checkpoint::from_bytes(text.as_bytes()).is_ok() {
+            return Err(Error::Checkpoint);
+        }
+        self.sign_note(text.as_bytes())
+    }
+
+    fn sign_note(&self, text: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut note = Note::new(text, &[]).map_err(|_| Error::Checkpoint)?;
         note.add_sigs(&[&self.signer]).map_err(|_| Error::Checkpoint)?;
-        Ok(Checkpoint { size, root: Digest::new(root.0), note: note.to_bytes().into() })
+        Ok(note.to_bytes())
     }
 }
 
@@ -178,6 +195,20 @@ pub fn verify_checkpoint(note: &[u8], vkey: &str) -> Result<Checkpoint, Error> {
         return Err(Error::Checkpoint);
     }
     Ok(Checkpoint { size: checkpoint.size(), root: Digest::new(checkpoint.hash().0), note: note.into() })
+}
+
+/// Checks that `note` is `text` with one signature, by the log of `vkey`, in its one form.
+///
+/// # Errors
+///
+/// [`Error::Key`] and [`Error::Signature`].
+pub fn verify_text(note: &[u8], text: &str, vkey: &str) -> Result<(), Error> {
+    let verifier = StandardVerifier::new(vkey).map_err(|_| Error::Key)?;
+    let parsed = Note::from_bytes(note).map_err(|_| Error::Signature)?;
+    let signatures = parsed.verify(&VerifierList::new(vec![Box::new(verifier)])).map_err(|_| Error::Signature)?;
+    let is_one = signatures.0.len() == 1 && signatures.1.is_empty();
+    let is_exact = parsed.text() == text.as_bytes() && parsed.to_bytes() == note;
+    if is_one && is_exact { Ok(()) } else { Err(Error::Signature) }
 }
 
 /// Checks that the log of `size` entries under `root` holds `entry` at `index` (RFC 6962 section 2.1.1).

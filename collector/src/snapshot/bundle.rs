@@ -9,13 +9,14 @@
 //! hosts.json, .csv      each host: where it stands, its last report, its facts and looks
 //! keys.json             the keys that verify the signatures
 //! manifest.json         parameters, counts, digest of each other file
+//! manifest.sig          the collector's signature of manifest.json
 //! proofs.json           for each entry, that the log holds it (RFC 6962)
 //! results.json, .csv    each host and control: verdict, reason, times, evidence
 //! ```
 
 use std::collections::BTreeMap;
 
-use muster_proto::id::Digest;
+use muster_proto::{id::Digest, time::Timestamp};
 use serde_json::{Value, json};
 
 use super::{
@@ -23,15 +24,16 @@ use super::{
     csv::FORMULA_RULE,
     fleet::{Fleet, Verdict},
     manifest::{
-        CatalogueRef, CollectorRef, Counts, FORMAT, FileRef, LIMITS, LogRef, Manifest, NAME, Parameters, VerdictCounts,
+        BrokenRef, CatalogueRef, CollectorRef, Counts, FORMAT, FileRef, LIMITS, LogRef, Manifest, NAME, Parameters,
+        VerdictCounts,
     },
     readme,
     select::Selection,
-    tables,
+    signature, tables,
 };
 use crate::{
     control::{Catalogue, Control},
-    log::Checkpoint,
+    log::{self, Checkpoint, Key},
 };
 
 /// What a snapshot is made of.
@@ -53,6 +55,17 @@ pub struct Inputs<'a> {
     pub selection: &'a Selection,
     /// For each entry, that the log holds it.
     pub proofs: &'a BTreeMap<u64, Vec<Digest>>,
+    /// What the collector says of all entries of the log.
+    pub told: Told,
+}
+
+/// What the collector says of all entries up to the log's size, those that are not in the snapshot too.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// When the last of them was received.
+    pub last_received: Option<Timestamp>,
+    /// Hosts that they enrolled by the instant.
+    pub hosts_enrolled: u64,
 }
 
 /// A snapshot.
@@ -96,6 +109,17 @@ impl Bundle {
         manifest.files = files.iter().map(|(name, content)| (name.clone(), FileRef::of(content))).collect();
         files.insert(NAME.to_owned(), pretty(&manifest));
         Self { files, manifest }
+    }
+
+    /// Adds the collector's signature of the manifest.
+    ///
+    /// # Errors
+    ///
+    /// When the key cannot sign.
+    pub fn sign(&mut self, key: &Key) -> Result<(), log::NoteError> {
+        let signature = signature::sign(key, &self.files[NAME])?;
+        self.files.insert(signature::NAME.to_owned(), signature);
+        Ok(())
     }
 
     /// Returns the snapshot's bytes.
@@ -167,18 +191,26 @@ fn manifest(inputs: &Inputs<'_>, fleet: &Fleet, counts: Counts) -> Manifest {
             key: inputs.log_key.to_owned(),
             size: inputs.checkpoint.size,
             root: inputs.checkpoint.root,
+            last_received_time: inputs.told.last_received,
+            hosts_enrolled: inputs.told.hosts_enrolled,
         },
         catalogue: CatalogueRef {
             version: inputs.catalogue.version().to_owned(),
             digest: inputs.catalogue.digest(),
             log_index: fleet.catalogue_index,
+            controls: inputs.catalogue.controls().count() as u64,
         },
+        broken: broken(inputs.selection),
         counts,
         time_zone: "UTC".to_owned(),
         csv_rule: FORMULA_RULE.to_owned(),
         limits: LIMITS.iter().map(|limit| (*limit).to_owned()).collect(),
         files: BTreeMap::new(),
     }
+}
+
+fn broken(selection: &Selection) -> Vec<BrokenRef> {
+    selection.broken().into_iter().map(|(agent_id, log_index)| BrokenRef { agent_id, log_index }).collect()
 }
 
 fn proofs(inputs: &Inputs<'_>) -> Vec<u8> {

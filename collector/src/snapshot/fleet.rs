@@ -1,11 +1,11 @@
 //! What entries of the log say of hosts: the state of each at the instant, and the verdict of each control. Pure, and the same for
 //! whoever makes a snapshot and whoever verifies it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use muster_proto::{
     fact::{Fact, Reading, Subject, System},
-    fact_set,
+    fact_set::{Held, Number},
     id::{AgentId, Digest},
     report::{Body, Coverage, Report},
     time::Timestamp,
@@ -13,7 +13,7 @@ use muster_proto::{
 };
 use prost::Message as _;
 
-use super::select::{Chain, Selection, State, Track, subject_of};
+use super::select::{Selection, State, Track, on_collector};
 use crate::control::{self, Control, Evidence, Judgement, Observed, Reporting};
 
 /// What the log said of a fleet.
@@ -51,12 +51,16 @@ pub struct Host {
     pub is_judged: bool,
     /// How it was enrolled.
     pub enrolled: Enrolled,
-    /// Its last report.
+    /// Its last report that counts.
     pub last: Option<LastReport>,
+    /// The last of them that was received by the instant.
+    pub heard: Option<LastReport>,
     /// The digest of all its facts, as its newest report that has one states it.
     pub fact_set: Option<StatedSet>,
     /// Its facts by subject.
     pub facts: BTreeMap<Subject, HeldFact>,
+    /// Facts about subjects that this program does not know, with the log indexes of the reports that brought them.
+    pub opaque: Vec<(Number, Digest, Vec<u64>)>,
     /// The last look of each probe that looked.
     pub looks: Vec<Look>,
 }
@@ -183,7 +187,7 @@ impl Host {
         let mut indexes: Vec<u64> =
             facts.iter().flat_map(|fact| fact.indexes.iter().copied().chain([fact.confirmed_index])).collect();
         if control.reads_reporting || indexes.is_empty() {
-            indexes.extend(self.last.as_ref().map(|last| last.index));
+            indexes.extend(self.heard.as_ref().or(self.last.as_ref()).map(|report| report.index));
         }
         indexes.sort_unstable();
         indexes.dedup();
@@ -198,8 +202,8 @@ impl Host {
 
     fn evidence(&self) -> Evidence {
         let reporting = Reporting {
-            last_received: self.last.as_ref().map(|last| last.received),
-            skew_millis: self.last.as_ref().map(|last| last.skew_millis).unwrap_or_default(),
+            last_received: self.heard.as_ref().map(|heard| heard.received),
+            skew_millis: self.heard.as_ref().map(|heard| heard.skew_millis).unwrap_or_default(),
         };
         if self.fact_set.is_some_and(|stated| !stated.agrees) {
             return Evidence::broken(self.agent, reporting, BROKEN, self.enrolled.received);
@@ -223,68 +227,40 @@ impl Host {
 const BROKEN: &str = "the host's reports do not add up to the facts that it signed for";
 
 fn host(entries: &BTreeMap<u64, Vec<u8>>, agent: AgentId, track: &Track, judges_revoked: bool) -> Option<Host> {
-    let chain = &track.chain;
     let state = track.state();
-    let mut host = Host {
+    let looks: Vec<Look> = track.looks.iter().filter_map(|(probe, index)| look(entries, *probe, *index)).collect();
+    let fact = |(subject, held): (&Subject, &Held<u64>)| Some((*subject, held_fact(entries, *subject, held, &looks)?));
+    let opaque = |(number, held): (&Number, &Held<u64>)| (*number, Digest::of_bytes(&held.bytes), held.origins.clone());
+    Some(Host {
         agent,
         state,
         is_judged: judges_revoked || state != State::Revoked,
         enrolled: enrolled(entries, track.enrolled?)?,
-        last: chain.last.and_then(|index| last(entries, index)),
-        fact_set: None,
-        facts: BTreeMap::new(),
-        looks: chain.looks.iter().filter_map(|(probe, index)| look(entries, *probe, *index)).collect(),
-    };
-    for (subject, indexes) in &chain.facts {
-        if let Some(fact) = held_fact(entries, *subject, indexes, &host.looks) {
-            host.facts.insert(*subject, fact);
-        }
-    }
-    host.fact_set = stated_set(entries, chain, &host.facts);
-    Some(host)
+        last: track.last.and_then(|index| last(entries, index)),
+        heard: track.heard.and_then(|index| last(entries, index)),
+        fact_set: track.digest.map(|(index, digest)| StatedSet { index, digest, agrees: track.agrees() }),
+        facts: track.set.facts().iter().filter_map(fact).collect(),
+        opaque: track.set.opaque().iter().map(opaque).collect(),
+        looks,
+    })
 }
 
-fn stated_set(
-    entries: &BTreeMap<u64, Vec<u8>>,
-    chain: &Chain,
-    facts: &BTreeMap<Subject, HeldFact>,
-) -> Option<StatedSet> {
-    let index = chain.digest?;
-    let digest = match admitted(entries, index)?.report.body {
-        Body::Facts(facts) => facts.fact_set_digest,
-        Body::Attestation(attestation) => attestation.fact_set_digest,
-        Body::Gap(_) | Body::Lifecycle(_) => return None,
-    };
-    let is = fact_set::digest_of(facts.iter().map(|(subject, fact)| (*subject, fact.bytes.as_slice())));
-    Some(StatedSet { index, digest, agrees: is == digest })
-}
-
-fn held_fact(entries: &BTreeMap<u64, Vec<u8>>, subject: Subject, indexes: &[u64], looks: &[Look]) -> Option<HeldFact> {
-    let completed = *indexes.last()?;
-    let mut bytes = Vec::new();
-    let mut observed = None;
-    let mut received = Timestamp::EPOCH;
-    let mut skew_millis = 0;
-    for index in indexes {
-        let admitted = admitted(entries, *index)?;
-        (received, skew_millis) = (admitted.received, admitted.skew_millis);
-        let Body::Facts(facts) = admitted.report.body else { return None };
-        let whole = facts.subjects.into_iter().find(|it| subject_of(&it.fact) == Some(subject));
-        let (part, time) = match (whole, facts.part) {
-            (Some(whole), _) if indexes.len() == 1 => (whole.fact, whole.observed),
-            (_, Some(part)) => (part.bytes, part.observed),
-            (_, None) => return None,
-        };
-        bytes.extend_from_slice(&part);
-        observed = Some(time);
-    }
-    let observed = observed?;
+fn held_fact(entries: &BTreeMap<u64, Vec<u8>>, subject: Subject, held: &Held<u64>, looks: &[Look]) -> Option<HeldFact> {
+    let completed = *held.origins.last()?;
+    let Admitted { received, skew_millis, .. } = admitted(entries, completed)?;
     let look = looks.iter().find(|look| look.probe == i32::from(subject.probe()) && look.index >= completed);
     let (confirmed, confirmed_index) = match look {
         Some(look) => (look.confirmed, look.index),
-        None => (on_collector(observed, skew_millis, received), completed),
+        None => (on_collector(held.observed, skew_millis, received), completed),
     };
-    Some(HeldFact { bytes, indexes: indexes.to_vec(), observed, received, confirmed, confirmed_index })
+    Some(HeldFact {
+        bytes: held.bytes.clone(),
+        indexes: held.origins.clone(),
+        observed: held.observed,
+        received,
+        confirmed,
+        confirmed_index,
+    })
 }
 
 fn look(entries: &BTreeMap<u64, Vec<u8>>, probe: i32, index: u64) -> Option<Look> {
@@ -332,11 +308,4 @@ fn admitted(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<Admitted> {
 fn decode(entries: &BTreeMap<u64, Vec<u8>>, index: u64) -> Option<(Timestamp, Entry)> {
     let entry = v1::LogEntry::decode(entries.get(&index)?.as_slice()).ok()?;
     Some((entry.received_time.as_ref().and_then(Timestamp::from_wire)?, entry.entry?))
-}
-
-/// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
-fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
-    let skew = Duration::from_millis(skew_millis.unsigned_abs());
-    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
-    moved.min(received)
 }

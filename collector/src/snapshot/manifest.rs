@@ -33,6 +33,8 @@ pub struct Manifest {
     pub log: LogRef,
     /// The controls that judged.
     pub catalogue: CatalogueRef,
+    /// Hosts whose reports did not add up to the facts that they signed for, ordered: nothing of them can be told.
+    pub broken: Vec<BrokenRef>,
     /// Counts. Those of each group add up to its total.
     pub counts: Counts,
     /// Time zone of every time in it.
@@ -83,6 +85,10 @@ pub struct LogRef {
     pub size: u64,
     /// RFC 6962 root hash.
     pub root: Digest,
+    /// When the last of the entries was received, collector's clock.
+    pub last_received_time: Option<Timestamp>,
+    /// Hosts that they enrolled by the instant, in scope or not.
+    pub hosts_enrolled: u64,
 }
 
 /// A catalogue.
@@ -95,6 +101,18 @@ pub struct CatalogueRef {
     pub digest: Digest,
     /// Log index of the entry that put it in force; null when the log does not hold it yet.
     pub log_index: Option<u64>,
+    /// Controls in it, in scope or not.
+    pub controls: u64,
+}
+
+/// A host whose reports did not add up.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokenRef {
+    /// Its agent.
+    pub agent_id: AgentId,
+    /// Log index of the first report that did not fit the ones before.
+    pub log_index: u64,
 }
 
 /// Counts.
@@ -173,14 +191,18 @@ impl VerdictCounts {
 pub const LIMITS: &[&str] = &[
     "Facts are what each host's agent observed and signed. They are self-reported: whoever controls a host can make its agent lie \
      about that host, from then on and in its own name.",
-    "As of an instant means: by the entries of the log up to the stated size that were received or observed by that instant. An \
-     observation holds until it is older than the control's max_age; after that the verdict is no_data.",
-    "That the hosts listed are all that were enrolled, and that no later report of a host was left out, is the collector's claim. \
+    "As of an instant means: by the entries of the log up to the stated size that were received by that instant, or observed by it and \
+     received later. When a host was heard last is told by what was received alone. An observation holds until it is older than the \
+     control's max_age; after that the verdict is no_data.",
+    "Scope, instant, log size and counts are as the collector signed them (manifest.sig): nobody else can drop a host or a report. That \
+     the collector itself left out neither a host nor a later report is its claim, and so is broken, the list of hosts whose \
+     reports did not add up. \
      A report that is included proves the one before it through the digest that it states; the entries between can be asked for \
      from the log and checked against the same checkpoint.",
     "received_time and clock_skew_millis are the collector's own measurement. The log proves that they were not changed later, not \
      that they were right.",
-    "Times of observations are of the host's clock, moved by the measured skew where they are compared with the instant.",
+    "Times of observations are of the host's clock, moved by the measured skew where they are compared with the instant. A host's \
+     reports count up to the first that is later than the instant.",
     "A mapping of a control says that its evidence supports a requirement, never that the requirement is met. This is no audit \
      opinion.",
     "Who asked for a snapshot, and when, is not in it, so that the same call gives the same bytes: it is in the log, as an act that \

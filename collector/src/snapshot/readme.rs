@@ -14,7 +14,8 @@ collector   {collector}
 as of       {as_of} (UTC)
 log         {log_size} entries, root {root}
 catalogue   {version}, digest {digest}
-hosts       {hosts}: {judged} judged, {revoked} revoked
+hosts       {hosts} of {enrolled} enrolled{hosts_scope}: {judged} judged, {revoked} revoked
+controls    {controls} of {all_controls}{controls_scope}
 verdicts    {results}: {pass} pass, {fail} fail, {unknown} unknown, {no_data} no data, {not_applicable} not applicable, {excepted} excepted
 
 {BODY}",
@@ -24,6 +25,11 @@ verdicts    {results}: {pass} pass, {fail} fail, {unknown} unknown, {no_data} no
         version = manifest.catalogue.version,
         digest = manifest.catalogue.digest,
         hosts = counts.hosts,
+        enrolled = manifest.log.hosts_enrolled,
+        hosts_scope = scope(manifest.parameters.hosts.is_some()),
+        controls = counts.controls,
+        all_controls = manifest.catalogue.controls,
+        controls_scope = scope(manifest.parameters.controls.is_some()),
         judged = counts.hosts_judged,
         revoked = counts.hosts_revoked,
         results = counts.results,
@@ -36,9 +42,14 @@ verdicts    {results}: {pass} pass, {fail} fail, {unknown} unknown, {no_data} no
     )
 }
 
+fn scope(is_chosen: bool) -> &'static str {
+    if is_chosen { ", chosen by whoever asked" } else { "" }
+}
+
 const BODY: &str = r#"Files
 -----
 manifest.json     parameters, counts, limits, and the SHA-256 and size of every other file
+manifest.sig      the collector's signature of manifest.json, and so of every byte
 hosts.json        each host: where it stands, last report, facts, looks (hosts.csv: the same for spreadsheets)
 results.json      each host and control: verdict, reason, times, evidence (results.csv: the same for spreadsheets)
 controls.json     the controls that judged; catalogue/*.toml are the exact texts that define them
@@ -63,30 +74,35 @@ Verify without Muster
 1. Files. Unpack, then compare each file's `sha256sum` with "files" in manifest.json. The zip holds nothing else: its files are
    stored, without comments or extra fields.
 
-2. Checkpoint. `checkpoint` is a signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint): origin, size and base64 root, an
+2. Signature. `manifest.sig` is a signed note (c2sp.org/signed-note) by the log's key over two lines, each with its line end:
+   "muster/snapshot/v1", and "sha256:" with the SHA-256 of manifest.json in hex. Without it anybody could leave out a host or a
+   report and count again.
+
+3. Checkpoint. `checkpoint` is a signed note (c2sp.org/signed-note, c2sp.org/tlog-checkpoint): origin, size and base64 root, an
    empty line, and a line of an em dash, the origin, and base64 of a 4-byte key id and a 64-byte Ed25519 signature over the lines
    before the empty line, each with its line end.
 
-3. Entries. The leaf hash of an entry is SHA-256(0x00 || entry). Each proof in proofs.json is an audit path of RFC 6962 section
+4. Entries. The leaf hash of an entry is SHA-256(0x00 || entry). Each proof in proofs.json is an audit path of RFC 6962 section
    2.1.1: with it the leaf hash leads to the root of the checkpoint. Interior nodes are SHA-256(0x01 || left || right).
 
-4. Hosts. An agent's id is the first 16 bytes of SHA-256 over its Ed25519 evidence key. The enrolment entry binds both. `proof` in
+5. Hosts. An agent's id is the first 16 bytes of SHA-256 over its Ed25519 evidence key. The enrolment entry binds both. `proof` in
    it is the key's signature over "muster/enroll/v1", a zero byte and `csr_digest`.
 
-5. Reports. A report entry holds a SealedReport of the exact bytes `report` and `signature`. The signature is Ed25519 by the
+6. Reports. A report entry holds a SealedReport of the exact bytes `report` and `signature`. The signature is Ed25519 by the
    evidence key over "muster/report/v1", a zero byte and `report`. Rule: RFC 8032 section 5.1.7 without the cofactor, S below the
    group order, the key canonical and not of small order. `previous_digest` of a report is SHA-256 over "muster/sealed/v1", a zero
    byte, `report` and `signature` of the one before it in the same epoch.
 
-6. Facts. A host's facts are the newest of each subject in its reports. Their digest must be `fact_set_digest` of its newest report
-   that states one: SHA-256 over "muster/fact-set/v1", a zero byte and, for each subject in order of its name, the length of the
-   name (one byte), the name and SHA-256 of the encoded fact. So no fact was left out and none is from another time.
+7. Facts. A host's facts are the newest of each subject in its reports. Their digest must be `fact_set_digest` of its newest report
+   that states one: SHA-256 over "muster/fact-set/v1", a zero byte and, for each fact in ascending order of the number of its field
+   in muster.v1.Fact, that number (4 bytes, big-endian) and SHA-256 of the encoded fact. So no fact was left out and none is from
+   another time. Hosts under "broken" in manifest.json are judged unknown.
 
-7. Controls. The catalogue's digest is SHA-256 over "muster/catalogue/v1", a zero byte, and built_in.toml, support.toml and
+8. Controls. The catalogue's digest is SHA-256 over "muster/catalogue/v1", a zero byte, and built_in.toml, support.toml and
    overlay.toml with a zero byte between them. The log holds it in the entry that manifest.json names. Each condition is CEL
    (cel.dev) over the facts.
 
-8. Custody. Every export is an act in the same log (SnapshotExported) with the SHA-256 of the whole zip file: ask the collector
+9. Custody. Every export is an act in the same log (SnapshotExported) with the SHA-256 of the whole zip file: ask the collector
    with `musterctl log proof INDEX`.
 
 What this shows and what it does not is under "limits" in manifest.json.

@@ -1,17 +1,21 @@
 //! Which entries of the log a snapshot rests on. Pure: entries in order in, indexes out.
 //!
-//! What counts at an instant T is what is in the log's first P entries and was either received or observed by T. A report that was
-//! sent late therefore counts for the time it describes. Order comes from the log and the chain alone: everything before the last
-//! report that counts, in its chain, counts too, whatever its clock said.
+//! What counts at an instant T is what is in the log's first P entries and was told by T: received by then, or observed by then on
+//! the host's clock moved by its measured skew. A report that was sent late therefore counts for the time it describes. Order comes
+//! from the log: a host's reports count up to the first that does not, so that none that was dated back brings in what it follows.
+//! When the host was *heard* is another question, and only what was received by T answers it.
 //!
 //! A selection of the selected entries is the same selection, so that whoever verifies finds neither too few nor too many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use muster_proto::{
-    fact::Subject,
-    id::{AgentId, Digest, Epoch},
-    report::{Body, Coverage, Facts, Probe, Report},
+    fact_set::FactSet,
+    id::{AgentId, Digest, Epoch, ReportSeq},
+    report::{Body, Coverage, Probe, Report},
     time::Timestamp,
     v1::{self, act::Act, log_entry::Entry},
 };
@@ -48,8 +52,23 @@ pub struct Selector {
     as_of: Timestamp,
     hosts: Option<BTreeSet<AgentId>>,
     catalogue: Digest,
+    source: Source,
+    enrolled: BTreeSet<AgentId>,
     selection: Selection,
 }
+
+/// Where the entries come from.
+#[derive(Debug)]
+enum Source {
+    /// The log: every report is there, so that each must fit what the host said before.
+    Log,
+    /// A selection, with the hosts whose reports did not add up in the log. What was replaced since is not there, so that only the
+    /// digest at the end can be compared.
+    Selection(Broken),
+}
+
+/// Hosts whose reports do not add up, each with the log index of the first report that did not fit.
+pub type Broken = BTreeMap<AgentId, u64>;
 
 /// What a snapshot rests on.
 #[derive(Debug, Default)]
@@ -60,19 +79,35 @@ pub struct Selection {
     pub catalogue: Option<u64>,
     /// Hosts that were enrolled, each with what it rests on.
     pub hosts: BTreeMap<AgentId, Track>,
+    /// Hosts that were enrolled, in scope or not.
+    pub enrolled: u64,
+    /// When the last entry was received.
+    pub last_received: Option<Timestamp>,
 }
 
-/// What a host's state rests on.
+/// What a host's state rests on, as log indexes.
 #[derive(Debug, Default)]
 pub struct Track {
     /// First entry that bound its keys.
     pub enrolled: Option<u64>,
     /// Entries that changed where it stands.
     pub states: Vec<u64>,
-    /// Its chain up to the last report that counts.
-    pub chain: Chain,
-    /// Its chain with reports after that, while there are any.
-    ahead: Option<Chain>,
+    /// The last report that counts.
+    pub last: Option<u64>,
+    /// The last of them that was received by the instant.
+    pub heard: Option<u64>,
+    /// The last report that states the digest of all facts, and that digest.
+    pub digest: Option<(u64, Digest)>,
+    /// For each probe, by number, the last report that tells of a look.
+    pub looks: BTreeMap<i32, u64>,
+    /// Its facts, each with the reports that brought it: one, or one for each part. Empty when they do not add up.
+    pub set: FactSet<u64>,
+    /// The first report that did not fit the facts before it, while they do not add up.
+    pub broken: Option<u64>,
+    /// Its newest epoch, and the place in it.
+    head: Option<(Epoch, ReportSeq)>,
+    /// Whether a report was met that does not count.
+    is_over: bool,
     standing: Standing,
 }
 
@@ -84,26 +119,19 @@ enum Standing {
     Revoked,
 }
 
-/// What the newest epoch of a host's chain says, as log indexes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Chain {
-    epoch: Option<Epoch>,
-    /// The last report.
-    pub last: Option<u64>,
-    /// The last report that states the digest of all facts.
-    pub digest: Option<u64>,
-    /// For each subject the reports that brought its fact: one, or one for each part.
-    pub facts: BTreeMap<Subject, Vec<u64>>,
-    /// For each probe, by number, the last report that tells of a look.
-    pub looks: BTreeMap<i32, u64>,
-    part: Option<Vec<u64>>,
-    part_subject: Option<Subject>,
-}
-
 impl Selector {
     /// Starts at the beginning of the log. `hosts` limits the scope; `catalogue` is the one that judges.
     pub fn new(as_of: Timestamp, hosts: Option<BTreeSet<AgentId>>, catalogue: Digest) -> Self {
-        Self { as_of, hosts, catalogue, selection: Selection::default() }
+        Self::from(Source::Log, as_of, hosts, catalogue)
+    }
+
+    /// Starts at the first entry of a selection that was made with the same arguments and found `broken`.
+    pub fn again(as_of: Timestamp, hosts: Option<BTreeSet<AgentId>>, catalogue: Digest, broken: Broken) -> Self {
+        Self::from(Source::Selection(broken), as_of, hosts, catalogue)
+    }
+
+    fn from(source: Source, as_of: Timestamp, hosts: Option<BTreeSet<AgentId>>, catalogue: Digest) -> Self {
+        Self { as_of, hosts, catalogue, source, enrolled: BTreeSet::new(), selection: Selection::default() }
     }
 
     /// Takes the next entry. What is no entry of this version is passed over.
@@ -111,9 +139,11 @@ impl Selector {
         let Ok(entry) = v1::LogEntry::decode(bytes) else { return };
         let Some(received) = entry.received_time.as_ref().and_then(Timestamp::from_wire) else { return };
         let is_due = received <= self.as_of;
+        self.selection.last_received = Some(received);
         match entry.entry {
             Some(Entry::Report(report)) => self.take_report(index, received, &report),
             Some(Entry::Enrollment(enrollment)) if is_due => {
+                self.enrolled.extend(AgentId::from_slice(&enrollment.agent_id));
                 if let Some(track) = self.track(&enrollment.agent_id) {
                     track.enrolled.get_or_insert(index);
                 }
@@ -139,11 +169,20 @@ impl Selector {
     /// Returns the selection.
     pub fn finish(mut self) -> Selection {
         self.selection.hosts.retain(|_, track| track.enrolled.is_some());
+        self.selection.enrolled = self.enrolled.len() as u64;
         let is_open = self.hosts.is_none();
         for track in self.selection.hosts.values_mut() {
             if is_open && track.standing == Standing::Revoked {
                 // Out of scope: counted, not judged.
-                track.chain = Chain::default();
+                *track = Track {
+                    enrolled: track.enrolled,
+                    states: std::mem::take(&mut track.states),
+                    standing: track.standing,
+                    ..Track::default()
+                };
+            }
+            if let Some(index) = track.broken {
+                track.give_up(index);
             }
         }
         self.selection
@@ -191,15 +230,27 @@ impl Selector {
         let Some(report) = admitted.sealed.as_ref().and_then(|sealed| Report::decode(&sealed.report).ok()) else {
             return;
         };
-        let counts = received.min(report.observed) <= self.as_of;
+        let as_of = self.as_of;
+        let is_told = on_collector(told(&report), admitted.clock_skew_millis, received) <= as_of;
+        let broken = match &self.source {
+            Source::Log => None,
+            Source::Selection(broken) => Some(broken.get(&report.agent).copied()),
+        };
         let Some(track) = self.track(report.agent.as_bytes()) else { return };
-        if counts {
-            if let Some(ahead) = track.ahead.take() {
-                track.chain = ahead;
-            }
-            track.chain.take(index, &report);
-        } else {
-            track.ahead.get_or_insert_with(|| track.chain.clone()).take(index, &report);
+        // A place of the chain that is taken is no report for the judge either.
+        let is_taken = track.head.is_some_and(|(epoch, seq)| epoch == report.epoch && report.seq <= seq);
+        track.is_over |= !is_told;
+        if track.is_over || is_taken {
+            return;
+        }
+        track.head = Some((report.epoch, report.seq));
+        track.last = Some(index);
+        if received <= as_of {
+            track.heard = Some(index);
+        }
+        match broken {
+            None => track.follow(index, &report),
+            Some(broken) => track.replay(index, &report, broken),
         }
     }
 }
@@ -207,96 +258,100 @@ impl Selector {
 impl Selection {
     /// Returns the indexes of all entries of the selection.
     pub fn indexes(&self) -> BTreeSet<u64> {
-        let hosts = self.hosts.values().flat_map(|track| {
-            let chain = &track.chain;
-            let one = [track.enrolled, chain.last, chain.digest].into_iter().flatten();
-            let facts = chain.facts.values().flatten().copied();
-            one.chain(track.states.iter().copied()).chain(facts).chain(chain.looks.values().copied())
-        });
+        let hosts = self.hosts.values().flat_map(Track::indexes);
         hosts.chain(self.collector).chain(self.catalogue).collect()
+    }
+
+    /// Returns the hosts whose reports do not add up.
+    pub fn broken(&self) -> Broken {
+        self.hosts.iter().filter_map(|(agent, track)| Some((*agent, track.broken?))).collect()
     }
 }
 
 impl Track {
+    /// Returns the indexes of all entries that it rests on.
+    pub fn indexes(&self) -> BTreeSet<u64> {
+        let digest = self.digest.map(|(index, _)| index);
+        let one = [self.enrolled, self.last, self.heard, digest, self.broken].into_iter().flatten();
+        let known = self.set.facts().values().flat_map(|held| &held.origins);
+        let facts = known.chain(self.set.opaque().values().flat_map(|held| &held.origins));
+        one.chain(self.states.iter().copied()).chain(facts.copied()).chain(self.looks.values().copied()).collect()
+    }
+
+    /// Returns whether the facts are those that the host signed for.
+    pub fn agrees(&self) -> bool {
+        self.broken.is_none() && self.digest.is_none_or(|(_, digest)| digest == self.set.digest())
+    }
+
+    /// Takes note that the facts do not add up since the report at `index`: none of them can be told.
+    pub fn give_up(&mut self, index: u64) {
+        self.broken = Some(index);
+        self.set = FactSet::default();
+    }
+
     /// Returns where the host stands.
     pub fn state(&self) -> State {
         match self.standing {
             Standing::Revoked => State::Revoked,
             Standing::Frozen => State::Frozen,
-            Standing::Good if self.chain.last.is_some() => State::Active,
+            Standing::Good if self.last.is_some() => State::Active,
             Standing::Good => State::Enrolled,
         }
     }
-}
 
-impl Chain {
-    fn take(&mut self, index: u64, report: &Report) {
-        if self.epoch != Some(report.epoch) {
-            *self = Self { epoch: Some(report.epoch), ..Self::default() };
-        }
-        self.last = Some(index);
-        match &report.body {
-            Body::Facts(facts) => {
-                self.digest = Some(index);
-                self.take_looks(index, &facts.coverage);
-                self.take_facts(index, facts);
-            }
-            Body::Attestation(attestation) => {
-                self.digest = Some(index);
-                self.take_looks(index, &attestation.coverage);
-            }
-            Body::Gap(_) | Body::Lifecycle(_) => {}
-        }
+    /// Takes a report of the log, as the judge does.
+    fn follow(&mut self, index: u64, report: &Report) {
+        let fits = match &report.body {
+            Body::Facts(facts) => self.set.apply(facts, &index).is_ok(),
+            Body::Attestation(attestation) => attestation.fact_set_digest == self.set.digest(),
+            Body::Gap(_) | Body::Lifecycle(_) => return,
+        };
+        self.broken = if fits { None } else { self.broken.or(Some(index)) };
+        self.note(index, report);
     }
 
-    fn take_looks(&mut self, index: u64, coverage: &Coverage) {
-        for looks in &coverage.looks {
-            self.looks.insert(looks.probe.into(), index);
+    /// Takes a report of a selection. Of a host that is `broken` no facts are taken.
+    fn replay(&mut self, index: u64, report: &Report, broken: Option<u64>) {
+        if broken == Some(index) {
+            self.broken = broken;
         }
+        if let (Body::Facts(facts), None) = (&report.body, broken) {
+            self.set.replay(facts, &index);
+        }
+        self.note(index, report);
     }
 
-    fn take_facts(&mut self, index: u64, facts: &Facts) {
-        if facts.resync {
-            self.facts.clear();
-            self.part = None;
-        }
-        for subject in facts.subjects.iter().filter_map(|it| subject_of(&it.fact)) {
-            self.facts.insert(subject, vec![index]);
-        }
-        let Some(part) = &facts.part else {
-            self.part = None;
-            return;
+    /// Takes note of the digest that a report states and of the looks that it tells of.
+    fn note(&mut self, index: u64, report: &Report) {
+        let (digest, coverage): (Digest, &Coverage) = match &report.body {
+            Body::Facts(facts) => (facts.fact_set_digest, &facts.coverage),
+            Body::Attestation(attestation) => (attestation.fact_set_digest, &attestation.coverage),
+            Body::Gap(_) | Body::Lifecycle(_) => return,
         };
-        if part.index == 0 {
-            self.part = Some(Vec::new());
-            self.part_subject = subject_of(&part.bytes);
-        }
-        let Some(parts) = self.part.as_mut().filter(|parts| parts.len() == part.index as usize) else {
-            self.part = None;
-            return;
-        };
-        parts.push(index);
-        if parts.len() == part.count as usize
-            && let (Some(subject), Some(parts)) = (self.part_subject, self.part.take())
-        {
-            self.facts.insert(subject, parts);
-        }
+        self.digest = Some((index, digest));
+        self.looks.extend(coverage.looks.iter().map(|looks| (i32::from(looks.probe), index)));
     }
 }
 
-/// Returns the subject of an encoded fact, or of the first part of one: the number of its first field says it.
-pub fn subject_of(fact: &[u8]) -> Option<Subject> {
-    match fact.first()? >> 3 {
-        1 => Some(Subject::System),
-        2 => Some(Subject::DiskEncryption),
-        3 => Some(Subject::PatchLevel),
-        4 => Some(Subject::Software),
-        5 => Some(Subject::Firewall),
-        6 => Some(Subject::Listeners),
-        7 => Some(Subject::FileIntegrity),
-        8 => Some(Subject::Agent),
-        _ => None,
+/// Returns the last time that a report tells of, host's clock: when it was sealed, or when a look or a fact in it ended, whichever is
+/// later.
+fn told(report: &Report) -> Timestamp {
+    match &report.body {
+        Body::Facts(facts) => {
+            let subjects = facts.subjects.iter().map(|subject| subject.observed);
+            let times = subjects.chain(facts.part.iter().map(|part| part.observed)).chain([facts.coverage.end]);
+            times.fold(report.observed, Timestamp::max)
+        }
+        Body::Attestation(attestation) => report.observed.max(attestation.coverage.end),
+        Body::Gap(_) | Body::Lifecycle(_) => report.observed,
     }
+}
+
+/// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
+pub fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
+    let skew = Duration::from_millis(skew_millis.unsigned_abs());
+    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
+    moved.min(received)
 }
 
 /// Returns the name of a probe.

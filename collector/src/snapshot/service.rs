@@ -23,7 +23,7 @@ use super::{
 use crate::{
     acts::Acts,
     control::Catalogue,
-    log::{self, Checkpoint, Log},
+    log::{self, Checkpoint, Key, Log},
     query::page::{self, Page},
     serve::{
         caller::{self, Calling},
@@ -48,6 +48,8 @@ pub struct SnapshotService {
 pub struct Parts {
     /// The log.
     pub log: Log,
+    /// The log's key, which signs snapshots.
+    pub key: Key,
     /// Writes acts.
     pub acts: Acts,
     /// The controls in force.
@@ -67,13 +69,18 @@ impl SnapshotService {
     async fn create(&self, who: &Calling, request: v1::CreateSnapshotRequest) -> Result<Record, Status> {
         let parts = &self.parts;
         let now = parts.clock.now();
-        let checkpoint = self.checkpoint(request.log_size)?;
-        let parameters = parameters(&request, checkpoint.size, now, &parts.catalogue)?;
+        let newest = parts.log.checkpoint();
+        let newest =
+            newest.ok_or_else(|| refuse(Reason::LogEmpty, "the log is empty; ask again after a first entry"))?;
+        let size = if request.log_size == 0 { newest.size } else { request.log_size };
+        let parameters = parameters(&request, size, now, &parts.catalogue)?;
         let _one = self.making.lock().await;
         let (made, sha256) = {
-            let (parts, checkpoint, parameters) = (Arc::clone(parts), checkpoint.clone(), parameters.clone());
+            let parts = Arc::clone(parts);
             blocking(move || {
-                let made = make(&parts.log, &checkpoint, &parts.catalogue, parameters).map_err(refused)?;
+                let checkpoint = checkpoint(&parts, &newest, size)?;
+                check_reach(&parts.log, &parts.store, &parameters)?;
+                let made = make(&parts.log, &parts.key, &checkpoint, &parts.catalogue, parameters).map_err(refused)?;
                 let sha256 = Digest::of_bytes(&made.bytes);
                 let stored = parts.store.put_bytes(&sha256, &made.bytes);
                 stored.map_err(|error| internal("failed to keep a snapshot", &error))?;
@@ -81,32 +88,18 @@ impl SnapshotService {
             })
             .await?
         };
-        let record = record(&made, sha256, &checkpoint, now, who)?;
-        self.export(who, &record).await?;
+        let record = record(&made, sha256, now, who);
+        let exported = self.export(who, &record).await;
         let parts = Arc::clone(parts);
-        blocking(move || parts.store.put_record(&record).map_err(|error| internal("failed to keep a snapshot", &error)))
-            .await
-    }
-
-    /// Returns the checkpoint of a size: the newest, or one that an earlier snapshot rests on.
-    fn checkpoint(&self, size: u64) -> Result<Checkpoint, Status> {
-        let newest = self.parts.log.checkpoint();
-        let newest =
-            newest.ok_or_else(|| refuse(Reason::LogEmpty, "the log is empty; ask again after a first entry"))?;
-        if size == 0 || size == newest.size {
-            return Ok(newest);
-        }
-        let records = self.parts.store.records().map_err(|error| internal("failed to list snapshots", &error))?;
-        let earlier = records.iter().filter(|record| record.log_size == size);
-        let mut signed =
-            earlier.filter_map(|it| log::verify_checkpoint(it.checkpoint.as_bytes(), self.parts.log.key()).ok());
-        signed.find(|checkpoint| checkpoint.size == size).ok_or_else(|| {
-            let message = format!(
-                "no checkpoint of size {size} is kept; the newest has {}, earlier snapshots have others",
-                newest.size
-            );
-            invalid(Reason::LogPositionInvalid, "log_size", message)
+        blocking(move || match exported {
+            Ok(()) => parts.store.put_record(&record).map_err(|error| internal("failed to keep a snapshot", &error)),
+            Err(status) => {
+                // Whatever keeps it there is met again, and removed, at the next start.
+                let _ = parts.store.discard(&record.sha256);
+                Err(status)
+            }
         })
+        .await
     }
 
     async fn export(&self, who: &Calling, record: &Record) -> Result<(), Status> {
@@ -129,24 +122,46 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + 
     }
 }
 
-fn record(
-    made: &Made,
-    sha256: Digest,
-    checkpoint: &Checkpoint,
-    now: Timestamp,
-    who: &Calling,
-) -> Result<Record, Status> {
-    let note = std::str::from_utf8(&checkpoint.note);
-    Ok(Record {
+/// Returns the checkpoint of a size.
+fn checkpoint(parts: &Parts, newest: &Checkpoint, size: u64) -> Result<Checkpoint, Status> {
+    make::checkpoint_at(&parts.log, &parts.key, newest, size).map_err(|error| match error {
+        log::Error::Position { .. } => invalid(
+            Reason::LogPositionInvalid,
+            "log_size",
+            format!("the log has {} entries; ask for that many or fewer", newest.size),
+        ),
+        error => internal("failed to read the log", &error),
+    })
+}
+
+/// Refuses an instant that the entries do not reach: what came between would be left out, and nobody could tell. What was under way
+/// to the log when a snapshot was made first does not stand against making it again.
+fn check_reach(log: &Log, store: &Store, parameters: &Parameters) -> Result<(), Status> {
+    let (size, as_of) = (parameters.log_size, parameters.as_of);
+    let next = make::next_received(log, size).map_err(|error| internal("failed to read the log", &error))?;
+    let Some(next) = next.filter(|next| *next < as_of) else { return Ok(()) };
+    let records = store.records().map_err(|error| internal("failed to list snapshots", &error))?;
+    if records.iter().any(|record| record.log_size == size && record.as_of == as_of) {
+        return Ok(());
+    }
+    let message = format!(
+        "the first {size} entries of the log end before {as_of}: the next one was received at {next}. Ask for an instant up to then, or \
+         leave log_size out"
+    );
+    Err(invalid(Reason::LogPositionInvalid, "log_size", message))
+}
+
+fn record(made: &Made, sha256: Digest, now: Timestamp, who: &Calling) -> Record {
+    let parameters = &made.bundle.manifest.parameters;
+    Record {
         sha256,
         size_bytes: made.bytes.len() as u64,
         create_time: now,
-        as_of: made.bundle.manifest.parameters.as_of,
-        log_size: checkpoint.size,
-        checkpoint: note.map_err(|error| internal("a checkpoint is not text", &error))?.to_owned(),
+        as_of: parameters.as_of,
+        log_size: parameters.log_size,
         hosts: made.bundle.manifest.counts.hosts,
         actor: who.caller.to_string(),
-    })
+    }
 }
 
 /// Returns the parameters that a request asks for.
@@ -193,7 +208,10 @@ fn refused(error: make::Error) -> Status {
             Reason::SnapshotTooLarge,
             format!("a snapshot has at most {} bytes; ask for fewer hosts at a time", archive::BYTES),
         ),
-        make::Error::Log(_) | make::Error::Archive(_) => internal("failed to make a snapshot", &error),
+        make::Error::Catalogue(_) => invalid(Reason::LogPositionInvalid, "log_size", error.to_string()),
+        make::Error::Log(_) | make::Error::Archive(_) | make::Error::Sign(_) => {
+            internal("failed to make a snapshot", &error)
+        }
     }
 }
 
@@ -301,17 +319,47 @@ mod tests {
     }
 
     #[test]
+    fn entries_that_do_not_reach_the_instant_are_refused_unless_such_a_snapshot_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("snapshots")).unwrap();
+        let key = Key::generate("c1").unwrap();
+        let dir = folder.path().join("log");
+        Log::create(&dir, &key).unwrap();
+        let (log, mut appender) = Log::open(&dir, key).unwrap();
+        let second = |seconds| Timestamp::from_seconds(seconds).unwrap();
+        for time in [10, 20, 30] {
+            let entry = v1::LogEntry { received_time: Some(second(time).to_wire()), entry: None };
+            appender.append(&[&prost::Message::encode_to_vec(&entry)]).unwrap();
+        }
+        appender.commit().unwrap();
+        let check = |log_size, time| {
+            check_reach(&log, &store, &Parameters { as_of: second(time), log_size, controls: None, hosts: None })
+        };
+        assert!(check(3, 1000).is_ok());
+        assert!(check(2, 30).is_ok());
+        let refused = check(2, 31).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("1970-01-01T00:00:30"), "{}", refused.message());
+        let kept = Record { log_size: 2, as_of: second(31), ..sample(1) };
+        store.put_record(&kept).unwrap();
+        assert!(check(2, 31).is_ok());
+        assert!(check(2, 32).is_err());
+    }
+
+    #[test]
     fn snapshots_are_listed_newest_first() {
-        let record = |second| Record {
+        assert!(list_key(&sample(2)) < list_key(&sample(1)));
+    }
+
+    fn sample(second: i64) -> Record {
+        Record {
             sha256: Digest::of_bytes(b"x"),
             size_bytes: 1,
             create_time: Timestamp::from_seconds(second).unwrap(),
             as_of: Timestamp::EPOCH,
             log_size: 1,
-            checkpoint: String::new(),
             hosts: 0,
             actor: String::new(),
-        };
-        assert!(list_key(&record(2)) < list_key(&record(1)));
+        }
     }
 }

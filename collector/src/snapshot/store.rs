@@ -1,4 +1,7 @@
-//! Snapshots on disk: `<id>.zip`, and `<id>.json` beside it, written last, which says what it is. What has no `.json` is not there.
+//! Snapshots on disk: `<id>.zip`, and `<id>.json` beside it, written last, which says what it is. What has no `.json` is not there,
+//! and is removed at the next start.
+//!
+//! The folder is bounded. The oldest snapshots make room for new ones: each can be made again from the log.
 
 use std::{
     fs::{self, File},
@@ -11,6 +14,11 @@ use serde::{Deserialize, Serialize};
 
 /// Digits of an id: the beginning of the file's SHA-256.
 const ID_DIGITS: usize = 32;
+
+/// Snapshots that are kept, at most.
+pub const SNAPSHOTS: usize = 256;
+/// Bytes of snapshots that are kept, at most. One that is larger by itself is kept alone.
+pub const BYTES: u64 = 8 << 30;
 
 /// Something is wrong with the folder of snapshots.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +42,6 @@ pub struct Record {
     pub as_of: Timestamp,
     /// Entries of the log that it rests on.
     pub log_size: u64,
-    /// The checkpoint of that size.
-    pub checkpoint: String,
     /// Hosts in it.
     pub hosts: u64,
     /// Who asked for it first.
@@ -67,27 +73,45 @@ impl Record {
 #[derive(Clone, Debug)]
 pub struct Store {
     folder: PathBuf,
+    snapshots: usize,
+    bytes: u64,
 }
 
 impl Store {
-    /// Opens the folder, which is made when it is not there.
+    /// Opens the folder, which is made when it is not there, and removes what was left unfinished in it.
     ///
     /// # Errors
     ///
     /// The disk's.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let store = Self { folder: folder.to_owned() };
+        Self::with_limits(folder, SNAPSHOTS, BYTES)
+    }
+
+    fn with_limits(folder: &Path, snapshots: usize, bytes: u64) -> Result<Self, Error> {
+        let store = Self { folder: folder.to_owned(), snapshots, bytes };
         fs::create_dir_all(folder).map_err(|source| store.error("make", folder, source))?;
+        store.clear()?;
         Ok(store)
     }
 
-    /// Writes a snapshot's bytes, durably. It is listed only after [`Self::put_record`].
+    /// Writes a snapshot's bytes, durably, after the oldest ones made room for it. It is listed only after [`Self::put_record`].
     ///
     /// # Errors
     ///
     /// The disk's.
     pub fn put_bytes(&self, sha256: &Digest, bytes: &[u8]) -> Result<(), Error> {
+        self.make_room(sha256, bytes.len() as u64)?;
         self.write(&self.zip(&id(sha256)), bytes)
+    }
+
+    /// Removes a snapshot's bytes, unless it is listed.
+    ///
+    /// # Errors
+    ///
+    /// The disk's.
+    pub fn discard(&self, sha256: &Digest) -> Result<(), Error> {
+        let id = id(sha256);
+        if self.record(&id).is_some() { Ok(()) } else { self.remove(&self.zip(&id)) }
     }
 
     /// Writes what a snapshot is, durably, unless that is written already. Returns what is written.
@@ -147,6 +171,43 @@ impl Store {
         open().map_err(|source| self.error("open", &path, source))
     }
 
+    /// Removes files that no record stands for.
+    fn clear(&self) -> Result<(), Error> {
+        let error = |source| self.error("list", &self.folder, source);
+        for entry in fs::read_dir(&self.folder).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            let is_listed = || path.file_stem().and_then(|id| id.to_str()).is_some_and(|id| self.record(id).is_some());
+            if extension == Some("part") || extension == Some("zip") && !is_listed() {
+                self.remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest snapshots until one of `bytes` more fits.
+    fn make_room(&self, sha256: &Digest, bytes: u64) -> Result<(), Error> {
+        let mut records = self.records()?;
+        records.retain(|record| record.sha256 != *sha256);
+        let mut total: u64 = records.iter().map(|record| record.size_bytes).sum();
+        while records.len() >= self.snapshots || total.saturating_add(bytes) > self.bytes {
+            let Some(oldest) = records.pop() else { return Ok(()) };
+            tracing::info!(snapshot = oldest.id(), "the oldest snapshot makes room; it can be made again from the log");
+            // The record first: without it, what is left is removed at the next start.
+            self.remove(&self.json(&oldest.id()))?;
+            self.remove(&self.zip(&oldest.id()))?;
+            total -= oldest.size_bytes;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), Error> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.error("remove", path, source)),
+            _ => Ok(()),
+        }
+    }
+
     fn zip(&self, id: &str) -> PathBuf {
         self.folder.join(format!("{id}.zip"))
     }
@@ -189,7 +250,6 @@ mod tests {
             create_time: Timestamp::from_seconds(second).unwrap(),
             as_of: Timestamp::from_seconds(1).unwrap(),
             log_size: 7,
-            checkpoint: "c".to_owned(),
             hosts: 1,
             actor: "spiffe://c1/auditor/a".to_owned(),
         }
@@ -209,6 +269,52 @@ mod tests {
         assert_eq!(store.records().unwrap(), [second.clone(), first.clone()]);
         assert!(store.bytes(&first).is_ok());
         assert!(store.bytes(&second).is_err());
+    }
+
+    fn put(store: &Store, bytes: &[u8], second: i64) -> Record {
+        let record = record(bytes, second);
+        store.put_bytes(&record.sha256, bytes).unwrap();
+        store.put_record(&record).unwrap()
+    }
+
+    fn files(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn the_oldest_snapshots_make_room_by_count_and_by_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::with_limits(folder.path(), 2, 100).unwrap();
+        let (a, b) = (put(&store, b"a", 10), put(&store, b"b", 20));
+        assert_eq!(store.records().unwrap(), [b.clone(), a.clone()]);
+        // Made again, it takes no more room.
+        assert_eq!(put(&store, b"a", 25), a);
+        let c = put(&store, b"c", 30);
+        assert_eq!(store.records().unwrap(), [c.clone(), b]);
+        let large = put(&store, &[7; 99], 40);
+        assert_eq!(store.records().unwrap(), [large, c]);
+        let larger = put(&store, &[8; 100], 50);
+        assert_eq!(store.records().unwrap(), [larger]);
+        let largest = put(&store, &[9; 101], 60);
+        assert_eq!(store.records().unwrap(), [largest]);
+        assert_eq!(files(folder.path()), 2);
+    }
+
+    #[test]
+    fn what_was_not_exported_does_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let kept = put(&store, b"kept", 10);
+        store.put_bytes(&Digest::of_bytes(b"x"), b"x").unwrap();
+        store.discard(&Digest::of_bytes(b"x")).unwrap();
+        store.discard(&kept.sha256).unwrap();
+        assert_eq!(files(folder.path()), 2);
+        // Killed before it was exported, or while it was written.
+        store.put_bytes(&Digest::of_bytes(b"y"), b"y").unwrap();
+        fs::write(folder.path().join("z.part"), b"z").unwrap();
+        let again = Store::open(folder.path()).unwrap();
+        assert_eq!(again.records().unwrap(), [kept]);
+        assert_eq!(files(folder.path()), 2);
     }
 
     #[test]

@@ -64,10 +64,16 @@ fn host_value(host: &Host, verdicts: &[Verdict<'_>]) -> Value {
                 Body::Facts(_) | Body::Attestation(_) | Body::Lifecycle(_) => None,
             },
         })),
+        "last_heard": host.heard.as_ref().map(|heard| json!({
+            "log_index": heard.index, "received_time": heard.received, "clock_skew_millis": heard.skew_millis,
+        })),
         "fact_set": host.fact_set.map(|stated| json!({
             "digest": stated.digest, "log_index": stated.index, "agrees": stated.agrees,
         })),
         "facts": facts,
+        "unknown_facts": host.opaque.iter().map(|(number, digest, indexes)| json!({
+            "number": number.number(), "sha256": digest, "log_indexes": indexes,
+        })).collect::<Vec<_>>(),
         "looks": looks,
         "verdicts": counts(verdicts),
     })

@@ -6,12 +6,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     str,
+    time::Duration,
 };
 
 use muster_proto::{
     id::{AgentId, Digest},
     seal::{ENROLL_DOMAIN, EvidencePublicKey, sealed_digest},
-    time::Timestamp,
     v1::{self, log_entry::Entry},
 };
 use prost::Message as _;
@@ -19,10 +19,11 @@ use serde::Deserialize;
 
 use super::{
     archive::{self, Files},
-    bundle::{self, BUILT_IN, Bundle, CHECKPOINT, Inputs, OVERLAY, PROOFS, SUPPORT},
+    bundle::{self, BUILT_IN, Bundle, CHECKPOINT, Inputs, OVERLAY, PROOFS, SUPPORT, Told},
     fleet::Fleet,
     manifest::{self, FORMAT, FileRef, Manifest},
-    select::{Selection, Selector},
+    select::{Broken, Selection, Selector},
+    signature,
 };
 use crate::{
     control::{Catalogue, Texts},
@@ -93,6 +94,8 @@ pub fn verify(bytes: &[u8], trust: &Trust) -> Verification {
 fn file_of(error: &archive::Error) -> &str {
     match error {
         archive::Error::Order { name } | archive::Error::Cut { name } | archive::Error::Checksum { name } => name,
+        // Between files it is in none.
+        archive::Error::Byte { place, .. } if place.starts_with("the ") => "",
         archive::Error::Byte { place, .. } => place,
         archive::Error::TooLarge | archive::Error::Name { .. } => "",
     }
@@ -101,6 +104,7 @@ fn file_of(error: &archive::Error) -> &str {
 fn check(out: &mut Verification, files: &Files<'_>, trust: &Trust) {
     let Some(manifest) = read_manifest(out, files) else { return };
     check_files(out, files, &manifest);
+    check_signature(out, files, &manifest);
     let catalogue = read_catalogue(out, files, &manifest);
     let checkpoint = check_checkpoint(out, files, &manifest, trust);
     let entries = entries(files);
@@ -109,6 +113,8 @@ fn check(out: &mut Verification, files: &Files<'_>, trust: &Trust) {
     let (Some(checkpoint), Some(catalogue), Some(proofs)) = (checkpoint, catalogue, proofs) else { return };
     check_inclusion(out, &checkpoint, &entries, &proofs);
     let selection = select(out, &manifest, &catalogue, &entries);
+    check_in_force(out, &catalogue, &selection);
+    check_claims(out, &manifest, &entries, &selection);
     let mut tally = Tally::default();
     check_signatures(out, &entries, &selection, &mut tally);
     check_made_again(out, files, &manifest, &catalogue, &checkpoint, &entries, &proofs, &selection);
@@ -159,8 +165,51 @@ fn check_files(out: &mut Verification, files: &Files<'_>, manifest: &Manifest) {
             Some(_) => {}
         }
     }
-    for name in files.keys().filter(|name| **name != manifest::NAME && !manifest.files.contains_key(**name)) {
+    let is_named = |name: &str| manifest.files.contains_key(name) || [manifest::NAME, signature::NAME].contains(&name);
+    for name in files.keys().filter(|name| !is_named(name)) {
         out.problem(name, "the manifest does not name it");
+    }
+}
+
+/// Whoever changes anything at all must sign it anew, and only the collector can.
+fn check_signature(out: &mut Verification, files: &Files<'_>, manifest: &Manifest) {
+    let bytes = files.get(manifest::NAME).copied().unwrap_or_default();
+    let Some(note) = files.get(signature::NAME) else {
+        out.problem(signature::NAME, "it is missing: nobody signed manifest.json");
+        return;
+    };
+    if let Err(error) = signature::verify(note, bytes, &manifest.log.key) {
+        let what = "manifest.json is not what the collector signed: the snapshot was changed or made by somebody else";
+        out.problem(signature::NAME, format!("{what} ({error})"));
+    }
+}
+
+/// What judges must be what the log says was in force, or what everybody has.
+fn check_in_force(out: &mut Verification, catalogue: &Catalogue, selection: &Selection) {
+    if selection.catalogue.is_none() && catalogue.texts() != Catalogue::built_in().texts() {
+        let what =
+            "the log does not say that this catalogue was in force, and it is not the one built into this program";
+        out.problem(BUILT_IN, what);
+    }
+}
+
+/// What the collector says of entries that are not here must not contradict those that are.
+fn check_claims(out: &mut Verification, manifest: &Manifest, entries: &BTreeMap<u64, Vec<u8>>, selection: &Selection) {
+    let last = manifest.log.size.checked_sub(1).filter(|last| entries.contains_key(last));
+    if last.is_some() && selection.last_received != manifest.log.last_received_time {
+        out.problem(manifest::NAME, "log.last_received_time is not that of the last entry");
+    }
+    let hosts = selection.hosts.len() as u64;
+    let is_whole = manifest.parameters.hosts.is_none();
+    if manifest.log.hosts_enrolled < hosts || is_whole && manifest.log.hosts_enrolled != hosts {
+        out.problem(manifest::NAME, format!("log.hosts_enrolled is not the number of hosts here, {hosts}"));
+    }
+    for (agent, track) in &selection.hosts {
+        if let (false, None, Some((index, _))) = (track.agrees(), track.broken, track.digest) {
+            let what =
+                format!("host {agent} signed for other facts here than its reports give: one was left out or put in");
+            out.problem(&bundle::entry_name(index), what);
+        }
     }
 }
 
@@ -265,7 +314,8 @@ fn select(
 ) -> Selection {
     let parameters = &manifest.parameters;
     let hosts: Option<BTreeSet<AgentId>> = parameters.hosts.as_ref().map(|hosts| hosts.iter().copied().collect());
-    let mut selector = Selector::new(parameters.as_of, hosts.clone(), catalogue.digest());
+    let broken: Broken = manifest.broken.iter().map(|broken| (broken.agent_id, broken.log_index)).collect();
+    let mut selector = Selector::again(parameters.as_of, hosts.clone(), catalogue.digest(), broken);
     for (index, entry) in entries {
         selector.take(*index, entry);
     }
@@ -402,6 +452,7 @@ fn check_made_again(
         entries,
         selection,
         proofs,
+        told: Told { last_received: manifest.log.last_received_time, hosts_enrolled: manifest.log.hosts_enrolled },
     });
     for (name, content) in &again.files {
         match files.get(name.as_str()) {
@@ -413,7 +464,7 @@ fn check_made_again(
             None => out.problem(name, "it is missing"),
         }
     }
-    for name in files.keys().filter(|name| !again.files.contains_key(**name)) {
+    for name in files.keys().filter(|name| !again.files.contains_key(**name) && **name != signature::NAME) {
         out.problem(name, "a snapshot has no such file");
     }
 }
@@ -439,7 +490,9 @@ fn check_collector(out: &mut Verification, fleet: &Fleet, manifest: &Manifest, t
 fn conclude(out: &mut Verification, manifest: &Manifest, fleet: &Fleet, tally: &Tally) {
     let Manifest { counts, parameters, catalogue, .. } = manifest;
     if out.problems.is_empty() {
-        out.proven.push("Every byte of the file is accounted for.".to_owned());
+        out.proven.push(
+            "Every byte of the file is accounted for, and is what the collector made: its log's key signed the manifest.".to_owned(),
+        );
         out.proven.push(format!(
             "The log of {} entries whose checkpoint this key signed holds each of the {} entries here: {}",
             parameters.log_size, counts.evidence, manifest.log.key
@@ -473,13 +526,14 @@ fn conclude(out: &mut Verification, manifest: &Manifest, fleet: &Fleet, tally: &
         ));
     }
     claims(out, manifest, tally);
-    unknowns(out, fleet, parameters.as_of);
+    unknowns(out, fleet, manifest);
 }
 
 fn claims(out: &mut Verification, manifest: &Manifest, tally: &Tally) {
     if !out.log_key_trusted {
         out.claimed.push(
-            "That the log's key is the collector's: it comes from the file itself. Give the key that you got elsewhere with --log-key."
+            "That the log's key is the collector's: it comes from the file itself, and whoever forges a file puts their own there. Get it \
+             from the operator (`muster-collector init` printed it, `musterctl log checkpoint` shows it) and give it with --log-key."
                 .to_owned(),
         );
     }
@@ -488,7 +542,16 @@ fn claims(out: &mut Verification, manifest: &Manifest, tally: &Tally) {
         .push("When reports were received, and the skew of hosts' clocks: the collector measured them.".to_owned());
     match manifest.parameters.hosts {
         None => out.claimed.push("That no other host was enrolled: the collector says so.".to_owned()),
-        Some(_) => out.claimed.push("That these hosts are the ones to look at: whoever asked chose them.".to_owned()),
+        Some(_) => out.claimed.push(format!(
+            "That these {} of {} enrolled hosts are the ones to look at: whoever asked chose them.",
+            manifest.counts.hosts, manifest.log.hosts_enrolled
+        )),
+    }
+    if manifest.parameters.controls.is_some() {
+        out.claimed.push(format!(
+            "That these {} of {} controls are the ones to judge: whoever asked chose them.",
+            manifest.counts.controls, manifest.catalogue.controls
+        ));
     }
     out.claimed.push(format!(
         "That no host has a later report among the first {} entries: the collector says so.",
@@ -498,11 +561,20 @@ fn claims(out: &mut Verification, manifest: &Manifest, tally: &Tally) {
         out.claimed.push(format!("{} reports follow reports that are not here: ask the log for them.", tally.unlinked));
     }
     if manifest.catalogue.log_index.is_none() {
-        out.claimed.push("That the catalogue was in force: the log did not hold it yet.".to_owned());
+        out.claimed.push("That the built-in catalogue was in force: the log did not hold it yet.".to_owned());
     }
 }
 
-fn unknowns(out: &mut Verification, fleet: &Fleet, as_of: Timestamp) {
+fn unknowns(out: &mut Verification, fleet: &Fleet, manifest: &Manifest) {
+    let as_of = manifest.parameters.as_of;
+    match manifest.log.last_received_time {
+        Some(last) if last >= as_of => {}
+        Some(last) => out.unknown.push(format!(
+            "What the collector received in the {} before {as_of}: the last entry covered is of {last}.",
+            span(as_of.since(last))
+        )),
+        None => out.unknown.push(format!("How long before {as_of} the entries covered end.")),
+    }
     let count = |is: &dyn Fn(&super::fleet::Host) -> bool| fleet.hosts.iter().filter(|host| is(host)).count();
     let silent = count(&|host| host.is_judged && host.last.is_none());
     if silent > 0 {
@@ -512,7 +584,7 @@ fn unknowns(out: &mut Verification, fleet: &Fleet, as_of: Timestamp) {
     if broken > 0 {
         out.unknown.push(format!(
             "{broken} hosts signed for other facts than those here: they are judged unknown. Either the host's reports do not add up, or \
-             the collector left one out."
+             the collector left one out. hosts.json and manifest.json (broken) name them."
         ));
     }
     let late = count(&|host| host.last.as_ref().is_some_and(|last| last.received > as_of));
@@ -523,4 +595,16 @@ fn unknowns(out: &mut Verification, fleet: &Fleet, as_of: Timestamp) {
     }
     out.unknown
         .push("What happened between looks; hosts.json states the largest gap of each probe's last span.".to_owned());
+}
+
+/// Returns a span of time as a person reads it: its two largest units.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{} ms", span.as_millis()),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        86400.. => format!("{} days {} h", seconds / 86400, seconds / 3600 % 24),
+    }
 }
