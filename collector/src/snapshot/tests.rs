@@ -631,6 +631,8 @@ fn a_report_that_another_key_signed_is_found_even_when_the_log_holds_it() {
     let mut report = Report::decode(&admitted.sealed.as_ref().unwrap().report).unwrap();
     report.agent = fixture.web.id();
     report.epoch = Epoch::new([7; 16]);
+    // At the next place of the chain: at one that is taken it would be passed over.
+    (report.seq, report.previous) = (fixture.web.seq, fixture.web.previous);
     admitted.sealed = Some(forger.key.seal(report.encode()));
     fixture.add(&[entry(at(3661), Entry::Report(admitted))]);
     let verification = verify(&fixture.made().bytes, &Trust::default());
