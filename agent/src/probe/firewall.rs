@@ -7,6 +7,8 @@ mod legacy;
 mod netlink;
 mod nf_tables;
 mod rules;
+mod share;
+mod xt;
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -45,10 +47,18 @@ impl Probe for FirewallProbe {
     }
 }
 
+/// A chain of the input hook.
+#[derive(Debug)]
+struct Input {
+    chain: InputChain,
+    /// Chain and number of the rule because of which its verdict cannot be told.
+    because: Option<(String, u32)>,
+}
+
 /// What one engine holds.
 #[derive(Debug, Default)]
 struct Filter {
-    chains: Vec<InputChain>,
+    inputs: Vec<Input>,
     managers: Vec<FirewallManager>,
     /// What the digest covers.
     canonical: Vec<u8>,
@@ -61,7 +71,7 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
     for (engine, result) in engines.into_iter().enumerate() {
         match result {
             Ok(filter) => {
-                known.chains.extend(filter.chains);
+                known.inputs.extend(filter.inputs);
                 known.managers.extend(filter.managers);
                 known.canonical.extend(filter.canonical);
             }
@@ -70,19 +80,19 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
     }
     let [nf_tables, ipv4, ipv6] = unknown;
     // An engine that could not be read may hold anything.
-    if let (Some(unknown), true) = (&nf_tables, known.chains.is_empty()) {
+    if let (Some(unknown), true) = (&nf_tables, known.inputs.is_empty()) {
         return Reading::Unknown { unknown: unknown.clone() };
     }
-    known
-        .chains
-        .sort_by_key(|chain| (chain.priority, chain.engine, chain.family, chain.table.clone(), chain.chain.clone()));
+    known.inputs.sort_by_key(|Input { chain, .. }| {
+        (chain.priority, chain.engine, chain.family, chain.table.clone(), chain.chain.clone())
+    });
     known.managers.sort();
     known.managers.dedup();
     let unread = nf_tables.clone().or(ipv4.clone()).or(ipv6.clone());
     Reading::Known(Firewall {
-        inbound_ipv4: inbound(&known.chains, FilterFamily::Ip, nf_tables.clone().or(ipv4)),
-        inbound_ipv6: inbound(&known.chains, FilterFamily::Ip6, nf_tables.or(ipv6)),
-        input_chains: known.chains,
+        inbound_ipv4: inbound(&known.inputs, FilterFamily::Ip, nf_tables.clone().or(ipv4)),
+        inbound_ipv6: inbound(&known.inputs, FilterFamily::Ip6, nf_tables.or(ipv6)),
+        input_chains: known.inputs.into_iter().map(|input| input.chain).collect(),
         managers: known.managers,
         rule_set_digest: match unread {
             Some(unknown) => Reading::Unknown { unknown },
@@ -96,19 +106,23 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
 }
 
 /// A packet is let in when every chain in its way accepts it. One that denies decides, whatever the others hold.
-fn inbound(chains: &[InputChain], family: FilterFamily, unread: Option<Unknown>) -> Reading<Inbound> {
+fn inbound(inputs: &[Input], family: FilterFamily, unread: Option<Unknown>) -> Reading<Inbound> {
     let mut undecidable = None;
-    for chain in chains.iter().filter(|chain| chain.family == family || chain.family == FilterFamily::Inet) {
-        match chain.default_verdict {
+    for input in inputs.iter().filter(|input| [family, FilterFamily::Inet].contains(&input.chain.family)) {
+        match input.chain.default_verdict {
             DefaultVerdict::Drop | DefaultVerdict::Reject => return Reading::Known(Inbound::Deny),
-            DefaultVerdict::Undecidable => undecidable = Some(chain),
+            DefaultVerdict::Undecidable => undecidable = Some(input),
             DefaultVerdict::Accept => {}
         }
     }
     match (unread, undecidable) {
         (Some(unknown), _) => Reading::Unknown { unknown },
-        (None, Some(chain)) => {
-            Reading::unknown(Cause::Undecidable, format!("chain {} of table {}", chain.chain, chain.table))
+        (None, Some(Input { chain, because })) => {
+            let place = match because {
+                Some((name, number)) => format!("rule {number} of chain {name} of table {}", chain.table),
+                None => format!("chain {} of table {}", chain.chain, chain.table),
+            };
+            Reading::unknown(Cause::Undecidable, place)
         }
         (None, None) => Reading::Known(Inbound::Allow),
     }
@@ -132,12 +146,17 @@ fn nf_tables(host: &dyn Host) -> Result<Filter, Unknown> {
             return Err(Unknown::new(Cause::Limit, "more sets than are followed"));
         }
         let (family, table, set) = &name;
-        let elements = host.nf_elements(*family, table, set);
-        let elements = elements.map_err(|error| host::unknown(format!("dump nf_tables set {set}"), &error))?;
+        let elements = match host.nf_elements(*family, table, set) {
+            Ok(elements) => elements,
+            // A set too large to be read leaves its rules unclear, and nothing else. One that is part of its rule is covered
+            // by the digest, and cannot be left out.
+            Err(error) if host::cause(&error) == Cause::Limit && !nf_tables::is_anonymous(set) => continue,
+            Err(error) => return Err(host::unknown(format!("dump nf_tables set {set}"), &error)),
+        };
         sets.insert(name, nf_tables::parse_elements(&elements).ok_or_else(garbled)?);
     }
     let set = nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)?;
-    Ok(Filter { chains: set.input_chains(), managers: managers(set.names()), canonical: set.canonical })
+    Ok(Filter { inputs: set.inputs(), managers: managers(set.names()), canonical: set.canonical })
 }
 
 fn legacy(host: &dyn Host, family: Family) -> Result<Filter, Unknown> {
@@ -165,7 +184,7 @@ fn legacy(host: &dyn Host, family: Family) -> Result<Filter, Unknown> {
         found.managers.extend(managers(parsed.names.iter().map(String::as_str)));
         found.canonical.extend_from_slice(&parsed.canonical);
         if let Some(input) = parsed.input {
-            found.chains.push(InputChain {
+            let chain = InputChain {
                 engine: FilterEngine::IptablesLegacy,
                 family: filter_family,
                 table: Text::new(table),
@@ -174,7 +193,8 @@ fn legacy(host: &dyn Host, family: Family) -> Result<Filter, Unknown> {
                 policy: input.policy,
                 default_verdict: input.verdict,
                 rule_count: input.rule_count,
-            });
+            };
+            found.inputs.push(Input { chain, because: input.because });
         }
     }
     Ok(found)
@@ -191,4 +211,186 @@ fn managers<'n>(names: impl Iterator<Item = &'n str>) -> Vec<FirewallManager> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        fs,
+        path::PathBuf,
+        time::{Duration, Instant},
+    };
+
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+    use crate::host::{Recorded, recorded::Failure};
+
+    /// More than a look at any capture takes, on a machine that does other things too.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/firewall").join(name)
+    }
+
+    fn look_at(folder: &Path) -> Firewall {
+        match state(&Recorded::at(folder).unwrap()) {
+            Reading::Known(firewall) => firewall,
+            Reading::Unknown { unknown } => panic!("{unknown:?}"),
+        }
+    }
+
+    #[test]
+    fn a_set_that_is_too_large_leaves_its_rules_unclear_and_the_rest_known() {
+        let mut host = Recorded::at(&fixture("nft-named-sets")).unwrap();
+        let told = |host: &Recorded| match state(host) {
+            Reading::Known(firewall) => (firewall.inbound_ipv4, firewall.rule_set_digest),
+            Reading::Unknown { unknown } => panic!("{unknown:?}"),
+        };
+        let (inbound, digest) = told(&host);
+        assert_eq!(inbound, Reading::Known(Inbound::Deny));
+        let failure = Failure { errno: None, kind: "too_large".to_owned(), text: String::new() };
+        host.index_mut().errors.insert("nf_tables.elements.1.firewall.trusted".to_owned(), failure.clone());
+        let (inbound, digest_without) = told(&host);
+        assert!(matches!(inbound, Reading::Unknown { unknown } if unknown.cause == Cause::Undecidable));
+        assert_eq!(digest_without, digest);
+        // One that is part of its rule is covered by the digest.
+        host.index_mut().errors.insert("nf_tables.elements.1.firewall.__set0".to_owned(), failure);
+        let Reading::Unknown { unknown } = state(&host) else { panic!("the digest leaves out a part of a rule") };
+        assert_eq!(unknown.cause, Cause::Limit);
+    }
+
+    #[test]
+    fn ufw_is_closed_until_a_rule_opens_it() {
+        for (name, expected) in [("ufw-closed", true), ("ufw-open", false)] {
+            let found = look_at(&fixture(name));
+            for inbound in [&found.inbound_ipv4, &found.inbound_ipv6] {
+                assert_eq!(*inbound == Reading::Known(Inbound::Deny), expected, "{name}");
+            }
+        }
+    }
+
+    /// A change to captured bytes.
+    #[derive(Clone, Debug)]
+    enum Damage {
+        Flip(Index, u8),
+        Truncate(Index),
+        /// Writes a length, a type or a number over two aligned bytes.
+        Put(Index, u16),
+        /// Puts a part of another answer in.
+        Splice {
+            at: Index,
+            other: Index,
+            from: Index,
+            bytes: usize,
+        },
+        Repeat {
+            from: Index,
+            bytes: usize,
+        },
+    }
+
+    impl Damage {
+        fn apply(&self, bytes: &mut Vec<u8>, all: &[Vec<u8>]) {
+            let part = |bytes: &[u8], from: &Index, count: usize| {
+                let from = from.index(bytes.len() + 1);
+                bytes[from..bytes.len().min(from + count)].to_vec()
+            };
+            match self {
+                Self::Flip(at, bit) if !bytes.is_empty() => {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= 1 << bit;
+                }
+                Self::Put(at, value) if bytes.len() >= 2 => {
+                    let at = at.index(bytes.len() / 2) * 2;
+                    bytes[at..at + 2].copy_from_slice(&value.to_ne_bytes());
+                }
+                Self::Flip(..) | Self::Put(..) => {}
+                Self::Truncate(at) => bytes.truncate(at.index(bytes.len() + 1)),
+                Self::Splice { at, other, from, bytes: count } => {
+                    let at = at.index(bytes.len() + 1);
+                    bytes.splice(at..at, part(&all[other.index(all.len())], from, *count));
+                }
+                Self::Repeat { from, bytes: count } => bytes.extend(part(&bytes.clone(), from, *count)),
+            }
+        }
+    }
+
+    fn damage() -> impl Strategy<Value = Damage> {
+        let value = prop_oneof![0_u16..64, Just(u16::MAX), any::<u16>()];
+        prop_oneof![
+            4 => (any::<Index>(), 0_u8..8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+            1 => any::<Index>().prop_map(Damage::Truncate),
+            4 => (any::<Index>(), value).prop_map(|(at, value)| Damage::Put(at, value)),
+            2 => (any::<Index>(), any::<Index>(), any::<Index>(), 0_usize..400)
+                .prop_map(|(at, other, from, bytes)| Damage::Splice { at, other, from, bytes }),
+            1 => (any::<Index>(), 0_usize..400).prop_map(|(from, bytes)| Damage::Repeat { from, bytes }),
+        ]
+    }
+
+    /// The captures, each in a folder where its answers can be changed.
+    struct Captures {
+        _folder: tempfile::TempDir,
+        answers: Vec<(PathBuf, PathBuf)>,
+        bytes: Vec<Vec<u8>>,
+    }
+
+    impl Captures {
+        fn copied() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let mut answers = BTreeMap::new();
+            for case in fs::read_dir(fixture("")).unwrap() {
+                let case = case.unwrap();
+                let copy = folder.path().join(case.file_name());
+                for path in walkdir::WalkDir::new(case.path()) {
+                    let path = path.unwrap();
+                    let to = copy.join(path.path().strip_prefix(case.path()).unwrap());
+                    if path.file_type().is_dir() {
+                        fs::create_dir_all(to).unwrap();
+                        continue;
+                    }
+                    fs::copy(path.path(), &to).unwrap();
+                    let bytes = fs::read(path.path()).unwrap();
+                    if to.parent().unwrap().ends_with("answers") && !bytes.is_empty() {
+                        answers.insert((copy.clone(), to), bytes);
+                    }
+                }
+            }
+            let (answers, bytes) = answers.into_iter().unzip();
+            Self { _folder: folder, answers, bytes }
+        }
+    }
+
+    fn cases() -> u32 {
+        let cases = std::env::var("MUSTER_FIREWALL_CASES").ok().and_then(|cases| cases.parse().ok());
+        cases.unwrap_or(3_000)
+    }
+
+    #[test]
+    fn damaged_answers_of_a_kernel_are_read_or_refused_and_never_hold_the_agent_up() {
+        let captures = Captures::copied();
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(cases()));
+        let strategy = (any::<Index>(), prop::collection::vec(damage(), 1..5));
+        let result = runner.run(&strategy, |(which, damages)| {
+            let which = which.index(captures.answers.len());
+            let (capture, answer) = &captures.answers[which];
+            let mut bytes = captures.bytes[which].clone();
+            for damage in &damages {
+                damage.apply(&mut bytes, &captures.bytes);
+            }
+            fs::write(answer, &bytes).unwrap();
+            let started = Instant::now();
+            let found = Fact::Firewall(state(&Recorded::at(capture).unwrap()));
+            let elapsed = started.elapsed();
+            fs::write(answer, &captures.bytes[which]).unwrap();
+            prop_assert!(elapsed < PATIENCE, "{elapsed:?}");
+            let decoded = Fact::decode(&found.encode());
+            prop_assert_eq!(decoded.as_ref(), Ok(&found));
+            Ok(())
+        });
+        if let Err(error) = result {
+            panic!("{error}");
+        }
+    }
 }

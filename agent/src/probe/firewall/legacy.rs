@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 use super::{
-    nf_tables::{xt_match, xt_target},
     rules::{self, Act, Rule, Scope},
+    share::{self, Share},
+    xt,
 };
 use crate::host::Family;
 
@@ -35,6 +36,8 @@ pub(super) struct Table {
 pub(super) struct Input {
     pub policy: ChainPolicy,
     pub verdict: DefaultVerdict,
+    /// Chain and number of the rule because of which the verdict cannot be told.
+    pub because: Option<(String, u32)>,
     pub rule_count: u32,
 }
 
@@ -44,22 +47,47 @@ struct Layout {
     proto: usize,
     flags: usize,
     invert_flags: usize,
+    /// Bit of `flags` by which a jump does not come back.
+    goes: u8,
+    /// Bit of `flags` by which the protocol counts; 0 where it always does.
+    has_protocol: u8,
+    /// Bit of `flags` by which only fragments but the first are meant.
+    is_fragment: u8,
     target_offset: usize,
     counters: usize,
     parts: usize,
 }
 
-const IPV4: Layout =
-    Layout { address_bytes: 4, proto: 80, flags: 82, invert_flags: 83, target_offset: 88, counters: 96, parts: 112 };
+const IPV4: Layout = Layout {
+    address_bytes: 4,
+    proto: 80,
+    flags: 82,
+    invert_flags: 83,
+    goes: 2,
+    has_protocol: 0,
+    is_fragment: 1,
+    target_offset: 88,
+    counters: 96,
+    parts: 112,
+};
 const IPV6: Layout = Layout {
     address_bytes: 16,
     proto: 128,
     flags: 131,
     invert_flags: 132,
+    goes: 4,
+    has_protocol: 1,
+    is_fragment: 0,
     target_offset: 140,
     counters: 152,
     parts: 168,
 };
+// Bits of what is inverted (`IPT_INV_`), the same for both families.
+const INVERTS_INTERFACE: u8 = 1;
+const INVERTS_SOURCE: u8 = 8;
+const INVERTS_DESTINATION: u8 = 16;
+const INVERTS_FRAGMENT: u8 = 32;
+const INVERTS_PROTOCOL: u8 = 64;
 
 struct Entry {
     rule: Rule<usize>,
@@ -105,10 +133,13 @@ fn read_input(entries: BTreeMap<usize, Entry>, hook: usize, underflow: usize) ->
         _ => return None,
     };
     let mut chains: BTreeMap<usize, Vec<Rule<usize>>> = BTreeMap::new();
+    let mut names = BTreeMap::from([(hook, "INPUT".to_owned())]);
     let mut chain = None;
+    let mut chain_name = None;
     for (at, entry) in entries {
         if entry.name.is_some() {
             chain = None;
+            chain_name = entry.name.clone();
         } else if at == hook || chain.is_none() {
             chain = Some(at);
         }
@@ -116,70 +147,98 @@ fn read_input(entries: BTreeMap<usize, Entry>, hook: usize, underflow: usize) ->
             // The policy is the last rule of a base chain.
             chains.entry(chain.take().unwrap_or(at)).or_default();
         } else if let (Some(chain), None) = (chain, &entry.name) {
-            chains.entry(chain).or_default().push(entry.rule);
+            names.extend(chain_name.take().map(|name| (chain, name)));
+            let rules = chains.entry(chain).or_default();
+            let number = u32::try_from(rules.len() + 1).ok()?;
+            rules.push(Rule { number, ..entry.rule });
         }
     }
     let rule_count = u32::try_from(chains.get(&hook)?.len()).ok()?;
-    Some(Input { policy, verdict: rules::verdict(&chains, &hook, policy), rule_count })
+    let found = rules::verdict(&chains, &hook, policy);
+    let because = found.because.and_then(|(chain, rule)| Some((names.remove(&chain)?, rule)));
+    Some(Input { policy, verdict: found.verdict, because, rule_count })
 }
 
 fn parse_entry(layout: &Layout, entry: &[u8], at: usize) -> Option<Entry> {
     let target_offset = usize::from(half(entry, layout.target_offset)?);
-    let mut scope = address_scope(layout, entry)?;
+    let mut scope = header_scope(layout, entry)?;
     let mut parts = entry.get(layout.parts..target_offset)?;
     while !parts.is_empty() {
         let size = usize::from(half(parts, 0)?);
         let info = parts.get(PART_HEADER_BYTES..size)?;
-        scope = scope.and(xt_match(&name(parts)?, info));
+        scope = scope.and(xt::matches(&name(parts)?, info));
         parts = parts.get(size..)?;
     }
     let target = entry.get(target_offset..)?;
     let target_name = name(target)?;
-    let is_goto = entry[layout.flags] & 2 != 0;
+    let is_goto = entry.get(layout.flags)? & layout.goes != 0;
     let act = match target_name.as_str() {
         // The standard target: a verdict, or where to go.
         "" => match word(target, PART_HEADER_BYTES)?.cast_signed() {
             -1 => Act::Drop,
             -2 => Act::Accept,
             -5 => Act::Return,
-            to if to >= 0 && is_goto => Act::Goto(to as usize),
             to if to >= 0 && to as usize == at + entry.len() => Act::Continue,
+            to if to >= 0 && is_goto => Act::Goto(to as usize),
             to if to >= 0 => Act::Jump(to as usize),
             _ => Act::Unclear,
         },
-        other => xt_target(other),
+        other => xt::target(other),
     };
     let chain_name = (target_name == "ERROR").then(|| c_text(target.get(PART_HEADER_BYTES..).unwrap_or_default()));
-    Some(Entry { rule: Rule { scope, act }, name: chain_name })
+    Some(Entry { rule: Rule { scope, act, number: 0 }, name: chain_name })
 }
 
-fn address_scope(layout: &Layout, entry: &[u8]) -> Option<Scope> {
+/// Returns the scope of the conditions on addresses, interface, fragments and protocol.
+fn header_scope(layout: &Layout, entry: &[u8]) -> Option<Scope> {
     let n = layout.address_bytes;
-    let masks = entry.get(2 * n..4 * n)?;
-    let interface = entry.get(4 * n..4 * n + 16)?;
-    let interface_mask = entry.get(4 * n + 32..4 * n + 48)?;
-    let protocol = half(entry, layout.proto)?;
-    let inverted = *entry.get(layout.invert_flags)?;
-    let mut scope = Scope::All;
-    for mask in masks.chunks(n) {
-        let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
-        scope = scope.and(match ones {
-            0 => Scope::All,
-            ones if ones >= 8 && inverted == 0 => Scope::Narrow,
-            _ => Scope::Unclear,
-        });
+    let (flags, inverts) = (*entry.get(layout.flags)?, *entry.get(layout.invert_flags)?);
+    let address = |at: usize, share: fn(&[u8], &[u8]) -> Share, inverts: bool| {
+        let (address, mask) = (entry.get(at * n..(at + 1) * n)?, entry.get((at + 2) * n..(at + 3) * n)?);
+        if mask.iter().all(|byte| *byte == 0) {
+            return Some(Scope::All.inverted_if(inverts));
+        }
+        let scope = share::network(address, mask).map_or(Scope::Unclear, |(first, last)| share(&first, &last).scope());
+        Some(scope.inverted_if(inverts))
+    };
+    let source = address(0, share::sources, inverts & INVERTS_SOURCE != 0)?;
+    let destination = address(1, share::destinations, inverts & INVERTS_DESTINATION != 0)?;
+    let interface = interface_scope(entry.get(4 * n..4 * n + 64)?).inverted_if(inverts & INVERTS_INTERFACE != 0);
+    let fragment = if flags & layout.is_fragment != 0 {
+        // Later fragments come to nothing without the first.
+        Scope::Narrow.inverted_if(inverts & INVERTS_FRAGMENT != 0)
+    } else {
+        Scope::All
+    };
+    let protocol = match half(entry, layout.proto)? {
+        _ if flags & layout.has_protocol != layout.has_protocol => Scope::All,
+        0 if layout.has_protocol == 0 => Scope::All,
+        protocol => {
+            let scope = u8::try_from(protocol).map_or(Scope::Unclear, |one| share::protocols(one, one).scope());
+            scope.inverted_if(inverts & INVERTS_PROTOCOL != 0)
+        }
+    };
+    let rest = if flags & !(layout.goes | layout.has_protocol | layout.is_fragment) == 0 {
+        Scope::All
+    } else {
+        Scope::Unclear
+    };
+    Some([destination, interface, fragment, protocol, rest].into_iter().fold(source, Scope::and))
+}
+
+/// Returns the scope of the interfaces: names of the incoming and the outgoing one, and masks of their bytes.
+fn interface_scope(interfaces: &[u8]) -> Scope {
+    let (names, masks) = interfaces.split_at(interfaces.len() / 2);
+    let (incoming, outgoing) = masks.split_at(masks.len() / 2);
+    let is_any = |mask: &[u8]| mask.iter().all(|byte| *byte == 0);
+    if is_any(incoming) && is_any(outgoing) {
+        Scope::All
+    } else if is_any(outgoing) && names.starts_with(b"lo\0") && incoming.starts_with(&[0xff; 3]) {
+        // With its final zero; without, it would be the beginning of names.
+        Scope::Narrow
+    } else {
+        Scope::Unclear
     }
-    if interface_mask.iter().any(|byte| *byte != 0) {
-        let is_loopback = c_text(interface) == "lo" && interface_mask[2] != 0 && inverted == 0;
-        scope = scope.and(if is_loopback { Scope::Narrow } else { Scope::Unclear });
-    }
-    // With IPv6, the protocol counts only with a flag; a protocol of 0 is every one.
-    Some(scope.and(match protocol {
-        0 => Scope::All,
-        6 | 17 => Scope::Unclear,
-        _ if inverted == 0 => Scope::Narrow,
-        _ => Scope::Unclear,
-    }))
 }
 
 fn name(part: &[u8]) -> Option<String> {
@@ -203,6 +262,79 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Changes a header that says nothing, of which every packet is meant.
+    fn scope(layout: &Layout, change: impl Fn(&mut [u8])) -> Scope {
+        let mut entry = vec![0; layout.parts];
+        change(&mut entry);
+        header_scope(layout, &entry).unwrap()
+    }
+
+    #[test]
+    fn a_header_is_as_narrow_as_its_conditions() {
+        let address = |entry: &mut [u8], at: usize, address: [u8; 4], bits: u32| {
+            entry[4 * at..4 * at + 4].copy_from_slice(&address);
+            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            entry[4 * at + 8..4 * at + 12].copy_from_slice(&mask.to_be_bytes());
+        };
+        let interface = |entry: &mut [u8], name: &[u8]| {
+            entry[16..16 + name.len()].copy_from_slice(name);
+            entry[48..48 + name.len()].fill(0xff);
+        };
+        type Change<'c> = &'c dyn Fn(&mut [u8]);
+        let cases: [(Change<'_>, Scope); 18] = [
+            (&|_| {}, Scope::All),
+            (&|e| address(e, 0, [192, 0, 2, 0], 24), Scope::Narrow),
+            (&|e| address(e, 0, [128, 0, 0, 0], 1), Scope::Unclear),
+            (&|e| address(e, 1, [192, 0, 2, 7], 32), Scope::Unclear),
+            (&|e| address(e, 1, [224, 0, 0, 251], 32), Scope::Narrow),
+            (&|e| interface(e, b"lo\0"), Scope::Narrow),
+            (&|e| interface(e, b"lo"), Scope::Unclear),
+            (&|e| interface(e, b"eth0\0"), Scope::Unclear),
+            (&|e| e[80] = 1, Scope::Narrow),
+            (&|e| e[80] = 6, Scope::Unclear),
+            // Fragments, a jump that does not come back, and a flag that is not known.
+            (&|e| e[82] = 1, Scope::Narrow),
+            (&|e| e[82] = 2, Scope::All),
+            (&|e| e[82] = 4, Scope::Unclear),
+            (&|e| e[83] = INVERTS_DESTINATION, Scope::Narrow),
+            (&|e| (e[82], e[83]) = (1, INVERTS_FRAGMENT), Scope::All),
+            (&|e| (e[80], e[83]) = (1, INVERTS_PROTOCOL), Scope::All),
+            (
+                &|e| {
+                    address(e, 0, [192, 0, 2, 0], 24);
+                    e[83] = INVERTS_SOURCE;
+                },
+                Scope::All,
+            ),
+            (
+                &|e| {
+                    interface(e, b"lo\0");
+                    e[83] = INVERTS_INTERFACE;
+                },
+                Scope::All,
+            ),
+        ];
+        for (case, (change, expected)) in cases.into_iter().enumerate() {
+            assert_eq!(scope(&IPV4, change), expected, "case {case}");
+        }
+    }
+
+    #[test]
+    fn with_ipv6_the_protocol_counts_by_a_flag_and_another_bit_is_a_goto() {
+        for (protocol, flags, expected) in [
+            (58, 1, Scope::Narrow),
+            (58, 0, Scope::All),
+            (6, 1, Scope::Unclear),
+            (0, 0, Scope::All),
+            (58, 1 | 4, Scope::Narrow),
+            (0, 4, Scope::All),
+            (0, 2, Scope::Unclear),
+        ] {
+            let change = |entry: &mut [u8]| (entry[128], entry[131]) = (protocol, flags);
+            assert_eq!(scope(&IPV6, change), expected, "{protocol} {flags}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -1,4 +1,4 @@
-//! What becomes of a new packet from outside of which nothing else is known. Pure, and the same for both engines.
+//! What may become of a new packet from outside of which nothing else is known. Pure, and the same for both engines.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,6 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 /// Chains inside each other, at most: the kernel's own bound (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
-/// Rules that are followed, at most; chains that share chains could make it exponential.
-const STEPS: usize = 200_000;
 
 /// Which new packets from outside a rule speaks of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,6 +26,20 @@ impl Scope {
             (Self::Unclear, _) | (_, Self::Unclear) => Self::Unclear,
             (Self::All, Self::All) => Self::All,
         }
+    }
+
+    /// Returns the scope of the opposite condition: a packet of no narrower kind meets it where it does not meet this.
+    pub fn inverted(self) -> Self {
+        match self {
+            Self::All => Self::Narrow,
+            Self::Narrow => Self::All,
+            Self::Unclear => Self::Unclear,
+        }
+    }
+
+    /// Returns the scope of a condition that may be inverted.
+    pub fn inverted_if(self, is_inverted: bool) -> Self {
+        if is_inverted { self.inverted() } else { self }
     }
 }
 
@@ -50,6 +62,15 @@ pub(super) enum Act<C> {
 pub(super) struct Rule<C> {
     pub scope: Scope,
     pub act: Act<C>,
+    /// Place in its chain, from 1. What one rule does to several kinds of packets has one number.
+    pub number: u32,
+}
+
+/// What becomes of the packet, and the rule because of which it cannot be told: its chain and its number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Verdict<C> {
+    pub verdict: DefaultVerdict,
+    pub because: Option<(C, u32)>,
 }
 
 /// Returns what becomes of the packet in the base chain `chain`.
@@ -57,69 +78,137 @@ pub(super) fn verdict<C: Clone + Ord>(
     chains: &BTreeMap<C, Vec<Rule<C>>>,
     chain: &C,
     policy: ChainPolicy,
-) -> DefaultVerdict {
+) -> Verdict<C> {
+    let mut follow = Follow { chains, known: BTreeMap::new(), doubts: BTreeMap::new() };
+    let found = follow.chain(chain, DEPTH);
     let policy = match policy {
-        ChainPolicy::Accept => DefaultVerdict::Accept,
-        ChainPolicy::Drop => DefaultVerdict::Drop,
+        ChainPolicy::Accept => Outcomes::ACCEPT,
+        ChainPolicy::Drop => Outcomes::DROP,
     };
-    let mut follow = Follow { chains, steps: 0, maybe: Vec::new() };
-    let verdict = follow.chain(chain, DEPTH).unwrap_or(policy);
-    let is_denied = |verdict: &DefaultVerdict| matches!(verdict, DefaultVerdict::Drop | DefaultVerdict::Reject);
-    let agrees = |maybe: &Option<DefaultVerdict>| {
-        let maybe = maybe.unwrap_or(policy);
-        maybe == verdict || is_denied(&maybe) && is_denied(&verdict)
+    let all = if found.has(Outcomes::FALLS) { found.without(Outcomes::FALLS).or(policy) } else { found };
+    let verdict = if all == Outcomes::ACCEPT {
+        DefaultVerdict::Accept
+    } else if all.has(Outcomes::ACCEPT) || all.has(Outcomes::UNDECIDABLE) {
+        DefaultVerdict::Undecidable
+    } else if all.has(Outcomes::REJECT) {
+        DefaultVerdict::Reject
+    } else {
+        DefaultVerdict::Drop
     };
-    if follow.maybe.iter().all(agrees) { verdict } else { DefaultVerdict::Undecidable }
+    // Of rules in doubt, the one that differs from the policy says more than one that agrees with it.
+    let order = if policy == Outcomes::ACCEPT {
+        [Outcomes::UNDECIDABLE, Outcomes::DROP, Outcomes::REJECT, Outcomes::ACCEPT, Outcomes::FALLS]
+    } else {
+        [Outcomes::UNDECIDABLE, Outcomes::ACCEPT, Outcomes::DROP, Outcomes::REJECT, Outcomes::FALLS]
+    };
+    let because = match verdict {
+        DefaultVerdict::Undecidable => order.iter().find_map(|outcome| follow.doubts.remove(outcome)),
+        DefaultVerdict::Accept | DefaultVerdict::Drop | DefaultVerdict::Reject => None,
+    };
+    Verdict { verdict, because }
+}
+
+/// A set of what may become of the packet.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Outcomes(u8);
+
+impl Outcomes {
+    const NONE: Self = Self(0);
+    const ACCEPT: Self = Self(1);
+    const DROP: Self = Self(2);
+    const REJECT: Self = Self(4);
+    const UNDECIDABLE: Self = Self(8);
+    /// The chain leaves it to the one that called it, a base chain to its policy.
+    const FALLS: Self = Self(16);
+
+    fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 struct Follow<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
-    steps: usize,
-    /// Verdicts of rules that may or may not speak of the packet; `None` is the policy.
-    maybe: Vec<Option<DefaultVerdict>>,
+    /// Chains that were followed, each once, since a chain does the same wherever it is called from; `None` while it is.
+    known: BTreeMap<&'c C, Option<Outcomes>>,
+    /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
+    doubts: BTreeMap<Outcomes, (C, u32)>,
 }
 
-impl<C: Clone + Ord> Follow<'_, C> {
-    /// Returns the verdict of a chain; `None` when it leaves the packet to the chain that called it.
-    fn chain(&mut self, name: &C, depth: usize) -> Option<DefaultVerdict> {
-        let Some(rules) = self.chains.get(name) else { return Some(DefaultVerdict::Undecidable) };
-        let Some(depth) = depth.checked_sub(1) else { return Some(DefaultVerdict::Undecidable) };
-        for rule in rules {
-            self.steps += 1;
-            if self.steps > STEPS {
-                return Some(DefaultVerdict::Undecidable);
-            }
-            if rule.scope == Scope::Narrow {
-                continue;
-            }
-            let (verdict, ends) = match &rule.act {
+impl<'c, C: Clone + Ord> Follow<'c, C> {
+    fn chain(&mut self, name: &C, depth: usize) -> Outcomes {
+        let Some((name, rules)) = self.chains.get_key_value(name) else { return Outcomes::UNDECIDABLE };
+        match self.known.get(name) {
+            Some(Some(outcomes)) => return *outcomes,
+            // A loop, which the kernel refuses.
+            Some(None) => return Outcomes::UNDECIDABLE,
+            None => {}
+        }
+        let Some(depth) = depth.checked_sub(1) else { return Outcomes::UNDECIDABLE };
+        self.known.insert(name, None);
+        let outcomes = self.rules(name, rules, depth);
+        self.known.insert(name, Some(outcomes));
+        outcomes
+    }
+
+    fn rules(&mut self, name: &C, rules: &'c [Rule<C>], depth: usize) -> Outcomes {
+        let mut outcomes = Outcomes::NONE;
+        for rule in rules.iter().filter(|rule| rule.scope != Scope::Narrow) {
+            // What a packet of this rule may meet, and whether it may go on to the next rule.
+            let (may, goes_on) = match &rule.act {
                 Act::Continue => continue,
-                Act::Accept => (Some(DefaultVerdict::Accept), true),
-                Act::Drop => (Some(DefaultVerdict::Drop), true),
-                Act::Reject => (Some(DefaultVerdict::Reject), true),
-                Act::Unclear => (Some(DefaultVerdict::Undecidable), true),
-                Act::Return => (None, true),
-                Act::Jump(chain) => (self.chain(chain, depth), false),
-                Act::Goto(chain) => (self.chain(chain, depth), true),
+                Act::Accept => (Outcomes::ACCEPT, false),
+                Act::Drop => (Outcomes::DROP, false),
+                Act::Reject => (Outcomes::REJECT, false),
+                Act::Unclear => (Outcomes::UNDECIDABLE, false),
+                Act::Return => (Outcomes::FALLS, false),
+                Act::Jump(chain) => {
+                    let called = self.chain(chain, depth);
+                    (called.without(Outcomes::FALLS), called.has(Outcomes::FALLS))
+                }
+                // What falls off the end of that chain goes to the caller of this one.
+                Act::Goto(chain) => (self.chain(chain, depth), false),
             };
-            match rule.scope {
-                Scope::All if verdict.is_some() || ends => return verdict,
-                Scope::All | Scope::Narrow => {}
-                // Returning early only skips rules; what they hold is added to what may be.
-                Scope::Unclear if verdict.is_some() || ends => self.maybe.push(verdict),
-                Scope::Unclear => {}
+            outcomes = outcomes.or(may);
+            if rule.scope == Scope::Unclear || may.has(Outcomes::UNDECIDABLE) {
+                self.doubt(name, rule.number, may);
+            }
+            if rule.scope == Scope::All && !goes_on {
+                return outcomes;
             }
         }
-        None
+        outcomes.or(Outcomes::FALLS)
+    }
+
+    fn doubt(&mut self, chain: &C, rule: u32, may: Outcomes) {
+        let each = [Outcomes::UNDECIDABLE, Outcomes::ACCEPT, Outcomes::DROP, Outcomes::REJECT, Outcomes::FALLS];
+        for outcome in each.into_iter().filter(|outcome| may.has(*outcome)) {
+            self.doubts.entry(outcome).or_insert_with(|| (chain.clone(), rule));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rule(scope: Scope, act: Act<u8>) -> Rule<u8> {
-        Rule { scope, act }
+        Rule { scope, act, number: 0 }
+    }
+
+    /// Chains by their place, with rules numbered.
+    fn chains(chains: Vec<Vec<Rule<u8>>>) -> BTreeMap<u8, Vec<Rule<u8>>> {
+        let number = |(n, rule): (u32, Rule<u8>)| Rule { number: n, ..rule };
+        (0..).zip(chains.into_iter().map(|rules| (1..).zip(rules).map(number).collect())).collect()
     }
 
     #[test]
@@ -128,6 +217,11 @@ mod tests {
         use Scope::{All, Narrow, Unclear};
         let other = vec![rule(All, Reject)];
         let returns = vec![rule(All, Return), rule(All, Drop)];
+        // As ufw's chain for what is not for this host: some return, the rest is dropped.
+        let may_return = vec![rule(Unclear, Return), rule(All, Drop)];
+        // As a zone of firewalld that accepts some ports and falls off its end.
+        let zone = vec![rule(Narrow, Accept)];
+        let accepts = vec![rule(All, Accept)];
         for (rules, policy, expected) in [
             (vec![], ChainPolicy::Drop, DefaultVerdict::Drop),
             (vec![], ChainPolicy::Accept, DefaultVerdict::Accept),
@@ -144,9 +238,175 @@ mod tests {
             (vec![rule(All, Jump(9))], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(All, Jump(0))], ChainPolicy::Drop, DefaultVerdict::Undecidable),
             (vec![rule(All, Continue), rule(All, Drop)], ChainPolicy::Accept, DefaultVerdict::Drop),
+            // A conditional return hides nothing of what follows the jump.
+            (vec![rule(All, Jump(3)), rule(Unclear, Accept)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(All, Jump(3)), rule(All, Accept)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(All, Jump(3)), rule(Narrow, Accept)], ChainPolicy::Drop, DefaultVerdict::Drop),
+            (vec![rule(All, Jump(3)), rule(All, Reject)], ChainPolicy::Accept, DefaultVerdict::Reject),
+            (vec![rule(All, Jump(3))], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+            // What falls off a zone goes to the end of the chain that went there, and not to its next rule.
+            (vec![rule(Unclear, Goto(4)), rule(All, Reject)], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+            (vec![rule(Unclear, Goto(4)), rule(All, Reject)], ChainPolicy::Drop, DefaultVerdict::Reject),
+            (vec![rule(All, Jump(6)), rule(All, Reject)], ChainPolicy::Accept, DefaultVerdict::Reject),
+            (vec![rule(All, Jump(6)), rule(All, Accept)], ChainPolicy::Drop, DefaultVerdict::Accept),
+            (vec![rule(Unclear, Goto(5)), rule(All, Reject)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(Unclear, Jump(1)), rule(All, Jump(1))], ChainPolicy::Accept, DefaultVerdict::Reject),
         ] {
-            let chains = BTreeMap::from([(0, rules.clone()), (1, other.clone()), (2, returns.clone())]);
-            assert_eq!(verdict(&chains, &0, policy), expected, "{rules:?}");
+            // Zones one after the other, each taken for its own interface, as older firewalld lists them.
+            let zones = vec![rule(Unclear, Goto(4)), rule(All, Goto(4)), rule(All, Drop)];
+            let called =
+                [other.clone(), returns.clone(), may_return.clone(), zone.clone(), accepts.clone(), zones.clone()];
+            let chains = chains([vec![rules.clone()], called.to_vec()].concat());
+            assert_eq!(verdict(&chains, &0, policy).verdict, expected, "{policy:?} {rules:?}");
+        }
+    }
+
+    #[test]
+    fn the_rule_that_leaves_it_open_is_named() {
+        use Act::{Accept, Drop, Jump, Reject, Return};
+        use Scope::{All, Narrow, Unclear};
+        for (rules, called, policy, expected) in [
+            (vec![rule(Narrow, Accept), rule(Unclear, Accept)], vec![], ChainPolicy::Drop, Some((0, 2))),
+            (vec![rule(Unclear, Drop), rule(Unclear, Accept)], vec![], ChainPolicy::Drop, Some((0, 2))),
+            (vec![rule(Unclear, Accept), rule(Unclear, Reject)], vec![], ChainPolicy::Accept, Some((0, 2))),
+            (vec![rule(All, Jump(1))], vec![rule(Unclear, Accept)], ChainPolicy::Drop, Some((1, 1))),
+            (vec![rule(Unclear, Jump(1))], vec![rule(All, Accept)], ChainPolicy::Drop, Some((0, 1))),
+            (vec![rule(All, Jump(1))], vec![rule(Unclear, Return), rule(All, Drop)], ChainPolicy::Accept, Some((1, 1))),
+            (vec![rule(All, Drop)], vec![], ChainPolicy::Accept, None),
+        ] {
+            let chains = chains(vec![rules.clone(), called]);
+            assert_eq!(verdict(&chains, &0, policy).because, expected, "{rules:?}");
+        }
+    }
+
+    #[test]
+    fn chains_that_share_chains_are_followed_once_each() {
+        let twice = |n: u8| vec![rule(Scope::Unclear, Act::Jump(n + 1)), rule(Scope::All, Act::Jump(n + 1))];
+        let mut rules: Vec<_> = (0..15).map(twice).collect();
+        rules.push(vec![rule(Scope::All, Act::Drop)]);
+        let rules = chains(rules);
+        assert_eq!(verdict(&rules, &0, ChainPolicy::Accept).verdict, DefaultVerdict::Drop);
+        let deeper = chains([vec![twice(0)], rules.into_values().map(deeper).collect()].concat());
+        assert_eq!(verdict(&deeper, &0, ChainPolicy::Accept).verdict, DefaultVerdict::Undecidable);
+    }
+
+    fn deeper(rules: Vec<Rule<u8>>) -> Vec<Rule<u8>> {
+        let deeper = |act| if let Act::Jump(n) = act { Act::Jump(n + 1) } else { act };
+        rules.into_iter().map(|rule| Rule { act: deeper(rule.act), ..rule }).collect()
+    }
+
+    /// A rule as the reference follows it: the packets that it speaks of as bits, those of no narrower kind in the low
+    /// byte, and what it does where the walker is not told.
+    #[derive(Clone, Debug)]
+    struct Real {
+        rule: Rule<u8>,
+        packets: u16,
+        really_accepts: bool,
+    }
+
+    const CHAINS: u8 = 6;
+    const WIDE_PACKETS: u32 = 8;
+
+    fn real(chain: u8, scopes: &'static [Scope]) -> impl Strategy<Value = Real> {
+        let act = prop_oneof![
+            1 => Just(Act::Continue),
+            3 => Just(Act::Accept),
+            3 => Just(Act::Drop),
+            1 => Just(Act::Reject),
+            3 => Just(Act::Return),
+            // Only to later chains, as the kernel refuses loops. The last one is not there.
+            4 => (chain + 1..=CHAINS).prop_map(Act::Jump),
+            3 => (chain + 1..=CHAINS).prop_map(Act::Goto),
+            1 => Just(Act::Unclear),
+        ];
+        (prop::sample::select(scopes), act, any::<u16>(), any::<bool>()).prop_map(
+            |(scope, act, packets, really_accepts)| {
+                let packets = match scope {
+                    Scope::All => u16::MAX,
+                    Scope::Narrow => packets & 0xff00,
+                    Scope::Unclear => packets,
+                };
+                Real { rule: rule(scope, act), packets, really_accepts }
+            },
+        )
+    }
+
+    fn rule_set(scopes: &'static [Scope]) -> impl Strategy<Value = Vec<Vec<Real>>> {
+        (0..CHAINS).map(|chain| prop::collection::vec(real(chain, scopes), 0..6)).collect::<Vec<_>>()
+    }
+
+    /// Returns whether `packet` is accepted, as the kernel's loop decides it; `None` when it leaves the chain.
+    fn interpret(chains: &[Vec<Real>], chain: u8, packet: u32) -> Option<bool> {
+        for real in chains.get(usize::from(chain))?.iter().filter(|real| real.packets & (1 << packet) != 0) {
+            match &real.rule.act {
+                Act::Continue => {}
+                Act::Accept => return Some(true),
+                Act::Drop | Act::Reject => return Some(false),
+                Act::Unclear => return Some(real.really_accepts),
+                Act::Return => return None,
+                Act::Goto(to) => return interpret(chains, *to, packet),
+                Act::Jump(to) => {
+                    if let Some(accepted) = interpret(chains, *to, packet) {
+                        return Some(accepted);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn judged(reals: &[Vec<Real>], policy: ChainPolicy) -> DefaultVerdict {
+        let rules = reals.iter().map(|chain| chain.iter().map(|real| real.rule.clone()).collect()).collect();
+        let verdict = verdict(&chains(rules), &0, policy);
+        assert!(verdict.because.is_none() || verdict.verdict == DefaultVerdict::Undecidable);
+        verdict.verdict
+    }
+
+    /// More with `MUSTER_FIREWALL_CASES`.
+    fn cases() -> ProptestConfig {
+        let cases = std::env::var("MUSTER_FIREWALL_CASES").ok().and_then(|cases| cases.parse().ok());
+        ProptestConfig::with_cases(cases.unwrap_or(5_000))
+    }
+
+    fn policy() -> impl Strategy<Value = ChainPolicy> {
+        prop::sample::select(&[ChainPolicy::Accept, ChainPolicy::Drop])
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn what_is_told_holds_for_every_packet_of_no_narrower_kind(
+            chains in rule_set(&[Scope::All, Scope::Narrow, Scope::Unclear, Scope::Unclear]), policy in policy(),
+        ) {
+            let accepted: Vec<bool> = (0..WIDE_PACKETS)
+                .map(|packet| interpret(&chains, 0, packet).unwrap_or(policy == ChainPolicy::Accept))
+                .collect();
+            match judged(&chains, policy) {
+                DefaultVerdict::Accept => prop_assert!(accepted.iter().all(|accepted| *accepted)),
+                DefaultVerdict::Drop | DefaultVerdict::Reject => prop_assert!(!accepted.contains(&true)),
+                DefaultVerdict::Undecidable => {}
+            }
+        }
+
+        #[test]
+        fn where_every_scope_is_told_the_verdict_is_too(
+            chains in rule_set(&[Scope::All, Scope::Narrow, Scope::Narrow]), policy in policy(),
+        ) {
+            let mut chains = chains;
+            for real in chains.iter_mut().flatten() {
+                if real.rule.act == Act::Unclear {
+                    real.rule.act = if real.really_accepts { Act::Accept } else { Act::Drop };
+                }
+            }
+            // An empty chain stands for the last one.
+            chains.push(Vec::new());
+            let accepted = interpret(&chains, 0, 0).unwrap_or(policy == ChainPolicy::Accept);
+            match judged(&chains, policy) {
+                DefaultVerdict::Accept => prop_assert!(accepted),
+                DefaultVerdict::Drop | DefaultVerdict::Reject => prop_assert!(!accepted),
+                DefaultVerdict::Undecidable => prop_assert!(false, "undecidable"),
+            }
         }
     }
 }

@@ -1,0 +1,240 @@
+//! Matches and targets of xtables, which the legacy tables are made of and iptables over nf_tables still uses for some. Pure.
+
+use super::{
+    rules::{Act, Scope},
+    share::{self, Share},
+};
+
+// linux/netfilter/xt_conntrack.h
+const STATE_NEW: u16 = 8;
+const STATE_UNTRACKED: u16 = 256;
+// linux/netfilter/xt_state.h
+const OLD_STATE_UNTRACKED: u32 = 64;
+// linux/netfilter/xt_tcpudp.h
+const INVERTS_SOURCE: u8 = 1;
+const INVERTS_DESTINATION: u8 = 2;
+/// Of ports, `struct xt_multiport_v1` in bytes; the older one, which knows neither ranges nor inversion, is shorter.
+const MULTIPORT_BYTES: usize = 48;
+const MULTIPORT_PORTS: usize = 15;
+/// Kinds of addresses (`RTN_` of linux/rtnetlink.h) as bits.
+const IS_LOCAL: u16 = 1 << 2;
+const IS_FOR_MANY: u16 = 1 << 3 | 1 << 5;
+
+/// Returns which packets meet the match `name` with the data `info`.
+pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
+    match name {
+        "comment" => Scope::All,
+        // The kernel takes these only for a protocol of their own, or only a packet with that header meets them.
+        "icmp" | "icmp6" | "icmpv6" | "rt" | "esp" | "ah" => Scope::Narrow,
+        "tcp" => ports_match(info, 11).and(match info.get(8..10) {
+            // No option and no flags are asked for.
+            Some([0, 0]) => Scope::All,
+            _ => Scope::Unclear,
+        }),
+        "udp" => ports_match(info, 8),
+        "multiport" => multiport(info).unwrap_or(Scope::Unclear),
+        "conntrack" => conntrack(info).unwrap_or(Scope::Unclear),
+        // One word of bits.
+        "state" => match info.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)) {
+            Some(states) if states & (u32::from(STATE_NEW) | OLD_STATE_UNTRACKED) == 0 => Scope::Narrow,
+            Some(states) if states & u32::from(STATE_NEW) != 0 => Scope::All,
+            _ => Scope::Unclear,
+        },
+        // linux/netfilter/xt_helper.h: of a connection that another one announced; a word says whether it is inverted.
+        "helper" => Scope::Narrow.inverted_if(info.iter().take(4).any(|byte| *byte != 0)),
+        "addrtype" => address_type(info).unwrap_or(Scope::Unclear),
+        _ => Scope::Unclear,
+    }
+}
+
+/// Ranges of source and destination ports, and which are inverted at `invert`.
+fn ports_match(info: &[u8], invert: usize) -> Scope {
+    let ports = |at: usize| Some((half(info, at)?, half(info, at + 2)?));
+    let (Some(source), Some(destination), Some(inverts)) = (ports(0), ports(4), info.get(invert)) else {
+        return Scope::Unclear;
+    };
+    let scope = |(first, last): (u16, u16), inverts: bool| {
+        let scope = if (first, last) == (0, u16::MAX) { Scope::All } else { share::ports(first, last).scope() };
+        scope.inverted_if(inverts)
+    };
+    scope(source, inverts & INVERTS_SOURCE != 0).and(scope(destination, inverts & INVERTS_DESTINATION != 0))
+}
+
+/// `struct xt_multiport_v1` (linux/netfilter/xt_multiport.h): flags, count, 15 ports, 15 flags that say of a port that it
+/// begins a range, invert.
+fn multiport(info: &[u8]) -> Option<Scope> {
+    let count = usize::from(*info.get(1)?).min(MULTIPORT_PORTS);
+    let (flags, inverts) = match info.get(2 + 2 * MULTIPORT_PORTS..MULTIPORT_BYTES) {
+        Some(rest) => (&rest[..MULTIPORT_PORTS], rest[MULTIPORT_PORTS] != 0),
+        None => ([0; MULTIPORT_PORTS].as_slice(), false),
+    };
+    let mut share = Share::LEAST;
+    let mut at = 0;
+    while at < count {
+        let first = half(info, 2 + 2 * at)?;
+        let is_range = flags[at] != 0 && at + 1 < count;
+        at += usize::from(is_range);
+        share = share.or(share::ports(first, half(info, 2 + 2 * at)?));
+        at += 1;
+    }
+    Some(share.scope().inverted_if(inverts))
+}
+
+/// `struct xt_conntrack_mtinfo`, revisions 1 to 3: which parts count, which are inverted, bits of states.
+fn conntrack(info: &[u8]) -> Option<Scope> {
+    let (counts, inverts, states) = (half(info, 146)?, half(info, 148)?, half(info, 150)?);
+    // Others than the state are not followed.
+    if counts != 1 || inverts > 1 {
+        return None;
+    }
+    let scope = if states & (STATE_NEW | STATE_UNTRACKED) == 0 {
+        Scope::Narrow
+    } else if states & STATE_NEW != 0 {
+        Scope::All
+    } else {
+        Scope::Unclear
+    };
+    Some(scope.inverted_if(inverts == 1))
+}
+
+/// `struct xt_addrtype_info_v1` (linux/netfilter/xt_addrtype.h): kinds of source and destination, flags. The older one has
+/// two words for them.
+fn address_type(info: &[u8]) -> Option<Scope> {
+    let (source, destination, flags) = (half(info, 0)?, half(info, 2)?, info.get(4..)?);
+    // Inversion, and what depends on the interface.
+    if source != 0 || flags.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    Some(if destination == 0 { Scope::All } else { destination_type(destination) })
+}
+
+/// Returns which packets are for an address of one of these kinds. What comes to a host is for its own addresses or for many.
+pub(super) fn destination_type(kinds: u16) -> Scope {
+    if kinds & IS_LOCAL != 0 {
+        Scope::All
+    } else if kinds & !IS_FOR_MANY == 0 {
+        Scope::Narrow
+    } else {
+        Scope::Unclear
+    }
+}
+
+/// Returns what the target `name` does.
+pub(super) fn target<C>(name: &str) -> Act<C> {
+    match name {
+        "REJECT" => Act::Reject,
+        "DROP" => Act::Drop,
+        "ACCEPT" => Act::Accept,
+        "AUDIT" | "CLASSIFY" | "CONNMARK" | "CONNSECMARK" | "CT" | "DSCP" | "HL" | "LOG" | "MARK" | "NFLOG"
+        | "SECMARK" | "SET" | "TCPMSS" | "TOS" | "TRACE" | "TTL" => Act::Continue,
+        _ => Act::Unclear,
+    }
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ports(source: (u16, u16), destination: (u16, u16), rest: &[u8]) -> Vec<u8> {
+        let ports = [source.0, source.1, destination.0, destination.1];
+        ports.iter().flat_map(|port| port.to_ne_bytes()).chain(rest.iter().copied()).collect()
+    }
+
+    const ANY: (u16, u16) = (0, u16::MAX);
+
+    #[test]
+    fn a_match_of_ports_is_as_narrow_as_its_ports() {
+        for (source, destination, rest, expected) in [
+            (ANY, ANY, [0, 0, 0, 0], Scope::All),
+            (ANY, (22, 22), [0, 0, 0, 0], Scope::Narrow),
+            (ANY, (22, 22), [0, 0, 0, INVERTS_DESTINATION], Scope::All),
+            (ANY, (1, 65_535), [0, 0, 0, 0], Scope::Unclear),
+            (ANY, (1, 65_535), [0, 0, 0, INVERTS_DESTINATION], Scope::Unclear),
+            ((53, 53), ANY, [0, 0, 0, 0], Scope::Narrow),
+            ((53, 53), ANY, [0, 0, 0, INVERTS_SOURCE], Scope::All),
+            // Flags: `--syn`.
+            (ANY, ANY, [0, 0x17, 2, 0], Scope::Unclear),
+            (ANY, (22, 22), [0, 0x17, 2, 0], Scope::Narrow),
+        ] {
+            assert_eq!(matches("tcp", &ports(source, destination, &rest)), expected, "{destination:?} {rest:?}");
+        }
+        assert_eq!(matches("udp", &ports(ANY, (53, 53), &[0, 0])), Scope::Narrow);
+        assert_eq!(matches("udp", &ports(ANY, (53, 53), &[INVERTS_DESTINATION, 0])), Scope::All);
+        assert_eq!(matches("udp", &ports(ANY, ANY, &[])), Scope::Unclear);
+    }
+
+    #[test]
+    fn a_list_of_ports_is_as_narrow_as_all_of_them() {
+        let list = |ports: &[u16], ranges: &[usize], invert: u8| {
+            let mut info = vec![1, u8::try_from(ports.len()).unwrap()];
+            info.extend(ports.iter().flat_map(|port| port.to_ne_bytes()));
+            info.resize(MULTIPORT_BYTES, 0);
+            for range in ranges {
+                info[32 + range] = 1;
+            }
+            info[47] = invert;
+            info
+        };
+        for (info, expected) in [
+            (list(&[22, 80, 443], &[], 0), Scope::Narrow),
+            (list(&[22], &[], 1), Scope::All),
+            (list(&[0, 65_535], &[0], 0), Scope::Unclear),
+            (list(&[22, 1024, 65_535], &[1], 0), Scope::Unclear),
+            (list(&[1024, 65_535], &[], 0), Scope::Narrow),
+            // A range whose end is not there.
+            (list(&[22, 80], &[1], 0), Scope::Narrow),
+            (list(&[22, 80], &[], 0)[..32].to_vec(), Scope::Narrow),
+            (list(&[22, 80], &[], 0)[..5].to_vec(), Scope::Unclear),
+        ] {
+            assert_eq!(matches("multiport", &info), expected, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn a_match_of_states_tells_new_connections_from_known_ones() {
+        let conntrack = |counts: u16, inverts: u16, states: u16| {
+            let mut info = vec![0; 146];
+            info.extend([counts, inverts, states, 0].iter().flat_map(|half| half.to_ne_bytes()));
+            matches("conntrack", &info)
+        };
+        assert_eq!(conntrack(1, 0, 2 | 4), Scope::Narrow);
+        assert_eq!(conntrack(1, 1, 2 | 4), Scope::All);
+        assert_eq!(conntrack(1, 0, 8), Scope::All);
+        assert_eq!(conntrack(1, 1, 8), Scope::Narrow);
+        assert_eq!(conntrack(1, 0, 256), Scope::Unclear);
+        assert_eq!(conntrack(3, 0, 2), Scope::Unclear);
+        for (states, expected) in [(2_u32 | 4, Scope::Narrow), (8, Scope::All), (64, Scope::Unclear)] {
+            assert_eq!(matches("state", &states.to_ne_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn what_comes_is_for_the_hosts_own_addresses() {
+        let kinds = |source: u16, destination: u16, flags: u32| {
+            let info = [&source.to_ne_bytes()[..], &destination.to_ne_bytes(), &flags.to_ne_bytes()].concat();
+            matches("addrtype", &info)
+        };
+        assert_eq!(kinds(0, 1 << 2, 0), Scope::All);
+        assert_eq!(kinds(0, 1 << 3, 0), Scope::Narrow);
+        assert_eq!(kinds(0, 1 << 5, 0), Scope::Narrow);
+        assert_eq!(kinds(0, 1 << 1, 0), Scope::Unclear);
+        assert_eq!(kinds(0, 1 << 2, 2), Scope::Unclear);
+        assert_eq!(kinds(1 << 2, 0, 0), Scope::Unclear);
+        assert_eq!(kinds(0, 0, 0), Scope::All);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(info in prop::collection::vec(any::<u8>(), 0..200)) {
+            for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype"] {
+                let _ = matches(name, &info);
+            }
+        }
+    }
+}
