@@ -168,7 +168,7 @@ fn parser(name: &str, seeds: Vec<Vec<u8>>, parse: impl Fn(&[u8]) + 'static) -> P
 fn in_file(scratch: &Path, name: &str, file: &str, seed: Vec<u8>, parse: impl Fn(&Path) + 'static) -> Parser {
     let path = scratch.join(file);
     parser(name, vec![seed], move |bytes| {
-        fs::write(&path, bytes).expect("the scratch folder can be written");
+        write_anew(&path, bytes);
         parse(&path);
     })
 }
@@ -188,9 +188,9 @@ fn captures(probe: &'static dyn Probe, scratch: &Path) -> Vec<Parser> {
                 (fs::read(machine.join(&file)).expect("it is there"), copy.join(&file), copy.clone());
             let original = seed.clone();
             let parse = move |bytes: &[u8]| {
-                fs::write(&path, bytes).expect("the scratch folder can be written");
+                write_anew(&path, bytes);
                 look_at(probe, &folder);
-                fs::write(&path, &original).expect("the scratch folder can be written");
+                write_anew(&path, &original);
             };
             parsers.push(parser(&format!("probe/{}/{name}/{}", probe.name(), file.display()), vec![seed], parse));
         }
@@ -225,6 +225,12 @@ fn look_at(probe: &dyn Probe, capture: &Path) {
     for fact in facts {
         assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(&fact), "a probe says what the collector takes");
     }
+}
+
+/// Writes a file of its own: some file systems sync one that is written over.
+fn write_anew(path: &Path, bytes: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).expect("the scratch folder can be written");
 }
 
 fn copy_tree(top: &Path, folder: &Path, to: &Path, files: &mut Vec<PathBuf>) {

@@ -55,7 +55,7 @@ impl Observed {
             Ok(fact) if fact.subject() == subject => fact,
             Ok(_) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, "the fact is about another subject")),
             // A word of a later contract: the bytes are right and this build cannot read them.
-            Err(error @ fact::Error::UnknownKind(_)) => {
+            Err(error) if error.is_newer() => {
                 unknown_fact(subject, Unknown::new(fact::Cause::Unsupported, error.to_string()))
             }
             Err(error) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, error.to_string())),

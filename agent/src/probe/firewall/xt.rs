@@ -8,6 +8,9 @@ use super::{
 // linux/netfilter/xt_conntrack.h
 const STATE_NEW: u16 = 8;
 const STATE_UNTRACKED: u16 = 256;
+const COUNTS_STATE: u16 = 1;
+/// That the rule was written with the older name of the match.
+const COUNTS_BY_OLD_NAME: u16 = 1 << 13;
 // linux/netfilter/xt_state.h
 const OLD_STATE_UNTRACKED: u32 = 64;
 // linux/netfilter/xt_tcpudp.h
@@ -84,7 +87,7 @@ fn multiport(info: &[u8]) -> Option<Scope> {
 fn conntrack(info: &[u8]) -> Option<Scope> {
     let (counts, inverts, states) = (half(info, 146)?, half(info, 148)?, half(info, 150)?);
     // Others than the state are not followed.
-    if counts != 1 || inverts > 1 {
+    if counts & !COUNTS_BY_OLD_NAME != COUNTS_STATE || inverts & !COUNTS_STATE != 0 {
         return None;
     }
     let scope = if states & (STATE_NEW | STATE_UNTRACKED) == 0 {
@@ -94,7 +97,7 @@ fn conntrack(info: &[u8]) -> Option<Scope> {
     } else {
         Scope::Unclear
     };
-    Some(scope.inverted_if(inverts == 1))
+    Some(scope.inverted_if(inverts != 0))
 }
 
 /// `struct xt_addrtype_info_v1` (linux/netfilter/xt_addrtype.h): kinds of source and destination, flags. The older one has
@@ -209,6 +212,9 @@ mod tests {
         assert_eq!(conntrack(1, 1, 8), Scope::Narrow);
         assert_eq!(conntrack(1, 0, 256), Scope::Unclear);
         assert_eq!(conntrack(3, 0, 2), Scope::Unclear);
+        // `-m state`, which the kernel keeps apart by a bit.
+        assert_eq!(conntrack(0x2001, 0, 2 | 4), Scope::Narrow);
+        assert_eq!(conntrack(0x2001, 1, 2 | 4), Scope::All);
         for (states, expected) in [(2_u32 | 4, Scope::Narrow), (8, Scope::All), (64, Scope::Unclear)] {
             assert_eq!(matches("state", &states.to_ne_bytes()), expected);
         }
