@@ -309,7 +309,7 @@ fn a_condition_that_would_run_long_on_the_facts_of_a_host_is_not_run_and_says_so
     let (evidence, now) = many_packages(10_000);
     assert_eq!(judge(control, &evidence, now).verdict, Verdict::Pass);
     // As costly as a condition may be on a usual host: the same ten thousand times.
-    let names = vec!["p.name != 'none'"; 200].join(" && ");
+    let names = vec!["p.name != 'none'"; 80].join(" && ");
     let catalogue = catalogue_with(&format!("software.packages.all(p, {names})")).unwrap();
     let control = catalogue.control("ACME-02").unwrap();
     let (evidence, now) = many_packages(100_000);
@@ -321,11 +321,12 @@ fn a_condition_that_would_run_long_on_the_facts_of_a_host_is_not_run_and_says_so
 #[test]
 fn the_costliest_condition_that_is_allowed_ends_well_within_a_second() {
     // Just below the bound, on the longest list that it may meet.
-    let names = vec!["p.name != 'none'"; 200].join(" && ");
+    let names = vec!["p.name != 'none'"; 80].join(" && ");
     let catalogue = catalogue_with(&format!("software.packages.all(p, {names})")).unwrap();
     let control = catalogue.control("ACME-02").unwrap();
-    let items = (1..).map(|n| n * 100).take_while(|n| control.condition.steps(&|_| *n) <= cost::STEPS).last().unwrap();
-    assert!(control.condition.steps(&|_| items) > cost::STEPS / 10 * 9, "{items}");
+    let steps = |items: u64| control.condition.steps(&|path| if path == "software.packages" { items } else { 0 });
+    let items = (1..).map(|n| n * 100).take_while(|n| steps(*n) <= cost::STEPS).last().unwrap();
+    assert!(steps(items) > cost::STEPS / 10 * 9, "{items}");
     let (evidence, now) = many_packages(items as usize);
     assert_eq!(judge(control, &evidence, now).verdict, Verdict::Pass);
     let started = std::time::Instant::now();

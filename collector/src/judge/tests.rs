@@ -486,7 +486,8 @@ fn an_answer_that_is_as_wrong_as_before_is_not_asked_for_without_end() {
     assert!((5..=24).contains(&answers), "{answers}");
     // What adds up ends it, and what does not add up after that is asked for at once.
     log.0.lock().unwrap().extend([sim.facts(at(90_000), &sample::healthy(), true), sim.lie(at(90_001))]);
-    follower.catch_up(log.0.lock().unwrap().len() as u64).unwrap();
+    let size = log.0.lock().unwrap().len() as u64;
+    follower.catch_up(size).unwrap();
     assert_eq!(resync.try_recv(), Ok(sim.id()));
 }
 

@@ -761,6 +761,7 @@ async fn views_made_again_are_the_same_and_only_while_no_collector_runs() {
     let rebuilt = rebuild(&data, Arc::clone(&clock)).unwrap();
     assert!(rebuilt.before == Before::Same && rebuilt.log_size >= log_size, "{rebuilt:?}");
     // What was not usable was not the same.
+    views::remove(&data.views()).unwrap();
     std::fs::write(data.views(), b"not a database").unwrap();
     let again = rebuild(&data, clock).unwrap();
     assert!(matches!(again.before, Before::Unusable(_)) && again.digest == rebuilt.digest, "{again:?}");
