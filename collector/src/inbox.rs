@@ -336,6 +336,19 @@ impl State {
         self.next += 1;
     }
 
+    /// Forgets everything that waits, and has the sequencer hear so.
+    fn lose(&mut self) {
+        self.queue.clear();
+        self.open.clear();
+        self.queue_bytes = 0;
+        self.stored_bytes = 0;
+        (self.stored, self.drained) = (self.next, self.next);
+        (self.released, self.removed, self.recovered) = (self.next, self.next, 0);
+        self.is_lossy = true;
+        self.is_told = false;
+        self.tell();
+    }
+
     fn tell(&mut self) {
         if !self.is_told
             && let Some(tell) = &self.tell
@@ -441,17 +454,9 @@ impl Shared {
         metrics::counter!("muster_inbox_losses_total").increment(1);
         drop(self.replace_store(Store::none()));
         let mut state = self.lock();
-        state.queue.clear();
-        state.open.clear();
-        state.queue_bytes = 0;
-        state.stored_bytes = 0;
-        (state.stored, state.drained) = (state.next, state.next);
-        (state.released, state.removed, state.recovered) = (state.next, state.next, 0);
-        state.is_lossy = true;
         state.is_broken = true;
         self.standing.send_replace(Standing::Broken);
-        state.is_told = false;
-        state.tell();
+        state.lose();
         self.stored.notify_all();
         wake(state);
 
@@ -501,10 +506,11 @@ impl Drop for Ending<'_> {
         let standing = if thread::panicking() { Standing::Dead } else { Standing::Closed };
         if standing == Standing::Dead {
             tracing::error!("the inbox's thread panicked; nothing is taken until a restart");
-            state.is_lossy = true;
-            state.tell();
         }
         self.0.standing.send_replace(standing);
+        if standing == Standing::Dead {
+            state.lose();
+        }
         self.0.stored.notify_all();
         wake(state);
     }

@@ -324,10 +324,13 @@ async fn busy(rig: &Rig, count: usize) -> Vec<(Agent, Stream)> {
 }
 
 /// Sees every stream end, and everything that is sent again in the log, once.
-async fn is_sent_again(rig: &Rig, busy: Vec<(Agent, Stream)>) {
-    for (mut agent, mut stream) in busy {
+async fn is_sent_again(rig: &Rig, mut busy: Vec<(Agent, Stream)>) {
+    for (_, stream) in &mut busy {
         let status = stream.next().await.unwrap_err();
         assert_eq!((status.code(), reason(&status).as_str()), (tonic::Code::Unavailable, "DRAINING"));
+    }
+    rig.inbox.standing().wait_for(|standing| *standing == inbox::Standing::Open).await.unwrap();
+    for (mut agent, _) in busy {
         let mut stream = rig.open(&mut agent).await.unwrap();
         assert_eq!(stream.welcome.as_ref().unwrap().durable_through_sequence, 0);
         stream.report(agent.spool[0].1.clone()).await;

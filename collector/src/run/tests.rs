@@ -780,7 +780,12 @@ async fn a_log_that_was_put_back_is_not_signed_over_while_the_views_know_better(
     fleet.enroll().await;
     let Fleet { folder, collector } = fleet;
     let size = collector.log.size();
-    // The views see it before they are closed.
+    let seen = async {
+        while views::known_size(&data.views(), "c1") < Some(size) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), seen).await.expect("the views follow the log");
     collector.stop().await;
     assert!(check_log(&data).unwrap().bad.is_none());
     std::fs::remove_dir_all(data.log()).unwrap();
