@@ -148,7 +148,7 @@ pub fn known_size(path: &Path, log: &str) -> Option<u64> {
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX).ok()?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).ok()?;
     let of_log = "SELECT a.value FROM meta a, meta l WHERE a.name = 'applied' AND l.name = 'log' AND l.value = ?";
-    connection.query_row(of_log, [log], |row| row.get::<_, i64>(0)).ok().and_then(|size| u64::try_from(size).ok())
+    connection.query_row(of_log, [log], |row| row.get::<_, String>(0)).ok()?.parse().ok()
 }
 
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {

@@ -518,7 +518,7 @@ mod tests {
         let wire = v1::Fact::decode(Fact::Firewall(Reading::Known(sample::firewall())).encode().as_slice()).unwrap();
         let Some(v1::fact::Fact::Firewall(mut state)) = wire.fact else { panic!() };
         let Some(v1::firewall_fact::Reading::Known(known)) = &mut state.reading else { panic!() };
-        known.input_chains[0].engine = "a-later-engine".to_owned();
+        known.input_chains[0].engine = "a_later_engine".to_owned();
         let bytes = v1::Fact { fact: Some(v1::fact::Fact::Firewall(state)) }.encode_to_vec();
         assert!(Fact::decode(&bytes).is_err());
 

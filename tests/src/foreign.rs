@@ -39,9 +39,12 @@ pub struct Parser {
     pub name: String,
     /// Valid inputs.
     pub seeds: Vec<Vec<u8>>,
-    /// Parses; panics where a promise is broken.
-    pub parse: Box<dyn Fn(&[u8])>,
+    /// Parses.
+    pub parse: Parse,
 }
+
+/// Takes any bytes; panics where a promise is broken.
+pub type Parse = Box<dyn Fn(&[u8])>;
 
 /// Returns every parser. `scratch` is a folder for those that read files.
 pub fn parsers(scratch: &Path) -> Vec<Parser> {
@@ -187,9 +190,11 @@ fn captures(probe: &'static dyn Probe, scratch: &Path) -> Vec<Parser> {
             let (seed, path, folder) =
                 (fs::read(machine.join(&file)).expect("it is there"), copy.join(&file), copy.clone());
             let original = seed.clone();
+            // Lines of a scan are a capture's own, and can say what no scan finds: the agent refuses that as it seals.
+            let is_of_the_machine = !file.starts_with("scans");
             let parse = move |bytes: &[u8]| {
                 write_anew(&path, bytes);
-                look_at(probe, &folder);
+                look_at(probe, &folder, is_of_the_machine);
                 write_anew(&path, &original);
             };
             parsers.push(parser(&format!("probe/{}/{name}/{}", probe.name(), file.display()), vec![seed], parse));
@@ -202,7 +207,7 @@ fn captures(probe: &'static dyn Probe, scratch: &Path) -> Vec<Parser> {
 /// Files of a fixture that are the test's and not the machine's.
 const NOT_OF_THE_MACHINE: &[&str] = &["expected.json", "settings.json"];
 
-fn look_at(probe: &dyn Probe, capture: &Path) {
+fn look_at(probe: &dyn Probe, capture: &Path, is_of_the_machine: bool) {
     let Ok(machine) = host::Recorded::at(capture) else { return };
     let memory = tempfile::tempdir().expect("a folder");
     for file in fs::read_dir(capture.join("memory")).into_iter().flatten() {
@@ -223,7 +228,8 @@ fn look_at(probe: &dyn Probe, capture: &Path) {
         "one fact for each subject, whatever the machine says"
     );
     for fact in facts {
-        assert_eq!(Fact::decode(&fact.encode()).as_ref(), Ok(&fact), "a probe says what the collector takes");
+        let taken = Fact::decode(&fact.encode());
+        assert!(!is_of_the_machine || taken.as_ref() == Ok(&fact), "a probe says what the collector takes: {taken:?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reports that break the chain, the signature or a field: each is refused with its reason, and the next good one is taken.
 
+use std::time::Duration;
+
 use muster_proto::{
     id::ReportSeq,
     limits,
@@ -12,7 +14,7 @@ use muster_tests::{
     load::{
         Chain, Event, Identity, Session,
         chain::{seal_wire, wire},
-        session::report_step,
+        session::{reason, report_step},
     },
 };
 
@@ -46,10 +48,18 @@ impl Attacker {
     }
 
     async fn session(&mut self) -> &mut Session {
-        if self.session.is_none() {
-            let session = Session::open(&self.identity, &self.chain, &self.nonce).await.expect("it is not frozen");
-            self.nonce.clone_from(&session.welcome.session_nonce);
-            self.session = Some(session);
+        while self.session.is_none() {
+            match Session::open(&self.identity, &self.chain, &self.nonce).await {
+                Ok(session) => {
+                    self.nonce.clone_from(&session.welcome.session_nonce);
+                    self.session = Some(session);
+                }
+                // Whoever opens streams too often has to wait.
+                Err(status) if reason(&status).1 == "TOO_MANY_ATTEMPTS" => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(status) => panic!("it is not frozen: {status}"),
+            }
         }
         self.session.as_mut().expect("opened above")
     }
