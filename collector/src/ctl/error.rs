@@ -151,6 +151,12 @@ impl Error {
             status.get_details_error_info().map(|info| format!(" ({})", safe(&info.reason))).unwrap_or_default();
         let message = safe(status.message());
         let message = if message.is_empty() { safe(&status.code().to_string()) } else { message };
+        // What the collector says itself has no cause on this side.
+        if reason.is_empty() && std::error::Error::source(status).is_some() {
+            return Self::Answer(format!(
+                "lost the connection to the collector at {address}: {message}; is it running? try again"
+            ));
+        }
         Self::Answer(match status.code() {
             tonic::Code::PermissionDenied => {
                 format!("not allowed for {who}: {message}{reason}")

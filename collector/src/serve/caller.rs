@@ -214,7 +214,12 @@ fn who_may(path: &str) -> String {
         return "only a host without a certificate may, to enrol".to_owned();
     }
     let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-    format!("roles that may: {}", names.join(", "))
+    let advice = if roles.contains(&caller::Role::Agent) {
+        ""
+    } else {
+        "; an admin makes a credential of such a role with 'musterctl credentials create'"
+    };
+    format!("roles that may: {}{advice}", names.join(", "))
 }
 
 /// Puts the gate before services.
