@@ -68,7 +68,7 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
                 muster_proto::fact::render::render(&fact);
             }
         }),
-        parser("log_entry", vec![], |bytes| drop(v1::LogEntry::decode(bytes))),
+        parser("log_entry", entries(), |bytes| drop(v1::LogEntry::decode(bytes))),
         parser("agent/checkpoint", vec![NOTE.as_bytes().to_vec()], |bytes| {
             assert!(LogKey::new(VKEY).expect("a key").verify(bytes).is_err());
         }),
@@ -78,7 +78,7 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
                 assert!(State::decode(&state.encode()).is_ok());
             }
         }),
-        parser("agent/certificates", vec![], |bytes| {
+        parser("agent/certificates", vec![certificate()], |bytes| {
             for certificate in identity::certificates(bytes).unwrap_or_default() {
                 drop(identity::leaf(&certificate));
             }
@@ -96,7 +96,7 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
         parser("collector/filter", FILTERS.iter().map(|filter| filter.as_bytes().to_vec()).collect(), |bytes| {
             drop(Filter::parse(&text(bytes), FIELDS).map(|filter| filter.matches(|_| "x".into())));
         }),
-        parser("collector/page_token", vec![], |bytes| drop(Page::parse("hosts", "", 10, &text(bytes)))),
+        parser("collector/page_token", vec![page_token()], |bytes| drop(Page::parse("hosts", "", 10, &text(bytes)))),
         parser("collector/config", vec![of_repository("deploy/config/collector.toml")], |bytes| {
             drop(config::Config::parse(Path::new("collector.toml"), &text(bytes), &config::Variables::default()));
         }),
@@ -279,6 +279,27 @@ fn reports() -> Vec<Vec<u8>> {
 
 fn sealed(report: &[u8]) -> v1::SealedReport {
     v1::SealedReport { report: report.to_vec(), signature: vec![5; 64] }
+}
+
+fn entries() -> Vec<Vec<u8>> {
+    let entry = |report: &Vec<u8>| {
+        let admitted = v1::AdmittedReport { sealed: Some(sealed(report)), clock_skew_millis: 5 };
+        let entry = Some(v1::log_entry::Entry::Report(admitted));
+        v1::LogEntry { received_time: Some(now().to_wire()), entry }.encode_to_vec()
+    };
+    reports().iter().map(entry).collect()
+}
+
+fn certificate() -> Vec<u8> {
+    let signed = rcgen::generate_simple_self_signed(["c1".to_owned()]).expect("a key can be made");
+    signed.cert.pem().into_bytes()
+}
+
+fn page_token() -> Vec<u8> {
+    let page = Page::parse("hosts", "", 1, "").expect("the first page");
+    let (_, token) = page.take([("a".to_owned(), ()), ("b".to_owned(), ())].into_iter());
+    assert!(Page::parse("hosts", "", 1, &token).is_ok(), "a token of the same list");
+    token.into_bytes()
 }
 
 /// A small archive in the form of a snapshot.

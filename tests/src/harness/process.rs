@@ -143,9 +143,10 @@ impl Drop for Process {
 ///
 /// # Panics
 ///
-/// When one has.
+/// When one has, or when the file cannot be read.
 pub fn check_no_panic(output: &Path) {
-    let text = String::from_utf8_lossy(&fs::read(output).unwrap_or_default()).into_owned();
+    let read = fs::read(output).unwrap_or_else(|error| panic!("cannot look into {}: {error}", output.display()));
+    let text = String::from_utf8_lossy(&read);
     if let Some(at) = text.find("panicked at") {
         let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
         let panic: Vec<_> = text[start..].lines().take(12).collect();
@@ -173,6 +174,8 @@ mod tests {
         let said = "started\nthread 'tokio-runtime-worker' (7) panicked at collector/src/x.rs:1:1:\nboom\nstopped\n";
         fs::write(&output, said).unwrap();
         assert!(std::panic::catch_unwind(|| check_no_panic(&output)).is_err());
+        let nowhere = folder.join("nowhere");
+        assert!(std::panic::catch_unwind(|| check_no_panic(&nowhere)).is_err(), "it could not look");
     }
 
     #[test]
