@@ -7,6 +7,7 @@
 
 pub mod render;
 pub mod sample;
+mod subject;
 mod text;
 mod wire;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::Timestamp;
 
 pub use render::render;
+pub use subject::{Fact, Subject};
 pub use text::{PathText, Text, is_unsafe};
 pub use wire::Error;
 
@@ -97,36 +99,6 @@ impl<T> Reading<T> {
             Self::Unknown { unknown } => Reading::Unknown { unknown },
         }
     }
-}
-
-/// What a fact is about. A report carries at most one fact of each subject.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "each is the name of its fact")]
-pub enum Subject {
-    Agent,
-    DiskEncryption,
-    FileIntegrity,
-    Firewall,
-    Listeners,
-    PatchLevel,
-    Software,
-    System,
-}
-
-/// One subject's whole state.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(tag = "subject", content = "state", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "each is the name of its state")]
-pub enum Fact {
-    System(Reading<System>),
-    DiskEncryption(Reading<DiskEncryption>),
-    PatchLevel(Reading<PatchLevel>),
-    Software(Reading<Software>),
-    Firewall(Reading<Firewall>),
-    Listeners(Reading<Listeners>),
-    FileIntegrity(Reading<FileIntegrity>),
-    Agent(Reading<Agent>),
 }
 
 macro_rules! text_enum {

@@ -53,12 +53,12 @@ impl Observed {
     pub fn decode(subject: Subject, bytes: &[u8], confirmed: Timestamp) -> Self {
         let fact = match Fact::decode(bytes) {
             Ok(fact) if fact.subject() == subject => fact,
-            Ok(_) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, "the fact is about another subject")),
+            Ok(_) => Fact::unknown(subject, Unknown::new(fact::Cause::Garbled, "the fact is about another subject")),
             // A word of a later contract: the bytes are right and this build cannot read them.
             Err(error) if error.is_newer() => {
-                unknown_fact(subject, Unknown::new(fact::Cause::Unsupported, error.to_string()))
+                Fact::unknown(subject, Unknown::new(fact::Cause::Unsupported, error.to_string()))
             }
-            Err(error) => unknown_fact(subject, Unknown::new(fact::Cause::Garbled, error.to_string())),
+            Err(error) => Fact::unknown(subject, Unknown::new(fact::Cause::Garbled, error.to_string())),
         };
         Self::new(fact, confirmed)
     }
@@ -110,7 +110,7 @@ impl Evidence {
         let unknown = Unknown::new(fact::Cause::Garbled, detail);
         let facts = Subject::ALL
             .into_iter()
-            .map(|subject| (subject, Observed::new(unknown_fact(subject, unknown.clone()), confirmed)))
+            .map(|subject| (subject, Observed::new(Fact::unknown(subject, unknown.clone()), confirmed)))
             .collect();
         Self { host, facts, reporting }
     }
@@ -387,18 +387,4 @@ fn item_text(item: &Value) -> Option<String> {
 
 fn cut(text: &str) -> String {
     fact::Text::cut(text, ITEM_BYTES).as_str().to_owned()
-}
-
-/// Returns the fact about `subject` that nothing could be told.
-fn unknown_fact(subject: Subject, unknown: Unknown) -> Fact {
-    match subject {
-        Subject::System => Fact::System(Reading::Unknown { unknown }),
-        Subject::DiskEncryption => Fact::DiskEncryption(Reading::Unknown { unknown }),
-        Subject::PatchLevel => Fact::PatchLevel(Reading::Unknown { unknown }),
-        Subject::Software => Fact::Software(Reading::Unknown { unknown }),
-        Subject::Firewall => Fact::Firewall(Reading::Unknown { unknown }),
-        Subject::Listeners => Fact::Listeners(Reading::Unknown { unknown }),
-        Subject::FileIntegrity => Fact::FileIntegrity(Reading::Unknown { unknown }),
-        Subject::Agent => Fact::Agent(Reading::Unknown { unknown }),
-    }
 }

@@ -11,9 +11,9 @@ mod value;
 
 use prost::Message as _;
 
-use super::{Fact, Reading, Subject, Unknown};
+use super::Fact;
 use crate::{limits, v1};
-use value::Wire;
+pub(in crate::fact) use value::Wire;
 
 /// Bytes are not a fact of the contract.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -61,99 +61,12 @@ impl Fact {
         }
         outline::check(bytes)?;
         let wire = v1::Fact::decode(bytes).map_err(|_| Error::Encoding)?;
-        Ok(match wire.fact.ok_or(Error::Field("fact"))? {
-            v1::fact::Fact::System(state) => Self::System(Reading::decode(state, "system")?),
-            v1::fact::Fact::DiskEncryption(state) => Self::DiskEncryption(Reading::decode(state, "disk_encryption")?),
-            v1::fact::Fact::PatchLevel(state) => Self::PatchLevel(Reading::decode(state, "patch_level")?),
-            v1::fact::Fact::Software(state) => Self::Software(Reading::decode(state, "software")?),
-            v1::fact::Fact::Firewall(state) => Self::Firewall(Reading::decode(state, "firewall")?),
-            v1::fact::Fact::Listeners(state) => Self::Listeners(Reading::decode(state, "listeners")?),
-            v1::fact::Fact::FileIntegrity(state) => Self::FileIntegrity(Reading::decode(state, "file_integrity")?),
-            v1::fact::Fact::Agent(state) => Self::Agent(Reading::decode(state, "agent")?),
-        })
+        Self::of_message(wire.fact.ok_or(Error::Field("fact"))?)
     }
 
     /// Returns the encoded fact. Equal facts have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let fact = match self {
-            Self::System(state) => v1::fact::Fact::System(state.encode()),
-            Self::DiskEncryption(state) => v1::fact::Fact::DiskEncryption(state.encode()),
-            Self::PatchLevel(state) => v1::fact::Fact::PatchLevel(state.encode()),
-            Self::Software(state) => v1::fact::Fact::Software(state.encode()),
-            Self::Firewall(state) => v1::fact::Fact::Firewall(state.encode()),
-            Self::Listeners(state) => v1::fact::Fact::Listeners(state.encode()),
-            Self::FileIntegrity(state) => v1::fact::Fact::FileIntegrity(state.encode()),
-            Self::Agent(state) => v1::fact::Fact::Agent(state.encode()),
-        };
-        v1::Fact { fact: Some(fact) }.encode_to_vec()
-    }
-
-    /// Returns the fact of `subject` that could not be told.
-    pub fn unknown(subject: Subject, unknown: Unknown) -> Self {
-        match subject {
-            Subject::Agent => Self::Agent(Reading::Unknown { unknown }),
-            Subject::DiskEncryption => Self::DiskEncryption(Reading::Unknown { unknown }),
-            Subject::FileIntegrity => Self::FileIntegrity(Reading::Unknown { unknown }),
-            Subject::Firewall => Self::Firewall(Reading::Unknown { unknown }),
-            Subject::Listeners => Self::Listeners(Reading::Unknown { unknown }),
-            Subject::PatchLevel => Self::PatchLevel(Reading::Unknown { unknown }),
-            Subject::Software => Self::Software(Reading::Unknown { unknown }),
-            Subject::System => Self::System(Reading::Unknown { unknown }),
-        }
-    }
-
-    /// Returns what the fact is about.
-    pub fn subject(&self) -> Subject {
-        match self {
-            Self::System(_) => Subject::System,
-            Self::DiskEncryption(_) => Subject::DiskEncryption,
-            Self::PatchLevel(_) => Subject::PatchLevel,
-            Self::Software(_) => Subject::Software,
-            Self::Firewall(_) => Subject::Firewall,
-            Self::Listeners(_) => Subject::Listeners,
-            Self::FileIntegrity(_) => Subject::FileIntegrity,
-            Self::Agent(_) => Subject::Agent,
-        }
-    }
-}
-
-impl Subject {
-    /// Every subject, in order of name.
-    pub const ALL: [Self; 8] = [
-        Self::Agent,
-        Self::DiskEncryption,
-        Self::FileIntegrity,
-        Self::Firewall,
-        Self::Listeners,
-        Self::PatchLevel,
-        Self::Software,
-        Self::System,
-    ];
-
-    /// Returns its name, such as `disk_encryption`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::DiskEncryption => "disk_encryption",
-            Self::FileIntegrity => "file_integrity",
-            Self::Firewall => "firewall",
-            Self::Listeners => "listeners",
-            Self::PatchLevel => "patch_level",
-            Self::Software => "software",
-            Self::System => "system",
-        }
-    }
-
-    /// Returns the probe whose looks keep the subject fresh.
-    pub fn probe(self) -> crate::report::Probe {
-        use crate::report::Probe;
-        match self {
-            Self::System | Self::Listeners | Self::Agent => Probe::System,
-            Self::DiskEncryption => Probe::DiskEncryption,
-            Self::PatchLevel | Self::Software => Probe::PatchLevel,
-            Self::Firewall => Probe::Firewall,
-            Self::FileIntegrity => Probe::FileIntegrity,
-        }
+        v1::Fact { fact: Some(self.to_message()) }.encode_to_vec()
     }
 }
 
@@ -163,7 +76,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        fact::{Cause, sample},
+        fact::{Cause, Reading, Subject, sample},
         report::tests::Damage,
     };
 
@@ -224,7 +137,7 @@ mod tests {
 
         #[test]
         fn a_damaged_fact_never_panics_and_what_decodes_encodes_to_the_same_fact(
-            which in 0_usize..8, damage in Damage::any(),
+            which in 0..Subject::ALL.len(), damage in Damage::any(),
         ) {
             let mut bytes = sample::facts()[which].encode();
             damage.iter().for_each(|damage| damage.apply(&mut bytes));

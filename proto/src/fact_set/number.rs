@@ -25,16 +25,7 @@ pub struct Number(u32);
 impl Number {
     /// Returns the number of a subject that this build knows.
     pub fn of(subject: Subject) -> Self {
-        Self(match subject {
-            Subject::System => 1,
-            Subject::DiskEncryption => 2,
-            Subject::PatchLevel => 3,
-            Subject::Software => 4,
-            Subject::Firewall => 5,
-            Subject::Listeners => 6,
-            Subject::FileIntegrity => 7,
-            Subject::Agent => 8,
-        })
+        Self(subject.number())
     }
 
     /// Returns the number, if the contract can ever give it to a subject.

@@ -1,16 +1,6 @@
 //! Each message with its fields, in the order of `fact.proto`, and the enums that travel as text.
 
-use crate::{
-    fact::{
-        Agent, AutomaticUpdates, Baseline, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict, DiskEncryption,
-        ExecutionControl, ExecutionControlKind, ExecutionControlMode, FileChange, FileIntegrity, FileState, FileType,
-        FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer, LayerKind,
-        Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PendingUpdate, SecureBoot, Software,
-        SwapArea, SwapKind, System, Text, Transport, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState,
-        WatchedPath,
-    },
-    v1,
-};
+use crate::{fact::*, v1};
 
 use super::{
     Error, check,

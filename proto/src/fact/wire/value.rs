@@ -10,7 +10,7 @@ use crate::{
 use super::Error;
 
 /// A domain type with its form on the wire.
-pub(super) trait Wire: Sized {
+pub(in crate::fact) trait Wire: Sized {
     /// The generated type.
     type Message;
 
@@ -27,7 +27,7 @@ pub(super) fn required<T: Wire>(message: Option<T::Message>, field: &'static str
 }
 
 /// A type whose reading is a message of its own.
-pub(super) trait Readable: Wire {
+pub(in crate::fact) trait Readable: Wire {
     /// The message with `known` and `unknown`.
     type Reading;
 
