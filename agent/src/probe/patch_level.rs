@@ -7,9 +7,10 @@
 mod apt;
 mod dpkg;
 mod lists;
+mod offered;
 mod restart;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use muster_proto::{
     fact::{Cause, Fact, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
@@ -19,7 +20,12 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{dpkg::Installed, lists::Offers, restart::Running};
+use self::{
+    dpkg::Installed,
+    lists::Offers,
+    offered::{Sight, Update},
+    restart::Running,
+};
 use super::{Look, Probe, memory};
 use crate::host::{self, Host};
 
@@ -27,10 +33,8 @@ use crate::host::{self, Host};
 const STATUS: &str = "/var/lib/dpkg/status";
 /// Name of the kept facts in the probe's memory.
 const CACHE: &str = "facts.json";
-/// Name of the times at which updates were first seen.
-const FIRST_OFFERED: &str = "first_offered.json";
-/// Version of both files.
-const VERSION: u32 = 1;
+/// Version of it.
+const VERSION: u32 = 2;
 
 /// The probe of `patch_level` and `software`.
 pub struct PatchLevelProbe;
@@ -158,12 +162,15 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
-    let pending = pending(look, installed, &offers)?;
+    let pending_complete = apt::pending_complete(host, &config, &offers, installed);
+    let security_time = security_time(&offers);
+    let is_complete = pending_complete == Reading::Known(true);
+    let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
     Ok(PatchLevel {
         manager: PackageManager::Apt,
-        pending,
-        pending_complete: apt::pending_complete(host, &config, &offers, installed),
-        security_metadata_time: security_time(&offers),
+        pending: pending(look, sight, installed, &offers)?,
+        pending_complete,
+        security_metadata_time: security_time,
         security_metadata_valid_until_time: security_end(&offers),
         running_kernel: match running {
             Ok(release) => Reading::Known(Text::new(&release)),
@@ -178,6 +185,8 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
         reboot_packages: restart.packages,
         automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
         sources: offers.sources,
+        security_metadata_verified: None,
+        live_patches: Vec::new(),
     })
 }
 
@@ -217,37 +226,48 @@ fn no_security_list() -> Reading<Timestamp> {
     Reading::unknown(Cause::Absent, "no list of a security repository was fetched")
 }
 
-#[derive(Default, Deserialize, Serialize)]
-struct FirstOffered {
-    version: u32,
-    /// Time by `package:architecture`.
-    times: BTreeMap<String, Timestamp>,
-}
-
-fn pending(look: &Look<'_>, installed: &Installed, offers: &Offers) -> Result<Vec<PendingUpdate>, Unknown> {
-    let before: FirstOffered = memory::read_json(&look.memory.join(FIRST_OFFERED)).unwrap_or_default();
-    let mut after = FirstOffered { version: VERSION, times: BTreeMap::new() };
-    let mut pending = Vec::new();
-    for ((name, at), offer) in &offers.candidates {
-        let package = &installed.packages[name][*at];
-        let Some(candidate) = offer.candidate() else { continue };
-        let key = format!("{name}:{}", package.architecture);
-        let first_offered = before.times.get(&key).copied().unwrap_or(look.now).min(look.now);
-        after.times.insert(key, first_offered);
-        pending.push(PendingUpdate {
-            package: Text::new(name),
-            architecture: Text::new(&package.architecture),
-            installed_version: Text::new(&package.version_text),
-            candidate_version: Text::new(&candidate.version.to_string()),
-            security: offer.security,
-            held: package.held,
-            origin: Text::new(&candidate.label),
-            first_offered_time: first_offered,
-        });
-    }
+fn pending(
+    look: &Look<'_>,
+    sight: Sight,
+    installed: &Installed,
+    offers: &Offers,
+) -> Result<Vec<PendingUpdate>, Unknown> {
+    let mut pending: Vec<PendingUpdate> = offers
+        .candidates
+        .iter()
+        .filter_map(|((name, at), offer)| {
+            let package = &installed.packages[name][*at];
+            let candidate = offer.candidate()?;
+            Some(PendingUpdate {
+                package: Text::new(name),
+                architecture: Text::new(&package.architecture),
+                installed_version: Text::new(&package.version_text),
+                candidate_version: Text::new(&candidate.version.to_string()),
+                security: offer.security,
+                held: package.held,
+                origin: Text::new(&candidate.label),
+                first_offered_time: sight.now,
+                available_after_time: None,
+                phased_percent: None,
+            })
+        })
+        .collect();
     pending.sort_by(|a, b| (&a.package, &a.architecture).cmp(&(&b.package, &b.architecture)));
-    memory::write_json(look.memory, FIRST_OFFERED, &after)
+    let updates: Vec<Update> = pending
+        .iter()
+        .map(|update| Update {
+            key: format!("{}:{}", update.package, update.architecture),
+            installed_version: update.installed_version.to_string(),
+            security: update.security,
+            published: None,
+        })
+        .collect();
+    let since = offered::since(look, sight, &updates, &|key| installed.versions(key))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
+    for (update, since) in pending.iter_mut().zip(since) {
+        update.first_offered_time = since.first_offered;
+        update.available_after_time = Some(since.available_after_time());
+    }
     Ok(pending)
 }
 
@@ -266,6 +286,8 @@ mod tests {
             security,
             release_time: Reading::Known(Timestamp::EPOCH),
             valid_until_time: end.clone(),
+            origin: Text::default(),
+            verified: None,
         };
         let (early, late) = ("2026-11-02T00:00:00Z".parse().unwrap(), "2026-11-09T00:00:00Z".parse().unwrap());
         let none = Reading::unknown(Cause::Absent, "Release file has no Valid-Until");

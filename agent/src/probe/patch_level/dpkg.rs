@@ -34,6 +34,13 @@ impl Installed {
     pub fn has(&self, name: &str) -> bool {
         self.packages.contains_key(name)
     }
+
+    /// Returns the installed versions of `package:architecture`.
+    pub fn versions(&self, key: &str) -> Vec<String> {
+        let (name, architecture) = key.rsplit_once(':').unwrap_or((key, ""));
+        let packages = self.packages.get(name).into_iter().flatten();
+        packages.filter(|it| it.architecture == architecture).map(|it| it.version_text.clone()).collect()
+    }
 }
 
 pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {

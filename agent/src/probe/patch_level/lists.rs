@@ -281,6 +281,8 @@ fn parse_release(bytes: &[u8]) -> Release {
             security: label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security")),
             release_time: time("Date"),
             valid_until_time: time("Valid-Until"),
+            origin: Text::new(field("Origin")),
+            verified: None,
         },
     }
 }
