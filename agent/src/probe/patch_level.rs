@@ -9,6 +9,7 @@ mod dpkg;
 mod lists;
 mod offered;
 mod restart;
+mod sources;
 
 use std::path::Path;
 
@@ -84,11 +85,10 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
         return Ok(facts);
     }
     let installed = dpkg::read(host)?;
-    let offers = lists::read(host, &installed);
     let facts = Facts {
         version: VERSION,
         made_from,
-        patch_level: patch_level(look, &installed, offers)?,
+        patch_level: patch_level(look, &installed)?,
         software: software(&installed),
     };
     // A cache that cannot be written costs the next look its work.
@@ -124,10 +124,12 @@ fn made_from(host: &dyn Host) -> Digest {
         let state = metadata.map(|metadata| (metadata.size_bytes, metadata.modified, metadata.inode));
         text.push_str(&format!("{} {state:?}\n", path.display()));
     };
-    for path in [STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, "/etc/apt/apt.conf"] {
+    for path in
+        [STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, sources::LIST, "/etc/apt/apt.conf"]
+    {
         add(Path::new(path));
     }
-    for folder in [lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER] {
+    for folder in [lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER] {
         add(Path::new(folder));
         for name in host.list(Path::new(folder)).unwrap_or_default() {
             add(&Path::new(folder).join(name));
@@ -155,9 +157,11 @@ fn software(installed: &Installed) -> Software {
     Software { packages }
 }
 
-fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result<PatchLevel, Unknown> {
+fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unknown> {
     let host = look.host;
     let config = apt::config(host);
+    let configured = sources::read(host, installed.native());
+    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
@@ -184,8 +188,8 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
         reboot_required_since_time: restart.since,
         reboot_packages: restart.packages,
         automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
+        security_metadata_verified: Some(security_verified(&offers)),
         sources: offers.sources,
-        security_metadata_verified: None,
         live_patches: Vec::new(),
     })
 }
@@ -222,6 +226,20 @@ fn security_end(offers: &Offers) -> Reading<Timestamp> {
     earliest.map_or_else(states_none, Reading::Known)
 }
 
+/// Returns whether the metadata of every security repository are verified: one that is not decides.
+fn security_verified(offers: &Offers) -> Reading<bool> {
+    let sources = offers.sources.iter().filter(|source| source.security);
+    let mut found: Vec<Reading<bool>> = sources.filter_map(|source| source.verified.clone()).collect();
+    let rank = |verified: &Reading<bool>| match verified {
+        Reading::Known(false) => 0,
+        Reading::Unknown { .. } => 1,
+        Reading::Known(true) => 2,
+    };
+    found.sort_by_key(rank);
+    let none = || Reading::unknown(Cause::Undecidable, "no list of a security repository was fetched");
+    found.into_iter().next().unwrap_or_else(none)
+}
+
 fn no_security_list() -> Reading<Timestamp> {
     Reading::unknown(Cause::Absent, "no list of a security repository was fetched")
 }
@@ -248,7 +266,7 @@ fn pending(
                 origin: Text::new(&candidate.label),
                 first_offered_time: sight.now,
                 available_after_time: None,
-                phased_percent: None,
+                phased_percent: candidate.phased_percent.map(Reading::Known),
             })
         })
         .collect();
