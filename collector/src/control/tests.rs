@@ -177,6 +177,32 @@ fn a_host_that_never_reported_has_no_data() {
 }
 
 #[test]
+fn an_overlay_replaces_the_table_of_support_dates() {
+    let (evidence, _) = built_in_fixtures().iter().find(|f| f.control == "PAT-01").unwrap().evidence().unwrap();
+    let verdict = |overlay: &str, now: &str| {
+        let catalogue = Catalogue::with_overlay(overlay).unwrap();
+        let evidence = confirmed_at(&evidence, now.parse().unwrap());
+        judge(catalogue.control("PAT-01").unwrap(), &evidence, now.parse().unwrap()).verdict
+    };
+    let table =
+        |end: &str| format!("[support]\nas_of = \"2029-01-01T00:00:00Z\"\n[support.end.debian]\n12 = \"{end}\"\n");
+    let (late, later) = ("2029-02-01T00:00:00Z", "2030-07-01T00:00:00Z");
+    assert_eq!(verdict("", late), Verdict::Unknown, "the built-in table is too old to say");
+    assert_eq!(verdict(&table("2030-01-01T00:00:00Z"), late), Verdict::Pass);
+    assert_eq!(verdict(&table("2028-07-01T00:00:00Z"), late), Verdict::Fail);
+    assert_eq!(verdict(&table("2031-01-01T00:00:00Z"), later), Verdict::Unknown, "it is too old in its turn");
+    for overlay in ["[support]\n", "[support]\nas_of = \"today\"\n[support.end]\n", "[support]\nas_off = 1\n"] {
+        assert!(matches!(Catalogue::with_overlay(overlay), Err(Error::Text(_))), "{overlay}");
+    }
+}
+
+/// Returns the same facts, as if all of them had been confirmed at `now`.
+fn confirmed_at(evidence: &Evidence, now: Timestamp) -> Evidence {
+    let facts = evidence.facts.iter().map(|(subject, observed)| (*subject, Observed::new(observed.fact.clone(), now)));
+    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default() }
+}
+
+#[test]
 fn an_overlay_changes_parameters_and_adds_controls() {
     let overlay = r#"
         [parameters.PAT-02]
