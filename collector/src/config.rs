@@ -99,7 +99,7 @@ pub struct Config {
     /// a checkpoint, so this is most of its delay; each checkpoint costs a few fsyncs.
     #[serde(default = "default_checkpoint_interval_ms")]
     pub checkpoint_interval_ms: u64,
-    /// File with further controls and parameters, laid over the built-in catalogue; relative to the data folder. Default none.
+    /// File with further controls, parameters and support dates, laid over the built-in catalogue; relative to the data folder. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<PathBuf>,
     /// How long certificates hold.

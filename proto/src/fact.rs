@@ -163,7 +163,7 @@ text_enum!(
 );
 text_enum!(
     /// Package manager.
-    PackageManager { Apt = "apt", Dpkg = "dpkg" }
+    PackageManager { Apt = "apt", Dpkg = "dpkg", Rpm = "rpm", Dnf = "dnf", Zypper = "zypper", Pacman = "pacman" }
 );
 text_enum!(
     /// What becomes of inbound packets that no rule lets in.
@@ -307,6 +307,10 @@ pub struct PatchLevel {
     pub reboot_required_since_time: Option<Reading<Timestamp>>,
     pub reboot_packages: Vec<Text>,
     pub automatic_updates: AutomaticUpdates,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_metadata_verified: Option<Reading<bool>>,
+    #[serde(default)]
+    pub live_patches: Vec<Text>,
 }
 
 /// An update that is offered and not installed.
@@ -321,6 +325,10 @@ pub struct PendingUpdate {
     pub held: bool,
     pub origin: Text,
     pub first_offered_time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_after_time: Option<Reading<Timestamp>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phased_percent: Option<Reading<u64>>,
 }
 
 /// A package repository in use.
@@ -333,6 +341,10 @@ pub struct UpdateSource {
     pub security: bool,
     pub release_time: Reading<Timestamp>,
     pub valid_until_time: Reading<Timestamp>,
+    #[serde(default)]
+    pub origin: Text,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Reading<bool>>,
 }
 
 /// Whether updates are installed without a person.

@@ -7,9 +7,11 @@
 mod apt;
 mod dpkg;
 mod lists;
+mod offered;
 mod restart;
+mod sources;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use muster_proto::{
     fact::{Cause, Fact, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
@@ -19,7 +21,12 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::{dpkg::Installed, lists::Offers, restart::Running};
+use self::{
+    dpkg::Installed,
+    lists::Offers,
+    offered::{Sight, Update},
+    restart::Running,
+};
 use super::{Look, Probe, memory};
 use crate::host::{self, Host};
 
@@ -27,10 +34,8 @@ use crate::host::{self, Host};
 const STATUS: &str = "/var/lib/dpkg/status";
 /// Name of the kept facts in the probe's memory.
 const CACHE: &str = "facts.json";
-/// Name of the times at which updates were first seen.
-const FIRST_OFFERED: &str = "first_offered.json";
-/// Version of both files.
-const VERSION: u32 = 1;
+/// Version of it.
+const VERSION: u32 = 2;
 
 /// The probe of `patch_level` and `software`.
 pub struct PatchLevelProbe;
@@ -80,11 +85,10 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
         return Ok(facts);
     }
     let installed = dpkg::read(host)?;
-    let offers = lists::read(host, &installed);
     let facts = Facts {
         version: VERSION,
         made_from,
-        patch_level: patch_level(look, &installed, offers)?,
+        patch_level: patch_level(look, &installed)?,
         software: software(&installed),
     };
     // A cache that cannot be written costs the next look its work.
@@ -120,10 +124,12 @@ fn made_from(host: &dyn Host) -> Digest {
         let state = metadata.map(|metadata| (metadata.size_bytes, metadata.modified, metadata.inode));
         text.push_str(&format!("{} {state:?}\n", path.display()));
     };
-    for path in [STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, "/etc/apt/apt.conf"] {
+    for path in
+        [STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, sources::LIST, "/etc/apt/apt.conf"]
+    {
         add(Path::new(path));
     }
-    for folder in [lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER] {
+    for folder in [lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER] {
         add(Path::new(folder));
         for name in host.list(Path::new(folder)).unwrap_or_default() {
             add(&Path::new(folder).join(name));
@@ -151,19 +157,24 @@ fn software(installed: &Installed) -> Software {
     Software { packages }
 }
 
-fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result<PatchLevel, Unknown> {
+fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unknown> {
     let host = look.host;
     let config = apt::config(host);
+    let configured = sources::read(host, installed.native());
+    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
-    let pending = pending(look, installed, &offers)?;
+    let pending_complete = apt::pending_complete(host, &config, &offers, installed);
+    let security_time = security_time(&offers);
+    let is_complete = pending_complete == Reading::Known(true);
+    let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
     Ok(PatchLevel {
         manager: PackageManager::Apt,
-        pending,
-        pending_complete: apt::pending_complete(host, &config, &offers, installed),
-        security_metadata_time: security_time(&offers),
+        pending: pending(look, sight, installed, &offers)?,
+        pending_complete,
+        security_metadata_time: security_time,
         security_metadata_valid_until_time: security_end(&offers),
         running_kernel: match running {
             Ok(release) => Reading::Known(Text::new(&release)),
@@ -177,7 +188,9 @@ fn patch_level(look: &Look<'_>, installed: &Installed, offers: Offers) -> Result
         reboot_required_since_time: restart.since,
         reboot_packages: restart.packages,
         automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
+        security_metadata_verified: Some(security_verified(&offers)),
         sources: offers.sources,
+        live_patches: Vec::new(),
     })
 }
 
@@ -213,41 +226,66 @@ fn security_end(offers: &Offers) -> Reading<Timestamp> {
     earliest.map_or_else(states_none, Reading::Known)
 }
 
+/// Returns whether the metadata of every security repository are verified: one that is not decides.
+fn security_verified(offers: &Offers) -> Reading<bool> {
+    let sources = offers.sources.iter().filter(|source| source.security);
+    let mut found: Vec<Reading<bool>> = sources.filter_map(|source| source.verified.clone()).collect();
+    let rank = |verified: &Reading<bool>| match verified {
+        Reading::Known(false) => 0,
+        Reading::Unknown { .. } => 1,
+        Reading::Known(true) => 2,
+    };
+    found.sort_by_key(rank);
+    let none = || Reading::unknown(Cause::Undecidable, "no list of a security repository was fetched");
+    found.into_iter().next().unwrap_or_else(none)
+}
+
 fn no_security_list() -> Reading<Timestamp> {
     Reading::unknown(Cause::Absent, "no list of a security repository was fetched")
 }
 
-#[derive(Default, Deserialize, Serialize)]
-struct FirstOffered {
-    version: u32,
-    /// Time by `package:architecture`.
-    times: BTreeMap<String, Timestamp>,
-}
-
-fn pending(look: &Look<'_>, installed: &Installed, offers: &Offers) -> Result<Vec<PendingUpdate>, Unknown> {
-    let before: FirstOffered = memory::read_json(&look.memory.join(FIRST_OFFERED)).unwrap_or_default();
-    let mut after = FirstOffered { version: VERSION, times: BTreeMap::new() };
-    let mut pending = Vec::new();
-    for ((name, at), offer) in &offers.candidates {
-        let package = &installed.packages[name][*at];
-        let Some(candidate) = offer.candidate() else { continue };
-        let key = format!("{name}:{}", package.architecture);
-        let first_offered = before.times.get(&key).copied().unwrap_or(look.now).min(look.now);
-        after.times.insert(key, first_offered);
-        pending.push(PendingUpdate {
-            package: Text::new(name),
-            architecture: Text::new(&package.architecture),
-            installed_version: Text::new(&package.version_text),
-            candidate_version: Text::new(&candidate.version.to_string()),
-            security: offer.security,
-            held: package.held,
-            origin: Text::new(&candidate.label),
-            first_offered_time: first_offered,
-        });
-    }
+fn pending(
+    look: &Look<'_>,
+    sight: Sight,
+    installed: &Installed,
+    offers: &Offers,
+) -> Result<Vec<PendingUpdate>, Unknown> {
+    let mut pending: Vec<PendingUpdate> = offers
+        .candidates
+        .iter()
+        .filter_map(|((name, at), offer)| {
+            let package = &installed.packages[name][*at];
+            let candidate = offer.candidate()?;
+            Some(PendingUpdate {
+                package: Text::new(name),
+                architecture: Text::new(&package.architecture),
+                installed_version: Text::new(&package.version_text),
+                candidate_version: Text::new(&candidate.version.to_string()),
+                security: offer.security,
+                held: package.held,
+                origin: Text::new(&candidate.label),
+                first_offered_time: sight.now,
+                available_after_time: None,
+                phased_percent: candidate.phased_percent.map(Reading::Known),
+            })
+        })
+        .collect();
     pending.sort_by(|a, b| (&a.package, &a.architecture).cmp(&(&b.package, &b.architecture)));
-    memory::write_json(look.memory, FIRST_OFFERED, &after)
+    let updates: Vec<Update> = pending
+        .iter()
+        .map(|update| Update {
+            key: format!("{}:{}", update.package, update.architecture),
+            installed_version: update.installed_version.to_string(),
+            security: update.security,
+            published: None,
+        })
+        .collect();
+    let since = offered::since(look, sight, &updates, &|key| installed.versions(key))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
+    for (update, since) in pending.iter_mut().zip(since) {
+        update.first_offered_time = since.first_offered;
+        update.available_after_time = Some(since.available_after_time());
+    }
     Ok(pending)
 }
 
@@ -266,6 +304,8 @@ mod tests {
             security,
             release_time: Reading::Known(Timestamp::EPOCH),
             valid_until_time: end.clone(),
+            origin: Text::default(),
+            verified: None,
         };
         let (early, late) = ("2026-11-02T00:00:00Z".parse().unwrap(), "2026-11-09T00:00:00Z".parse().unwrap());
         let none = Reading::unknown(Cause::Absent, "Release file has no Valid-Until");

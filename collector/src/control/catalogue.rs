@@ -162,6 +162,9 @@ pub struct Overlay {
     /// By control id and name: values that replace those of the catalogue.
     #[serde(default)]
     pub parameters: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    /// Support dates that replace the built-in table as a whole: `as_of`, and `end` by `ID` of os-release and release.
+    #[serde(default)]
+    support: Option<support::Table>,
     /// More controls, each with its fixtures.
     #[serde(default)]
     control: Vec<Definition>,
@@ -250,7 +253,8 @@ impl Catalogue {
         }
         let changes: Overlay = toml::from_str(&texts.overlay).map_err(|error| Error::Text(error.to_string()))?;
         let file: File = toml::from_str(&texts.built_in).map_err(|error| Error::Text(error.to_string()))?;
-        let table = Arc::new(support::Table::parse(&texts.support).map_err(Error::Text)?);
+        let built_in = support::Table::parse(&texts.support).map_err(Error::Text)?;
+        let table = Arc::new(changes.support.unwrap_or(built_in));
         let mut definitions = file.control;
         for (id, parameters) in changes.parameters {
             let found = definitions.iter_mut().find(|definition| definition.id.as_str() == id);

@@ -218,6 +218,8 @@ fn patch_level() -> Fact {
             held: false,
             origin: text("Debian-Security"),
             first_offered_time: days_ago(2),
+            available_after_time: Some(Reading::Known(days_ago(3))),
+            phased_percent: Some(Reading::Known(100)),
         }],
         pending_complete: Reading::Known(true),
         sources: vec![UpdateSource {
@@ -227,6 +229,8 @@ fn patch_level() -> Fact {
             security: true,
             release_time: Reading::Known(days_ago(1)),
             valid_until_time: Reading::Known(days_ahead(6)),
+            origin: text("Debian"),
+            verified: Some(Reading::Known(true)),
         }],
         security_metadata_time: Reading::Known(days_ago(1)),
         security_metadata_valid_until_time: Reading::Known(days_ahead(6)),
@@ -239,6 +243,8 @@ fn patch_level() -> Fact {
             enabled: Reading::Known(true),
             last_success_time: Reading::Known(days_ago(1)),
         },
+        security_metadata_verified: Some(Reading::Known(true)),
+        live_patches: vec![text("livepatch_cve")],
     }))
 }
 

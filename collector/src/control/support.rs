@@ -14,7 +14,7 @@ pub(super) const BUILT_IN: &str = include_str!("support.toml");
 const TABLE_SECONDS: i64 = 400 * 24 * 3600;
 
 /// When support of operating systems ends. Part of what a verdict rests on.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
     /// When the dates were collected.
@@ -72,5 +72,30 @@ mod tests {
         let table = Table::parse(BUILT_IN).unwrap();
         assert!(table.end.values().all(|releases| !releases.is_empty()));
         assert!(table.end["debian"].contains_key("12"));
+    }
+
+    #[test]
+    fn a_release_has_the_date_of_itself_or_of_its_major_release() {
+        let table = Table::parse(BUILT_IN).unwrap();
+        let now = table.as_of;
+        for (id, version, expected) in [
+            ("rhel", "9.4", Some("2032-06-01T00:00:00Z")),
+            ("sles", "15.6", Some("2026-01-01T00:00:00Z")),
+            ("sles", "15.9", None),
+            ("opensuse-leap", "15.6", Some("2026-05-01T00:00:00Z")),
+            ("amzn", "2023", Some("2029-07-01T00:00:00Z")),
+            ("linuxmint", "21.3", Some("2027-05-01T00:00:00Z")),
+            ("ubuntu", "24.04", Some("2029-06-01T00:00:00Z")),
+            ("arch", "", None),
+        ] {
+            let mut system = muster_proto::fact::sample::system();
+            (system.os_id, system.os_version) = (Reading::Known(id.into()), Reading::Known(version.into()));
+            let system = Fact::System(Reading::Known(system));
+            assert_eq!(
+                end(&table, Some(&system), now).ok().map(|end| end.to_string()).as_deref(),
+                expected,
+                "{id} {version}"
+            );
+        }
     }
 }

@@ -96,6 +96,8 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                     let needless = NOT_NEEDED.iter().any(|(id, p, at)| *id == control.id.as_str() && *p == path && pointer == *at)
                         // A second look at a fixture: where no restart is needed, since when is not asked; swap in memory.
                         || fixture.name == "swap in compressed memory" && path == "disk_encryption.swap_areas[].encrypted"
+                        || fixture.name == "an update that is not about security may wait"
+                            && path == "patch_level.pending[].available_after_time"
                         || fixture.name == "the unencrypted boot volume may be untold" && pointer == "/state/volumes/1/encrypted"
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01" && fixture.name != "a parent is watched"
@@ -172,6 +174,32 @@ fn a_host_that_never_reported_has_no_data() {
         let judged = judge(control, &evidence, Timestamp::from_seconds(1_780_272_000).unwrap());
         assert_eq!(judged.verdict, Verdict::NoData, "{}: {judged:?}", control.id);
     }
+}
+
+#[test]
+fn an_overlay_replaces_the_table_of_support_dates() {
+    let (evidence, _) = built_in_fixtures().iter().find(|f| f.control == "PAT-01").unwrap().evidence().unwrap();
+    let verdict = |overlay: &str, now: &str| {
+        let catalogue = Catalogue::with_overlay(overlay).unwrap();
+        let evidence = confirmed_at(&evidence, now.parse().unwrap());
+        judge(catalogue.control("PAT-01").unwrap(), &evidence, now.parse().unwrap()).verdict
+    };
+    let table =
+        |end: &str| format!("[support]\nas_of = \"2029-01-01T00:00:00Z\"\n[support.end.debian]\n12 = \"{end}\"\n");
+    let (late, later) = ("2029-02-01T00:00:00Z", "2030-07-01T00:00:00Z");
+    assert_eq!(verdict("", late), Verdict::Unknown, "the built-in table is too old to say");
+    assert_eq!(verdict(&table("2030-01-01T00:00:00Z"), late), Verdict::Pass);
+    assert_eq!(verdict(&table("2028-07-01T00:00:00Z"), late), Verdict::Fail);
+    assert_eq!(verdict(&table("2031-01-01T00:00:00Z"), later), Verdict::Unknown, "it is too old in its turn");
+    for overlay in ["[support]\n", "[support]\nas_of = \"today\"\n[support.end]\n", "[support]\nas_off = 1\n"] {
+        assert!(matches!(Catalogue::with_overlay(overlay), Err(Error::Text(_))), "{overlay}");
+    }
+}
+
+/// Returns the same facts, as if all of them had been confirmed at `now`.
+fn confirmed_at(evidence: &Evidence, now: Timestamp) -> Evidence {
+    let facts = evidence.facts.iter().map(|(subject, observed)| (*subject, Observed::new(observed.fact.clone(), now)));
+    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default() }
 }
 
 #[test]

@@ -237,9 +237,13 @@ fn patch_level(patch: &PatchLevel) -> Vec<String> {
         (
             "metadata",
             format!(
-                "security {}, valid until {}",
+                "security {}, valid until {}{}",
                 text(&patch.security_metadata_time),
-                text(&patch.security_metadata_valid_until_time)
+                text(&patch.security_metadata_valid_until_time),
+                patch
+                    .security_metadata_verified
+                    .as_ref()
+                    .map_or_else(String::new, |it| format!(", verified {}", yes_no(it)))
             ),
         ),
         ("kernel", format!("running {}, newest {}", text(&patch.running_kernel), text(&patch.newest_kernel))),
@@ -253,6 +257,10 @@ fn patch_level(patch: &PatchLevel) -> Vec<String> {
             ),
         ),
     ]);
+    if !patch.live_patches.is_empty() {
+        let patches: Vec<_> = patch.live_patches.iter().take(ITEMS).map(|patch| patch.as_str()).collect();
+        lines.push(format!("{:<14}{}", "live patches", patches.join(", ")));
+    }
     if !patch.reboot_packages.is_empty() {
         let packages: Vec<_> = patch.reboot_packages.iter().take(ITEMS).map(|package| package.as_str()).collect();
         lines.push(format!("{:<14}{}", "restart for", packages.join(", ")));
@@ -276,13 +284,18 @@ fn patch_level(patch: &PatchLevel) -> Vec<String> {
 
 fn pending_update(update: &PendingUpdate) -> String {
     format!(
-        "{} {} -> {} ({}) from {}, since {}{}{}",
+        "{} {} -> {} ({}) from {}, since {}{}{}{}{}",
         update.package,
         update.installed_version,
         update.candidate_version,
         update.architecture,
         update.origin,
         update.first_offered_time,
+        update
+            .available_after_time
+            .as_ref()
+            .map_or_else(String::new, |it| format!(" at the latest, not before {}", text(it))),
+        update.phased_percent.as_ref().map_or_else(String::new, |it| format!(", phased at {} %", text(it))),
         if update.security { ", security" } else { "" },
         if update.held { ", held" } else { "" },
     )

@@ -107,6 +107,8 @@ pub fn patch_level() -> PatchLevel {
             held: false,
             origin: "Debian-Security".into(),
             first_offered_time: time(-3600),
+            available_after_time: Some(Reading::Known(time(-7200))),
+            phased_percent: Some(Reading::Known(40)),
         }],
         pending_complete: Reading::Known(true),
         sources: vec![UpdateSource {
@@ -116,6 +118,8 @@ pub fn patch_level() -> PatchLevel {
             security: true,
             release_time: Reading::Known(time(-7200)),
             valid_until_time: Reading::Known(time(604_800)),
+            origin: "Debian".into(),
+            verified: Some(Reading::Known(true)),
         }],
         security_metadata_time: Reading::Known(time(-7200)),
         security_metadata_valid_until_time: Reading::Known(time(604_800)),
@@ -128,6 +132,8 @@ pub fn patch_level() -> PatchLevel {
             enabled: Reading::Known(true),
             last_success_time: Reading::Known(time(-5400)),
         },
+        security_metadata_verified: Some(Reading::Known(true)),
+        live_patches: vec!["livepatch_cve".into()],
     }
 }
 

@@ -11,6 +11,7 @@ use muster_proto::fact::{AutomaticUpdates, Cause, Reading, Unknown};
 use super::{
     dpkg::Installed,
     lists::{Offers, Published},
+    sources::truth,
 };
 use crate::{
     host::{self, FILE_BYTES, Host, Tool},
@@ -37,6 +38,35 @@ fn value<'c>(config: &'c str, key: &str) -> Option<&'c str> {
     })
 }
 
+/// Returns whether apt's settings make it take no metadata without a signature that holds.
+pub(super) fn verifies(config: &io::Result<String>) -> Reading<bool> {
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => return Reading::Unknown { unknown: host::unknown("run apt-config", error) },
+    };
+    let is_on = |key| value(config, key).is_some_and(|word| truth(word) != Some(false) && !word.is_empty());
+    Reading::Known(!is_on("Acquire::AllowInsecureRepositories") && !is_on("APT::Get::AllowUnauthenticated"))
+}
+
+/// Returns a place of apt's that its settings moved: then what was read is not what apt reads.
+fn moved(config: &str) -> Option<String> {
+    // As `apt-config dump` writes them where nothing is changed.
+    const PLACES: &[(&str, &str)] = &[
+        ("Dir", ""),
+        ("Dir::Etc", "etc/apt"),
+        ("Dir::Etc::sourcelist", "sources.list"),
+        ("Dir::Etc::sourceparts", "sources.list.d"),
+        ("Dir::Etc::preferences", "preferences"),
+        ("Dir::Etc::preferencesparts", "preferences.d"),
+        ("Dir::State", "var/lib/apt"),
+        ("Dir::State::lists", "lists"),
+        ("Dir::State::status", "var/lib/dpkg/status"),
+    ];
+    let is_moved =
+        |(key, usual): &&(&str, &str)| value(config, key).is_some_and(|place| place.trim_matches('/') != *usual);
+    PLACES.iter().find(is_moved).map(|(key, _)| format!("{key} is set to another place"))
+}
+
 /// Returns whether what the lists offer is all that apt would choose from.
 pub(super) fn pending_complete(
     host: &dyn Host,
@@ -61,6 +91,7 @@ pub(super) fn pending_complete(
         Ok(config) if value(config, "APT::Default-Release").is_some_and(|release| !release.is_empty()) => {
             Reading::unknown(Cause::Unsupported, "APT::Default-Release is set")
         }
+        Ok(config) if let Some(moved) = moved(config) => Reading::unknown(Cause::Unsupported, moved),
         Ok(_) => Reading::Known(true),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", error) },
     }
@@ -194,6 +225,30 @@ mod tests {
         assert_eq!(value(config, "APT::Periodic::Unattended-Upgrade"), Some("1"));
         assert_eq!(value(config, "apt::periodic"), Some(""));
         assert_eq!(value(config, "APT::Default-Release"), None);
+    }
+
+    #[test]
+    fn apt_verifies_unless_it_is_told_not_to() {
+        for (config, expected) in [
+            ("", true),
+            ("Acquire::AllowInsecureRepositories \"0\";\n", true),
+            ("Acquire::AllowInsecureRepositories \"true\";\n", false),
+            ("Acquire::AllowInsecureRepositories \"1\";\n", false),
+            ("APT::Get::AllowUnauthenticated \"yes\";\n", false),
+        ] {
+            assert_eq!(verifies(&Ok(config.to_owned())), Reading::Known(expected), "{config}");
+        }
+        assert!(verifies(&Err(io::ErrorKind::TimedOut.into())).known().is_none());
+    }
+
+    #[test]
+    fn places_that_apt_was_told_to_use_instead_are_seen() {
+        let usual = "Dir \"/\";\nDir::State \"var/lib/apt\";\nDir::State::lists \"lists/\";\nDir::State::status \"/var/lib/dpkg/status\";\n";
+        assert_eq!(moved(usual), None);
+        assert_eq!(moved(""), None);
+        for config in ["Dir::State::lists \"/srv/lists/\";\n", "Dir::Etc::sourceparts \"\";\n", "Dir \"/srv\";\n"] {
+            assert!(moved(config).is_some(), "{config}");
+        }
     }
 
     fn published() -> Vec<Published> {

@@ -34,6 +34,28 @@ impl Installed {
     pub fn has(&self, name: &str) -> bool {
         self.packages.contains_key(name)
     }
+
+    /// Returns the architectures that packages are installed of.
+    pub fn architectures(&self) -> Vec<&str> {
+        let all = self.packages.values().flatten().map(|package| package.architecture.as_str());
+        let mut found: Vec<&str> = all.filter(|architecture| *architecture != "all").collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Returns the architecture that dpkg itself is of, which is the host's; empty when that is not told.
+    pub fn native(&self) -> &str {
+        let own = self.packages.get("dpkg").and_then(|packages| packages.first());
+        own.map_or("", |package| package.architecture.as_str())
+    }
+
+    /// Returns the installed versions of `package:architecture`.
+    pub fn versions(&self, key: &str) -> Vec<String> {
+        let (name, architecture) = key.rsplit_once(':').unwrap_or((key, ""));
+        let packages = self.packages.get(name).into_iter().flatten();
+        packages.filter(|it| it.architecture == architecture).map(|it| it.version_text.clone()).collect()
+    }
 }
 
 pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {

@@ -12,7 +12,7 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::dpkg::Installed;
+use super::{dpkg::Installed, sources::Configured};
 use crate::{
     host::{self, FILE_BYTES, Host},
     probe::deb822::Stanzas,
@@ -21,6 +21,8 @@ use crate::{
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
 /// Bytes that a list may have once it is unpacked.
 const LIST_BYTES: u64 = 1024 * 1024 * 1024;
+/// How a file begins that has its signature in itself (RFC 9580, section 7).
+const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 /// Priority of what is installed (apt_preferences(5)).
 const INSTALLED: u32 = 100;
 
@@ -63,6 +65,8 @@ pub(super) struct Candidate {
     priority: u32,
     pub version: Version,
     pub label: String,
+    /// Share of hosts that it is offered to, in percent, while Ubuntu phases it in.
+    pub phased_percent: Option<u64>,
 }
 
 impl Offer {
@@ -76,12 +80,33 @@ impl Offer {
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Release {
     source: UpdateSource,
-    origin: String,
     priority: u32,
+    /// Whether it has its signature in itself.
+    is_signed: bool,
+    /// Bytes of each list of packages that it publishes, by its place below it: `main/binary-amd64/Packages.xz`.
+    lists: BTreeMap<String, u64>,
 }
 
-pub(super) fn read(host: &dyn Host, installed: &Installed) -> Offers {
+/// Reads what the repositories that are `configured` offer; lists of others are left behind and apt uses them no more.
+/// `verifies` says whether apt's settings make it check signatures.
+pub(super) fn read(
+    host: &dyn Host,
+    installed: &Installed,
+    configured: &Result<Vec<Configured>, Unknown>,
+    verifies: &Reading<bool>,
+) -> Offers {
     let mut offers = Offers::default();
+    let configured: &[Configured] = match configured {
+        Ok(configured) if configured.is_empty() => {
+            offers.incomplete = Some(Unknown::new(Cause::Absent, "no package source is configured"));
+            return offers;
+        }
+        Ok(configured) => configured,
+        Err(unknown) => {
+            offers.incomplete = Some(unknown.clone());
+            return offers;
+        }
+    };
     let names = match host.list(Path::new(FOLDER)) {
         Ok(names) => names,
         Err(error) => {
@@ -92,49 +117,82 @@ pub(super) fn read(host: &dyn Host, installed: &Installed) -> Offers {
     let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
     let mut releases: BTreeMap<&str, Release> = BTreeMap::new();
     for name in &names {
-        let Some(prefix) = name.strip_suffix("_InRelease").or_else(|| name.strip_suffix("_Release")) else { continue };
+        let Some((prefix, is_inline)) = release_file(name) else { continue };
+        if !configured.iter().any(|it| it.file == prefix) {
+            continue;
+        }
         let path = Path::new(FOLDER).join(name);
         match host.read(&path, FILE_BYTES) {
-            Ok(bytes) => drop(releases.insert(prefix, parse_release(&bytes))),
+            Ok(bytes) => {
+                let mut release = parse_release(&bytes);
+                let is_signed =
+                    if is_inline { release.is_signed } else { names.contains(&&*format!("{prefix}_Release.gpg")) };
+                let is_unverified = configured.iter().any(|it| it.file == prefix && it.unverified);
+                release.source.verified =
+                    Some(if is_unverified || !is_signed { Reading::Known(false) } else { verifies.clone() });
+                releases.insert(prefix, release);
+            }
             Err(error) => offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error)),
         }
     }
-    if releases.is_empty() && offers.incomplete.is_none() {
-        offers.incomplete = Some(Unknown::new(Cause::Absent, "no package list was fetched"));
-    }
-    let mut with_packages = BTreeSet::new();
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
-        let Some((prefix, release)) = release_of(list, &releases) else {
-            offers.incomplete = Some(Unknown::new(Cause::Absent, format!("{name} has no Release file")));
-            continue;
-        };
-        with_packages.insert(prefix);
+        let Some((_, release)) = release_of(list, &releases) else { continue };
         let path = Path::new(FOLDER).join(name);
         let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, release, installed));
         if let Err(error) = result {
             offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error));
         }
     }
-    let with_sources: BTreeSet<&str> = names
-        .iter()
-        .filter(|name| name.contains("_Sources"))
-        .filter_map(|name| release_of(name, &releases).map(|(prefix, _)| prefix))
-        .collect();
-    for (prefix, release) in &releases {
-        // A repository that is fetched for its sources alone offers nothing to install. Of one for security updates that
-        // says nothing of whether any are pending.
-        let may_lack_packages = !release.source.security && with_sources.contains(prefix);
-        if !with_packages.contains(prefix) && !may_lack_packages {
-            let detail = format!("no package list of {prefix} was fetched, only its Release file");
-            offers.incomplete = Some(Unknown::new(Cause::Absent, detail));
-        }
+    if offers.incomplete.is_none() {
+        let found: BTreeSet<&str> = names.iter().filter_map(|name| packing(name)).map(|(list, _)| list).collect();
+        let missing = configured.iter().find_map(|it| missing(it, releases.get(it.file.as_str()), &found, installed));
+        offers.incomplete = missing.map(|what| Unknown::new(Cause::Absent, what));
     }
     offers.published = releases.iter().map(|(prefix, release)| release.published(prefix)).collect();
     offers.sources = releases.into_values().map(|release| release.source).collect();
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
     offers
+}
+
+/// Returns the start of the names of a repository's files from the name of its Release file, and whether that is signed inside.
+fn release_file(name: &str) -> Option<(&str, bool)> {
+    if let Some(prefix) = name.strip_suffix("_InRelease") {
+        return Some((prefix, true));
+    }
+    name.strip_suffix("_Release").map(|prefix| (prefix, false))
+}
+
+/// Returns what is missing of a repository that is configured.
+fn missing(
+    configured: &Configured,
+    release: Option<&Release>,
+    found: &BTreeSet<&str>,
+    installed: &Installed,
+) -> Option<String> {
+    let (file, name) = (&configured.file, &configured.name);
+    let Some(release) = release else {
+        return Some(format!("{name} is configured, and there is no Release file of it"));
+    };
+    if configured.components.is_empty() {
+        let is_there = found.contains(&*format!("{file}_Packages")) || !release.publishes("");
+        return (!is_there).then(|| format!("no package list of {name} was fetched, only its Release file"));
+    }
+    let architectures = match configured.architectures.as_slice() {
+        [] => installed.architectures(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    configured.components.iter().find_map(|component| {
+        let lacks = |architecture: &&&str| {
+            let list = format!("{file}_{}_binary-{architecture}_Packages", super::sources::file_name(component));
+            // Debian's security archive has `updates/` before its components, and apt leaves it out.
+            let place = format!("{}/binary-{architecture}/", component.strip_prefix("updates/").unwrap_or(component));
+            !found.contains(&*list) && release.publishes(&place)
+        };
+        let architecture = architectures.iter().find(lacks)?;
+        Some(format!("no package list of {name} {component} for {architecture} was fetched"))
+    })
 }
 
 /// Returns the Release file that covers the file `name`: the one of the longest prefix.
@@ -147,11 +205,21 @@ fn release_of<'r, 'n>(name: &str, releases: &'r BTreeMap<&'n str, Release>) -> O
 }
 
 impl Release {
+    /// Returns whether it publishes a list of packages at `place` that has any. apt fetches no other.
+    fn publishes(&self, place: &str) -> bool {
+        let plain = self.lists.get(&format!("{place}Packages"));
+        let packed = ["gz", "xz", "bz2", "lzma", "lz4", "zst"];
+        plain.map_or_else(
+            || packed.iter().any(|end| self.lists.contains_key(&format!("{place}Packages.{end}"))),
+            |bytes| *bytes > 0,
+        )
+    }
+
     fn published(&self, file: &str) -> Published {
         let source = &self.source;
         Published {
             file: file.to_owned(),
-            origin: self.origin.clone(),
+            origin: source.origin.as_str().to_owned(),
             label: source.label.as_str().to_owned(),
             codename: source.codename.as_str().to_owned(),
             suite: source.suite.as_str().to_owned(),
@@ -194,7 +262,7 @@ impl Offers {
         release: &Release,
         installed: &Installed,
     ) -> io::Result<()> {
-        let mut stanzas = Stanzas::new(&["Package", "Version", "Architecture"], |fields| {
+        let mut stanzas = Stanzas::new(&["Package", "Version", "Architecture", "Phased-Update-Percentage"], |fields| {
             self.add(fields, release, installed);
         });
         match packing {
@@ -233,19 +301,41 @@ impl Offers {
                 continue;
             }
             offer.security |= release.source.security;
-            let is_better =
-                offer.best.as_ref().is_none_or(|best| (best.priority, &best.version) < (release.priority, &version));
-            if is_better {
-                let label = release.source.label.as_str().to_owned();
-                offer.best = Some(Candidate { priority: release.priority, version: version.clone(), label });
+            let phased_percent = fields.get("Phased-Update-Percentage").and_then(|percent| percent.parse().ok());
+            let own = (release.priority, &version);
+            match &mut offer.best {
+                // One repository that offers it to all is enough, such as that for security updates.
+                Some(best) if (best.priority, &best.version) == own => {
+                    best.phased_percent = best.phased_percent.and(phased_percent);
+                }
+                Some(best) if (best.priority, &best.version) > own => {}
+                best => {
+                    *best = Some(Candidate {
+                        priority: release.priority,
+                        version: version.clone(),
+                        label: release.source.label.as_str().to_owned(),
+                        phased_percent,
+                    });
+                }
             }
         }
     }
 }
 
 fn parse_release(bytes: &[u8]) -> Release {
-    const FIELDS: &[&str] =
-        &["Origin", "Label", "Codename", "Suite", "Date", "Valid-Until", "NotAutomatic", "ButAutomaticUpgrades"];
+    const FIELDS: &[&str] = &[
+        "Origin",
+        "Label",
+        "Codename",
+        "Suite",
+        "Date",
+        "Valid-Until",
+        "NotAutomatic",
+        "ButAutomaticUpgrades",
+        "MD5Sum",
+        "SHA256",
+        "SHA512",
+    ];
     let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
     let mut stanzas = Stanzas::new(FIELDS, |fields| {
         // A signed file has armour around its one stanza.
@@ -270,9 +360,20 @@ fn parse_release(bytes: &[u8]) -> Release {
         ("yes", _) => 1,
         _ => 500,
     };
+    // Digest, size and place of each file.
+    let lists = ["MD5Sum", "SHA256", "SHA512"]
+        .iter()
+        .flat_map(|name| field(name).lines())
+        .filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let (size, place) = (words.next()?.parse().ok()?, words.next()?);
+            place.contains("Packages").then(|| (place.to_owned(), size))
+        })
+        .collect();
     Release {
         priority,
-        origin: field("Origin").to_owned(),
+        is_signed: bytes.starts_with(SIGNED),
+        lists,
         source: UpdateSource {
             label: Text::new(label),
             codename: Text::new(codename),
@@ -281,6 +382,8 @@ fn parse_release(bytes: &[u8]) -> Release {
             security: label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security")),
             release_time: time("Date"),
             valid_until_time: time("Valid-Until"),
+            origin: Text::new(field("Origin")),
+            verified: None,
         },
     }
 }
@@ -355,20 +458,48 @@ mod tests {
         assert_eq!(offer.candidate().unwrap().label, "Debian");
     }
 
+    #[test]
+    fn an_update_is_phased_while_no_repository_offers_it_to_all() {
+        let phased = |lists: &[&str]| {
+            let installed = installed(&[("a", "amd64", "2")]);
+            let mut offers = Offers::default();
+            for text in lists {
+                let file = Box::new(io::Cursor::new(format!("Package: a\nArchitecture: amd64\n{text}").into_bytes()));
+                offers.add_list(file, Packing::None, &release("Ubuntu", "jammy-updates", ""), &installed).unwrap();
+            }
+            offers.candidates[&("a".to_owned(), 0)].candidate().unwrap().phased_percent
+        };
+        assert_eq!(phased(&["Version: 3\nPhased-Update-Percentage: 20\n"]), Some(20));
+        assert_eq!(phased(&["Version: 3\nPhased-Update-Percentage: 20\n", "Version: 3\n"]), None);
+        assert_eq!(phased(&["Version: 3\n", "Version: 3\nPhased-Update-Percentage: 20\n"]), None);
+        assert_eq!(phased(&["Version: 3\n", "Version: 4\nPhased-Update-Percentage: 0\n"]), Some(0));
+        assert_eq!(phased(&["Version: 3\n"]), None);
+    }
+
     const MAIN: &str = "deb.debian.org_debian_dists_bookworm";
     const SECURITY: &str = "deb.debian.org_debian-security_dists_bookworm-security";
 
-    /// Returns what is offered by the machine with pending updates when its lists are these files, and why it is not all.
-    fn incomplete(names: &[String]) -> Option<Unknown> {
+    fn configured(file: &str, components: &[&str]) -> Configured {
+        Configured {
+            file: file.to_owned(),
+            name: file.to_owned(),
+            components: components.iter().map(|&component| component.to_owned()).collect(),
+            architectures: Vec::new(),
+            unverified: false,
+        }
+    }
+
+    /// Returns what is offered by the machine with pending updates when its lists are these files.
+    fn offered(names: &[String], configured: Vec<Configured>) -> Offers {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
         let mut host = crate::host::Recorded::at(&case).unwrap();
         let text = |name: &str| muster_proto::fact::PathText::from_bytes(name.as_bytes());
         host.index_mut().lists.insert(text(FOLDER), names.iter().map(|name| text(name)).collect());
-        read(&host, &installed(&[("a", "amd64", "2")])).incomplete
+        read(&host, &installed(&[("a", "amd64", "2")]), &Ok(configured), &Reading::Known(true))
     }
 
     #[test]
-    fn a_repository_without_a_package_list_leaves_it_open_what_is_pending() {
+    fn a_configured_source_without_its_lists_leaves_it_open_what_is_pending() {
         let all = ["_InRelease", "_main_binary-amd64_Packages"];
         let both = |main: &[&str], security: &[&str]| -> Vec<String> {
             let names = |prefix: &'static str, ends: &[&str]| -> Vec<String> {
@@ -376,18 +507,49 @@ mod tests {
             };
             [names(SECURITY, security), names(MAIN, main)].concat()
         };
-        assert_eq!(incomplete(&both(&all, &all)), None);
-        assert_eq!(incomplete(&both(&all, &[])), None, "it is not configured, and its metadata say so");
-        assert_eq!(incomplete(&both(&["_InRelease", "_main_source_Sources"], &all)), None);
-        for names in [
-            both(&all, &["_InRelease"]),
-            both(&all, &["_InRelease", "_main_i18n_Translation-en"]),
-            both(&all, &["_InRelease", "_main_source_Sources"]),
-            both(&["_InRelease"], &all),
-            both(&[], &[]),
+        let incomplete = |names: &[String], components: &[&str]| {
+            let configured = vec![configured(MAIN, &["main"]), configured(SECURITY, components)];
+            offered(names, configured).incomplete
+        };
+        assert_eq!(incomplete(&both(&all, &all), &["main"]), None);
+        for (names, components, missing) in [
+            (both(&all, &["_InRelease"]), vec!["main"], "_security_dists_bookworm-security main for amd64"),
+            (both(&all, &["_InRelease", "_main_i18n_Translation-en"]), vec!["main"], "main for amd64"),
+            (both(&all, &["_InRelease", "_main_source_Sources"]), vec!["main"], "main for amd64"),
+            (both(&["_InRelease"], &all), vec!["main"], "main for amd64"),
+            (both(&all, &all), vec!["main", "non-free"], "non-free for amd64"),
+            (both(&all, &[]), vec!["main"], "no Release file"),
+            (both(&[], &[]), vec!["main"], "no Release file"),
         ] {
-            assert_eq!(incomplete(&names).map(|unknown| unknown.cause), Some(Cause::Absent), "{names:?}");
+            let unknown = incomplete(&names, &components).unwrap();
+            assert_eq!(unknown.cause, Cause::Absent, "{names:?}");
+            let missing = missing.trim_start_matches("_security_dists_bookworm-security ");
+            assert!(unknown.detail.as_str().contains(missing), "{names:?}: {unknown:?}");
         }
+        // A component that its publisher does not have, or has nothing in, is not fetched.
+        assert_eq!(incomplete(&both(&all, &all), &["main", "no-such-component"]), None);
+    }
+
+    #[test]
+    fn lists_of_a_source_that_is_configured_no_more_are_left_out() {
+        let names: Vec<String> = [MAIN, SECURITY]
+            .iter()
+            .flat_map(|prefix| ["_InRelease", "_main_binary-amd64_Packages"].map(|end| format!("{prefix}{end}")))
+            .collect();
+        let offers = offered(&names, vec![configured(MAIN, &["main"])]);
+        assert_eq!(offers.sources.iter().map(|source| source.security).collect::<Vec<_>>(), [false]);
+        assert_eq!(offered(&names, Vec::new()).incomplete.map(|unknown| unknown.cause), Some(Cause::Absent));
+    }
+
+    #[test]
+    fn a_source_is_verified_unless_it_is_trusted_as_it_is() {
+        let names: Vec<String> =
+            ["_InRelease", "_main_binary-amd64_Packages"].map(|end| format!("{MAIN}{end}")).to_vec();
+        for unverified in [false, true] {
+            let offers = offered(&names, vec![Configured { unverified, ..configured(MAIN, &["main"]) }]);
+            assert_eq!(offers.sources[0].verified, Some(Reading::Known(!unverified)));
+        }
+        assert!(!parse_release(b"Label: x\n").is_signed);
     }
 
     #[test]

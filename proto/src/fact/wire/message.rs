@@ -128,15 +128,16 @@ impl Wire for Layer {
 }
 
 message!(PatchLevel {
-    manager, pending, sources, reboot_packages, reboot_required_since_time,
+    manager, pending, sources, reboot_packages, reboot_required_since_time, security_metadata_verified, live_patches,
 } required {
     pending_complete, security_metadata_time, security_metadata_valid_until_time, running_kernel, newest_kernel,
     reboot_required, automatic_updates,
 });
 message!(PendingUpdate {
-    package, architecture, installed_version, candidate_version, security, held, origin,
+    package, architecture, installed_version, candidate_version, security, held, origin, available_after_time,
+    phased_percent,
 } required { first_offered_time });
-message!(UpdateSource { label, codename, suite, security } required { release_time, valid_until_time });
+message!(UpdateSource { label, codename, suite, security, origin, verified } required { release_time, valid_until_time });
 message!(AutomaticUpdates {} required { enabled, last_success_time });
 
 message!(Software { packages } required {});

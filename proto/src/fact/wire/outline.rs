@@ -63,6 +63,7 @@ static PATCH_LEVEL: Message = Message {
         list(2, "PatchLevel.pending", &LEAF),
         list(4, "PatchLevel.sources", &LEAF),
         list(11, "PatchLevel.reboot_packages", &LEAF),
+        list(14, "PatchLevel.live_patches", &LEAF),
     ],
 };
 static SOFTWARE: Message = Message { fields: &[list(1, "Software.packages", &LEAF)] };
