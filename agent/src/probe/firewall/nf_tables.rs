@@ -5,12 +5,11 @@ mod expressions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily, InputChain, Text};
+use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
-    Input,
     netlink::{Message, attributes, find, messages, number, text},
-    rules::{self, Rule},
+    rule_set::{Base, Hook, Name, RuleSet},
 };
 
 use elements::Element;
@@ -21,12 +20,10 @@ use expressions::RuleReader;
 const NEW_TABLE: u8 = 0;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
-// NF_INET_LOCAL_IN
-const HOOK_INPUT: u32 = 1;
+// NFPROTO_NETDEV
+const NETDEV: u8 = 5;
 const TABLE_IS_DORMANT: u32 = 1;
 
-/// Family, table, and chain or set.
-type Name = (u8, String, String);
 /// Sets by name.
 pub(super) type Sets = BTreeMap<Name, Vec<Element>>;
 
@@ -52,46 +49,23 @@ pub(super) fn wanted_sets(rules: &[u8]) -> Option<BTreeSet<Name>> {
     Some(wanted)
 }
 
-#[derive(Debug, Default)]
-pub(super) struct RuleSet {
-    chains: BTreeMap<Name, Vec<Rule<Name>>>,
-    inputs: Vec<(Name, i32, ChainPolicy)>,
-    tables: BTreeSet<String>,
-    rule_counts: BTreeMap<Name, u32>,
-    /// The dump without counters, handles and use counts.
-    pub canonical: Vec<u8>,
-}
-
-impl RuleSet {
-    /// Returns the names of tables and chains.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tables.iter().map(String::as_str).chain(self.chains.keys().map(|(_, _, chain)| chain.as_str()))
-    }
-
-    pub fn inputs(&self) -> Vec<Input> {
-        let input = |(name, priority, policy): &(Name, i32, ChainPolicy)| {
-            let found = rules::verdict(&self.chains, name, *policy);
-            let chain = InputChain {
-                engine: FilterEngine::NfTables,
-                family: family(name.0)?,
-                table: Text::new(&name.1),
-                chain: Text::new(&name.2),
-                priority: *priority,
-                policy: *policy,
-                default_verdict: found.verdict,
-                rule_count: self.rule_counts.get(name).copied().unwrap_or(0),
-            };
-            Some(Input { chain, because: found.because.map(|((_, _, chain), rule)| (chain, rule)) })
-        };
-        self.inputs.iter().filter_map(input).collect()
-    }
-}
-
 fn family(number: u8) -> Option<FilterFamily> {
     match number {
         1 => Some(FilterFamily::Inet),
+        NETDEV => Some(FilterFamily::Netdev),
         2 => Some(FilterFamily::Ip),
         10 => Some(FilterFamily::Ip6),
+        _ => None,
+    }
+}
+
+/// Returns the hook of a number (linux/netfilter.h), if packets to the host meet it.
+fn hook_of(family: u8, number: u32) -> Option<Hook> {
+    match (family, number) {
+        (NETDEV, 0) | (1, 5) => Some(Hook::Ingress),
+        (NETDEV, _) => None,
+        (_, 0) => Some(Hook::Prerouting),
+        (_, 1) => Some(Hook::Input),
         _ => None,
     }
 }
@@ -107,78 +81,86 @@ pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8], sets: &Sets) -> 
         if flags & TABLE_IS_DORMANT != 0 {
             dormant.insert((message.family, name.clone()));
         }
-        set.keep(&message, &[(1, name.as_bytes()), (2, &flags.to_be_bytes())]);
+        keep(&mut set, &message, &[(1, name.as_bytes()), (2, &flags.to_be_bytes())]);
         set.tables.insert(name);
     }
     for message in messages(chains)?.into_iter().filter(|message| message.kind == NEW_CHAIN) {
-        set.add_chain(&message, &dormant)?;
+        add_chain(&mut set, &message, &dormant)?;
     }
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
-        set.add_rule(&message, sets)?;
+        add_rule(&mut set, &message, sets)?;
     }
     Some(set)
 }
 
-impl RuleSet {
-    fn add_chain(&mut self, message: &Message<'_>, dormant: &BTreeSet<(u8, String)>) -> Option<()> {
-        let chain = attributes(message.attributes)?;
-        let name = (message.family, text(find(&chain, 1)?), text(find(&chain, 3)?));
-        self.chains.entry(name.clone()).or_default();
-        let kept: Vec<_> = chain.iter().copied().filter(|(kind, _)| [1, 3, 4, 5, 7, 10].contains(kind)).collect();
-        self.keep(message, &kept);
-        let Some(hook) = find(&chain, 4) else { return Some(()) };
-        let hook = attributes(hook)?;
-        let is_filter = find(&chain, 7).is_none_or(|kind| text(kind) == "filter");
-        if number(find(&hook, 1)?)? != HOOK_INPUT
-            || !is_filter
-            || family(message.family).is_none()
-            || dormant.contains(&(message.family, name.1.clone()))
-        {
-            return Some(());
-        }
-        let policy = match find(&chain, 5).and_then(number) {
-            Some(0) => ChainPolicy::Drop,
-            _ => ChainPolicy::Accept,
-        };
-        self.inputs.push((name, number(find(&hook, 2)?)?.cast_signed(), policy));
-        Some(())
+fn add_chain(set: &mut RuleSet, message: &Message<'_>, dormant: &BTreeSet<(u8, String)>) -> Option<()> {
+    let chain = attributes(message.attributes)?;
+    let name = (message.family, text(find(&chain, 1)?), text(find(&chain, 3)?));
+    set.chains.entry(name.clone()).or_default();
+    let kept: Vec<_> = chain.iter().copied().filter(|(kind, _)| [1, 3, 4, 5, 7, 10].contains(kind)).collect();
+    keep(set, message, &kept);
+    let Some(hook) = find(&chain, 4) else { return Some(()) };
+    let hook = attributes(hook)?;
+    let met_at = hook_of(message.family, number(find(&hook, 1)?)?);
+    let (Some(family), Some(met_at)) = (family(message.family), met_at) else { return Some(()) };
+    if dormant.contains(&(message.family, name.1.clone())) {
+        return Some(());
     }
+    let policy = match find(&chain, 5).and_then(number) {
+        Some(0) => ChainPolicy::Drop,
+        _ => ChainPolicy::Accept,
+    };
+    let several = attributes(find(&hook, 4).unwrap_or_default())?;
+    let devices = find(&hook, 3).into_iter().chain(several.into_iter().map(|(_, name)| name)).map(text).collect();
+    set.bases.push(Base {
+        name,
+        engine: FilterEngine::NfTables,
+        family,
+        hook: met_at,
+        priority: number(find(&hook, 2)?)?.cast_signed(),
+        policy,
+        is_nat: find(&chain, 7).is_some_and(|kind| text(kind) == "nat"),
+        devices,
+    });
+    Some(())
+}
 
-    fn add_rule(&mut self, message: &Message<'_>, sets: &Sets) -> Option<()> {
-        let rule = attributes(message.attributes)?;
-        let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
-        let count = self.rule_counts.entry(name.clone()).or_default();
-        *count += 1;
-        let mut reader = RuleReader::new(&name, *count, sets);
-        let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
-        for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
-            let expression = attributes(expression)?;
-            let kind = find(&expression, 1)?;
-            let data = find(&expression, 2).unwrap_or_default();
-            canonical.push((3, kind));
-            if !matches!(text(kind).as_str(), "counter" | "last" | "quota") {
-                canonical.push((4, data));
-            }
-            reader.take(&text(kind), data)?;
+fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()> {
+    let rule = attributes(message.attributes)?;
+    let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
+    let count = set.rule_counts.entry(name.clone()).or_default();
+    *count += 1;
+    let mut reader = RuleReader::new(&name, *count, sets);
+    let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
+    for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
+        let expression = attributes(expression)?;
+        let kind = find(&expression, 1)?;
+        let data = find(&expression, 2).unwrap_or_default();
+        canonical.push((3, kind));
+        if !matches!(text(kind).as_str(), "counter" | "last" | "quota") {
+            canonical.push((4, data));
         }
-        self.keep(message, &canonical);
-        // An anonymous set is a part of its rule; what is in a named one may change by itself.
-        for set in reader.wanted.iter().filter(|set| is_anonymous(&set.2)) {
-            let elements: Vec<_> = sets.get(set).into_iter().flatten().map(Element::canonical).collect();
-            let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
-            self.keep(message, &parts);
-        }
-        self.chains.entry(name.clone()).or_default().extend(reader.rules());
-        Some(())
+        reader.take(&text(kind), data)?;
     }
+    keep(set, message, &canonical);
+    // An anonymous set is a part of its rule; what is in a named one may change by itself.
+    for wanted in reader.wanted.iter().filter(|wanted| is_anonymous(&wanted.2)) {
+        let elements: Vec<_> = sets.get(wanted).into_iter().flatten().map(Element::canonical).collect();
+        let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
+        keep(set, message, &parts);
+    }
+    set.untracks |= reader.untracks;
+    set.translates |= reader.translates;
+    set.chains.entry(name.clone()).or_default().extend(reader.rules());
+    Some(())
+}
 
-    fn keep(&mut self, message: &Message<'_>, parts: &[(u16, &[u8])]) {
-        self.canonical.extend_from_slice(&[message.kind, message.family]);
-        for (kind, value) in parts {
-            self.canonical.extend_from_slice(&kind.to_be_bytes());
-            self.canonical.extend_from_slice(&(value.len() as u64).to_be_bytes());
-            self.canonical.extend_from_slice(value);
-        }
+fn keep(set: &mut RuleSet, message: &Message<'_>, parts: &[(u16, &[u8])]) {
+    set.canonical.extend_from_slice(&[message.kind, message.family]);
+    for (kind, value) in parts {
+        set.canonical.extend_from_slice(&kind.to_be_bytes());
+        set.canonical.extend_from_slice(&(value.len() as u64).to_be_bytes());
+        set.canonical.extend_from_slice(value);
     }
 }
 

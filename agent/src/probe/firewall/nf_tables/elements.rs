@@ -20,6 +20,8 @@ pub(in super::super) struct Element {
     pub ends_range: bool,
     /// Of a verdict map: code and chain.
     pub verdict: Option<(i32, Option<String>)>,
+    /// Of a map to data, or to the name of an object.
+    pub data: Option<Vec<u8>>,
 }
 
 impl Element {
@@ -32,6 +34,7 @@ impl Element {
             parts.push((8, code.to_be_bytes().to_vec()));
             parts.extend(chain.as_ref().map(|chain| (9, chain.as_bytes().to_vec())));
         }
+        parts.extend(self.data.clone().map(|data| (10, data)));
         parts
     }
 }
@@ -47,7 +50,9 @@ pub(in super::super) fn parse_elements(bytes: &[u8]) -> Option<Vec<Element>> {
             let key = if flags & ELEMENT_IS_ANY != 0 { None } else { Some(value(find(&element, 1)?)?) };
             let key_end = find(&element, 10).and_then(value);
             let verdict = find(&element, 2).and_then(verdict_of);
-            elements.push(Element { key, key_end, ends_range: flags & ELEMENT_ENDS_RANGE != 0, verdict });
+            let object = find(&element, 9).map(<[u8]>::to_vec);
+            let data = find(&element, 2).and_then(value).or(object);
+            elements.push(Element { key, key_end, ends_range: flags & ELEMENT_ENDS_RANGE != 0, verdict, data });
         }
     }
     Some(elements)
@@ -109,6 +114,7 @@ mod tests {
             key_end: None,
             ends_range,
             verdict: None,
+            data: None,
         };
         let found = |elements: &[Element]| -> Vec<_> { spans(elements).into_iter().map(|(span, _)| span).collect() };
         let span = |first: &[u8], last: &[u8]| Some((first.to_vec(), last.to_vec()));
@@ -119,7 +125,7 @@ mod tests {
         assert_eq!(found(&one), [span(&[0, 22], &[0, 22])]);
         assert_eq!(found(&[element(&[0, 22], false)]), [span(&[0, 22], &[0, 22])]);
         assert_eq!(found(&[element(&[0, 0], false)]), [span(&[0, 0], &[255, 255])]);
-        let rest = Element { key: None, key_end: None, ends_range: false, verdict: None };
+        let rest = Element { key: None, key_end: None, ends_range: false, verdict: None, data: None };
         assert_eq!(found(&[rest, element(&[7], false)]), [span(&[7], &[7]), None]);
         let fields = Element { key_end: Some(vec![9, 9]), ..element(&[0, 0], false) };
         assert_eq!(found(&[fields]), [span(&[0, 0], &[9, 9])]);

@@ -5,29 +5,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{
         netlink::{attributes, find, number, text},
+        packet::{self, Ask, Condition, Field, Test},
         rules::{Act, Rule, Scope},
         share::{self, Share},
         xt,
     },
     Name, Sets,
     elements::{Element, spans},
-    value, verdict_of,
+    is_anonymous, value, verdict_of,
 };
 
 /// `NF_CT_STATE_BIT` of a connection that is new, and of one that is not tracked.
-const STATE_NEW: u32 = 8;
-const STATE_UNTRACKED: u32 = 64;
-/// Bits of `enum ip_conntrack_status` that a connection from outside has only when it is known, expected or translated:
-/// expected, answered, assured, and both translations.
-const STATUS_OF_KNOWN: u32 = 1 | 2 | 4 | 16 | 32;
+const STATE_NEW: u32 = packet::STATE_NEW as u32;
+const STATE_UNTRACKED: u32 = packet::STATE_UNTRACKED as u32;
 // Operators of comparisons (`enum nft_cmp_ops`).
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 // NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR
 const FIB_TYPE: u32 = 3;
 const FIB_RECEIVER: u32 = 2;
+// NFT_FIB_RESULT_OIF, NFT_FIB_RESULT_OIFNAME and NFTA_FIB_F_SADDR
+const FIB_INTERFACE: u32 = 1;
+const FIB_INTERFACE_NAME: u32 = 2;
+const FIB_SENDER: u32 = 1;
+/// NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV: of what is over the limit.
+const IS_OVER: u32 = 1;
 const REGISTER_BYTES: usize = 16;
 const WORD_BYTES: usize = 4;
+/// IFNAMSIZ
+const INTERFACE_NAME_BYTES: usize = 16;
+/// The test of what is not followed.
+const UNTOLD: Test = Test { field: Field::Other, ask: Ask::Within(0, 0) };
 
 /// What a register was loaded with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,7 +46,11 @@ enum Source {
     Receiver(usize),
     /// Several fields of a header side by side.
     Fields,
-    Port,
+    SenderPort,
+    ReceiverPort,
+    TcpFlags,
+    /// Address family, as `NFPROTO_` or as the type of an Ethernet frame.
+    Family,
     /// Protocol above IP, of whatever header.
     Protocol,
     /// Place of a fragment, with flags.
@@ -49,6 +61,10 @@ enum Source {
     CtStatus,
     /// Kind of the receiver's address (`RTN_` of linux/rtnetlink.h).
     ReceiverType,
+    /// `PACKET_` of linux/if_packet.h.
+    PacketKind,
+    /// The interface to which what goes back to the sender goes.
+    WayBack,
     Other,
 }
 
@@ -64,7 +80,9 @@ impl Source {
             (1, 12, 1..=4) => Self::Sender(4),
             (1, 16, 1..=4) => Self::Receiver(4),
             (1, 12, 8) | (1, 8, 32) | (2, 0, 4) => Self::Fields,
-            (2, 0 | 2, 2) => Self::Port,
+            (2, 0, 2) => Self::SenderPort,
+            (2, 2, 2) => Self::ReceiverPort,
+            (2, 13, 1) => Self::TcpFlags,
             _ => Self::Other,
         }
     }
@@ -72,10 +90,13 @@ impl Source {
     /// Returns what a key of `meta` is, and its bytes in a register.
     fn of_meta(key: u32) -> (Self, usize) {
         match key {
+            1 => (Self::Family, 2),
             4 => (Self::Interface, 4),
             6 => (Self::InterfaceName, 16),
             7 => (Self::Other, 16),
+            15 => (Self::Family, 1),
             16 => (Self::Protocol, 1),
+            19 => (Self::PacketKind, 1),
             _ => (Self::Other, 4),
         }
     }
@@ -83,7 +104,9 @@ impl Source {
     /// Returns how many packets have a value from `first` to `last` here.
     fn share(self, first: &[u8], last: &[u8]) -> Share {
         match (self, first, last) {
-            (Self::Port, &[a, b], &[c, d]) => share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
+            (Self::SenderPort | Self::ReceiverPort, &[a, b], &[c, d]) => {
+                share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+            }
             (Self::Sender(_), _, _) => share::sources(first, last),
             (Self::Receiver(_), _, _) => share::destinations(first, last),
             (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
@@ -93,10 +116,78 @@ impl Source {
             (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
             (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
             (Self::CtState, _, _) => share_of_scope(native(first).map(|state| state_scope(|seen| seen == state))),
+            // What comes to a host is for itself, or narrower.
+            (Self::PacketKind, &[0], _) => Share::All,
+            (Self::PacketKind, &[1 | 2], _) => Share::LEAST,
             (Self::ReceiverType, _, _) => {
                 share_of_scope(native(first).and_then(|kind| 1_u16.checked_shl(kind)).map(xt::destination_type))
             }
             _ => Share::UNTOLD,
+        }
+    }
+}
+
+impl Source {
+    fn field(self) -> Field {
+        match self {
+            Self::Sender(4) => Field::Ipv4Sender,
+            Self::Sender(_) => Field::Ipv6Sender,
+            Self::Receiver(4) => Field::Ipv4Receiver,
+            Self::Receiver(_) => Field::Ipv6Receiver,
+            Self::SenderPort => Field::SenderPort,
+            Self::ReceiverPort => Field::ReceiverPort,
+            Self::TcpFlags => Field::TcpFlags,
+            Self::Family => Field::Family,
+            Self::Protocol => Field::Protocol,
+            Self::Fragment => Field::Fragment,
+            Self::Interface => Field::Interface,
+            Self::InterfaceName => Field::InterfaceName,
+            Self::CtState => Field::CtState,
+            Self::CtStatus => Field::CtStatus,
+            Self::ReceiverType => Field::ReceiverKind,
+            Self::PacketKind => Field::PacketKind,
+            Self::Fields | Self::WayBack | Self::Other => Field::Other,
+        }
+    }
+
+    /// Returns the bytes that the field has, where fewer may be loaded or compared.
+    fn width(self) -> Option<usize> {
+        match self {
+            Self::Sender(bytes) | Self::Receiver(bytes) => Some(bytes),
+            Self::InterfaceName => Some(INTERFACE_NAME_BYTES),
+            _ => None,
+        }
+    }
+
+    /// Returns a value of the field, of which `bytes` are the beginning and `fill` the rest.
+    fn number(self, bytes: &[u8], fill: u8) -> Option<u128> {
+        if self.is_native() {
+            return native(bytes).map(u128::from);
+        }
+        let mut whole = bytes.to_vec();
+        whole.resize(self.width().unwrap_or(bytes.len()), fill);
+        let number =
+            (whole.len() <= 16).then(|| whole.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))?;
+        Some(match (self, number) {
+            (Self::Family, 0x0800) => packet::IPV4,
+            (Self::Family, 0x86dd) => packet::IPV6,
+            (_, number) => number,
+        })
+    }
+
+    /// Returns whether its values are numbers in the byte order of the machine, which compare only as equal.
+    fn is_native(self) -> bool {
+        matches!(self, Self::Interface | Self::CtState | Self::CtStatus | Self::ReceiverType)
+    }
+
+    /// Returns the test for a value from `first` to `last`, of which the rest is any.
+    fn within(self, first: &[u8], last: &[u8]) -> Test {
+        let is_range = first != last;
+        match (self.number(first, 0), self.number(last, 0xff)) {
+            (Some(low), Some(high)) if !(is_range && self.is_native()) => {
+                Test { field: self.field(), ask: Ask::Within(low, high) }
+            }
+            _ => UNTOLD,
         }
     }
 }
@@ -140,7 +231,12 @@ pub(super) struct RuleReader<'n> {
     /// By their first word of 4 bytes: registers of 16 bytes lie over those of 4.
     registers: BTreeMap<u32, Loaded>,
     scope: Scope,
+    conditions: Vec<Condition>,
     act: Act<Name>,
+    /// Whether it keeps packets from being tracked.
+    pub untracks: bool,
+    /// Whether it changes to whom packets go.
+    pub translates: bool,
     /// What the elements of a verdict map do, each for its own packets.
     map: Option<Vec<Rule<Name>>>,
     pub wanted: BTreeSet<Name>,
@@ -154,7 +250,10 @@ impl<'n> RuleReader<'n> {
             number,
             registers: BTreeMap::new(),
             scope: Scope::All,
+            conditions: Vec::new(),
             act: Act::Continue,
+            untracks: false,
+            translates: false,
             map: None,
             wanted: BTreeSet::new(),
         }
@@ -162,7 +261,9 @@ impl<'n> RuleReader<'n> {
 
     /// Returns the rule as one or, with a verdict map, as one for each element.
     pub fn rules(self) -> Vec<Rule<Name>> {
-        self.map.unwrap_or_else(|| vec![Rule { scope: self.scope, act: self.act, number: self.number }])
+        self.map.unwrap_or_else(|| {
+            vec![Rule { scope: self.scope, conditions: self.conditions, act: self.act, number: self.number }]
+        })
     }
 
     pub fn take(&mut self, kind: &str, data: &[u8]) -> Option<()> {
@@ -179,7 +280,8 @@ impl<'n> RuleReader<'n> {
         let field = |at: u16| find(&data, at);
         let value_at = |at: u16| field(at).and_then(number).unwrap_or(0);
         match kind {
-            "counter" | "log" | "notrack" | "last" => {}
+            "counter" | "log" | "last" => {}
+            "notrack" => self.untracks = true,
             "payload" if field(1).is_some() => {
                 let (offset, length) = (value_at(3), value_at(4));
                 self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
@@ -197,6 +299,12 @@ impl<'n> RuleReader<'n> {
             "fib" if value_at(2) == FIB_TYPE && value_at(3) == FIB_RECEIVER => {
                 self.load(value_at(1), Source::ReceiverType, 4);
             }
+            "fib"
+                if matches!(value_at(2), FIB_INTERFACE | FIB_INTERFACE_NAME)
+                    && value_at(3) & (FIB_SENDER | FIB_RECEIVER) == FIB_SENDER =>
+            {
+                self.load(value_at(1), Source::WayBack, REGISTER_BYTES);
+            }
             // Without a register to load, they set something and decide nothing.
             "payload" | "meta" | "ct" => {}
             "bitwise" => self.mask(&data),
@@ -206,13 +314,20 @@ impl<'n> RuleReader<'n> {
             }
             "range" => {
                 let (first, last) = (value(field(3)?)?, value(field(4)?)?);
+                let is_inverted = value_at(2) == NOT_EQUAL;
                 let loaded = self.registers.get(&word_of(value_at(1))).filter(|loaded| loaded.mask.is_none());
-                let scope = loaded.map_or(Scope::Unclear, |loaded| loaded.source.share(&first, &last).scope());
-                self.limit(scope.inverted_if(value_at(2) == NOT_EQUAL));
+                let source = loaded.map_or(Source::Other, |loaded| loaded.source);
+                let Test { field, ask } = source.within(&first, &last);
+                let scope = source.share(&first, &last).scope().inverted_if(is_inverted);
+                self.limit(scope, Condition::test(field, ask, is_inverted));
             }
             // With a destination, it is a map: to verdicts when that is register 0, else to data.
             "lookup" if field(3).is_some() && value_at(3) != 0 => {
-                self.limit(Scope::Unclear);
+                let set = text(field(1)?);
+                if is_anonymous(&set) {
+                    self.wanted.insert((self.chain.0, self.chain.1.clone(), set));
+                }
+                self.limit(Scope::Unclear, Condition::Unclear);
                 self.forget(value_at(3), REGISTER_BYTES);
             }
             "lookup" => self.look_up(value_at(2), text(field(1)?), field(3).is_some(), value_at(5) & 1 != 0),
@@ -220,14 +335,46 @@ impl<'n> RuleReader<'n> {
             "immediate" => self.forget(value_at(1), REGISTER_BYTES),
             // A named counter, helper, timeout, label or expectation; a named limit is a condition.
             "objref" if matches!(value_at(1), 1 | 3 | 7 | 8 | 9) => {}
+            "objref" if field(4).map(text).is_some_and(|set| is_anonymous(&set)) => {
+                self.wanted.insert((self.chain.0, self.chain.1.clone(), text(field(4)?)));
+                self.limit(Scope::Unclear, Condition::Unclear);
+            }
             "reject" => self.act = Act::Reject,
-            "match" => self.limit(xt::matches(&text(field(1)?), field(3).unwrap_or_default())),
-            "target" => self.act = xt::target(&text(field(1)?)),
+            // The first packet of a connection is let in, to whomever it goes then.
+            "nat" | "redir" | "masq" => {
+                self.translates = true;
+                self.act = Act::Accept;
+            }
+            "match" => {
+                let (name, info) = (text(field(1)?), field(3).unwrap_or_default());
+                self.scope = self.scope.and(xt::matches(&name, info));
+                self.conditions.extend(xt::conditions(&name, info));
+            }
+            "target" => {
+                let name = text(field(1)?);
+                self.untracks |= xt::untracks(&name, field(3).unwrap_or_default());
+                self.translates |= xt::translates(&name);
+                self.act = xt::target(&name);
+            }
+            "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
+            "connlimit" => self.limit(Scope::Unclear, limit(value_at(2))),
+            "dynset" => {
+                let condition = match field(7).map(attributes) {
+                    None if field(10).is_none() => Condition::Mostly,
+                    Some(Some(expression)) => match find(&expression, 1).map(text).as_deref() {
+                        Some("limit") => limit(flag_of(&expression, 5)),
+                        Some("connlimit") => limit(flag_of(&expression, 2)),
+                        _ => Condition::Unclear,
+                    },
+                    _ => Condition::Unclear,
+                };
+                self.limit(Scope::Unclear, condition);
+            }
             // Conditions that are not followed; some load a register.
-            "byteorder" | "connlimit" | "dynset" | "exthdr" | "fib" | "hash" | "inner" | "limit" | "numgen"
-            | "objref" | "osf" | "quota" | "rt" | "socket" | "tunnel" | "xfrm" => {
+            "byteorder" | "exthdr" | "fib" | "hash" | "inner" | "numgen" | "objref" | "osf" | "quota" | "rt"
+            | "socket" | "tunnel" | "xfrm" => {
                 self.registers.clear();
-                self.limit(Scope::Unclear);
+                self.limit(Scope::Unclear, Condition::Unclear);
             }
             // What hands the packet on, such as a queue, and what this build does not know.
             _ => self.act = Act::Unclear,
@@ -236,8 +383,9 @@ impl<'n> RuleReader<'n> {
     }
 
     /// Takes one more condition.
-    fn limit(&mut self, scope: Scope) {
+    fn limit(&mut self, scope: Scope, condition: Condition) {
         self.scope = self.scope.and(scope);
+        self.conditions.push(condition);
     }
 
     fn load(&mut self, register: u32, source: Source, bytes: usize) {
@@ -273,25 +421,38 @@ impl<'n> RuleReader<'n> {
         let elements = self.sets.get(&name);
         self.wanted.insert(name);
         let Some(elements) = elements else {
-            self.limit(Scope::Unclear);
+            self.limit(Scope::Unclear, Condition::Unclear);
             self.act = if is_map { Act::Unclear } else { Act::Continue };
             return;
         };
-        let shares: Vec<(Share, &Element)> = spans(elements)
-            .into_iter()
+        let spans = spans(elements);
+        let shares: Vec<(Share, &Element)> = spans
+            .iter()
             .map(|(span, element)| {
-                let share = span.map_or(Share::All, |(first, last)| self.share(register, &first, &last));
-                (share, element)
+                let share = span.as_ref().map_or(Share::All, |(first, last)| self.share(register, first, last));
+                (share, *element)
             })
             .collect();
+        let lists = |is_of_map: bool| -> Vec<Vec<Test>> {
+            let told = spans.iter().filter_map(|(span, _)| span.as_ref());
+            let rest = spans.iter().filter(|(span, _)| span.is_none() && !is_of_map).map(|_| Vec::new());
+            told.map(|(first, last)| self.tests(register, first, last)).chain(rest).collect()
+        };
         let total = shares.iter().fold(Share::LEAST, |total, (share, _)| total.or(*share));
         if !is_map {
-            self.limit(total.scope().inverted_if(is_inverted));
+            let condition = Condition::AnyOf { lists: lists(false), is_inverted };
+            self.limit(total.scope().inverted_if(is_inverted), condition);
             return;
         }
         let parts = shares.iter().filter(|(share, _)| *share != Share::All);
         let parts = parts.fold(Share::LEAST, |parts, (share, _)| parts.or(*share)).scope();
-        let rule = |(share, element): (Share, &Element)| {
+        let rule = |(at, (share, element)): (usize, (Share, &Element))| {
+            let condition = match &spans[at].0 {
+                Some((first, last)) => {
+                    Condition::AnyOf { lists: vec![self.tests(register, first, last)], is_inverted: false }
+                }
+                None => Condition::AnyOf { lists: lists(true), is_inverted: true },
+            };
             // Many narrow elements may be wide together.
             let scope = match share {
                 Share::All => Scope::All,
@@ -299,9 +460,10 @@ impl<'n> RuleReader<'n> {
                 Share::Part(_) => parts,
             };
             let act = element.verdict.clone().map_or(Act::Unclear, |(code, chain)| self.act_of(code, chain));
-            Rule { scope: self.scope.and(scope), act, number: self.number }
+            let conditions = self.conditions.iter().cloned().chain([condition]).collect();
+            Rule { scope: self.scope.and(scope), conditions, act, number: self.number }
         };
-        self.map = Some(shares.into_iter().map(rule).collect());
+        self.map = Some(shares.into_iter().enumerate().map(rule).collect());
     }
 
     /// Returns the share of the packets whose fields from `register` on lie between the two keys. In a key, each field fills
@@ -322,6 +484,24 @@ impl<'n> RuleReader<'n> {
             word = word.saturating_add(words(loaded.bytes));
         }
         if first.is_empty() { Share::UNTOLD } else { share }
+    }
+
+    /// Returns the tests of the fields from `register` on for values between the two keys.
+    fn tests(&self, register: u32, first: &[u8], last: &[u8]) -> Vec<Test> {
+        let (mut tests, mut at, mut word) = (Vec::new(), 0, word_of(register));
+        while at < first.len() {
+            let loaded = self.registers.get(&word).filter(|loaded| loaded.mask.is_none() && loaded.bytes > 0);
+            let Some(loaded) = loaded else { break };
+            let end = at + loaded.bytes;
+            let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else { break };
+            tests.push(loaded.source.within(low, high));
+            at = end.next_multiple_of(WORD_BYTES);
+            word = word.saturating_add(words(loaded.bytes));
+        }
+        if at < first.len() || first.is_empty() {
+            tests.push(UNTOLD);
+        }
+        tests
     }
 
     fn verdict(&self, data: &[u8]) -> Option<Act<Name>> {
@@ -345,8 +525,9 @@ impl<'n> RuleReader<'n> {
     /// Takes a comparison of a register. Operators: 0 equal, 1 not equal, then below, at most, above, at least.
     fn compare(&mut self, register: u32, operator: u32, wanted: &[u8]) {
         let Some(loaded) = self.registers.get_mut(&word_of(register)) else {
-            return self.limit(Scope::Unclear);
+            return self.limit(Scope::Unclear, Condition::Unclear);
         };
+        let condition = loaded.condition(operator, wanted);
         let is_zero = wanted.iter().all(|byte| *byte == 0);
         let mask = loaded.mask.as_deref();
         let scope = match (loaded.source, operator) {
@@ -359,19 +540,73 @@ impl<'n> RuleReader<'n> {
             },
             // Of a connection that is known, or that a rule of address translation let in.
             (Source::CtStatus, NOT_EQUAL) if is_zero => match mask.and_then(native) {
-                Some(mask) if mask & !STATUS_OF_KNOWN == 0 => Scope::Narrow,
+                Some(mask) if u128::from(mask) & !packet::STATUS_OF_KNOWN == 0 => Scope::Narrow,
                 _ => Scope::Unclear,
             },
             // Of a later fragment, which comes to nothing without the first.
             (Source::Fragment, NOT_EQUAL) if is_zero && mask == Some(&[0x1f, 0xff]) => Scope::Narrow,
-            (Source::CtState | Source::CtStatus | Source::Fragment | Source::Other, _) => Scope::Unclear,
+            // Rules for the other family are told by their conditions.
+            (Source::Family, EQUAL | NOT_EQUAL) if mask.is_none() => Scope::All,
+            // Whom nothing goes back to is not who it says it is.
+            (Source::WayBack, EQUAL) => Scope::Narrow.inverted_if(!is_zero),
+            (Source::WayBack, NOT_EQUAL) => Scope::Narrow.inverted_if(is_zero),
+            (
+                Source::CtState
+                | Source::CtStatus
+                | Source::Family
+                | Source::Fragment
+                | Source::Other
+                | Source::TcpFlags
+                | Source::WayBack,
+                _,
+            ) => Scope::Unclear,
             _ => loaded.compare(operator, wanted),
         };
-        self.limit(scope);
+        self.limit(scope, condition);
     }
 }
 
 impl Loaded {
+    /// Returns what a comparison asks of a packet.
+    fn condition(&self, operator: u32, wanted: &[u8]) -> Condition {
+        let source = self.source;
+        let is_inverted = operator == NOT_EQUAL;
+        if source == Source::WayBack {
+            let is_nobody = wanted.iter().all(|byte| *byte == 0);
+            return match operator {
+                EQUAL | NOT_EQUAL if is_nobody != is_inverted => Condition::Seldom,
+                EQUAL | NOT_EQUAL => Condition::Mostly,
+                _ => Condition::Unclear,
+            };
+        }
+        let within = |first, last| Condition::test(source.field(), Ask::Within(first, last), is_inverted);
+        let Some(mask) = &self.mask else {
+            let (Some(first), Some(last)) = (source.number(wanted, 0), source.number(wanted, 0xff)) else {
+                return Condition::Unclear;
+            };
+            return match operator {
+                EQUAL | NOT_EQUAL => within(first, last),
+                _ if source.is_native() => Condition::Unclear,
+                2 => first.checked_sub(1).map_or(Condition::NEVER, |last| within(0, last)),
+                3 => within(0, last),
+                4 => last.checked_add(1).map_or(Condition::NEVER, |first| within(first, u128::MAX)),
+                5 => within(first, u128::MAX),
+                _ => Condition::Unclear,
+            };
+        };
+        if !matches!(operator, EQUAL | NOT_EQUAL) {
+            return Condition::Unclear;
+        }
+        match (share::network(wanted, mask), source.number(mask, 0), source.number(wanted, 0)) {
+            (Some((first, last)), ..) if !source.is_native() && first == wanted => {
+                let Test { field, ask } = source.within(&first, &last);
+                Condition::test(field, ask, is_inverted)
+            }
+            (_, Some(mask), Some(value)) => Condition::test(source.field(), Ask::Bits { mask, value }, is_inverted),
+            _ => Condition::Unclear,
+        }
+    }
+
     fn compare(&mut self, operator: u32, wanted: &[u8]) -> Scope {
         let width = match self.source {
             Source::Sender(bytes) | Source::Receiver(bytes) => bytes,
@@ -405,6 +640,16 @@ impl Loaded {
         self.within = Some((first, last));
         scope
     }
+}
+
+/// Returns the condition of a limit with these flags.
+fn limit(flags: u32) -> Condition {
+    if flags & IS_OVER == 0 { Condition::Mostly } else { Condition::Seldom }
+}
+
+fn flag_of(expression: &[(u16, &[u8])], at: u16) -> u32 {
+    let data = find(expression, 2).and_then(attributes);
+    data.and_then(|data| find(&data, at).and_then(number)).unwrap_or(0)
 }
 
 /// Returns the word of 4 bytes where a register begins: 1 to 4 are of 16 bytes, and from 8 on of 4.
