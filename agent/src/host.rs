@@ -260,7 +260,7 @@ impl Dump {
 }
 
 /// Address family.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[allow(missing_docs, reason = "the name says it")]
 pub enum Family {
     Ipv4,

@@ -171,11 +171,12 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
             for chain in &state.input_chains {
                 writeln!(
                     out,
-                    "  {} {} {}/{} priority {} policy {}: {} ({} rules)",
+                    "  {} {} {}/{} {} priority {} policy {}: {} ({} rules)",
                     chain.engine.as_str(),
                     chain.family.as_str(),
                     chain.table,
                     chain.chain,
+                    chain.hook.map_or("input", |hook| hook.as_str()),
                     chain.priority,
                     chain.policy.as_str(),
                     chain.default_verdict.as_str(),
@@ -191,7 +192,12 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         }
         Fact::Listeners(Reading::Known(state)) => state.listeners.iter().try_for_each(|listener| {
             let (protocol, program) = (listener.protocol.as_str(), told(&listener.program));
-            writeln!(out, "  {protocol} {} port {} {program}", listener.address, listener.port)
+            let reachable = match &listener.reachable {
+                Some(Reading::Known(reach)) => reach.as_str().to_owned(),
+                Some(Reading::Unknown { unknown }) => of_unknown(unknown),
+                None => "not told".to_owned(),
+            };
+            writeln!(out, "  {protocol} {} port {} {program} reachable: {reachable}", listener.address, listener.port)
         }),
         Fact::FileIntegrity(Reading::Known(state)) => {
             for change in &state.changes {

@@ -175,7 +175,11 @@ text_enum!(
 );
 text_enum!(
     /// Address family of a packet filter's table.
-    FilterFamily { Ip = "ip", Ip6 = "ip6", Inet = "inet" }
+    FilterFamily { Ip = "ip", Ip6 = "ip6", Inet = "inet", Netdev = "netdev" }
+);
+text_enum!(
+    /// Hook of a packet filter before the input hook.
+    FilterHook { Ingress = "ingress", Prerouting = "prerouting" }
 );
 text_enum!(
     /// Policy of a base chain.
@@ -192,6 +196,10 @@ text_enum!(
 text_enum!(
     /// Transport protocol.
     Transport { Tcp = "tcp", Udp = "udp" }
+);
+text_enum!(
+    /// From whom outside a socket is reached.
+    Reach { None = "none", Some = "some", Any = "any" }
 );
 text_enum!(
     /// Whether file changes are noticed as they happen.
@@ -395,6 +403,8 @@ pub struct InputChain {
     pub policy: ChainPolicy,
     pub default_verdict: DefaultVerdict,
     pub rule_count: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<FilterHook>,
 }
 
 /// Sockets that wait for peers.
@@ -412,6 +422,8 @@ pub struct Listener {
     pub address: Text,
     pub port: u16,
     pub program: Reading<Text>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<Reading<Reach>>,
 }
 
 /// How watched files differ from their baseline.

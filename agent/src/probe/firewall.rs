@@ -6,21 +6,33 @@
 mod legacy;
 mod netlink;
 mod nf_tables;
+mod packet;
+mod reach;
+mod rule_set;
 mod rules;
+mod senders;
 mod share;
+mod surroundings;
+mod walk;
 mod xt;
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
 
 use muster_proto::{
     fact::{
-        Cause, DefaultVerdict, Fact, FilterEngine, FilterFamily, Firewall, FirewallManager, Inbound, InputChain,
-        Reading, Text, Unknown,
+        Cause, DefaultVerdict, Fact, Firewall, FirewallManager, Inbound, InputChain, Reach, Reading, Text, Transport,
+        Unknown,
     },
     report,
 };
 use sha2::{Digest as _, Sha256};
 
+use self::{
+    reach::{Place, Reaches, place_of},
+    rule_set::{Hook, Name, RuleSet},
+    rules::Verdict,
+    surroundings::Surroundings,
+};
 use super::{Look, Probe};
 use crate::host::{self, Dump, Family, Host, SMALL_FILE_BYTES};
 
@@ -47,94 +59,152 @@ impl Probe for FirewallProbe {
     }
 }
 
-/// A chain of the input hook.
+/// A chain that packets from outside enter.
 #[derive(Debug)]
 struct Input {
     chain: InputChain,
-    /// Chain and number of the rule because of which its verdict cannot be told.
-    because: Option<(String, u32)>,
+    /// What becomes of a packet of each family, if it sees that one.
+    ipv4: Option<Verdict<Name>>,
+    ipv6: Option<Verdict<Name>>,
 }
 
-/// What one engine holds.
-#[derive(Debug, Default)]
-struct Filter {
-    inputs: Vec<Input>,
-    managers: Vec<FirewallManager>,
-    /// What the digest covers.
-    canonical: Vec<u8>,
+/// What the engines hold, or why it is not known: nf_tables, and the legacy tables of each family.
+struct Filters {
+    engines: [Result<Vec<RuleSet>, Unknown>; 3],
+}
+
+impl Filters {
+    fn read(host: &dyn Host) -> Self {
+        let nf_tables = nf_tables(host).map(|set| vec![set]);
+        Self { engines: [nf_tables, legacy(host, Family::Ipv4), legacy(host, Family::Ipv6)] }
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &RuleSet> {
+        self.engines.iter().flatten().flatten()
+    }
+
+    /// Returns why some rules for `family` are not known.
+    fn unread(&self, family: Family) -> Option<Unknown> {
+        let [nf_tables, ipv4, ipv6] = &self.engines;
+        let legacy = match family {
+            Family::Ipv4 => ipv4,
+            Family::Ipv6 => ipv6,
+        };
+        [nf_tables, legacy].into_iter().find_map(|engine| engine.as_ref().err().cloned())
+    }
 }
 
 fn state(host: &dyn Host) -> Reading<Firewall> {
-    let engines = [nf_tables(host), legacy(host, Family::Ipv4), legacy(host, Family::Ipv6)];
-    let mut known = Filter::default();
-    let mut unknown: [Option<Unknown>; 3] = [None, None, None];
-    for (engine, result) in engines.into_iter().enumerate() {
-        match result {
-            Ok(filter) => {
-                known.inputs.extend(filter.inputs);
-                known.managers.extend(filter.managers);
-                known.canonical.extend(filter.canonical);
-            }
-            Err(error) => unknown[engine] = Some(error),
-        }
-    }
-    let [nf_tables, ipv4, ipv6] = unknown;
+    let filters = Filters::read(host);
+    let mut inputs: Vec<Input> = filters.sets().flat_map(RuleSet::inputs).collect();
     // An engine that could not be read may hold anything.
-    if let (Some(unknown), true) = (&nf_tables, known.inputs.is_empty()) {
+    if let (Err(unknown), true) = (&filters.engines[0], inputs.is_empty()) {
         return Reading::Unknown { unknown: unknown.clone() };
     }
-    known.inputs.sort_by_key(|Input { chain, .. }| {
-        (chain.priority, chain.engine, chain.family, chain.table.clone(), chain.chain.clone())
+    inputs.sort_by_key(|Input { chain, .. }| {
+        let hook = chain.hook.map_or(Hook::Input, |hook| hook.into());
+        (hook, chain.priority, chain.engine, chain.family, chain.table.clone(), chain.chain.clone())
     });
-    known.managers.sort();
-    known.managers.dedup();
-    let unread = nf_tables.clone().or(ipv4.clone()).or(ipv6.clone());
+    let mut managers: Vec<FirewallManager> = filters.sets().flat_map(|set| managers(set.names())).collect();
+    managers.sort();
+    managers.dedup();
     Reading::Known(Firewall {
-        inbound_ipv4: inbound(&known.inputs, FilterFamily::Ip, nf_tables.clone().or(ipv4)),
-        inbound_ipv6: inbound(&known.inputs, FilterFamily::Ip6, nf_tables.or(ipv6)),
-        input_chains: known.inputs.into_iter().map(|input| input.chain).collect(),
-        managers: known.managers,
-        rule_set_digest: match unread {
+        inbound_ipv4: inbound(
+            inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?))),
+            filters.unread(Family::Ipv4),
+        ),
+        inbound_ipv6: inbound(
+            inputs.iter().filter_map(|one| Some((&one.chain, one.ipv6.as_ref()?))),
+            filters.unread(Family::Ipv6),
+        ),
+        managers,
+        rule_set_digest: match filters.unread(Family::Ipv4).or(filters.unread(Family::Ipv6)) {
             Some(unknown) => Reading::Unknown { unknown },
             None => {
                 let mut hash = Sha256::new_with_prefix(DIGEST_DOMAIN);
-                hash.update(&known.canonical);
+                filters.sets().for_each(|set| hash.update(&set.canonical));
                 Reading::Known(Text::new(&hex::encode(hash.finalize())))
             }
         },
+        input_chains: inputs.into_iter().map(|input| input.chain).collect(),
     })
 }
 
 /// A packet is let in when every chain in its way accepts it. One that denies decides, whatever the others hold.
-fn inbound(inputs: &[Input], family: FilterFamily, unread: Option<Unknown>) -> Reading<Inbound> {
+fn inbound<'i>(
+    inputs: impl Iterator<Item = (&'i InputChain, &'i Verdict<Name>)>,
+    unread: Option<Unknown>,
+) -> Reading<Inbound> {
     let mut undecidable = None;
-    for input in inputs.iter().filter(|input| [family, FilterFamily::Inet].contains(&input.chain.family)) {
-        match input.chain.default_verdict {
+    for (chain, told) in inputs {
+        match told.verdict {
             DefaultVerdict::Drop | DefaultVerdict::Reject => return Reading::Known(Inbound::Deny),
-            DefaultVerdict::Undecidable => undecidable = Some(input),
+            DefaultVerdict::Undecidable => undecidable = Some((chain, told)),
             DefaultVerdict::Accept => {}
         }
     }
     match (unread, undecidable) {
         (Some(unknown), _) => Reading::Unknown { unknown },
-        (None, Some(Input { chain, because })) => {
-            let place = match because {
-                Some((name, number)) => format!("rule {number} of chain {name} of table {}", chain.table),
-                None => format!("chain {} of table {}", chain.chain, chain.table),
+        (None, Some((chain, told))) => {
+            let (name, number) = match &told.because {
+                Some(((_, _, name), number)) => (name.as_str(), *number),
+                None => (chain.chain.as_str(), 0),
             };
-            Reading::unknown(Cause::Undecidable, place)
+            Reading::unknown(Cause::Undecidable, place_of(chain.table.as_str(), name, number))
         }
         (None, None) => Reading::Known(Inbound::Allow),
     }
 }
 
-fn nf_tables(host: &dyn Host) -> Result<Filter, Unknown> {
+/// Which sockets the packet filters let senders outside reach.
+pub(super) struct Reachability {
+    reaches: Reaches,
+}
+
+impl Reachability {
+    /// Reads the packet filters.
+    pub fn read(host: &dyn Host) -> Self {
+        let filters = Filters::read(host);
+        let unread = [filters.unread(Family::Ipv4), filters.unread(Family::Ipv6)];
+        let sets = filters.engines.into_iter().flatten().flatten().collect();
+        Self { reaches: Reaches::new(sets, unread, Surroundings::read(host)) }
+    }
+
+    /// Returns from whom a socket is reached that waits at `address`. `takes_ipv4` says of one that waits at every address of
+    /// IPv6 whether it may take IPv4, too.
+    pub fn of(&mut self, protocol: Transport, address: IpAddr, port: u16, takes_ipv4: bool) -> Reading<Reach> {
+        // Of the older family, written as the newer.
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return Reading::Known(Reach::None);
+        }
+        let (family, number) = match address {
+            IpAddr::V4(address) => (Family::Ipv4, u128::from(u32::from(address))),
+            IpAddr::V6(address) => (Family::Ipv6, u128::from(address)),
+        };
+        let place = Place { family, protocol, address: (number != 0).then_some(number), port };
+        let told = self.reaches.of(place);
+        if family == Family::Ipv4 || number != 0 || !takes_ipv4 {
+            return told;
+        }
+        match (told, self.reaches.of(Place { family: Family::Ipv4, ..place })) {
+            (Reading::Known(ipv6), Reading::Known(ipv4)) if ipv4 <= ipv6 => Reading::Known(ipv6),
+            (Reading::Known(Reach::Any), _) => Reading::Known(Reach::Any),
+            (Reading::Known(_), Reading::Known(_)) => {
+                Reading::unknown(Cause::Undecidable, "IPv4 is let in, and it is not told whether the socket takes it")
+            }
+            (Reading::Unknown { unknown }, _) | (_, Reading::Unknown { unknown }) => Reading::Unknown { unknown },
+        }
+    }
+}
+
+fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
     let mut dumps = [Vec::new(), Vec::new(), Vec::new()];
     for (bytes, dump) in dumps.iter_mut().zip([Dump::Tables, Dump::Chains, Dump::Rules]) {
         *bytes = match host.nf_tables(dump) {
             Ok(answer) => answer,
             // A kernel without nf_tables holds no rule in it.
-            Err(error) if host::cause(&error) == Cause::Unsupported => return Ok(Filter::default()),
+            Err(error) if host::cause(&error) == Cause::Unsupported => return Ok(RuleSet::default()),
             Err(error) => return Err(host::unknown(format!("dump nf_tables {}", dump.as_str()), &error)),
         };
     }
@@ -155,47 +225,31 @@ fn nf_tables(host: &dyn Host) -> Result<Filter, Unknown> {
         };
         sets.insert(name, nf_tables::parse_elements(&elements).ok_or_else(garbled)?);
     }
-    let set = nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)?;
-    Ok(Filter { inputs: set.inputs(), managers: managers(set.names()), canonical: set.canonical })
+    nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)
 }
 
-fn legacy(host: &dyn Host, family: Family) -> Result<Filter, Unknown> {
-    let (path, filter_family) = match family {
-        Family::Ipv4 => ("/proc/net/ip_tables_names", FilterFamily::Ip),
-        Family::Ipv6 => ("/proc/net/ip6_tables_names", FilterFamily::Ip6),
+fn legacy(host: &dyn Host, family: Family) -> Result<Vec<RuleSet>, Unknown> {
+    let path = match family {
+        Family::Ipv4 => "/proc/net/ip_tables_names",
+        Family::Ipv6 => "/proc/net/ip6_tables_names",
     };
     let names = match host.read(Path::new(path), SMALL_FILE_BYTES) {
         Ok(names) => String::from_utf8_lossy(&names).into_owned(),
         // A kernel without legacy tables.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Filter::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
     };
-    let mut found = Filter::default();
-    // The tables that see the input hook, by priority (linux/netfilter_ipv4.h).
-    for (table, priority) in [("mangle", -150), ("filter", 0), ("security", 50)] {
+    let mut found = Vec::new();
+    // Priorities are of linux/netfilter_ipv4.h. That of address translation is one before routing and another one after it.
+    for (table, priority) in [("raw", -300), ("mangle", -150), ("nat", -100), ("filter", 0), ("security", 50)] {
         if !names.lines().any(|name| name == table) {
             continue;
         }
         let bytes = host
             .iptables(family, table)
             .map_err(|error| host::unknown(format!("read legacy table {table}"), &error))?;
-        let parsed = legacy::parse(family, &bytes)
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("legacy table {table} does not follow its format")))?;
-        found.managers.extend(managers(parsed.names.iter().map(String::as_str)));
-        found.canonical.extend_from_slice(&parsed.canonical);
-        if let Some(input) = parsed.input {
-            let chain = InputChain {
-                engine: FilterEngine::IptablesLegacy,
-                family: filter_family,
-                table: Text::new(table),
-                chain: Text::new("INPUT"),
-                priority,
-                policy: input.policy,
-                default_verdict: input.verdict,
-                rule_count: input.rule_count,
-            };
-            found.inputs.push(Input { chain, because: input.because });
-        }
+        let garbled = || Unknown::new(Cause::Garbled, format!("legacy table {table} does not follow its format"));
+        found.push(legacy::parse(family, table, priority, &bytes).ok_or_else(garbled)?);
     }
     Ok(found)
 }

@@ -17,8 +17,13 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn listeners(port: u16) -> Fact {
-    let listener =
-        Listener { protocol: Transport::Tcp, address: "0.0.0.0".into(), port, program: Reading::Known("sshd".into()) };
+    let listener = Listener {
+        protocol: Transport::Tcp,
+        address: "0.0.0.0".into(),
+        port,
+        program: Reading::Known("sshd".into()),
+        reachable: None,
+    };
     Fact::Listeners(Reading::Known(Listeners { listeners: vec![listener] }))
 }
 

@@ -352,7 +352,15 @@ fn listeners(listeners: &Listeners) -> Vec<String> {
             } else {
                 format!("{}:{}", listener.address, listener.port)
             };
-            format!("{} {address}  {}", listener.protocol.as_str(), text(&listener.program))
+            let program = text(&listener.program);
+            let reachable = listener.reachable.as_ref().map_or(String::new(), |reading| {
+                value(reading, |reach| match reach {
+                    super::Reach::Any => "  let in from ANY sender".to_owned(),
+                    super::Reach::Some => "  let in from some senders".to_owned(),
+                    super::Reach::None => "  not let in".to_owned(),
+                })
+            });
+            format!("{} {address}  {program}{reachable}", listener.protocol.as_str())
         })
         .collect();
     lines.extend(more(listeners.listeners.len(), "listeners"));

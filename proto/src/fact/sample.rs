@@ -4,9 +4,9 @@ use super::{
     Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
     DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
     FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer,
-    LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading,
-    SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath, UpdateSource,
-    Volume, VolumeKind, WatchState, WatchedPath,
+    LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reach,
+    Reading, SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath,
+    UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -162,6 +162,7 @@ pub fn firewall() -> Firewall {
             policy: ChainPolicy::Drop,
             default_verdict: DefaultVerdict::Drop,
             rule_count: 6,
+            hook: None,
         }],
         managers: vec![FirewallManager::Ufw],
         rule_set_digest: text(&"b2".repeat(32)),
@@ -170,7 +171,9 @@ pub fn firewall() -> Firewall {
 
 /// Returns sshd.
 pub fn listeners() -> Listeners {
-    let listener = Listener { protocol: Transport::Tcp, address: "0.0.0.0".into(), port: 22, program: text("sshd") };
+    let reachable = Some(Reading::Known(Reach::Any));
+    let listener =
+        Listener { protocol: Transport::Tcp, address: "0.0.0.0".into(), port: 22, program: text("sshd"), reachable };
     Listeners { listeners: vec![listener] }
 }
 

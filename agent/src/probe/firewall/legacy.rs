@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use muster_proto::fact::{ChainPolicy, DefaultVerdict};
+use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
-    rules::{self, Act, Rule, Scope},
+    packet::{self, Ask, Condition, Field},
+    rule_set::{Base, Hook, Name, RuleSet},
+    rules::{Act, Rule, Scope},
     share::{self, Share},
     xt,
 };
@@ -19,27 +21,11 @@ use crate::host::Family;
 
 const INFO_BYTES: usize = 84;
 const ENTRIES_AT: usize = INFO_BYTES + 40;
-const HOOK_INPUT: usize = 1;
+const HOOKS: usize = 5;
+/// The hooks that packets to the host meet: number, name of the chain, place.
+const MET: [(usize, &str, Hook); 2] = [(0, "PREROUTING", Hook::Prerouting), (1, "INPUT", Hook::Input)];
 /// `struct xt_entry_match` and `xt_entry_target` before their data: size, name, revision.
 const PART_HEADER_BYTES: usize = 32;
-
-#[derive(Debug)]
-pub(super) struct Table {
-    pub input: Option<Input>,
-    /// Names of user chains.
-    pub names: Vec<String>,
-    /// The entries with their counters zeroed.
-    pub canonical: Vec<u8>,
-}
-
-#[derive(Debug)]
-pub(super) struct Input {
-    pub policy: ChainPolicy,
-    pub verdict: DefaultVerdict,
-    /// Chain and number of the rule because of which the verdict cannot be told.
-    pub because: Option<(String, u32)>,
-    pub rule_count: u32,
-}
 
 /// Places in an entry, which differ by family.
 struct Layout {
@@ -93,17 +79,23 @@ struct Entry {
     rule: Rule<usize>,
     /// Of the head of a user chain.
     name: Option<String>,
+    untracks: bool,
+    translates: bool,
 }
 
-/// Returns the table; `None` when it does not follow the format.
-pub(super) fn parse(family: Family, bytes: &[u8]) -> Option<Table> {
+/// Returns the chains of the table `name`; `None` when it does not follow the format. `priority` is that of the table.
+pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> Option<RuleSet> {
     let layout = match family {
         Family::Ipv4 => IPV4,
         Family::Ipv6 => IPV6,
     };
     let valid_hooks = word(bytes, 32)?;
-    let hook = word(bytes, 36 + 4 * HOOK_INPUT)? as usize;
-    let underflow = word(bytes, 56 + 4 * HOOK_INPUT)? as usize;
+    let mut hooks = BTreeMap::new();
+    let mut underflows = BTreeMap::new();
+    for hook in (0..HOOKS).filter(|hook| valid_hooks & 1 << hook != 0) {
+        hooks.insert(word(bytes, 36 + 4 * hook)? as usize, hook);
+        underflows.insert(word(bytes, 56 + 4 * hook)? as usize, hook);
+    }
     let entries = bytes.get(ENTRIES_AT..)?;
     let mut parsed = BTreeMap::new();
     let mut canonical = entries.to_vec();
@@ -116,57 +108,120 @@ pub(super) fn parse(family: Family, bytes: &[u8]) -> Option<Table> {
         }
         let entry = rest.get(..next)?;
         canonical[at + layout.counters..at + layout.counters + 16].fill(0);
-        parsed.insert(at, parse_entry(&layout, entry, at)?);
+        parsed.insert(at, parse_entry(family, &layout, entry, at)?);
         at += next;
     }
-    let names = parsed.values().filter_map(|entry| entry.name.clone()).collect();
-    let input = if valid_hooks & (1 << HOOK_INPUT) == 0 { None } else { Some(read_input(parsed, hook, underflow)?) };
-    Some(Table { input, names, canonical })
+    let mut set = RuleSet { canonical, ..RuleSet::default() };
+    set.untracks = parsed.values().any(|entry| entry.untracks);
+    set.translates = parsed.values().any(|entry| entry.translates);
+    let number = match family {
+        Family::Ipv4 => packet::IPV4,
+        Family::Ipv6 => packet::IPV6,
+    };
+    let chains = chains(parsed, &hooks, &underflows)?;
+    let named = |at: usize| -> Name {
+        let chain = chains.names.get(&at).cloned().unwrap_or_else(|| at.to_string());
+        (u8::try_from(number).unwrap_or_default(), name.to_owned(), chain)
+    };
+    for (number, _, hook) in MET {
+        let Some((entry, _)) = hooks.iter().find(|(_, hook)| **hook == number) else { continue };
+        set.bases.push(Base {
+            name: named(*entry),
+            engine: FilterEngine::IptablesLegacy,
+            family: match family {
+                Family::Ipv4 => FilterFamily::Ip,
+                Family::Ipv6 => FilterFamily::Ip6,
+            },
+            hook,
+            priority,
+            policy: *chains.policies.get(&number)?,
+            is_nat: name == "nat",
+            devices: Vec::new(),
+        });
+    }
+    for (at, rules) in &chains.rules {
+        set.rule_counts.insert(named(*at), u32::try_from(rules.len()).ok()?);
+        let rules = rules.iter().map(|rule| Rule {
+            scope: rule.scope,
+            conditions: rule.conditions.clone(),
+            number: rule.number,
+            act: match &rule.act {
+                Act::Jump(to) => Act::Jump(named(*to)),
+                Act::Goto(to) => Act::Goto(named(*to)),
+                Act::Continue => Act::Continue,
+                Act::Accept => Act::Accept,
+                Act::Drop => Act::Drop,
+                Act::Reject => Act::Reject,
+                Act::Return => Act::Return,
+                Act::Unclear => Act::Unclear,
+            },
+        });
+        set.chains.insert(named(*at), rules.collect());
+    }
+    Some(set)
+}
+
+/// Chains by the place of their first rule.
+#[derive(Default)]
+struct Chains {
+    rules: BTreeMap<usize, Vec<Rule<usize>>>,
+    names: BTreeMap<usize, String>,
+    /// By number of the hook.
+    policies: BTreeMap<usize, ChainPolicy>,
 }
 
 /// Splits the entries into chains: a jump goes to the first rule of a chain, which ends before the next chain's head or at
 /// the underflow of a base chain.
-fn read_input(entries: BTreeMap<usize, Entry>, hook: usize, underflow: usize) -> Option<Input> {
-    let policy = match entries.get(&underflow)?.rule.act {
-        Act::Accept => ChainPolicy::Accept,
-        Act::Drop => ChainPolicy::Drop,
-        _ => return None,
-    };
-    let mut chains: BTreeMap<usize, Vec<Rule<usize>>> = BTreeMap::new();
-    let mut names = BTreeMap::from([(hook, "INPUT".to_owned())]);
+fn chains(
+    entries: BTreeMap<usize, Entry>,
+    hooks: &BTreeMap<usize, usize>,
+    underflows: &BTreeMap<usize, usize>,
+) -> Option<Chains> {
+    let mut found = Chains::default();
     let mut chain = None;
     let mut chain_name = None;
     for (at, entry) in entries {
-        if entry.name.is_some() {
+        if let Some(hook) = hooks.get(&at) {
+            let name = MET.iter().find(|(number, ..)| number == hook).map(|(_, name, _)| (*name).to_owned());
+            chain_name = name;
             chain = None;
-            chain_name = entry.name.clone();
-        } else if at == hook || chain.is_none() {
-            chain = Some(at);
         }
-        if at == underflow {
+        if let Some(name) = entry.name {
+            (chain, chain_name) = (None, Some(name));
+            continue;
+        }
+        let first = *chain.get_or_insert(at);
+        if let Some(name) = chain_name.take() {
+            found.names.insert(first, name);
+        }
+        let rules = found.rules.entry(first).or_default();
+        if let Some(hook) = underflows.get(&at) {
             // The policy is the last rule of a base chain.
-            chains.entry(chain.take().unwrap_or(at)).or_default();
-        } else if let (Some(chain), None) = (chain, &entry.name) {
-            names.extend(chain_name.take().map(|name| (chain, name)));
-            let rules = chains.entry(chain).or_default();
-            let number = u32::try_from(rules.len() + 1).ok()?;
-            rules.push(Rule { number, ..entry.rule });
+            let policy = match entry.rule.act {
+                Act::Accept => ChainPolicy::Accept,
+                Act::Drop => ChainPolicy::Drop,
+                _ => return None,
+            };
+            found.policies.insert(*hook, policy);
+            chain = None;
+            continue;
         }
+        let number = u32::try_from(rules.len() + 1).ok()?;
+        rules.push(Rule { number, ..entry.rule });
     }
-    let rule_count = u32::try_from(chains.get(&hook)?.len()).ok()?;
-    let found = rules::verdict(&chains, &hook, policy);
-    let because = found.because.and_then(|(chain, rule)| Some((names.remove(&chain)?, rule)));
-    Some(Input { policy, verdict: found.verdict, because, rule_count })
+    Some(found)
 }
 
-fn parse_entry(layout: &Layout, entry: &[u8], at: usize) -> Option<Entry> {
+fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Option<Entry> {
     let target_offset = usize::from(half(entry, layout.target_offset)?);
     let mut scope = header_scope(layout, entry)?;
+    let mut conditions = header_conditions(family, layout, entry)?;
     let mut parts = entry.get(layout.parts..target_offset)?;
     while !parts.is_empty() {
         let size = usize::from(half(parts, 0)?);
         let info = parts.get(PART_HEADER_BYTES..size)?;
         scope = scope.and(xt::matches(&name(parts)?, info));
+        conditions.extend(xt::conditions(&name(parts)?, info));
         parts = parts.get(size..)?;
     }
     let target = entry.get(target_offset..)?;
@@ -186,7 +241,12 @@ fn parse_entry(layout: &Layout, entry: &[u8], at: usize) -> Option<Entry> {
         other => xt::target(other),
     };
     let chain_name = (target_name == "ERROR").then(|| c_text(target.get(PART_HEADER_BYTES..).unwrap_or_default()));
-    Some(Entry { rule: Rule { scope, act, number: 0 }, name: chain_name })
+    Some(Entry {
+        rule: Rule { scope, conditions, act, number: 0 },
+        name: chain_name,
+        untracks: xt::untracks(&target_name, target.get(PART_HEADER_BYTES..).unwrap_or_default()),
+        translates: xt::translates(&target_name),
+    })
 }
 
 /// Returns the scope of the conditions on addresses, interface, fragments and protocol.
@@ -224,6 +284,58 @@ fn header_scope(layout: &Layout, entry: &[u8]) -> Option<Scope> {
         Scope::Unclear
     };
     Some([destination, interface, fragment, protocol, rest].into_iter().fold(source, Scope::and))
+}
+
+/// Returns the same conditions, for a packet of which more is known.
+fn header_conditions(family: Family, layout: &Layout, entry: &[u8]) -> Option<Vec<Condition>> {
+    let n = layout.address_bytes;
+    let (flags, inverts) = (*entry.get(layout.flags)?, *entry.get(layout.invert_flags)?);
+    let mut conditions = Vec::new();
+    let (sender, receiver) = match family {
+        Family::Ipv4 => (Field::Ipv4Sender, Field::Ipv4Receiver),
+        Family::Ipv6 => (Field::Ipv6Sender, Field::Ipv6Receiver),
+    };
+    for (at, field, flag) in [(0, sender, INVERTS_SOURCE), (1, receiver, INVERTS_DESTINATION)] {
+        let (address, mask) = (entry.get(at * n..(at + 1) * n)?, entry.get((at + 2) * n..(at + 3) * n)?);
+        if mask.iter().any(|byte| *byte != 0) || inverts & flag != 0 {
+            let ask = match share::network(address, mask) {
+                Some((first, last)) => Ask::Within(big(&first), big(&last)),
+                None => Ask::Bits { mask: big(mask), value: big(address) & big(mask) },
+            };
+            conditions.push(Condition::test(field, ask, inverts & flag != 0));
+        }
+    }
+    let interfaces = entry.get(4 * n..4 * n + 64)?;
+    let (names, masks) = interfaces.split_at(32);
+    let (mask, value) = (big(&masks[..16]), big(&names[..16]));
+    if mask != 0 || inverts & INVERTS_INTERFACE != 0 {
+        let ask = Ask::Bits { mask, value: value & mask };
+        conditions.push(Condition::test(Field::InterfaceName, ask, inverts & INVERTS_INTERFACE != 0));
+    }
+    if masks[16..].iter().any(|byte| *byte != 0) {
+        conditions.push(Condition::Unclear);
+    }
+    if flags & layout.is_fragment != 0 {
+        let ask = Ask::Bits { mask: packet::FRAGMENT_PLACE, value: 0 };
+        conditions.push(Condition::test(Field::Fragment, ask, inverts & INVERTS_FRAGMENT == 0));
+    }
+    match half(entry, layout.proto)? {
+        _ if flags & layout.has_protocol != layout.has_protocol => {}
+        0 if layout.has_protocol == 0 => {}
+        protocol => {
+            let ask = Ask::Within(protocol.into(), protocol.into());
+            conditions.push(Condition::test(Field::Protocol, ask, inverts & INVERTS_PROTOCOL != 0));
+        }
+    }
+    if flags & !(layout.goes | layout.has_protocol | layout.is_fragment) != 0 {
+        conditions.push(Condition::Unclear);
+    }
+    Some(conditions)
+}
+
+/// Returns the number of up to 16 bytes.
+fn big(bytes: &[u8]) -> u128 {
+    bytes.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// Returns the scope of the interfaces: names of the incoming and the outgoing one, and masks of their bytes.
@@ -341,14 +453,14 @@ mod tests {
         fn arbitrary_bytes_never_panic(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..600), next in 0_u16..400, target in 0_u16..400,
         ) {
-            let _ = parse(Family::Ipv4, &bytes);
-            let _ = parse(Family::Ipv6, &bytes);
+            let _ = parse(Family::Ipv4, "filter", 0, &bytes);
+            let _ = parse(Family::Ipv6, "filter", 0, &bytes);
             for (family, at) in [(Family::Ipv4, 88), (Family::Ipv6, 140)] {
                 if let Some(offsets) = bytes.get_mut(ENTRIES_AT + at..ENTRIES_AT + at + 4) {
                     offsets[..2].copy_from_slice(&target.to_ne_bytes());
                     offsets[2..].copy_from_slice(&next.to_ne_bytes());
                 }
-                let _ = parse(family, &bytes);
+                let _ = parse(family, "filter", 0, &bytes);
             }
         }
     }

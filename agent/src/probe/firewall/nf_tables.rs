@@ -1,90 +1,31 @@
 //! nf_tables as the kernel dumps it (linux/netfilter/nf_tables.h). Pure.
 
+mod elements;
+mod expressions;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily, InputChain, Text};
+use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
-    Input,
     netlink::{Message, attributes, find, messages, number, text},
-    rules::{self, Act, Rule, Scope},
-    share::{self, Share},
-    xt,
+    rule_set::{Base, Hook, Name, RuleSet},
 };
+
+use elements::Element;
+pub(super) use elements::parse_elements;
+use expressions::RuleReader;
 
 // Messages.
 const NEW_TABLE: u8 = 0;
 const NEW_CHAIN: u8 = 3;
 const NEW_RULE: u8 = 6;
-const NEW_ELEMENTS: u8 = 12;
-// NFT_SET_ELEM_INTERVAL_END and NFT_SET_ELEM_CATCHALL
-const ELEMENT_ENDS_RANGE: u32 = 1;
-const ELEMENT_IS_ANY: u32 = 2;
-// NF_INET_LOCAL_IN
-const HOOK_INPUT: u32 = 1;
+// NFPROTO_NETDEV
+const NETDEV: u8 = 5;
 const TABLE_IS_DORMANT: u32 = 1;
-/// `NF_CT_STATE_BIT` of a connection that is new, and of one that is not tracked.
-const STATE_NEW: u32 = 8;
-const STATE_UNTRACKED: u32 = 64;
-/// Bits of `enum ip_conntrack_status` that a connection from outside has only when it is known, expected or translated:
-/// expected, answered, assured, and both translations.
-const STATUS_OF_KNOWN: u32 = 1 | 2 | 4 | 16 | 32;
-// Operators of comparisons (`enum nft_cmp_ops`).
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
-// NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR
-const FIB_TYPE: u32 = 3;
-const FIB_RECEIVER: u32 = 2;
-const REGISTER_BYTES: usize = 16;
-const WORD_BYTES: usize = 4;
 
-/// Family, table, and chain or set.
-type Name = (u8, String, String);
 /// Sets by name.
 pub(super) type Sets = BTreeMap<Name, Vec<Element>>;
-
-/// An element of a set or a map.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Element {
-    /// `None` for what no other element holds.
-    key: Option<Vec<u8>>,
-    /// Of a range of several fields.
-    key_end: Option<Vec<u8>>,
-    ends_range: bool,
-    /// Of a verdict map: code and chain.
-    verdict: Option<(i32, Option<String>)>,
-}
-
-impl Element {
-    /// Returns what the digest covers of it.
-    fn canonical(&self) -> Vec<(u16, Vec<u8>)> {
-        let mut parts = vec![(5, self.key.clone().unwrap_or_default())];
-        parts.push((6, vec![u8::from(self.key.is_none()), u8::from(self.ends_range)]));
-        parts.extend(self.key_end.clone().map(|key| (7, key)));
-        if let Some((code, chain)) = &self.verdict {
-            parts.push((8, code.to_be_bytes().to_vec()));
-            parts.extend(chain.as_ref().map(|chain| (9, chain.as_bytes().to_vec())));
-        }
-        parts
-    }
-}
-
-/// Returns the elements of a dump; `None` when it does not follow its format.
-pub(super) fn parse_elements(bytes: &[u8]) -> Option<Vec<Element>> {
-    let mut elements = Vec::new();
-    for message in messages(bytes)?.into_iter().filter(|message| message.kind == NEW_ELEMENTS) {
-        let list = attributes(message.attributes)?;
-        for (_, element) in attributes(find(&list, 3).unwrap_or_default())? {
-            let element = attributes(element)?;
-            let flags = find(&element, 3).and_then(number).unwrap_or(0);
-            let key = if flags & ELEMENT_IS_ANY != 0 { None } else { Some(value(find(&element, 1)?)?) };
-            let key_end = find(&element, 10).and_then(value);
-            let verdict = find(&element, 2).and_then(verdict_of);
-            elements.push(Element { key, key_end, ends_range: flags & ELEMENT_ENDS_RANGE != 0, verdict });
-        }
-    }
-    Some(elements)
-}
 
 /// Returns whether a set is part of a rule, and has no name of its own.
 pub(super) fn is_anonymous(set: &str) -> bool {
@@ -108,46 +49,23 @@ pub(super) fn wanted_sets(rules: &[u8]) -> Option<BTreeSet<Name>> {
     Some(wanted)
 }
 
-#[derive(Debug, Default)]
-pub(super) struct RuleSet {
-    chains: BTreeMap<Name, Vec<Rule<Name>>>,
-    inputs: Vec<(Name, i32, ChainPolicy)>,
-    tables: BTreeSet<String>,
-    rule_counts: BTreeMap<Name, u32>,
-    /// The dump without counters, handles and use counts.
-    pub canonical: Vec<u8>,
-}
-
-impl RuleSet {
-    /// Returns the names of tables and chains.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tables.iter().map(String::as_str).chain(self.chains.keys().map(|(_, _, chain)| chain.as_str()))
-    }
-
-    pub fn inputs(&self) -> Vec<Input> {
-        let input = |(name, priority, policy): &(Name, i32, ChainPolicy)| {
-            let found = rules::verdict(&self.chains, name, *policy);
-            let chain = InputChain {
-                engine: FilterEngine::NfTables,
-                family: family(name.0)?,
-                table: Text::new(&name.1),
-                chain: Text::new(&name.2),
-                priority: *priority,
-                policy: *policy,
-                default_verdict: found.verdict,
-                rule_count: self.rule_counts.get(name).copied().unwrap_or(0),
-            };
-            Some(Input { chain, because: found.because.map(|((_, _, chain), rule)| (chain, rule)) })
-        };
-        self.inputs.iter().filter_map(input).collect()
-    }
-}
-
 fn family(number: u8) -> Option<FilterFamily> {
     match number {
         1 => Some(FilterFamily::Inet),
+        NETDEV => Some(FilterFamily::Netdev),
         2 => Some(FilterFamily::Ip),
         10 => Some(FilterFamily::Ip6),
+        _ => None,
+    }
+}
+
+/// Returns the hook of a number (linux/netfilter.h), if packets to the host meet it.
+fn hook_of(family: u8, number: u32) -> Option<Hook> {
+    match (family, number) {
+        (NETDEV, 0) | (1, 5) => Some(Hook::Ingress),
+        (NETDEV, _) => None,
+        (_, 0) => Some(Hook::Prerouting),
+        (_, 1) => Some(Hook::Input),
         _ => None,
     }
 }
@@ -163,514 +81,87 @@ pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8], sets: &Sets) -> 
         if flags & TABLE_IS_DORMANT != 0 {
             dormant.insert((message.family, name.clone()));
         }
-        set.keep(&message, &[(1, name.as_bytes()), (2, &flags.to_be_bytes())]);
+        keep(&mut set, &message, &[(1, name.as_bytes()), (2, &flags.to_be_bytes())]);
         set.tables.insert(name);
     }
     for message in messages(chains)?.into_iter().filter(|message| message.kind == NEW_CHAIN) {
-        set.add_chain(&message, &dormant)?;
+        add_chain(&mut set, &message, &dormant)?;
     }
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
-        set.add_rule(&message, sets)?;
+        add_rule(&mut set, &message, sets)?;
     }
     Some(set)
 }
 
-impl RuleSet {
-    fn add_chain(&mut self, message: &Message<'_>, dormant: &BTreeSet<(u8, String)>) -> Option<()> {
-        let chain = attributes(message.attributes)?;
-        let name = (message.family, text(find(&chain, 1)?), text(find(&chain, 3)?));
-        self.chains.entry(name.clone()).or_default();
-        let kept: Vec<_> = chain.iter().copied().filter(|(kind, _)| [1, 3, 4, 5, 7, 10].contains(kind)).collect();
-        self.keep(message, &kept);
-        let Some(hook) = find(&chain, 4) else { return Some(()) };
-        let hook = attributes(hook)?;
-        let is_filter = find(&chain, 7).is_none_or(|kind| text(kind) == "filter");
-        if number(find(&hook, 1)?)? != HOOK_INPUT
-            || !is_filter
-            || family(message.family).is_none()
-            || dormant.contains(&(message.family, name.1.clone()))
-        {
-            return Some(());
-        }
-        let policy = match find(&chain, 5).and_then(number) {
-            Some(0) => ChainPolicy::Drop,
-            _ => ChainPolicy::Accept,
-        };
-        self.inputs.push((name, number(find(&hook, 2)?)?.cast_signed(), policy));
-        Some(())
+fn add_chain(set: &mut RuleSet, message: &Message<'_>, dormant: &BTreeSet<(u8, String)>) -> Option<()> {
+    let chain = attributes(message.attributes)?;
+    let name = (message.family, text(find(&chain, 1)?), text(find(&chain, 3)?));
+    set.chains.entry(name.clone()).or_default();
+    let kept: Vec<_> = chain.iter().copied().filter(|(kind, _)| [1, 3, 4, 5, 7, 10].contains(kind)).collect();
+    keep(set, message, &kept);
+    let Some(hook) = find(&chain, 4) else { return Some(()) };
+    let hook = attributes(hook)?;
+    let met_at = hook_of(message.family, number(find(&hook, 1)?)?);
+    let (Some(family), Some(met_at)) = (family(message.family), met_at) else { return Some(()) };
+    if dormant.contains(&(message.family, name.1.clone())) {
+        return Some(());
     }
-
-    fn add_rule(&mut self, message: &Message<'_>, sets: &Sets) -> Option<()> {
-        let rule = attributes(message.attributes)?;
-        let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
-        let count = self.rule_counts.entry(name.clone()).or_default();
-        *count += 1;
-        let mut reader = RuleReader::new(&name, *count, sets);
-        let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
-        for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
-            let expression = attributes(expression)?;
-            let kind = find(&expression, 1)?;
-            let data = find(&expression, 2).unwrap_or_default();
-            canonical.push((3, kind));
-            if !matches!(text(kind).as_str(), "counter" | "last" | "quota") {
-                canonical.push((4, data));
-            }
-            reader.take(&text(kind), data)?;
-        }
-        self.keep(message, &canonical);
-        // An anonymous set is a part of its rule; what is in a named one may change by itself.
-        for set in reader.wanted.iter().filter(|set| is_anonymous(&set.2)) {
-            let elements: Vec<_> = sets.get(set).into_iter().flatten().map(Element::canonical).collect();
-            let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
-            self.keep(message, &parts);
-        }
-        self.chains.entry(name.clone()).or_default().extend(reader.rules());
-        Some(())
-    }
-
-    fn keep(&mut self, message: &Message<'_>, parts: &[(u16, &[u8])]) {
-        self.canonical.extend_from_slice(&[message.kind, message.family]);
-        for (kind, value) in parts {
-            self.canonical.extend_from_slice(&kind.to_be_bytes());
-            self.canonical.extend_from_slice(&(value.len() as u64).to_be_bytes());
-            self.canonical.extend_from_slice(value);
-        }
-    }
+    let policy = match find(&chain, 5).and_then(number) {
+        Some(0) => ChainPolicy::Drop,
+        _ => ChainPolicy::Accept,
+    };
+    let several = attributes(find(&hook, 4).unwrap_or_default())?;
+    let devices = find(&hook, 3).into_iter().chain(several.into_iter().map(|(_, name)| name)).map(text).collect();
+    set.bases.push(Base {
+        name,
+        engine: FilterEngine::NfTables,
+        family,
+        hook: met_at,
+        priority: number(find(&hook, 2)?)?.cast_signed(),
+        policy,
+        is_nat: find(&chain, 7).is_some_and(|kind| text(kind) == "nat"),
+        devices,
+    });
+    Some(())
 }
 
-/// What a register was loaded with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    /// Address of the sender, of 4 or of 16 bytes.
-    Sender(usize),
-    /// Address of the receiver.
-    Receiver(usize),
-    /// Several fields of a header side by side.
-    Fields,
-    Port,
-    /// Protocol above IP, of whatever header.
-    Protocol,
-    /// Place of a fragment, with flags.
-    Fragment,
-    Interface,
-    InterfaceName,
-    CtState,
-    CtStatus,
-    /// Kind of the receiver's address (`RTN_` of linux/rtnetlink.h).
-    ReceiverType,
-    Other,
+fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()> {
+    let rule = attributes(message.attributes)?;
+    let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
+    let count = set.rule_counts.entry(name.clone()).or_default();
+    *count += 1;
+    let mut reader = RuleReader::new(&name, *count, sets);
+    let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
+    for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
+        let expression = attributes(expression)?;
+        let kind = find(&expression, 1)?;
+        let data = find(&expression, 2).unwrap_or_default();
+        canonical.push((3, kind));
+        if !matches!(text(kind).as_str(), "counter" | "last" | "quota") {
+            canonical.push((4, data));
+        }
+        reader.take(&text(kind), data)?;
+    }
+    keep(set, message, &canonical);
+    // An anonymous set is a part of its rule; what is in a named one may change by itself.
+    for wanted in reader.wanted.iter().filter(|wanted| is_anonymous(&wanted.2)) {
+        let elements: Vec<_> = sets.get(wanted).into_iter().flatten().map(Element::canonical).collect();
+        let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
+        keep(set, message, &parts);
+    }
+    set.untracks |= reader.untracks;
+    set.translates |= reader.translates;
+    set.chains.entry(name.clone()).or_default().extend(reader.rules());
+    Some(())
 }
 
-impl Source {
-    /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
-    fn of_payload(base: u32, offset: u32, length: u32) -> Self {
-        match (base, offset, length) {
-            (1, 9 | 6, 1) => Self::Protocol,
-            (1, 6, 2) => Self::Fragment,
-            // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
-            (1, 8, 2..=16) => Self::Sender(16),
-            (1, 24, 1..=16) => Self::Receiver(16),
-            (1, 12, 1..=4) => Self::Sender(4),
-            (1, 16, 1..=4) => Self::Receiver(4),
-            (1, 12, 8) | (1, 8, 32) | (2, 0, 4) => Self::Fields,
-            (2, 0 | 2, 2) => Self::Port,
-            _ => Self::Other,
-        }
+fn keep(set: &mut RuleSet, message: &Message<'_>, parts: &[(u16, &[u8])]) {
+    set.canonical.extend_from_slice(&[message.kind, message.family]);
+    for (kind, value) in parts {
+        set.canonical.extend_from_slice(&kind.to_be_bytes());
+        set.canonical.extend_from_slice(&(value.len() as u64).to_be_bytes());
+        set.canonical.extend_from_slice(value);
     }
-
-    /// Returns what a key of `meta` is, and its bytes in a register.
-    fn of_meta(key: u32) -> (Self, usize) {
-        match key {
-            4 => (Self::Interface, 4),
-            6 => (Self::InterfaceName, 16),
-            7 => (Self::Other, 16),
-            16 => (Self::Protocol, 1),
-            _ => (Self::Other, 4),
-        }
-    }
-
-    /// Returns how many packets have a value from `first` to `last` here.
-    fn share(self, first: &[u8], last: &[u8]) -> Share {
-        match (self, first, last) {
-            (Self::Port, &[a, b], &[c, d]) => share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])),
-            (Self::Sender(_), _, _) => share::sources(first, last),
-            (Self::Receiver(_), _, _) => share::destinations(first, last),
-            (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
-            _ if first != last => Share::UNTOLD,
-            (Self::Fields, _, _) => Share::LEAST,
-            // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
-            (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
-            (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
-            (Self::CtState, _, _) => share_of_scope(native(first).map(|state| state_scope(|seen| seen == state))),
-            (Self::ReceiverType, _, _) => {
-                share_of_scope(native(first).and_then(|kind| 1_u16.checked_shl(kind)).map(xt::destination_type))
-            }
-            _ => Share::UNTOLD,
-        }
-    }
-}
-
-fn share_of_scope(scope: Option<Scope>) -> Share {
-    match scope {
-        Some(Scope::All) => Share::All,
-        Some(Scope::Narrow) => Share::LEAST,
-        Some(Scope::Unclear) | None => Share::UNTOLD,
-    }
-}
-
-/// Returns the scope of a condition on the state of the connection.
-fn state_scope(is_met_by: impl Fn(u32) -> bool) -> Scope {
-    match (is_met_by(STATE_NEW), is_met_by(STATE_UNTRACKED)) {
-        (true, _) => Scope::All,
-        (false, false) => Scope::Narrow,
-        (false, true) => Scope::Unclear,
-    }
-}
-
-/// A number in the byte order of the machine.
-fn native(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
-
-#[derive(Clone, Debug)]
-struct Loaded {
-    source: Source,
-    bytes: usize,
-    mask: Option<Vec<u8>>,
-    /// What the conditions before this one leave: two of them make a range.
-    within: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Reads the expressions of one rule, in order.
-struct RuleReader<'n> {
-    chain: &'n Name,
-    sets: &'n Sets,
-    number: u32,
-    /// By their first word of 4 bytes: registers of 16 bytes lie over those of 4.
-    registers: BTreeMap<u32, Loaded>,
-    scope: Scope,
-    act: Act<Name>,
-    /// What the elements of a verdict map do, each for its own packets.
-    map: Option<Vec<Rule<Name>>>,
-    wanted: BTreeSet<Name>,
-}
-
-impl<'n> RuleReader<'n> {
-    fn new(chain: &'n Name, number: u32, sets: &'n Sets) -> Self {
-        Self {
-            chain,
-            sets,
-            number,
-            registers: BTreeMap::new(),
-            scope: Scope::All,
-            act: Act::Continue,
-            map: None,
-            wanted: BTreeSet::new(),
-        }
-    }
-
-    /// Returns the rule as one or, with a verdict map, as one for each element.
-    fn rules(self) -> Vec<Rule<Name>> {
-        self.map.unwrap_or_else(|| vec![Rule { scope: self.scope, act: self.act, number: self.number }])
-    }
-
-    fn take(&mut self, kind: &str, data: &[u8]) -> Option<()> {
-        // A verdict ends the rule.
-        if self.act != Act::Continue {
-            return Some(());
-        }
-        if let Some(map) = &mut self.map {
-            // Packets whose element says so go on to what follows the map, which is not followed.
-            map.iter_mut().filter(|rule| rule.act == Act::Continue).for_each(|rule| rule.act = Act::Unclear);
-            return Some(());
-        }
-        let data = attributes(data)?;
-        let field = |at: u16| find(&data, at);
-        let value_at = |at: u16| field(at).and_then(number).unwrap_or(0);
-        match kind {
-            "counter" | "log" | "notrack" | "last" => {}
-            "payload" if field(1).is_some() => {
-                let (offset, length) = (value_at(3), value_at(4));
-                self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
-            }
-            "meta" if field(1).is_some() => {
-                let (source, bytes) = Source::of_meta(value_at(2));
-                self.load(value_at(1), source, bytes);
-            }
-            "ct" if field(1).is_some() => match value_at(2) {
-                0 => self.load(value_at(1), Source::CtState, 4),
-                2 => self.load(value_at(1), Source::CtStatus, 4),
-                _ => self.forget(value_at(1), REGISTER_BYTES),
-            },
-            // The kind of the receiver's address, whatever the interface.
-            "fib" if value_at(2) == FIB_TYPE && value_at(3) == FIB_RECEIVER => {
-                self.load(value_at(1), Source::ReceiverType, 4);
-            }
-            // Without a register to load, they set something and decide nothing.
-            "payload" | "meta" | "ct" => {}
-            "bitwise" => self.mask(&data),
-            "cmp" => {
-                let wanted = value(field(3)?)?;
-                self.compare(value_at(1), value_at(2), &wanted);
-            }
-            "range" => {
-                let (first, last) = (value(field(3)?)?, value(field(4)?)?);
-                let loaded = self.registers.get(&word_of(value_at(1))).filter(|loaded| loaded.mask.is_none());
-                let scope = loaded.map_or(Scope::Unclear, |loaded| loaded.source.share(&first, &last).scope());
-                self.limit(scope.inverted_if(value_at(2) == NOT_EQUAL));
-            }
-            // With a destination, it is a map: to verdicts when that is register 0, else to data.
-            "lookup" if field(3).is_some() && value_at(3) != 0 => {
-                self.limit(Scope::Unclear);
-                self.forget(value_at(3), REGISTER_BYTES);
-            }
-            "lookup" => self.look_up(value_at(2), text(field(1)?), field(3).is_some(), value_at(5) & 1 != 0),
-            "immediate" if value_at(1) == 0 => self.act = self.verdict(field(2)?)?,
-            "immediate" => self.forget(value_at(1), REGISTER_BYTES),
-            // A named counter, helper, timeout, label or expectation; a named limit is a condition.
-            "objref" if matches!(value_at(1), 1 | 3 | 7 | 8 | 9) => {}
-            "reject" => self.act = Act::Reject,
-            "match" => self.limit(xt::matches(&text(field(1)?), field(3).unwrap_or_default())),
-            "target" => self.act = xt::target(&text(field(1)?)),
-            // Conditions that are not followed; some load a register.
-            "byteorder" | "connlimit" | "dynset" | "exthdr" | "fib" | "hash" | "inner" | "limit" | "numgen"
-            | "objref" | "osf" | "quota" | "rt" | "socket" | "tunnel" | "xfrm" => {
-                self.registers.clear();
-                self.limit(Scope::Unclear);
-            }
-            // What hands the packet on, such as a queue, and what this build does not know.
-            _ => self.act = Act::Unclear,
-        }
-        Some(())
-    }
-
-    /// Takes one more condition.
-    fn limit(&mut self, scope: Scope) {
-        self.scope = self.scope.and(scope);
-    }
-
-    fn load(&mut self, register: u32, source: Source, bytes: usize) {
-        self.forget(register, bytes);
-        self.registers.insert(word_of(register), Loaded { source, bytes, mask: None, within: None });
-    }
-
-    /// Forgets what lies in `bytes` from `register` on.
-    fn forget(&mut self, register: u32, bytes: usize) {
-        let start = word_of(register);
-        let end = start.saturating_add(words(bytes));
-        self.registers.retain(|at, loaded| at.saturating_add(words(loaded.bytes)) <= start || end <= *at);
-    }
-
-    fn mask(&mut self, data: &[(u16, &[u8])]) {
-        let number_at = |at: u16| find(data, at).and_then(number).unwrap_or(0);
-        let value_at = |at: u16| find(data, at).and_then(value);
-        let loaded = self.registers.get(&word_of(number_at(1))).cloned();
-        self.forget(number_at(2), REGISTER_BYTES);
-        let is_plain = number_at(6) == 0 && value_at(5).is_none_or(|xor| xor.iter().all(|byte| *byte == 0));
-        // A mask of a mask, a shift and other operations are not followed.
-        if let (Some(loaded), Some(mask), true) = (loaded, value_at(4), is_plain)
-            && loaded.mask.is_none()
-        {
-            let loaded = Loaded { mask: Some(mask), within: None, ..loaded };
-            self.registers.insert(word_of(number_at(2)), loaded);
-        }
-    }
-
-    /// Takes a set or verdict map, whose elements each speak of their own packets.
-    fn look_up(&mut self, register: u32, set: String, is_map: bool, is_inverted: bool) {
-        let name = (self.chain.0, self.chain.1.clone(), set);
-        let elements = self.sets.get(&name);
-        self.wanted.insert(name);
-        let Some(elements) = elements else {
-            self.limit(Scope::Unclear);
-            self.act = if is_map { Act::Unclear } else { Act::Continue };
-            return;
-        };
-        let shares: Vec<(Share, &Element)> = spans(elements)
-            .into_iter()
-            .map(|(span, element)| {
-                let share = span.map_or(Share::All, |(first, last)| self.share(register, &first, &last));
-                (share, element)
-            })
-            .collect();
-        let total = shares.iter().fold(Share::LEAST, |total, (share, _)| total.or(*share));
-        if !is_map {
-            self.limit(total.scope().inverted_if(is_inverted));
-            return;
-        }
-        let parts = shares.iter().filter(|(share, _)| *share != Share::All);
-        let parts = parts.fold(Share::LEAST, |parts, (share, _)| parts.or(*share)).scope();
-        let rule = |(share, element): (Share, &Element)| {
-            // Many narrow elements may be wide together.
-            let scope = match share {
-                Share::All => Scope::All,
-                Share::LEAST => Scope::Narrow,
-                Share::Part(_) => parts,
-            };
-            let act = element.verdict.clone().map_or(Act::Unclear, |(code, chain)| self.act_of(code, chain));
-            Rule { scope: self.scope.and(scope), act, number: self.number }
-        };
-        self.map = Some(shares.into_iter().map(rule).collect());
-    }
-
-    /// Returns the share of the packets whose fields from `register` on lie between the two keys. In a key, each field fills
-    /// whole words.
-    fn share(&self, register: u32, first: &[u8], last: &[u8]) -> Share {
-        let (mut share, mut at, mut word) = (Share::All, 0, word_of(register));
-        while at < first.len() {
-            let Some(loaded) = self.registers.get(&word).filter(|loaded| loaded.mask.is_none() && loaded.bytes > 0)
-            else {
-                return share.and(Share::UNTOLD);
-            };
-            let end = at + loaded.bytes;
-            let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else {
-                return share.and(Share::UNTOLD);
-            };
-            share = share.and(loaded.source.share(low, high));
-            at = end.next_multiple_of(WORD_BYTES);
-            word = word.saturating_add(words(loaded.bytes));
-        }
-        if first.is_empty() { Share::UNTOLD } else { share }
-    }
-
-    fn verdict(&self, data: &[u8]) -> Option<Act<Name>> {
-        let (code, chain) = verdict_of(data)?;
-        Some(self.act_of(code, chain))
-    }
-
-    fn act_of(&self, code: i32, chain: Option<String>) -> Act<Name> {
-        let name = chain.map(|chain| (self.chain.0, self.chain.1.clone(), chain));
-        match (code, name) {
-            (0, _) => Act::Drop,
-            (1, _) => Act::Accept,
-            (-1 | -2, _) => Act::Continue,
-            (-3, Some(name)) => Act::Jump(name),
-            (-4, Some(name)) => Act::Goto(name),
-            (-5, _) => Act::Return,
-            _ => Act::Unclear,
-        }
-    }
-
-    /// Takes a comparison of a register. Operators: 0 equal, 1 not equal, then below, at most, above, at least.
-    fn compare(&mut self, register: u32, operator: u32, wanted: &[u8]) {
-        let Some(loaded) = self.registers.get_mut(&word_of(register)) else {
-            return self.limit(Scope::Unclear);
-        };
-        let is_zero = wanted.iter().all(|byte| *byte == 0);
-        let mask = loaded.mask.as_deref();
-        let scope = match (loaded.source, operator) {
-            (Source::CtState, EQUAL | NOT_EQUAL) => match (native(wanted), mask.map(native)) {
-                (Some(wanted), None) => state_scope(|state| (state == wanted) == (operator == EQUAL)),
-                (Some(wanted), Some(Some(mask))) => {
-                    state_scope(|state| (state & mask == wanted) == (operator == EQUAL))
-                }
-                _ => Scope::Unclear,
-            },
-            // Of a connection that is known, or that a rule of address translation let in.
-            (Source::CtStatus, NOT_EQUAL) if is_zero => match mask.and_then(native) {
-                Some(mask) if mask & !STATUS_OF_KNOWN == 0 => Scope::Narrow,
-                _ => Scope::Unclear,
-            },
-            // Of a later fragment, which comes to nothing without the first.
-            (Source::Fragment, NOT_EQUAL) if is_zero && mask == Some(&[0x1f, 0xff]) => Scope::Narrow,
-            (Source::CtState | Source::CtStatus | Source::Fragment | Source::Other, _) => Scope::Unclear,
-            _ => loaded.compare(operator, wanted),
-        };
-        self.limit(scope);
-    }
-}
-
-impl Loaded {
-    fn compare(&mut self, operator: u32, wanted: &[u8]) -> Scope {
-        let width = match self.source {
-            Source::Sender(bytes) | Source::Receiver(bytes) => bytes,
-            _ => wanted.len(),
-        };
-        let filled = |mut bytes: Vec<u8>, with: u8| {
-            bytes.resize(width, with);
-            bytes
-        };
-        let is_order = !matches!(operator, EQUAL | NOT_EQUAL);
-        if wanted.len() > width || self.mask.is_some() && is_order {
-            return Scope::Unclear;
-        }
-        let whole = vec![0xff; wanted.len()];
-        let Some((first, last)) = share::network(wanted, self.mask.as_deref().unwrap_or(&whole)) else {
-            return Scope::Unclear;
-        };
-        let (first, last) = (filled(first, 0), filled(last, 0xff));
-        let (lowest, highest) = (vec![0; width], vec![0xff; width]);
-        let (first, last) = match operator {
-            EQUAL => (first, last),
-            NOT_EQUAL => return self.source.share(&first, &last).scope().inverted(),
-            // Below and at most, above and at least: one value more is no matter.
-            2 | 3 => (lowest, last),
-            4 | 5 => (first, highest),
-            _ => return Scope::Unclear,
-        };
-        let (low, high) = self.within.take().unwrap_or_else(|| (first.clone(), last.clone()));
-        let (first, last) = (first.max(low), last.min(high));
-        let scope = self.source.share(&first, &last).scope();
-        self.within = Some((first, last));
-        scope
-    }
-}
-
-/// Returns the word of 4 bytes where a register begins: 1 to 4 are of 16 bytes, and from 8 on of 4.
-fn word_of(register: u32) -> u32 {
-    match register {
-        1..=4 => 4 * (register - 1),
-        _ => register.saturating_sub(8),
-    }
-}
-
-fn words(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(WORD_BYTES)).unwrap_or(u32::MAX)
-}
-
-/// First and last key.
-type Span = (Vec<u8>, Vec<u8>);
-
-/// Returns what each element spans, and at last those of what no other element holds.
-///
-/// In a set of ranges, an element begins a range, which the next key ends, with or without a range of its own. The last one
-/// reaches to the end of all keys.
-fn spans(elements: &[Element]) -> Vec<(Option<Span>, &Element)> {
-    let is_of_ranges = elements.iter().any(|element| element.ends_range);
-    let mut sorted: Vec<(&[u8], &Element)> =
-        elements.iter().filter_map(|element| Some((element.key.as_deref()?, element))).collect();
-    sorted.sort_by(|(a, x), (b, y)| a.cmp(b).then(y.ends_range.cmp(&x.ends_range)));
-    let mut spans = Vec::new();
-    for (at, (key, element)) in sorted.iter().enumerate().filter(|(_, (_, element))| !element.ends_range) {
-        let first = key.to_vec();
-        let last = if let Some(end) = &element.key_end {
-            end.clone()
-        } else if is_of_ranges {
-            let next = at + sorted[at..].partition_point(|(next, _)| next <= key);
-            sorted.get(next).map_or_else(|| vec![0xff; key.len()], |(next, _)| before(next))
-        } else if key.iter().all(|byte| *byte == 0) {
-            // The one element of a set that holds the range of everything looks like the value 0.
-            vec![0xff; key.len()]
-        } else {
-            first.clone()
-        };
-        spans.push((Some((first, last)), *element));
-    }
-    spans.extend(elements.iter().filter(|element| element.key.is_none()).map(|element| (None, element)));
-    spans
-}
-
-/// Returns the key before `key`.
-fn before(key: &[u8]) -> Vec<u8> {
-    let mut key = key.to_vec();
-    for byte in key.iter_mut().rev() {
-        let (less, borrows) = byte.overflowing_sub(1);
-        *byte = less;
-        if !borrows {
-            break;
-        }
-    }
-    key
 }
 
 /// Returns code and chain of a nested `NFTA_DATA_VERDICT`.
@@ -691,91 +182,6 @@ mod tests {
 
     use super::*;
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
-    fn rule_of(expressions: &[(&str, Vec<u8>)]) -> Vec<Rule<Name>> {
-        let (name, sets) = ((1, "firewall".to_owned(), "input".to_owned()), Sets::new());
-        let mut reader = RuleReader::new(&name, 1, &sets);
-        for (kind, data) in expressions {
-            reader.take(kind, data).unwrap();
-        }
-        reader.rules()
-    }
-
-    /// Of `immediate`: a verdict.
-    fn verdict(code: i32) -> Vec<u8> {
-        let verdict = attribute(2, &attribute(1, &code.to_be_bytes()));
-        [attribute(1, &0_u32.to_be_bytes()), attribute(2, &verdict)].concat()
-    }
-
-    fn load_port(register: u32) -> Vec<u8> {
-        let numbers = [register, 2, 2, 2];
-        (1..).zip(numbers).flat_map(|(kind, number)| attribute(kind, &number.to_be_bytes())).collect()
-    }
-
-    fn port_is(register: u32, port: u16) -> Vec<u8> {
-        let value = attribute(1, &port.to_be_bytes());
-        [attribute(1, &register.to_be_bytes()), attribute(2, &[0; 4]), attribute(3, &value)].concat()
-    }
-
-    #[test]
-    fn what_hands_a_packet_on_or_is_not_known_decides_nothing_told() {
-        for kind in ["queue", "synproxy", "tproxy", "something new"] {
-            let [rule] = &rule_of(&[(kind, vec![])])[..] else { panic!("{kind} is not one rule") };
-            assert_eq!((rule.scope, &rule.act), (Scope::All, &Act::Unclear), "{kind}");
-        }
-    }
-
-    #[test]
-    fn a_register_that_is_loaded_anew_is_not_taken_for_what_it_was() {
-        let accept = || ("immediate", verdict(1));
-        let scope = |between: &[(&str, Vec<u8>)], loaded: u32, compared: u32| {
-            let mut rule = vec![("payload", load_port(loaded))];
-            rule.extend_from_slice(between);
-            rule.extend([("cmp", port_is(compared, 22)), accept()]);
-            rule_of(&rule)[0].scope
-        };
-        assert_eq!(scope(&[], 1, 1), Scope::Narrow);
-        // 8 is the first word of 1, and 9 the second, which stays as it was.
-        assert_eq!(scope(&[], 1, 8), Scope::Narrow);
-        assert_eq!(scope(&[], 1, 2), Scope::Unclear);
-        let number = attribute(2, &attribute(1, &[0, 0, 0, 1]));
-        for (register, expected) in [(1_u32, Scope::Unclear), (8, Scope::Unclear), (2, Scope::Narrow)] {
-            let set = [attribute(1, &register.to_be_bytes()), number.clone()].concat();
-            assert_eq!(scope(&[("immediate", set)], 1, 1), expected, "{register}");
-        }
-        assert_eq!(scope(&[("numgen", vec![])], 1, 1), Scope::Unclear);
-        assert_eq!(scope(&[("counter", vec![])], 1, 1), Scope::Narrow);
-    }
-
-    #[test]
-    fn ranges_end_where_the_next_begin() {
-        let element = |key: &[u8], ends_range: bool| Element {
-            key: Some(key.to_vec()),
-            key_end: None,
-            ends_range,
-            verdict: None,
-        };
-        let found = |elements: &[Element]| -> Vec<_> { spans(elements).into_iter().map(|(span, _)| span).collect() };
-        let span = |first: &[u8], last: &[u8]| Some((first.to_vec(), last.to_vec()));
-        // As the kernel dumps a tree: from the end.
-        let halves = [element(&[4, 0], false), element(&[4, 0], true), element(&[0, 0], false)];
-        assert_eq!(found(&halves), [span(&[0, 0], &[3, 255]), span(&[4, 0], &[255, 255])]);
-        let one = [element(&[0, 23], true), element(&[0, 22], false), element(&[0, 0], true)];
-        assert_eq!(found(&one), [span(&[0, 22], &[0, 22])]);
-        assert_eq!(found(&[element(&[0, 22], false)]), [span(&[0, 22], &[0, 22])]);
-        assert_eq!(found(&[element(&[0, 0], false)]), [span(&[0, 0], &[255, 255])]);
-        let rest = Element { key: None, key_end: None, ends_range: false, verdict: None };
-        assert_eq!(found(&[rest, element(&[7], false)]), [span(&[7], &[7]), None]);
-        let fields = Element { key_end: Some(vec![9, 9]), ..element(&[0, 0], false) };
-        assert_eq!(found(&[fields]), [span(&[0, 0], &[9, 9])]);
-    }
-
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(
@@ -786,10 +192,6 @@ mod tests {
             let _ = parse(&tables, &chains, &rules, &Sets::new()).map(|set| set.inputs());
             let _ = wanted_sets(&rules);
             let _ = parse_elements(&rules);
-            let name = (2, String::new(), String::new());
-            for kind in ["payload", "bitwise", "cmp", "immediate", "lookup", "match", "target", "range", "ct", "meta"] {
-                let _ = RuleReader::new(&name, 1, &Sets::new()).take(kind, &rules);
-            }
         }
     }
 }

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
+use super::packet::{Ask, Condition, Field, IPV4, IPV6};
+use crate::host::Family;
+
 /// Chains inside each other, at most: the kernel's own bound (`NFT_JUMP_STACK_SIZE`).
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 
 /// Which new packets from outside a rule speaks of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,9 +64,32 @@ pub(super) enum Act<C> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Rule<C> {
     pub scope: Scope,
+    /// What makes the scope, for a packet of which more is known.
+    pub conditions: Vec<Condition>,
     pub act: Act<C>,
     /// Place in its chain, from 1. What one rule does to several kinds of packets has one number.
     pub number: u32,
+}
+
+impl<C> Rule<C> {
+    /// Returns the scope for packets of `family`, which a rule for the other does not speak of.
+    fn scope_in(&self, family: Family) -> Scope {
+        let number = match family {
+            Family::Ipv4 => IPV4,
+            Family::Ipv6 => IPV6,
+        };
+        let is_other = |condition: &Condition| match condition {
+            Condition::AnyOf { lists, is_inverted } => match lists.as_slice() {
+                [tests] => match tests.as_slice() {
+                    [test] => test.field == Field::Family && (test.ask != Ask::Within(number, number)) != *is_inverted,
+                    _ => false,
+                },
+                _ => false,
+            },
+            Condition::Mostly | Condition::Seldom | Condition::Unclear => false,
+        };
+        if self.conditions.iter().any(is_other) { Scope::Narrow } else { self.scope }
+    }
 }
 
 /// What becomes of the packet, and the rule because of which it cannot be told: its chain and its number.
@@ -73,13 +99,14 @@ pub(super) struct Verdict<C> {
     pub because: Option<(C, u32)>,
 }
 
-/// Returns what becomes of the packet in the base chain `chain`.
+/// Returns what becomes of the packet of `family` in the base chain `chain`.
 pub(super) fn verdict<C: Clone + Ord>(
     chains: &BTreeMap<C, Vec<Rule<C>>>,
     chain: &C,
     policy: ChainPolicy,
+    family: Family,
 ) -> Verdict<C> {
-    let mut follow = Follow { chains, known: BTreeMap::new(), doubts: BTreeMap::new() };
+    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new() };
     let found = follow.chain(chain, DEPTH);
     let policy = match policy {
         ChainPolicy::Accept => Outcomes::ACCEPT,
@@ -136,6 +163,7 @@ impl Outcomes {
 
 struct Follow<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
+    family: Family,
     /// Chains that were followed, each once, since a chain does the same wherever it is called from; `None` while it is.
     known: BTreeMap<&'c C, Option<Outcomes>>,
     /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
@@ -160,7 +188,11 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
 
     fn rules(&mut self, name: &C, rules: &'c [Rule<C>], depth: usize) -> Outcomes {
         let mut outcomes = Outcomes::NONE;
-        for rule in rules.iter().filter(|rule| rule.scope != Scope::Narrow) {
+        for rule in rules {
+            let scope = rule.scope_in(self.family);
+            if scope == Scope::Narrow {
+                continue;
+            }
             // What a packet of this rule may meet, and whether it may go on to the next rule.
             let (may, goes_on) = match &rule.act {
                 Act::Continue => continue,
@@ -177,10 +209,10 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
                 Act::Goto(chain) => (self.chain(chain, depth), false),
             };
             outcomes = outcomes.or(may);
-            if rule.scope == Scope::Unclear || may.has(Outcomes::UNDECIDABLE) {
+            if scope == Scope::Unclear || may.has(Outcomes::UNDECIDABLE) {
                 self.doubt(name, rule.number, may);
             }
-            if rule.scope == Scope::All && !goes_on {
+            if scope == Scope::All && !goes_on {
                 return outcomes;
             }
         }
@@ -202,7 +234,7 @@ mod tests {
     use super::*;
 
     fn rule(scope: Scope, act: Act<u8>) -> Rule<u8> {
-        Rule { scope, act, number: 0 }
+        Rule { scope, conditions: Vec::new(), act, number: 0 }
     }
 
     /// Chains by their place, with rules numbered.
@@ -257,7 +289,7 @@ mod tests {
             let called =
                 [other.clone(), returns.clone(), may_return.clone(), zone.clone(), accepts.clone(), zones.clone()];
             let chains = chains([vec![rules.clone()], called.to_vec()].concat());
-            assert_eq!(verdict(&chains, &0, policy).verdict, expected, "{policy:?} {rules:?}");
+            assert_eq!(verdict(&chains, &0, policy, Family::Ipv4).verdict, expected, "{policy:?} {rules:?}");
         }
     }
 
@@ -275,7 +307,7 @@ mod tests {
             (vec![rule(All, Drop)], vec![], ChainPolicy::Accept, None),
         ] {
             let chains = chains(vec![rules.clone(), called]);
-            assert_eq!(verdict(&chains, &0, policy).because, expected, "{rules:?}");
+            assert_eq!(verdict(&chains, &0, policy, Family::Ipv4).because, expected, "{rules:?}");
         }
     }
 
@@ -285,9 +317,9 @@ mod tests {
         let mut rules: Vec<_> = (0..15).map(twice).collect();
         rules.push(vec![rule(Scope::All, Act::Drop)]);
         let rules = chains(rules);
-        assert_eq!(verdict(&rules, &0, ChainPolicy::Accept).verdict, DefaultVerdict::Drop);
+        assert_eq!(verdict(&rules, &0, ChainPolicy::Accept, Family::Ipv4).verdict, DefaultVerdict::Drop);
         let deeper = chains([vec![twice(0)], rules.into_values().map(deeper).collect()].concat());
-        assert_eq!(verdict(&deeper, &0, ChainPolicy::Accept).verdict, DefaultVerdict::Undecidable);
+        assert_eq!(verdict(&deeper, &0, ChainPolicy::Accept, Family::Ipv4).verdict, DefaultVerdict::Undecidable);
     }
 
     fn deeper(rules: Vec<Rule<u8>>) -> Vec<Rule<u8>> {
@@ -357,7 +389,7 @@ mod tests {
 
     fn judged(reals: &[Vec<Real>], policy: ChainPolicy) -> DefaultVerdict {
         let rules = reals.iter().map(|chain| chain.iter().map(|real| real.rule.clone()).collect()).collect();
-        let verdict = verdict(&chains(rules), &0, policy);
+        let verdict = verdict(&chains(rules), &0, policy, Family::Ipv4);
         assert!(verdict.because.is_none() || verdict.verdict == DefaultVerdict::Undecidable);
         verdict.verdict
     }

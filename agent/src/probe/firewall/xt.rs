@@ -1,6 +1,7 @@
 //! Matches and targets of xtables, which the legacy tables are made of and iptables over nf_tables still uses for some. Pure.
 
 use super::{
+    packet::{self, Ask, Condition, Field, Test},
     rules::{Act, Scope},
     share::{self, Share},
 };
@@ -13,7 +14,21 @@ const COUNTS_STATE: u16 = 1;
 const COUNTS_BY_OLD_NAME: u16 = 1 << 13;
 // linux/netfilter/xt_state.h
 const OLD_STATE_UNTRACKED: u32 = 64;
+/// XT_CONNTRACK_STATE_DNAT
+const STATE_TRANSLATED: u16 = 128;
+/// IPS_DST_NAT
+const STATUS_TRANSLATED: u128 = 32;
+/// XT_CT_NOTRACK of linux/netfilter/xt_CT.h
+const CT_UNTRACKS: u16 = 1;
+// linux/netfilter/xt_recent.h
+const RECENT_SETS: u8 = 2;
+// linux/netfilter/xt_connlimit.h
+const CONNLIMIT_BYTES: usize = 24;
+const CONNLIMIT_INVERTS: u32 = 1;
+// linux/netfilter/xt_rpfilter.h
+const INVERTS_WAY_BACK: u8 = 4;
 // linux/netfilter/xt_tcpudp.h
+const INVERTS_FLAGS: u8 = 4;
 const INVERTS_SOURCE: u8 = 1;
 const INVERTS_DESTINATION: u8 = 2;
 /// Of ports, `struct xt_multiport_v1` in bytes; the older one, which knows neither ranges nor inversion, is shorter.
@@ -46,8 +61,127 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
         // linux/netfilter/xt_helper.h: of a connection that another one announced; a word says whether it is inverted.
         "helper" => Scope::Narrow.inverted_if(info.iter().take(4).any(|byte| *byte != 0)),
         "addrtype" => address_type(info).unwrap_or(Scope::Unclear),
+        // Whom nothing goes back to is not who it says it is.
+        "rpfilter" => match info.first() {
+            Some(flags) => Scope::Narrow.inverted_if(flags & INVERTS_WAY_BACK == 0),
+            None => Scope::Unclear,
+        },
         _ => Scope::Unclear,
     }
+}
+
+/// Returns the conditions of the match `name` with the data `info` on a packet of TCP or UDP.
+pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
+    let found = match name {
+        "comment" => Some(Vec::new()),
+        "icmp" | "icmp6" | "icmpv6" | "rt" | "esp" | "ah" => Some(vec![Condition::NEVER]),
+        "tcp" => tcp_conditions(info),
+        "udp" => port_conditions(info, 8),
+        "multiport" => {
+            multiport_lists(info).map(|(lists, inverts)| vec![Condition::AnyOf { lists, is_inverted: inverts }])
+        }
+        "conntrack" => conntrack_condition(info).map(|condition| vec![condition]),
+        "state" => info.first_chunk().map(|bytes| {
+            let states = u32::from_ne_bytes(*bytes);
+            vec![states_condition(
+                states & u32::from(STATE_NEW) != 0,
+                states & OLD_STATE_UNTRACKED != 0,
+                states & 1 != 0,
+            )]
+        }),
+        "helper" => Some(vec![Condition::fixed(info.iter().take(4).any(|byte| *byte != 0))]),
+        "addrtype" => address_type(info).and_then(|_| {
+            let kinds = half(info, 2)?;
+            let of_kind = |kind: u128| Test { field: Field::ReceiverKind, ask: Ask::Within(kind, kind) };
+            let lists = (0..16).filter(|kind| kinds & 1 << kind != 0).map(|kind| vec![of_kind(kind)]).collect();
+            Some(if kinds == 0 { Vec::new() } else { vec![Condition::AnyOf { lists, is_inverted: false }] })
+        }),
+        "rpfilter" => {
+            let inverts = info.first().map(|flags| flags & INVERTS_WAY_BACK != 0);
+            inverts.map(|inverts| vec![if inverts { Condition::Seldom } else { Condition::Mostly }])
+        }
+        "limit" => Some(vec![Condition::Mostly]),
+        "connlimit" if info.len() >= CONNLIMIT_BYTES => {
+            let flags = info[20..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+            flags.map(|flags| vec![if flags & CONNLIMIT_INVERTS == 0 { Condition::Seldom } else { Condition::Mostly }])
+        }
+        // `struct xt_recent_mtinfo`: two words, what to do, and whether it is inverted. What is put into a list is met always.
+        "recent" => match info.get(8..10) {
+            Some([action, inverts]) if action & RECENT_SETS != 0 => Some(vec![Condition::fixed(*inverts == 0)]),
+            Some([_, 0]) => Some(vec![Condition::Seldom]),
+            Some(_) => Some(vec![Condition::Mostly]),
+            None => None,
+        },
+        // `struct xt_pkttype_info`: kind and whether it is inverted, a word each.
+        "pkttype" => {
+            let word = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+            word(0).zip(word(4)).map(|(kind, inverts)| {
+                vec![Condition::test(Field::PacketKind, Ask::Within(kind.into(), kind.into()), inverts != 0)]
+            })
+        }
+        _ => None,
+    };
+    found.unwrap_or_else(|| vec![Condition::Unclear])
+}
+
+fn tcp_conditions(info: &[u8]) -> Option<Vec<Condition>> {
+    let mut conditions = port_conditions(info, 11)?;
+    let [option, mask, flags, inverts] = *info.get(8..12)?.first_chunk()?;
+    if option != 0 {
+        conditions.push(Condition::Unclear);
+    }
+    if mask != 0 {
+        let ask = Ask::Bits { mask: mask.into(), value: flags.into() };
+        conditions.push(Condition::test(Field::TcpFlags, ask, inverts & INVERTS_FLAGS != 0));
+    }
+    Some(conditions)
+}
+
+fn port_conditions(info: &[u8], invert: usize) -> Option<Vec<Condition>> {
+    let inverts = info.get(invert)?;
+    let port = |field: Field, at: usize, flag: u8| {
+        let ask = Ask::Within(half(info, at)?.into(), half(info, at + 2)?.into());
+        Some(Condition::test(field, ask, inverts & flag != 0))
+    };
+    Some(vec![port(Field::SenderPort, 0, INVERTS_SOURCE)?, port(Field::ReceiverPort, 4, INVERTS_DESTINATION)?])
+}
+
+/// Returns the ports of `multiport`, of the sender, the receiver or either, and whether they are inverted.
+fn multiport_lists(info: &[u8]) -> Option<(Vec<Vec<Test>>, bool)> {
+    let fields: &[Field] = match info.first()? {
+        0 => &[Field::SenderPort],
+        1 => &[Field::ReceiverPort],
+        2 => &[Field::SenderPort, Field::ReceiverPort],
+        _ => return None,
+    };
+    let (ranges, inverts) = multiport_ranges(info)?;
+    let list = |(first, last): &(u16, u16)| {
+        let ask = Ask::Within((*first).into(), (*last).into());
+        fields.iter().map(move |field| vec![Test { field: *field, ask }]).collect::<Vec<_>>()
+    };
+    Some((ranges.iter().flat_map(list).collect(), inverts))
+}
+
+fn conntrack_condition(info: &[u8]) -> Option<Condition> {
+    let (counts, inverts, states) = (half(info, 146)?, half(info, 148)?, half(info, 150)?);
+    if counts & !COUNTS_BY_OLD_NAME != COUNTS_STATE || inverts & !COUNTS_STATE != 0 {
+        return None;
+    }
+    let condition = states_condition(states & STATE_NEW != 0, states & STATE_UNTRACKED != 0, states & 1 != 0);
+    let Condition::AnyOf { mut lists, .. } = condition else { return None };
+    if states & STATE_TRANSLATED != 0 {
+        let ask = Ask::Bits { mask: STATUS_TRANSLATED, value: STATUS_TRANSLATED };
+        lists.push(vec![Test { field: Field::CtStatus, ask }]);
+    }
+    Some(Condition::AnyOf { lists, is_inverted: inverts != 0 })
+}
+
+fn states_condition(is_new: bool, is_untracked: bool, is_invalid: bool) -> Condition {
+    let states =
+        [(is_new, packet::STATE_NEW), (is_untracked, packet::STATE_UNTRACKED), (is_invalid, packet::STATE_INVALID)];
+    let of_state = |(_, state): (bool, u128)| vec![Test { field: Field::CtState, ask: Ask::Within(state, state) }];
+    let lists = states.into_iter().filter(|(is_met, _)| *is_met).map(of_state).collect();
+    Condition::AnyOf { lists, is_inverted: false }
 }
 
 /// Ranges of source and destination ports, and which are inverted at `invert`.
@@ -66,21 +200,28 @@ fn ports_match(info: &[u8], invert: usize) -> Scope {
 /// `struct xt_multiport_v1` (linux/netfilter/xt_multiport.h): flags, count, 15 ports, 15 flags that say of a port that it
 /// begins a range, invert.
 fn multiport(info: &[u8]) -> Option<Scope> {
+    let (ranges, inverts) = multiport_ranges(info)?;
+    let share = ranges.iter().fold(Share::LEAST, |share, (first, last)| share.or(share::ports(*first, *last)));
+    Some(share.scope().inverted_if(inverts))
+}
+
+/// Returns the first and last ports, and whether they are inverted.
+fn multiport_ranges(info: &[u8]) -> Option<(Vec<(u16, u16)>, bool)> {
     let count = usize::from(*info.get(1)?).min(MULTIPORT_PORTS);
     let (flags, inverts) = match info.get(2 + 2 * MULTIPORT_PORTS..MULTIPORT_BYTES) {
         Some(rest) => (&rest[..MULTIPORT_PORTS], rest[MULTIPORT_PORTS] != 0),
         None => ([0; MULTIPORT_PORTS].as_slice(), false),
     };
-    let mut share = Share::LEAST;
+    let mut ranges = Vec::new();
     let mut at = 0;
     while at < count {
         let first = half(info, 2 + 2 * at)?;
         let is_range = flags[at] != 0 && at + 1 < count;
         at += usize::from(is_range);
-        share = share.or(share::ports(first, half(info, 2 + 2 * at)?));
+        ranges.push((first, half(info, 2 + 2 * at)?));
         at += 1;
     }
-    Some(share.scope().inverted_if(inverts))
+    Some((ranges, inverts))
 }
 
 /// `struct xt_conntrack_mtinfo`, revisions 1 to 3: which parts count, which are inverted, bits of states.
@@ -122,12 +263,27 @@ pub(super) fn destination_type(kinds: u16) -> Scope {
     }
 }
 
+/// Returns whether the target `name` with the data `info` keeps packets from being tracked.
+pub(super) fn untracks(name: &str, info: &[u8]) -> bool {
+    match name {
+        "NOTRACK" => true,
+        "CT" => half(info, 0).is_none_or(|flags| flags & CT_UNTRACKS != 0),
+        _ => false,
+    }
+}
+
+/// Returns whether the target `name` changes to whom packets go.
+pub(super) fn translates(name: &str) -> bool {
+    matches!(name, "DNAT" | "NETMAP" | "REDIRECT" | "SAME")
+}
+
 /// Returns what the target `name` does.
 pub(super) fn target<C>(name: &str) -> Act<C> {
     match name {
         "REJECT" => Act::Reject,
         "DROP" => Act::Drop,
-        "ACCEPT" => Act::Accept,
+        // The first packet of a connection is let in, to whomever it goes then.
+        "ACCEPT" | "DNAT" | "MASQUERADE" | "NETMAP" | "REDIRECT" | "SAME" | "SNAT" => Act::Accept,
         "AUDIT" | "CLASSIFY" | "CONNMARK" | "CONNSECMARK" | "CT" | "DSCP" | "HL" | "LOG" | "MARK" | "NFLOG"
         | "SECMARK" | "SET" | "TCPMSS" | "TOS" | "TRACE" | "TTL" => Act::Continue,
         _ => Act::Unclear,
@@ -238,8 +394,9 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(info in prop::collection::vec(any::<u8>(), 0..200)) {
-            for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype"] {
+            for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype", "limit", "connlimit", "recent", "pkttype", "rpfilter"] {
                 let _ = matches(name, &info);
+                let _ = conditions(name, &info);
             }
         }
     }

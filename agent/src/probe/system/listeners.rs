@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeSet,
     io::{self, BufRead as _, Read as _},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
 
-use muster_proto::fact::{Cause, Listener, Listeners, Reading, Text, Transport};
+use muster_proto::fact::{Cause, Listener, Listeners, Reach, Reading, Text, Transport};
 
-use crate::host::{self, Host, SocketOwners};
+use crate::{
+    host::{self, Host, SocketOwners},
+    probe::firewall::Reachability,
+};
 
 use super::read_text;
 
@@ -30,7 +33,7 @@ const TABLES: [(&str, Transport, bool); 4] = [
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Socket {
     protocol: Transport,
-    address: String,
+    address: IpAddr,
     port: u16,
     inode: u64,
 }
@@ -51,10 +54,29 @@ pub(super) fn look(host: &dyn Host) -> Reading<Listeners> {
     }
     let inodes: BTreeSet<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let owners = host.socket_owners(&inodes);
-    let mut listeners: Vec<Listener> = sockets.into_iter().map(|socket| listener(socket, &owners)).collect();
+    let mut reachability = Reachability::read(host);
+    let takes_ipv4 = takes_ipv4(&sockets);
+    let mut listeners: Vec<Listener> = sockets
+        .into_iter()
+        .map(|socket| {
+            let takes_ipv4 = takes_ipv4.contains(&(socket.protocol, socket.port));
+            let reachable = reachability.of(socket.protocol, socket.address, socket.port, takes_ipv4);
+            listener(socket, &owners, reachable)
+        })
+        .collect();
     listeners.sort();
     listeners.dedup();
     Reading::Known(Listeners { listeners })
+}
+
+/// Returns protocols and ports at which a socket for every IPv6 address may take IPv4 too (ipv6(7), `IPV6_V6ONLY`): not where
+/// another one waits for every IPv4 address, which the kernel lets be beside it only when the first takes none.
+fn takes_ipv4(sockets: &[Socket]) -> BTreeSet<(Transport, u16)> {
+    let waits = |address: IpAddr| {
+        let found = sockets.iter().filter(move |socket| socket.address == address);
+        found.map(|socket| (socket.protocol, socket.port)).collect::<BTreeSet<_>>()
+    };
+    &waits(Ipv6Addr::UNSPECIFIED.into()) - &waits(Ipv4Addr::UNSPECIFIED.into())
 }
 
 fn read_table(
@@ -109,7 +131,7 @@ fn parse_row(line: &[u8], protocol: Transport, is_ipv6: bool) -> Option<Row> {
 }
 
 /// Returns the address and port of `0100007F:0016`: 32-bit words as this machine's memory holds them, and a number.
-fn parse_address(text: &str, is_ipv6: bool) -> Option<(String, u16)> {
+fn parse_address(text: &str, is_ipv6: bool) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let word = |hex: &str| u32::from_str_radix(hex, 16).ok().map(u32::to_ne_bytes);
@@ -117,16 +139,16 @@ fn parse_address(text: &str, is_ipv6: bool) -> Option<(String, u16)> {
         return None;
     }
     if !is_ipv6 {
-        return Some((Ipv4Addr::from(word(address)?).to_string(), port));
+        return Some((Ipv4Addr::from(word(address)?).into(), port));
     }
     let mut bytes = [0; 16];
     for (at, chunk) in bytes.chunks_exact_mut(4).enumerate() {
         chunk.copy_from_slice(&word(&address[at * 8..at * 8 + 8])?);
     }
-    Some((Ipv6Addr::from(bytes).to_string(), port))
+    Some((Ipv6Addr::from(bytes).into(), port))
 }
 
-fn listener(socket: Socket, owners: &io::Result<SocketOwners>) -> Listener {
+fn listener(socket: Socket, owners: &io::Result<SocketOwners>, reachable: Reading<Reach>) -> Listener {
     let program = match owners {
         Ok(owners) => match owners.programs.get(&socket.inode) {
             Some(program) => Reading::Known(Text::new(program)),
@@ -135,7 +157,13 @@ fn listener(socket: Socket, owners: &io::Result<SocketOwners>) -> Listener {
         },
         Err(error) => Reading::Unknown { unknown: host::unknown("list /proc", error) },
     };
-    Listener { protocol: socket.protocol, address: Text::new(&socket.address), port: socket.port, program }
+    Listener {
+        protocol: socket.protocol,
+        address: Text::new(&socket.address.to_string()),
+        port: socket.port,
+        program,
+        reachable: Some(reachable),
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +179,7 @@ mod tests {
     fn a_listening_socket_is_told_from_a_connected_one() {
         let row = parse_row(LISTENS, Transport::Tcp, false).unwrap();
         assert!(row.waits);
-        let expected = Socket { protocol: Transport::Tcp, address: "127.0.0.1".to_owned(), port: 22, inode: 4711 };
+        let expected = Socket { protocol: Transport::Tcp, address: Ipv4Addr::LOCALHOST.into(), port: 22, inode: 4711 };
         assert_eq!(row.socket, expected);
         let connected = String::from_utf8(LISTENS.to_vec()).unwrap().replace(" 0A ", " 01 ");
         assert!(!parse_row(connected.as_bytes(), Transport::Tcp, false).unwrap().waits);
@@ -160,10 +188,10 @@ mod tests {
     #[test]
     fn an_ipv6_address_is_read_word_by_word() {
         let any = parse_address("00000000000000000000000000000000:0035", true);
-        assert_eq!(any, Some(("::".to_owned(), 53)));
+        assert_eq!(any, Some((Ipv6Addr::UNSPECIFIED.into(), 53)));
         if cfg!(target_endian = "little") {
             let local = parse_address("00000000000000000000000001000000:0035", true);
-            assert_eq!(local, Some(("::1".to_owned(), 53)));
+            assert_eq!(local, Some((Ipv6Addr::LOCALHOST.into(), 53)));
         }
         assert_eq!(parse_address("0100007F:0016", true), None);
     }

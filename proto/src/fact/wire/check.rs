@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_port_of_zero_is_refused() {
         let program = Reading::Known(Text::from("sshd"));
-        let listener = Listener { protocol: Transport::Tcp, address: "::".into(), port: 0, program };
+        let listener = Listener { protocol: Transport::Tcp, address: "::".into(), port: 0, program, reachable: None };
         let fact = Fact::Listeners(Reading::Known(crate::fact::Listeners { listeners: vec![listener] }));
         assert_eq!(refusal(&fact), Error::Field("Listener.port"));
     }

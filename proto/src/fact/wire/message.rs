@@ -35,12 +35,14 @@ text_enums!(
     FileType,
     FilterEngine,
     FilterFamily,
+    FilterHook,
     FirewallManager,
     HostClass,
     Inbound,
     LayerKind,
     OsFamily,
     PackageManager,
+    Reach,
     SecureBoot,
     SwapKind,
     Transport,
@@ -145,10 +147,10 @@ message!(Package { name, version, architecture, manager } required {});
 
 message!(Firewall { input_chains, managers } required { inbound_ipv4, inbound_ipv6, rule_set_digest }
     check |firewall| check::read_digest(&firewall.rule_set_digest, "Firewall.rule_set_digest"));
-message!(InputChain { engine, family, table, chain, priority, policy, default_verdict, rule_count } required {});
+message!(InputChain { engine, family, table, chain, priority, policy, default_verdict, rule_count, hook } required {});
 
 message!(Listeners { listeners } required {});
-message!(Listener { protocol, address, port } required { program }
+message!(Listener { protocol, address, port, reachable } required { program }
     check |listener| check::holds(listener.port != 0, "Listener.port"));
 
 message!(FileIntegrity {

@@ -1,0 +1,744 @@
+//! Expressions of a rule: what it speaks of and what it does. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    super::{
+        netlink::{attributes, find, number, text},
+        packet::{self, Ask, Condition, Field, Test},
+        rules::{Act, Rule, Scope},
+        share::{self, Share},
+        xt,
+    },
+    Name, Sets,
+    elements::{Element, spans},
+    is_anonymous, value, verdict_of,
+};
+
+/// `NF_CT_STATE_BIT` of a connection that is new, and of one that is not tracked.
+const STATE_NEW: u32 = packet::STATE_NEW as u32;
+const STATE_UNTRACKED: u32 = packet::STATE_UNTRACKED as u32;
+// Operators of comparisons (`enum nft_cmp_ops`).
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+// NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR
+const FIB_TYPE: u32 = 3;
+const FIB_RECEIVER: u32 = 2;
+// NFT_FIB_RESULT_OIF, NFT_FIB_RESULT_OIFNAME and NFTA_FIB_F_SADDR
+const FIB_INTERFACE: u32 = 1;
+const FIB_INTERFACE_NAME: u32 = 2;
+const FIB_SENDER: u32 = 1;
+/// NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV: of what is over the limit.
+const IS_OVER: u32 = 1;
+const REGISTER_BYTES: usize = 16;
+const WORD_BYTES: usize = 4;
+/// IFNAMSIZ
+const INTERFACE_NAME_BYTES: usize = 16;
+/// The test of what is not followed.
+const UNTOLD: Test = Test { field: Field::Other, ask: Ask::Within(0, 0) };
+
+/// What a register was loaded with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    /// Address of the sender, of 4 or of 16 bytes.
+    Sender(usize),
+    /// Address of the receiver.
+    Receiver(usize),
+    /// Several fields of a header side by side.
+    Fields,
+    SenderPort,
+    ReceiverPort,
+    TcpFlags,
+    /// Address family, as `NFPROTO_` or as the type of an Ethernet frame.
+    Family,
+    /// Protocol above IP, of whatever header.
+    Protocol,
+    /// Place of a fragment, with flags.
+    Fragment,
+    Interface,
+    InterfaceName,
+    CtState,
+    CtStatus,
+    /// Kind of the receiver's address (`RTN_` of linux/rtnetlink.h).
+    ReceiverType,
+    /// `PACKET_` of linux/if_packet.h.
+    PacketKind,
+    /// The interface to which what goes back to the sender goes.
+    WayBack,
+    Other,
+}
+
+impl Source {
+    /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
+    fn of_payload(base: u32, offset: u32, length: u32) -> Self {
+        match (base, offset, length) {
+            (1, 9 | 6, 1) => Self::Protocol,
+            (1, 6, 2) => Self::Fragment,
+            // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
+            (1, 8, 2..=16) => Self::Sender(16),
+            (1, 24, 1..=16) => Self::Receiver(16),
+            (1, 12, 1..=4) => Self::Sender(4),
+            (1, 16, 1..=4) => Self::Receiver(4),
+            (1, 12, 8) | (1, 8, 32) | (2, 0, 4) => Self::Fields,
+            (2, 0, 2) => Self::SenderPort,
+            (2, 2, 2) => Self::ReceiverPort,
+            (2, 13, 1) => Self::TcpFlags,
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns what a key of `meta` is, and its bytes in a register.
+    fn of_meta(key: u32) -> (Self, usize) {
+        match key {
+            1 => (Self::Family, 2),
+            4 => (Self::Interface, 4),
+            6 => (Self::InterfaceName, 16),
+            7 => (Self::Other, 16),
+            15 => (Self::Family, 1),
+            16 => (Self::Protocol, 1),
+            19 => (Self::PacketKind, 1),
+            _ => (Self::Other, 4),
+        }
+    }
+
+    /// Returns how many packets have a value from `first` to `last` here.
+    fn share(self, first: &[u8], last: &[u8]) -> Share {
+        match (self, first, last) {
+            (Self::SenderPort | Self::ReceiverPort, &[a, b], &[c, d]) => {
+                share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+            }
+            (Self::Sender(_), _, _) => share::sources(first, last),
+            (Self::Receiver(_), _, _) => share::destinations(first, last),
+            (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
+            _ if first != last => Share::UNTOLD,
+            (Self::Fields, _, _) => Share::LEAST,
+            // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
+            (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
+            (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
+            (Self::CtState, _, _) => share_of_scope(native(first).map(|state| state_scope(|seen| seen == state))),
+            // What comes to a host is for itself, or narrower.
+            (Self::PacketKind, &[0], _) => Share::All,
+            (Self::PacketKind, &[1 | 2], _) => Share::LEAST,
+            (Self::ReceiverType, _, _) => {
+                share_of_scope(native(first).and_then(|kind| 1_u16.checked_shl(kind)).map(xt::destination_type))
+            }
+            _ => Share::UNTOLD,
+        }
+    }
+}
+
+impl Source {
+    fn field(self) -> Field {
+        match self {
+            Self::Sender(4) => Field::Ipv4Sender,
+            Self::Sender(_) => Field::Ipv6Sender,
+            Self::Receiver(4) => Field::Ipv4Receiver,
+            Self::Receiver(_) => Field::Ipv6Receiver,
+            Self::SenderPort => Field::SenderPort,
+            Self::ReceiverPort => Field::ReceiverPort,
+            Self::TcpFlags => Field::TcpFlags,
+            Self::Family => Field::Family,
+            Self::Protocol => Field::Protocol,
+            Self::Fragment => Field::Fragment,
+            Self::Interface => Field::Interface,
+            Self::InterfaceName => Field::InterfaceName,
+            Self::CtState => Field::CtState,
+            Self::CtStatus => Field::CtStatus,
+            Self::ReceiverType => Field::ReceiverKind,
+            Self::PacketKind => Field::PacketKind,
+            Self::Fields | Self::WayBack | Self::Other => Field::Other,
+        }
+    }
+
+    /// Returns the bytes that the field has, where fewer may be loaded or compared.
+    fn width(self) -> Option<usize> {
+        match self {
+            Self::Sender(bytes) | Self::Receiver(bytes) => Some(bytes),
+            Self::InterfaceName => Some(INTERFACE_NAME_BYTES),
+            _ => None,
+        }
+    }
+
+    /// Returns a value of the field, of which `bytes` are the beginning and `fill` the rest.
+    fn number(self, bytes: &[u8], fill: u8) -> Option<u128> {
+        if self.is_native() {
+            return native(bytes).map(u128::from);
+        }
+        let mut whole = bytes.to_vec();
+        whole.resize(self.width().unwrap_or(bytes.len()), fill);
+        let number =
+            (whole.len() <= 16).then(|| whole.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))?;
+        Some(match (self, number) {
+            (Self::Family, 0x0800) => packet::IPV4,
+            (Self::Family, 0x86dd) => packet::IPV6,
+            (_, number) => number,
+        })
+    }
+
+    /// Returns whether its values are numbers in the byte order of the machine, which compare only as equal.
+    fn is_native(self) -> bool {
+        matches!(self, Self::Interface | Self::CtState | Self::CtStatus | Self::ReceiverType)
+    }
+
+    /// Returns the test for a value from `first` to `last`, of which the rest is any.
+    fn within(self, first: &[u8], last: &[u8]) -> Test {
+        let is_range = first != last;
+        match (self.number(first, 0), self.number(last, 0xff)) {
+            (Some(low), Some(high)) if !(is_range && self.is_native()) => {
+                Test { field: self.field(), ask: Ask::Within(low, high) }
+            }
+            _ => UNTOLD,
+        }
+    }
+}
+
+fn share_of_scope(scope: Option<Scope>) -> Share {
+    match scope {
+        Some(Scope::All) => Share::All,
+        Some(Scope::Narrow) => Share::LEAST,
+        Some(Scope::Unclear) | None => Share::UNTOLD,
+    }
+}
+
+/// Returns the scope of a condition on the state of the connection.
+fn state_scope(is_met_by: impl Fn(u32) -> bool) -> Scope {
+    match (is_met_by(STATE_NEW), is_met_by(STATE_UNTRACKED)) {
+        (true, _) => Scope::All,
+        (false, false) => Scope::Narrow,
+        (false, true) => Scope::Unclear,
+    }
+}
+
+/// A number in the byte order of the machine.
+fn native(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[derive(Clone, Debug)]
+struct Loaded {
+    source: Source,
+    bytes: usize,
+    mask: Option<Vec<u8>>,
+    /// What the conditions before this one leave: two of them make a range.
+    within: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Reads the expressions of one rule, in order.
+pub(super) struct RuleReader<'n> {
+    chain: &'n Name,
+    sets: &'n Sets,
+    number: u32,
+    /// By their first word of 4 bytes: registers of 16 bytes lie over those of 4.
+    registers: BTreeMap<u32, Loaded>,
+    scope: Scope,
+    conditions: Vec<Condition>,
+    act: Act<Name>,
+    /// Whether it keeps packets from being tracked.
+    pub untracks: bool,
+    /// Whether it changes to whom packets go.
+    pub translates: bool,
+    /// What the elements of a verdict map do, each for its own packets.
+    map: Option<Vec<Rule<Name>>>,
+    pub wanted: BTreeSet<Name>,
+}
+
+impl<'n> RuleReader<'n> {
+    pub fn new(chain: &'n Name, number: u32, sets: &'n Sets) -> Self {
+        Self {
+            chain,
+            sets,
+            number,
+            registers: BTreeMap::new(),
+            scope: Scope::All,
+            conditions: Vec::new(),
+            act: Act::Continue,
+            untracks: false,
+            translates: false,
+            map: None,
+            wanted: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the rule as one or, with a verdict map, as one for each element.
+    pub fn rules(self) -> Vec<Rule<Name>> {
+        self.map.unwrap_or_else(|| {
+            vec![Rule { scope: self.scope, conditions: self.conditions, act: self.act, number: self.number }]
+        })
+    }
+
+    pub fn take(&mut self, kind: &str, data: &[u8]) -> Option<()> {
+        // A verdict ends the rule.
+        if self.act != Act::Continue {
+            return Some(());
+        }
+        if let Some(map) = &mut self.map {
+            // Packets whose element says so go on to what follows the map, which is not followed.
+            map.iter_mut().filter(|rule| rule.act == Act::Continue).for_each(|rule| rule.act = Act::Unclear);
+            return Some(());
+        }
+        let data = attributes(data)?;
+        let field = |at: u16| find(&data, at);
+        let value_at = |at: u16| field(at).and_then(number).unwrap_or(0);
+        match kind {
+            "counter" | "log" | "last" => {}
+            "notrack" => self.untracks = true,
+            "payload" if field(1).is_some() => {
+                let (offset, length) = (value_at(3), value_at(4));
+                self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
+            }
+            "meta" if field(1).is_some() => {
+                let (source, bytes) = Source::of_meta(value_at(2));
+                self.load(value_at(1), source, bytes);
+            }
+            "ct" if field(1).is_some() => match value_at(2) {
+                0 => self.load(value_at(1), Source::CtState, 4),
+                2 => self.load(value_at(1), Source::CtStatus, 4),
+                _ => self.forget(value_at(1), REGISTER_BYTES),
+            },
+            // The kind of the receiver's address, whatever the interface.
+            "fib" if value_at(2) == FIB_TYPE && value_at(3) == FIB_RECEIVER => {
+                self.load(value_at(1), Source::ReceiverType, 4);
+            }
+            "fib"
+                if matches!(value_at(2), FIB_INTERFACE | FIB_INTERFACE_NAME)
+                    && value_at(3) & (FIB_SENDER | FIB_RECEIVER) == FIB_SENDER =>
+            {
+                self.load(value_at(1), Source::WayBack, REGISTER_BYTES);
+            }
+            // Without a register to load, they set something and decide nothing.
+            "payload" | "meta" | "ct" => {}
+            "bitwise" => self.mask(&data),
+            "cmp" => {
+                let wanted = value(field(3)?)?;
+                self.compare(value_at(1), value_at(2), &wanted);
+            }
+            "range" => {
+                let (first, last) = (value(field(3)?)?, value(field(4)?)?);
+                let is_inverted = value_at(2) == NOT_EQUAL;
+                let loaded = self.registers.get(&word_of(value_at(1))).filter(|loaded| loaded.mask.is_none());
+                let source = loaded.map_or(Source::Other, |loaded| loaded.source);
+                let Test { field, ask } = source.within(&first, &last);
+                let scope = source.share(&first, &last).scope().inverted_if(is_inverted);
+                self.limit(scope, Condition::test(field, ask, is_inverted));
+            }
+            // With a destination, it is a map: to verdicts when that is register 0, else to data.
+            "lookup" if field(3).is_some() && value_at(3) != 0 => {
+                let set = text(field(1)?);
+                if is_anonymous(&set) {
+                    self.wanted.insert((self.chain.0, self.chain.1.clone(), set));
+                }
+                self.limit(Scope::Unclear, Condition::Unclear);
+                self.forget(value_at(3), REGISTER_BYTES);
+            }
+            "lookup" => self.look_up(value_at(2), text(field(1)?), field(3).is_some(), value_at(5) & 1 != 0),
+            "immediate" if value_at(1) == 0 => self.act = self.verdict(field(2)?)?,
+            "immediate" => self.forget(value_at(1), REGISTER_BYTES),
+            // A named counter, helper, timeout, label or expectation; a named limit is a condition.
+            "objref" if matches!(value_at(1), 1 | 3 | 7 | 8 | 9) => {}
+            "objref" if field(4).map(text).is_some_and(|set| is_anonymous(&set)) => {
+                self.wanted.insert((self.chain.0, self.chain.1.clone(), text(field(4)?)));
+                self.limit(Scope::Unclear, Condition::Unclear);
+            }
+            "reject" => self.act = Act::Reject,
+            // The first packet of a connection is let in, to whomever it goes then.
+            "nat" | "redir" | "masq" => {
+                self.translates = true;
+                self.act = Act::Accept;
+            }
+            "match" => {
+                let (name, info) = (text(field(1)?), field(3).unwrap_or_default());
+                self.scope = self.scope.and(xt::matches(&name, info));
+                self.conditions.extend(xt::conditions(&name, info));
+            }
+            "target" => {
+                let name = text(field(1)?);
+                self.untracks |= xt::untracks(&name, field(3).unwrap_or_default());
+                self.translates |= xt::translates(&name);
+                self.act = xt::target(&name);
+            }
+            "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
+            "connlimit" => self.limit(Scope::Unclear, limit(value_at(2))),
+            "dynset" => {
+                let condition = match field(7).map(attributes) {
+                    None if field(10).is_none() => Condition::Mostly,
+                    Some(Some(expression)) => match find(&expression, 1).map(text).as_deref() {
+                        Some("limit") => limit(flag_of(&expression, 5)),
+                        Some("connlimit") => limit(flag_of(&expression, 2)),
+                        _ => Condition::Unclear,
+                    },
+                    _ => Condition::Unclear,
+                };
+                self.limit(Scope::Unclear, condition);
+            }
+            // Conditions that are not followed; some load a register.
+            "byteorder" | "exthdr" | "fib" | "hash" | "inner" | "numgen" | "objref" | "osf" | "quota" | "rt"
+            | "socket" | "tunnel" | "xfrm" => {
+                self.registers.clear();
+                self.limit(Scope::Unclear, Condition::Unclear);
+            }
+            // What hands the packet on, such as a queue, and what this build does not know.
+            _ => self.act = Act::Unclear,
+        }
+        Some(())
+    }
+
+    /// Takes one more condition.
+    fn limit(&mut self, scope: Scope, condition: Condition) {
+        self.scope = self.scope.and(scope);
+        self.conditions.push(condition);
+    }
+
+    fn load(&mut self, register: u32, source: Source, bytes: usize) {
+        self.forget(register, bytes);
+        self.registers.insert(word_of(register), Loaded { source, bytes, mask: None, within: None });
+    }
+
+    /// Forgets what lies in `bytes` from `register` on.
+    fn forget(&mut self, register: u32, bytes: usize) {
+        let start = word_of(register);
+        let end = start.saturating_add(words(bytes));
+        self.registers.retain(|at, loaded| at.saturating_add(words(loaded.bytes)) <= start || end <= *at);
+    }
+
+    fn mask(&mut self, data: &[(u16, &[u8])]) {
+        let number_at = |at: u16| find(data, at).and_then(number).unwrap_or(0);
+        let value_at = |at: u16| find(data, at).and_then(value);
+        let loaded = self.registers.get(&word_of(number_at(1))).cloned();
+        self.forget(number_at(2), REGISTER_BYTES);
+        let is_plain = number_at(6) == 0 && value_at(5).is_none_or(|xor| xor.iter().all(|byte| *byte == 0));
+        // A mask of a mask, a shift and other operations are not followed.
+        if let (Some(loaded), Some(mask), true) = (loaded, value_at(4), is_plain)
+            && loaded.mask.is_none()
+        {
+            let loaded = Loaded { mask: Some(mask), within: None, ..loaded };
+            self.registers.insert(word_of(number_at(2)), loaded);
+        }
+    }
+
+    /// Takes a set or verdict map, whose elements each speak of their own packets.
+    fn look_up(&mut self, register: u32, set: String, is_map: bool, is_inverted: bool) {
+        let name = (self.chain.0, self.chain.1.clone(), set);
+        let elements = self.sets.get(&name);
+        self.wanted.insert(name);
+        let Some(elements) = elements else {
+            self.limit(Scope::Unclear, Condition::Unclear);
+            self.act = if is_map { Act::Unclear } else { Act::Continue };
+            return;
+        };
+        let spans = spans(elements);
+        let shares: Vec<(Share, &Element)> = spans
+            .iter()
+            .map(|(span, element)| {
+                let share = span.as_ref().map_or(Share::All, |(first, last)| self.share(register, first, last));
+                (share, *element)
+            })
+            .collect();
+        let lists = |is_of_map: bool| -> Vec<Vec<Test>> {
+            let told = spans.iter().filter_map(|(span, _)| span.as_ref());
+            let rest = spans.iter().filter(|(span, _)| span.is_none() && !is_of_map).map(|_| Vec::new());
+            told.map(|(first, last)| self.tests(register, first, last)).chain(rest).collect()
+        };
+        let total = shares.iter().fold(Share::LEAST, |total, (share, _)| total.or(*share));
+        if !is_map {
+            let condition = Condition::AnyOf { lists: lists(false), is_inverted };
+            self.limit(total.scope().inverted_if(is_inverted), condition);
+            return;
+        }
+        let parts = shares.iter().filter(|(share, _)| *share != Share::All);
+        let parts = parts.fold(Share::LEAST, |parts, (share, _)| parts.or(*share)).scope();
+        let rule = |(at, (share, element)): (usize, (Share, &Element))| {
+            let condition = match &spans[at].0 {
+                Some((first, last)) => {
+                    Condition::AnyOf { lists: vec![self.tests(register, first, last)], is_inverted: false }
+                }
+                None => Condition::AnyOf { lists: lists(true), is_inverted: true },
+            };
+            // Many narrow elements may be wide together.
+            let scope = match share {
+                Share::All => Scope::All,
+                Share::LEAST => Scope::Narrow,
+                Share::Part(_) => parts,
+            };
+            let act = element.verdict.clone().map_or(Act::Unclear, |(code, chain)| self.act_of(code, chain));
+            let conditions = self.conditions.iter().cloned().chain([condition]).collect();
+            Rule { scope: self.scope.and(scope), conditions, act, number: self.number }
+        };
+        self.map = Some(shares.into_iter().enumerate().map(rule).collect());
+    }
+
+    /// Returns the share of the packets whose fields from `register` on lie between the two keys. In a key, each field fills
+    /// whole words.
+    fn share(&self, register: u32, first: &[u8], last: &[u8]) -> Share {
+        let (mut share, mut at, mut word) = (Share::All, 0, word_of(register));
+        while at < first.len() {
+            let Some(loaded) = self.registers.get(&word).filter(|loaded| loaded.mask.is_none() && loaded.bytes > 0)
+            else {
+                return share.and(Share::UNTOLD);
+            };
+            let end = at + loaded.bytes;
+            let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else {
+                return share.and(Share::UNTOLD);
+            };
+            share = share.and(loaded.source.share(low, high));
+            at = end.next_multiple_of(WORD_BYTES);
+            word = word.saturating_add(words(loaded.bytes));
+        }
+        if first.is_empty() { Share::UNTOLD } else { share }
+    }
+
+    /// Returns the tests of the fields from `register` on for values between the two keys.
+    fn tests(&self, register: u32, first: &[u8], last: &[u8]) -> Vec<Test> {
+        let (mut tests, mut at, mut word) = (Vec::new(), 0, word_of(register));
+        while at < first.len() {
+            let loaded = self.registers.get(&word).filter(|loaded| loaded.mask.is_none() && loaded.bytes > 0);
+            let Some(loaded) = loaded else { break };
+            let end = at + loaded.bytes;
+            let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else { break };
+            tests.push(loaded.source.within(low, high));
+            at = end.next_multiple_of(WORD_BYTES);
+            word = word.saturating_add(words(loaded.bytes));
+        }
+        if at < first.len() || first.is_empty() {
+            tests.push(UNTOLD);
+        }
+        tests
+    }
+
+    fn verdict(&self, data: &[u8]) -> Option<Act<Name>> {
+        let (code, chain) = verdict_of(data)?;
+        Some(self.act_of(code, chain))
+    }
+
+    fn act_of(&self, code: i32, chain: Option<String>) -> Act<Name> {
+        let name = chain.map(|chain| (self.chain.0, self.chain.1.clone(), chain));
+        match (code, name) {
+            (0, _) => Act::Drop,
+            (1, _) => Act::Accept,
+            (-1 | -2, _) => Act::Continue,
+            (-3, Some(name)) => Act::Jump(name),
+            (-4, Some(name)) => Act::Goto(name),
+            (-5, _) => Act::Return,
+            _ => Act::Unclear,
+        }
+    }
+
+    /// Takes a comparison of a register. Operators: 0 equal, 1 not equal, then below, at most, above, at least.
+    fn compare(&mut self, register: u32, operator: u32, wanted: &[u8]) {
+        let Some(loaded) = self.registers.get_mut(&word_of(register)) else {
+            return self.limit(Scope::Unclear, Condition::Unclear);
+        };
+        let condition = loaded.condition(operator, wanted);
+        let is_zero = wanted.iter().all(|byte| *byte == 0);
+        let mask = loaded.mask.as_deref();
+        let scope = match (loaded.source, operator) {
+            (Source::CtState, EQUAL | NOT_EQUAL) => match (native(wanted), mask.map(native)) {
+                (Some(wanted), None) => state_scope(|state| (state == wanted) == (operator == EQUAL)),
+                (Some(wanted), Some(Some(mask))) => {
+                    state_scope(|state| (state & mask == wanted) == (operator == EQUAL))
+                }
+                _ => Scope::Unclear,
+            },
+            // Of a connection that is known, or that a rule of address translation let in.
+            (Source::CtStatus, NOT_EQUAL) if is_zero => match mask.and_then(native) {
+                Some(mask) if u128::from(mask) & !packet::STATUS_OF_KNOWN == 0 => Scope::Narrow,
+                _ => Scope::Unclear,
+            },
+            // Of a later fragment, which comes to nothing without the first.
+            (Source::Fragment, NOT_EQUAL) if is_zero && mask == Some(&[0x1f, 0xff]) => Scope::Narrow,
+            // Rules for the other family are told by their conditions.
+            (Source::Family, EQUAL | NOT_EQUAL) if mask.is_none() => Scope::All,
+            // Whom nothing goes back to is not who it says it is.
+            (Source::WayBack, EQUAL) => Scope::Narrow.inverted_if(!is_zero),
+            (Source::WayBack, NOT_EQUAL) => Scope::Narrow.inverted_if(is_zero),
+            (
+                Source::CtState
+                | Source::CtStatus
+                | Source::Family
+                | Source::Fragment
+                | Source::Other
+                | Source::TcpFlags
+                | Source::WayBack,
+                _,
+            ) => Scope::Unclear,
+            _ => loaded.compare(operator, wanted),
+        };
+        self.limit(scope, condition);
+    }
+}
+
+impl Loaded {
+    /// Returns what a comparison asks of a packet.
+    fn condition(&self, operator: u32, wanted: &[u8]) -> Condition {
+        let source = self.source;
+        let is_inverted = operator == NOT_EQUAL;
+        if source == Source::WayBack {
+            let is_nobody = wanted.iter().all(|byte| *byte == 0);
+            return match operator {
+                EQUAL | NOT_EQUAL if is_nobody != is_inverted => Condition::Seldom,
+                EQUAL | NOT_EQUAL => Condition::Mostly,
+                _ => Condition::Unclear,
+            };
+        }
+        let within = |first, last| Condition::test(source.field(), Ask::Within(first, last), is_inverted);
+        let Some(mask) = &self.mask else {
+            let (Some(first), Some(last)) = (source.number(wanted, 0), source.number(wanted, 0xff)) else {
+                return Condition::Unclear;
+            };
+            return match operator {
+                EQUAL | NOT_EQUAL => within(first, last),
+                _ if source.is_native() => Condition::Unclear,
+                2 => first.checked_sub(1).map_or(Condition::NEVER, |last| within(0, last)),
+                3 => within(0, last),
+                4 => last.checked_add(1).map_or(Condition::NEVER, |first| within(first, u128::MAX)),
+                5 => within(first, u128::MAX),
+                _ => Condition::Unclear,
+            };
+        };
+        if !matches!(operator, EQUAL | NOT_EQUAL) {
+            return Condition::Unclear;
+        }
+        match (share::network(wanted, mask), source.number(mask, 0), source.number(wanted, 0)) {
+            (Some((first, last)), ..) if !source.is_native() && first == wanted => {
+                let Test { field, ask } = source.within(&first, &last);
+                Condition::test(field, ask, is_inverted)
+            }
+            (_, Some(mask), Some(value)) => Condition::test(source.field(), Ask::Bits { mask, value }, is_inverted),
+            _ => Condition::Unclear,
+        }
+    }
+
+    fn compare(&mut self, operator: u32, wanted: &[u8]) -> Scope {
+        let width = match self.source {
+            Source::Sender(bytes) | Source::Receiver(bytes) => bytes,
+            _ => wanted.len(),
+        };
+        let filled = |mut bytes: Vec<u8>, with: u8| {
+            bytes.resize(width, with);
+            bytes
+        };
+        let is_order = !matches!(operator, EQUAL | NOT_EQUAL);
+        if wanted.len() > width || self.mask.is_some() && is_order {
+            return Scope::Unclear;
+        }
+        let whole = vec![0xff; wanted.len()];
+        let Some((first, last)) = share::network(wanted, self.mask.as_deref().unwrap_or(&whole)) else {
+            return Scope::Unclear;
+        };
+        let (first, last) = (filled(first, 0), filled(last, 0xff));
+        let (lowest, highest) = (vec![0; width], vec![0xff; width]);
+        let (first, last) = match operator {
+            EQUAL => (first, last),
+            NOT_EQUAL => return self.source.share(&first, &last).scope().inverted(),
+            // Below and at most, above and at least: one value more is no matter.
+            2 | 3 => (lowest, last),
+            4 | 5 => (first, highest),
+            _ => return Scope::Unclear,
+        };
+        let (low, high) = self.within.take().unwrap_or_else(|| (first.clone(), last.clone()));
+        let (first, last) = (first.max(low), last.min(high));
+        let scope = self.source.share(&first, &last).scope();
+        self.within = Some((first, last));
+        scope
+    }
+}
+
+/// Returns the condition of a limit with these flags.
+fn limit(flags: u32) -> Condition {
+    if flags & IS_OVER == 0 { Condition::Mostly } else { Condition::Seldom }
+}
+
+fn flag_of(expression: &[(u16, &[u8])], at: u16) -> u32 {
+    let data = find(expression, 2).and_then(attributes);
+    data.and_then(|data| find(&data, at).and_then(number)).unwrap_or(0)
+}
+
+/// Returns the word of 4 bytes where a register begins: 1 to 4 are of 16 bytes, and from 8 on of 4.
+fn word_of(register: u32) -> u32 {
+    match register {
+        1..=4 => 4 * (register - 1),
+        _ => register.saturating_sub(8),
+    }
+}
+
+fn words(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(WORD_BYTES)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn rule_of(expressions: &[(&str, Vec<u8>)]) -> Vec<Rule<Name>> {
+        let (name, sets) = ((1, "firewall".to_owned(), "input".to_owned()), Sets::new());
+        let mut reader = RuleReader::new(&name, 1, &sets);
+        for (kind, data) in expressions {
+            reader.take(kind, data).unwrap();
+        }
+        reader.rules()
+    }
+
+    /// Of `immediate`: a verdict.
+    fn verdict(code: i32) -> Vec<u8> {
+        let verdict = attribute(2, &attribute(1, &code.to_be_bytes()));
+        [attribute(1, &0_u32.to_be_bytes()), attribute(2, &verdict)].concat()
+    }
+
+    fn load_port(register: u32) -> Vec<u8> {
+        let numbers = [register, 2, 2, 2];
+        (1..).zip(numbers).flat_map(|(kind, number)| attribute(kind, &number.to_be_bytes())).collect()
+    }
+
+    fn port_is(register: u32, port: u16) -> Vec<u8> {
+        let value = attribute(1, &port.to_be_bytes());
+        [attribute(1, &register.to_be_bytes()), attribute(2, &[0; 4]), attribute(3, &value)].concat()
+    }
+
+    #[test]
+    fn what_hands_a_packet_on_or_is_not_known_decides_nothing_told() {
+        for kind in ["queue", "synproxy", "tproxy", "something new"] {
+            let [rule] = &rule_of(&[(kind, vec![])])[..] else { panic!("{kind} is not one rule") };
+            assert_eq!((rule.scope, &rule.act), (Scope::All, &Act::Unclear), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_register_that_is_loaded_anew_is_not_taken_for_what_it_was() {
+        let accept = || ("immediate", verdict(1));
+        let scope = |between: &[(&str, Vec<u8>)], loaded: u32, compared: u32| {
+            let mut rule = vec![("payload", load_port(loaded))];
+            rule.extend_from_slice(between);
+            rule.extend([("cmp", port_is(compared, 22)), accept()]);
+            rule_of(&rule)[0].scope
+        };
+        assert_eq!(scope(&[], 1, 1), Scope::Narrow);
+        // 8 is the first word of 1, and 9 the second, which stays as it was.
+        assert_eq!(scope(&[], 1, 8), Scope::Narrow);
+        assert_eq!(scope(&[], 1, 2), Scope::Unclear);
+        let number = attribute(2, &attribute(1, &[0, 0, 0, 1]));
+        for (register, expected) in [(1_u32, Scope::Unclear), (8, Scope::Unclear), (2, Scope::Narrow)] {
+            let set = [attribute(1, &register.to_be_bytes()), number.clone()].concat();
+            assert_eq!(scope(&[("immediate", set)], 1, 1), expected, "{register}");
+        }
+        assert_eq!(scope(&[("numgen", vec![])], 1, 1), Scope::Unclear);
+        assert_eq!(scope(&[("counter", vec![])], 1, 1), Scope::Narrow);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_expressions_never_panic(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let name = (2, String::new(), String::new());
+            for kind in ["payload", "bitwise", "cmp", "immediate", "lookup", "match", "target", "range", "ct", "meta"] {
+                let _ = RuleReader::new(&name, 1, &Sets::new()).take(kind, &data);
+            }
+        }
+    }
+}

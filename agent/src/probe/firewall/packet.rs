@@ -1,0 +1,296 @@
+//! A new packet to a socket, and which conditions it meets. Pure, and the same for both engines.
+
+use super::senders::{Part, Range};
+use crate::host::Family;
+
+/// A part of a packet, or of what the kernel knows of it, as a number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Field {
+    /// `NFPROTO_` number of its address family.
+    Family,
+    Ipv4Sender,
+    Ipv6Sender,
+    Ipv4Receiver,
+    Ipv6Receiver,
+    /// Protocol above IP.
+    Protocol,
+    SenderPort,
+    ReceiverPort,
+    TcpFlags,
+    /// Place of a fragment, with flags.
+    Fragment,
+    /// Number of the incoming interface.
+    Interface,
+    /// Its name, filled with zeros to 16 bytes.
+    InterfaceName,
+    /// `NF_CT_STATE_BIT` of its connection.
+    CtState,
+    /// Bits of `enum ip_conntrack_status`.
+    CtStatus,
+    /// Kind of the receiver's address (`RTN_` of linux/rtnetlink.h).
+    ReceiverKind,
+    /// `PACKET_` of linux/if_packet.h.
+    PacketKind,
+    /// What is not followed.
+    Other,
+}
+
+/// What is asked of a field.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Ask {
+    /// From the first to the last.
+    Within(u128, u128),
+    /// These bits have this value.
+    Bits { mask: u128, value: u128 },
+}
+
+impl Ask {
+    pub fn holds(self, number: u128) -> bool {
+        match self {
+            Self::Within(first, last) => first <= number && number <= last,
+            Self::Bits { mask, value } => number & mask == value,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Test {
+    pub field: Field,
+    pub ask: Ask,
+}
+
+/// A condition of a rule.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Condition {
+    /// All tests of one of the lists hold; inverted, those of none.
+    AnyOf { lists: Vec<Vec<Test>>, is_inverted: bool },
+    /// The first packet of a sender that is not busy meets it, such as a limit; others may not.
+    Mostly,
+    /// Such a packet does not meet it; others may.
+    Seldom,
+    /// Not told.
+    Unclear,
+}
+
+impl Condition {
+    pub const NEVER: Self = Self::AnyOf { lists: Vec::new(), is_inverted: false };
+
+    pub fn test(field: Field, ask: Ask, is_inverted: bool) -> Self {
+        Self::AnyOf { lists: vec![vec![Test { field, ask }]], is_inverted }
+    }
+
+    /// Returns the condition that one packet meets always, or never.
+    pub fn fixed(is_met: bool) -> Self {
+        Self::AnyOf { lists: Vec::new(), is_inverted: is_met }
+    }
+
+    /// Returns every test in it.
+    pub fn tests(&self) -> impl Iterator<Item = &Test> {
+        let lists = match self {
+            Self::AnyOf { lists, .. } => lists.as_slice(),
+            Self::Mostly | Self::Seldom | Self::Unclear => &[],
+        };
+        lists.iter().flatten()
+    }
+}
+
+/// An interface by which packets come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Interface {
+    /// Filled with zeros, as a number.
+    pub name: u128,
+    pub index: Option<u32>,
+}
+
+/// An address to which packets come, with its kind (`RTN_` of linux/rtnetlink.h).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Receiver {
+    pub address: u128,
+    pub kind: u32,
+}
+
+/// The first packet of a connection, of which everything but its sender's address is chosen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    pub family: Family,
+    pub protocol: u8,
+    pub sender_port: u16,
+    pub receiver_port: u16,
+    /// `None` when it is not told which addresses are the host's.
+    pub receiver: Option<Receiver>,
+    /// `None` when it is not told which interfaces there are.
+    pub interface: Option<Interface>,
+    /// Whether its connection is looked up yet, which is done at priority -200 of the hook before routing.
+    pub is_tracked: bool,
+    /// Whether some rule keeps packets from being tracked.
+    pub may_be_untracked: bool,
+    /// Whether some rule changes to whom a packet goes.
+    pub may_be_translated: bool,
+}
+
+/// `NFPROTO_` of linux/netfilter.h.
+pub(super) const IPV4: u128 = 2;
+pub(super) const IPV6: u128 = 10;
+pub(super) const TCP: u8 = 6;
+/// Of `NF_CT_STATE_BIT`.
+pub(super) const STATE_INVALID: u128 = 1;
+pub(super) const STATE_NEW: u128 = 8;
+pub(super) const STATE_UNTRACKED: u128 = 64;
+/// Bits of `enum ip_conntrack_status` that a connection has only when it is known, expected or translated: expected,
+/// answered, assured, and both translations.
+pub(super) const STATUS_OF_KNOWN: u128 = 1 | 2 | 4 | 16 | 32;
+/// Where a fragment begins, without its flags.
+pub(super) const FRAGMENT_PLACE: u128 = 0x1fff;
+const SYN: u128 = 2;
+/// `RTN_LOCAL`
+pub(super) const KIND_LOCAL: u32 = 2;
+
+/// Whether a packet passes a test.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Passes {
+    Yes,
+    No,
+    /// From these senders.
+    From(Range),
+    Unclear,
+}
+
+impl From<bool> for Passes {
+    fn from(passes: bool) -> Self {
+        if passes { Self::Yes } else { Self::No }
+    }
+}
+
+impl Packet {
+    fn passes(&self, Test { field, ask }: &Test) -> Passes {
+        let told = |number: Option<u128>| number.map_or(Passes::Unclear, |number| ask.holds(number).into());
+        let is_ipv4 = match self.family {
+            Family::Ipv4 => true,
+            Family::Ipv6 => false,
+        };
+        match field {
+            Field::Family => ask.holds(if is_ipv4 { IPV4 } else { IPV6 }).into(),
+            Field::Ipv4Sender | Field::Ipv4Receiver if !is_ipv4 => Passes::No,
+            Field::Ipv6Sender | Field::Ipv6Receiver if is_ipv4 => Passes::No,
+            Field::Ipv4Sender | Field::Ipv6Sender => match *ask {
+                Ask::Within(first, last) => Passes::From((first, last)),
+                Ask::Bits { .. } => Passes::Unclear,
+            },
+            Field::Ipv4Receiver | Field::Ipv6Receiver => told(self.receiver.map(|receiver| receiver.address)),
+            Field::Protocol => ask.holds(self.protocol.into()).into(),
+            Field::SenderPort => ask.holds(self.sender_port.into()).into(),
+            Field::ReceiverPort => ask.holds(self.receiver_port.into()).into(),
+            Field::TcpFlags => (self.protocol == TCP && ask.holds(SYN)).into(),
+            // It is whole; whether it may be cut is not told.
+            Field::Fragment => match *ask {
+                Ask::Bits { mask, value } if mask & !FRAGMENT_PLACE == 0 => (value == 0).into(),
+                _ => Passes::Unclear,
+            },
+            Field::Interface => told(self.interface.and_then(|interface| interface.index).map(u128::from)),
+            Field::InterfaceName => told(self.interface.map(|interface| interface.name)),
+            Field::CtState if !self.is_tracked => ask.holds(STATE_INVALID).into(),
+            Field::CtState => match (ask.holds(STATE_NEW), ask.holds(STATE_UNTRACKED)) {
+                (new, untracked) if self.may_be_untracked && new != untracked => Passes::Unclear,
+                (new, _) => new.into(),
+            },
+            Field::CtStatus => match *ask {
+                Ask::Bits { mask, value } if mask & !STATUS_OF_KNOWN == 0 && !self.may_be_translated => {
+                    (value == 0).into()
+                }
+                _ => Passes::Unclear,
+            },
+            Field::ReceiverKind => told(self.receiver.map(|receiver| receiver.kind.into())),
+            Field::PacketKind => told(self.receiver.map(|receiver| match receiver.kind {
+                3 => 1,
+                5 => 2,
+                _ => 0,
+            })),
+            Field::Other => Passes::Unclear,
+        }
+    }
+
+    /// Returns from whom it passes all tests: for certain, and perhaps.
+    fn passes_all(&self, tests: &[Test]) -> (Part, Part) {
+        let mut senders: Option<Range> = None;
+        let mut is_told = true;
+        for test in tests {
+            match self.passes(test) {
+                Passes::Yes => {}
+                Passes::No => return (Part::NONE, Part::NONE),
+                Passes::Unclear => is_told = false,
+                Passes::From((first, last)) => {
+                    let (start, end) = senders.unwrap_or((0, u128::MAX));
+                    senders = Some((first.max(start), last.min(end)));
+                }
+            }
+        }
+        let perhaps = match senders {
+            None => Part::All,
+            Some((first, last)) if first > last => Part::NONE,
+            Some(range) => Part::Ranges(vec![range]),
+        };
+        (if is_told { perhaps.clone() } else { Part::NONE }, perhaps)
+    }
+
+    fn passes_any(&self, lists: &[Vec<Test>]) -> (Part, Part) {
+        let (mut certain, mut perhaps) = (Vec::new(), Vec::new());
+        let (mut all_certain, mut all_perhaps) = (false, false);
+        for (sure, may) in lists.iter().map(|tests| self.passes_all(tests)) {
+            match sure {
+                Part::All => all_certain = true,
+                Part::Ranges(ranges) => certain.extend(ranges),
+            }
+            match may {
+                Part::All => all_perhaps = true,
+                Part::Ranges(ranges) => perhaps.extend(ranges),
+            }
+        }
+        (
+            if all_certain { Part::All } else { Part::of(certain) },
+            if all_perhaps { Part::All } else { Part::of(perhaps) },
+        )
+    }
+
+    /// Returns from whom it meets every one of `conditions`.
+    pub fn meets(&self, conditions: &[Condition]) -> Met {
+        let mut met = Met { certain: Part::All, perhaps: Part::All, rate: Rate::Steady };
+        for condition in conditions {
+            match condition {
+                Condition::AnyOf { lists, is_inverted } => {
+                    let (certain, perhaps) = self.passes_any(lists);
+                    let (certain, perhaps) =
+                        if *is_inverted { (perhaps.inverted(), certain.inverted()) } else { (certain, perhaps) };
+                    met.certain = met.certain.and(certain);
+                    met.perhaps = met.perhaps.and(perhaps);
+                }
+                Condition::Mostly => met.rate = met.rate.max(Rate::Mostly),
+                Condition::Seldom => met.rate = Rate::Seldom,
+                Condition::Unclear => met.certain = Part::NONE,
+            }
+            if met.perhaps.is_none() {
+                break;
+            }
+        }
+        met
+    }
+}
+
+/// From whom a packet meets the conditions of a rule.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Met {
+    /// From these it does.
+    pub certain: Part,
+    /// From no others.
+    pub perhaps: Part,
+    pub rate: Rate,
+}
+
+/// Whether every packet of a sender meets a condition that one does.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Rate {
+    Steady,
+    /// The first one of a sender that is not busy does.
+    Mostly,
+    /// That one does not.
+    Seldom,
+}

@@ -1,0 +1,264 @@
+//! From whom outside a socket is reached under the packet filters.
+//!
+//! What is asked is whether a sender has a first packet that is let in: by some port of its own, to some address of the host.
+//! So each choice that rules tell apart is tried, and a walk follows all senders at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
+
+use super::{
+    packet::{Ask, Field, Interface, Packet, Receiver, TCP, Test},
+    rule_set::{Base, Hook, RuleSet},
+    senders::Senders,
+    surroundings::{Surroundings, kind_of},
+    walk::{Flow, walk},
+};
+use crate::host::Family;
+
+const UDP: u8 = 17;
+/// Rules that are tried for all sockets of a host, at most.
+const STEPS: u64 = 50_000_000;
+/// Kinds of packets that are tried for one socket, at most.
+const KINDS: usize = 512;
+/// Priority of the hook before routing at which the kernel looks up a packet's connection (NF_IP_PRI_CONNTRACK).
+const TRACKING: i32 = -200;
+/// A port that senders use and rules do not name.
+const SENDER_PORT: u16 = 49_517;
+
+/// Where a socket waits.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Place {
+    pub family: Family,
+    pub protocol: Transport,
+    /// `None` for every address of the host.
+    pub address: Option<u128>,
+    pub port: u16,
+}
+
+/// The packet filters of a host, with what was told of places before.
+#[derive(Debug)]
+pub(super) struct Reaches {
+    sets: Vec<RuleSet>,
+    /// Why some rules are not known, by family.
+    unread: [Option<Unknown>; 2],
+    surroundings: Surroundings,
+    interfaces: Option<Vec<Interface>>,
+    sender_ports: Vec<u16>,
+    receiver_tests: BTreeSet<Test>,
+    steps: u64,
+    known: BTreeMap<Place, Reading<Reach>>,
+}
+
+impl Reaches {
+    pub fn new(sets: Vec<RuleSet>, unread: [Option<Unknown>; 2], surroundings: Surroundings) -> Self {
+        let tests: BTreeSet<Test> = sets
+            .iter()
+            .flat_map(|set| set.chains.values().flatten())
+            .flat_map(|rule| rule.conditions.iter().flat_map(|condition| condition.tests()))
+            .filter(|test| !matches!(test.field, Field::Ipv4Sender | Field::Ipv6Sender))
+            .copied()
+            .collect();
+        let of = |fields: &[Field]| -> BTreeSet<Test> {
+            tests.iter().filter(|test| fields.contains(&test.field)).copied().collect()
+        };
+        let by_interface = of(&[Field::Interface, Field::InterfaceName]);
+        let mut devices: BTreeSet<String> = BTreeSet::new();
+        devices.extend(sets.iter().flat_map(|set| &set.bases).flat_map(|base| base.devices.iter().cloned()));
+        let interfaces = surroundings.interfaces.as_ref().map(|interfaces| {
+            let signature = |interface: &Interface| {
+                let by_rule: Vec<_> = by_interface.iter().map(|test| interface_passes(test, interface)).collect();
+                let by_chain: Vec<_> = devices.iter().map(|device| is_named(interface, device)).collect();
+                (by_rule, by_chain)
+            };
+            distinct(interfaces.iter().copied(), signature)
+        });
+        let by_port = of(&[Field::SenderPort]);
+        let edges = by_port.iter().flat_map(|test| match test.ask {
+            Ask::Within(first, last) => [Some(first), last.checked_add(1)],
+            Ask::Bits { value, .. } => [Some(value), None],
+        });
+        let ports = edges.flatten().filter_map(|port| u16::try_from(port).ok()).chain([1, SENDER_PORT]);
+        let sender_ports =
+            distinct(ports, |port| by_port.iter().map(|test| test.ask.holds((*port).into())).collect::<Vec<_>>());
+        Self {
+            receiver_tests: of(&[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind, Field::PacketKind]),
+            sets,
+            unread,
+            surroundings,
+            interfaces,
+            sender_ports,
+            steps: STEPS,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Returns from whom the socket at `place` is reached.
+    pub fn of(&mut self, place: Place) -> Reading<Reach> {
+        if let Some(known) = self.known.get(&place) {
+            return known.clone();
+        }
+        let reading = self.judge(place);
+        self.known.insert(place, reading.clone());
+        reading
+    }
+
+    fn judge(&mut self, place: Place) -> Reading<Reach> {
+        let receivers = self.receivers(place);
+        let interfaces: Vec<Option<Interface>> = match &self.interfaces {
+            Some(interfaces) => interfaces.iter().copied().map(Some).collect(),
+            None => vec![None],
+        };
+        if receivers.len() * interfaces.len() * self.sender_ports.len() > KINDS {
+            return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
+        }
+        let outside = Senders::outside(place.family);
+        let (mut is_any, mut is_none, mut is_some, mut is_not_all) = (true, true, false, false);
+        let mut because = None;
+        for interface in interfaces {
+            let mut let_in = Flow::default();
+            for receiver in &receivers {
+                for sender_port in self.sender_ports.clone() {
+                    let packet = self.packet(place, interface, *receiver, sender_port);
+                    let Some((flow, doubt)) = self.follow(&packet, &outside) else {
+                        return Reading::unknown(Cause::Limit, "more rules than are tried for sockets");
+                    };
+                    let_in.add(flow);
+                    because = because.or(doubt);
+                }
+            }
+            is_any &= let_in.certain.covers(&outside);
+            is_none &= let_in.perhaps.is_empty();
+            is_some |= !let_in.certain.is_empty();
+            is_not_all |= !let_in.perhaps.covers(&outside);
+        }
+        let unread = match place.family {
+            Family::Ipv4 => &self.unread[0],
+            Family::Ipv6 => &self.unread[1],
+        };
+        match unread {
+            _ if is_none => Reading::Known(Reach::None),
+            Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
+            None if is_any => Reading::Known(Reach::Any),
+            None if is_some && is_not_all => Reading::Known(Reach::Some),
+            None => {
+                let detail = because.unwrap_or_else(|| "rules do not tell".to_owned());
+                Reading::unknown(Cause::Undecidable, detail)
+            }
+        }
+    }
+
+    /// Returns the addresses that rules tell apart to which packets for `place` come.
+    fn receivers(&self, place: Place) -> Vec<Option<Receiver>> {
+        let own = self.surroundings.receivers(place.family);
+        if let Some(address) = place.address {
+            return vec![kind_of(own, place.family, address).map(|kind| Receiver { address, kind })];
+        }
+        let Some(own) = own else { return vec![None] };
+        // A connection is made with one host; datagrams are sent to many, too.
+        let is_met =
+            |receiver: &&Receiver| place.protocol == Transport::Udp || receiver.kind == super::packet::KIND_LOCAL;
+        let is_loopback = |receiver: &&Receiver| match place.family {
+            Family::Ipv4 => receiver.address >> 24 == 127,
+            Family::Ipv6 => receiver.address == 1,
+        };
+        let own: Vec<_> = own.iter().filter(is_met).filter(|receiver| !is_loopback(receiver)).copied().collect();
+        let signature = |receiver: &Receiver| {
+            let holds = |test: &Test| match test.field {
+                Field::ReceiverKind | Field::PacketKind => test.ask.holds(receiver.kind.into()),
+                _ => test.ask.holds(receiver.address),
+            };
+            (receiver.kind, self.receiver_tests.iter().map(holds).collect::<Vec<_>>())
+        };
+        let found: Vec<_> = distinct(own.into_iter(), signature).into_iter().map(Some).collect();
+        // A host without an address may have one in a moment.
+        if found.is_empty() { vec![None] } else { found }
+    }
+
+    fn packet(
+        &self,
+        place: Place,
+        interface: Option<Interface>,
+        receiver: Option<Receiver>,
+        sender_port: u16,
+    ) -> Packet {
+        let is_unread = self.unread.iter().any(Option::is_some);
+        Packet {
+            family: place.family,
+            protocol: match place.protocol {
+                Transport::Tcp => TCP,
+                Transport::Udp => UDP,
+            },
+            sender_port,
+            receiver_port: place.port,
+            receiver,
+            interface,
+            is_tracked: true,
+            may_be_untracked: is_unread || self.sets.iter().any(|set| set.untracks),
+            may_be_translated: is_unread || self.sets.iter().any(|set| set.translates),
+        }
+    }
+
+    /// Returns from whom `packet` is let in, and the place of the first rule that leaves it open.
+    fn follow(&mut self, packet: &Packet, outside: &Senders) -> Option<(Flow, Option<String>)> {
+        let mut bases: Vec<(&RuleSet, &Base)> =
+            self.sets.iter().flat_map(|set| set.bases.iter().map(move |base| (set, base))).collect();
+        bases.retain(|(_, base)| base.sees(packet.family));
+        bases.sort_by_key(|(_, base)| (base.hook, base.priority));
+        let mut flow = Flow::of(outside.clone());
+        let mut because = None;
+        for (set, base) in bases {
+            let sees = match (base.hook, &packet.interface) {
+                (Hook::Ingress, Some(interface)) => Some(base.devices.iter().any(|device| is_named(interface, device))),
+                (Hook::Ingress, None) => None,
+                (Hook::Prerouting | Hook::Input, _) => Some(true),
+            };
+            if sees == Some(false) {
+                continue;
+            }
+            let is_tracked = match base.hook {
+                Hook::Ingress => false,
+                Hook::Prerouting => base.priority >= TRACKING,
+                Hook::Input => true,
+            };
+            let packet = Packet { is_tracked, ..*packet };
+            let before = flow.perhaps.clone();
+            let walked = walk(&set.chains, &base.name, base.policy, &packet, flow, &mut self.steps)?;
+            flow = walked.accepted;
+            let doubt = walked.because.map(|((_, table, chain), rule)| place_of(&table, &chain, rule));
+            because = because.or(doubt);
+            // Another packet, which this chain lets in, may be made to one for this socket after it.
+            let is_evaded = base.hook != Hook::Input && packet.may_be_translated;
+            if (is_evaded || sees.is_none()) && flow.perhaps != before {
+                because = because.or_else(|| Some(format!("chain {} of table {}", base.name.2, base.name.1)));
+                flow.perhaps = before;
+            }
+        }
+        Some((flow, because))
+    }
+}
+
+/// Returns the words for a rule; that with number 0 is its whole chain.
+pub(super) fn place_of(table: &str, chain: &str, rule: u32) -> String {
+    match rule {
+        0 => format!("chain {chain} of table {table}"),
+        rule => format!("rule {rule} of chain {chain} of table {table}"),
+    }
+}
+
+fn interface_passes(test: &Test, interface: &Interface) -> bool {
+    match test.field {
+        Field::Interface => interface.index.is_some_and(|index| test.ask.holds(index.into())),
+        _ => test.ask.holds(interface.name),
+    }
+}
+
+fn is_named(interface: &Interface, name: &str) -> bool {
+    interface.name == super::surroundings::name_number(name)
+}
+
+/// Returns the first of each signature.
+fn distinct<T, S: Ord>(all: impl Iterator<Item = T>, signature: impl Fn(&T) -> S) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    all.filter(|one| seen.insert(signature(one))).collect()
+}

@@ -1,0 +1,130 @@
+//! The chains of one engine that packets from outside meet. Pure, and the same for both engines.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily, FilterHook, InputChain, Text};
+
+use super::{
+    Input,
+    rules::{self, Rule, Verdict},
+};
+use crate::host::Family;
+
+/// `NFPROTO_` number of the family, table, and chain or set.
+pub(super) type Name = (u8, String, String);
+
+/// Where a packet meets a chain, in the order in which it does.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+}
+
+impl From<FilterHook> for Hook {
+    fn from(hook: FilterHook) -> Self {
+        match hook {
+            FilterHook::Ingress => Self::Ingress,
+            FilterHook::Prerouting => Self::Prerouting,
+        }
+    }
+}
+
+/// A chain that the kernel itself calls.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    pub name: Name,
+    pub engine: FilterEngine,
+    pub family: FilterFamily,
+    pub hook: Hook,
+    /// Lower is met earlier.
+    pub priority: i32,
+    pub policy: ChainPolicy,
+    /// Whether it is of the type that translates addresses.
+    pub is_nat: bool,
+    /// Interfaces whose packets alone it sees, on the ingress hook.
+    pub devices: Vec<String>,
+}
+
+impl Base {
+    pub fn sees(&self, family: Family) -> bool {
+        match self.family {
+            FilterFamily::Inet | FilterFamily::Netdev => true,
+            FilterFamily::Ip => family == Family::Ipv4,
+            FilterFamily::Ip6 => family == Family::Ipv6,
+        }
+    }
+}
+
+/// Rules, by chain.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RuleSet {
+    pub chains: BTreeMap<Name, Vec<Rule<Name>>>,
+    pub bases: Vec<Base>,
+    pub tables: BTreeSet<String>,
+    pub rule_counts: BTreeMap<Name, u32>,
+    /// Whether some rule keeps packets from being tracked.
+    pub untracks: bool,
+    /// Whether some rule changes to whom packets go.
+    pub translates: bool,
+    /// What the digest covers: all of it without counters, handles and use counts.
+    pub canonical: Vec<u8>,
+}
+
+impl RuleSet {
+    /// Returns the names of tables and chains.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tables.iter().map(String::as_str).chain(self.chains.keys().map(|(_, _, chain)| chain.as_str()))
+    }
+
+    /// Returns what becomes of a packet of which nothing is known in each chain that matters, by family.
+    pub fn inputs(&self) -> Vec<Input> {
+        self.bases.iter().filter_map(|base| self.input(base)).collect()
+    }
+
+    fn input(&self, base: &Base) -> Option<Input> {
+        let told = |family| base.sees(family).then(|| self.verdict(base, family));
+        let (ipv4, ipv6) = (told(Family::Ipv4), told(Family::Ipv6));
+        let verdict_of = |told: &Option<Verdict<Name>>| told.as_ref().map(|told| told.verdict);
+        let default_verdict = match (verdict_of(&ipv4), verdict_of(&ipv6)) {
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(a), Some(b)) if a == b => a,
+            (Some(_), Some(_)) => DefaultVerdict::Undecidable,
+            (None, None) => return None,
+        };
+        let rule_count = self.rule_counts.get(&base.name).copied().unwrap_or(0);
+        let hook = match base.hook {
+            Hook::Ingress => Some(FilterHook::Ingress),
+            Hook::Prerouting => Some(FilterHook::Prerouting),
+            Hook::Input => None,
+        };
+        // Chains that translate addresses, and empty ones before routing, are many and say nothing.
+        let is_idle = rule_count == 0 && base.policy == ChainPolicy::Accept && hook.is_some();
+        if default_verdict == DefaultVerdict::Accept && (base.is_nat || is_idle) {
+            return None;
+        }
+        let chain = InputChain {
+            engine: base.engine,
+            family: base.family,
+            table: Text::new(&base.name.1),
+            chain: Text::new(&base.name.2),
+            priority: base.priority,
+            policy: base.policy,
+            default_verdict,
+            rule_count,
+            hook,
+        };
+        Some(Input { chain, ipv4, ipv6 })
+    }
+
+    fn verdict(&self, base: &Base, family: Family) -> Verdict<Name> {
+        let found = rules::verdict(&self.chains, &base.name, base.policy, family);
+        match (base.hook, found.verdict) {
+            // It is so for the packets of some interfaces.
+            (Hook::Ingress, DefaultVerdict::Drop | DefaultVerdict::Reject) => {
+                Verdict { verdict: DefaultVerdict::Undecidable, because: None }
+            }
+            _ => found,
+        }
+    }
+}

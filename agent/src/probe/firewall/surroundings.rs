@@ -1,0 +1,207 @@
+//! What is the host's own: its interfaces, and the addresses to which packets come. From `/proc/net` (proc_pid_net(5)).
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use super::packet::{Interface, KIND_LOCAL, Receiver};
+use crate::host::{Family, Host};
+
+/// Bytes of a table of interfaces or addresses, at most.
+const TABLE_BYTES: usize = 4 * 1024 * 1024;
+/// RTN_BROADCAST and RTN_MULTICAST of linux/rtnetlink.h
+const KIND_BROADCAST: u32 = 3;
+const KIND_MULTICAST: u32 = 5;
+const LOOPBACK: &str = "lo";
+const NAME_BYTES: usize = 16;
+
+/// What is the host's own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surroundings {
+    /// Interfaces but the loopback; at least one, which may be of no name. `None` when they are not told.
+    pub interfaces: Option<Vec<Interface>>,
+    /// Addresses of the host and of groups. `None` when they are not told.
+    pub ipv4: Option<Vec<Receiver>>,
+    /// The same of IPv6.
+    pub ipv6: Option<Vec<Receiver>>,
+}
+
+impl Surroundings {
+    pub fn read(host: &dyn Host) -> Self {
+        let text = |path: &str| -> io::Result<String> {
+            Ok(String::from_utf8_lossy(&host.read(Path::new(path), TABLE_BYTES)?).into_owned())
+        };
+        let or_nothing = |result: io::Result<String>| match result {
+            // A kernel without that family has no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(String::new()),
+            result => result.ok(),
+        };
+        let groups = or_nothing(text("/proc/net/igmp"));
+        let routes = text("/proc/net/fib_trie").ok();
+        let addresses6 = or_nothing(text("/proc/net/if_inet6"));
+        let groups6 = or_nothing(text("/proc/net/igmp6"));
+        let mut indexes = BTreeMap::new();
+        indexes.extend(groups.as_deref().map(indexes_of_igmp).into_iter().flatten());
+        indexes.extend(addresses6.as_deref().map(indexes_of_if_inet6).into_iter().flatten());
+        Self {
+            interfaces: text("/proc/net/dev").ok().map(|table| interfaces(&table, &indexes)),
+            ipv4: routes
+                .zip(groups)
+                .map(|(routes, groups)| [addresses_of_fib_trie(&routes), groups_of_igmp(&groups)].concat()),
+            ipv6: addresses6
+                .zip(groups6)
+                .map(|(addresses, groups)| [addresses_of_if_inet6(&addresses), groups_of_igmp6(&groups)].concat()),
+        }
+    }
+
+    pub fn receivers(&self, family: Family) -> Option<&[Receiver]> {
+        match family {
+            Family::Ipv4 => self.ipv4.as_deref(),
+            Family::Ipv6 => self.ipv6.as_deref(),
+        }
+    }
+}
+
+/// Returns the kind of an address to which a socket is bound; `None` where it is not told.
+pub(super) fn kind_of(receivers: Option<&[Receiver]>, family: Family, address: u128) -> Option<u32> {
+    let is_group = match family {
+        Family::Ipv4 => address >> 28 == 0xe,
+        Family::Ipv6 => address >> 120 == 0xff,
+    };
+    if is_group {
+        return Some(KIND_MULTICAST);
+    }
+    receivers?.iter().find(|receiver| receiver.address == address).map(|receiver| receiver.kind)
+}
+
+fn interfaces(table: &str, indexes: &BTreeMap<String, u32>) -> Vec<Interface> {
+    let names = table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    let mut found: Vec<_> = names
+        .filter(|name| *name != LOOPBACK)
+        .map(|name| Interface { name: name_number(name), index: indexes.get(name).copied() })
+        .collect();
+    if found.is_empty() {
+        found.push(Interface { name: 0, index: Some(0) });
+    }
+    found
+}
+
+/// Returns the number of a name that is filled with zeros.
+pub(super) fn name_number(name: &str) -> u128 {
+    let mut bytes = [0; NAME_BYTES];
+    for (byte, of_name) in bytes.iter_mut().zip(name.bytes()) {
+        *byte = of_name;
+    }
+    u128::from_be_bytes(bytes)
+}
+
+/// Lines of an interface begin with its number and name; those of its groups with spaces.
+fn indexes_of_igmp(table: &str) -> Vec<(String, u32)> {
+    let lines = table.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
+    let index = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let index = words.next()?.parse().ok()?;
+        Some((words.next()?.trim_end_matches(':').to_owned(), index))
+    };
+    lines.filter_map(index).collect()
+}
+
+/// An address, the number of its interface, length of prefix, scope, flags, name; numbers in hex.
+fn indexes_of_if_inet6(table: &str) -> Vec<(String, u32)> {
+    let index = |line: &str| {
+        let words: Vec<_> = line.split_ascii_whitespace().collect();
+        Some(((*words.get(5)?).to_owned(), u32::from_str_radix(words.get(1)?, 16).ok()?))
+    };
+    table.lines().filter_map(index).collect()
+}
+
+fn addresses_of_if_inet6(table: &str) -> Vec<Receiver> {
+    let address = |line: &str| u128::from_str_radix(line.split_ascii_whitespace().next()?, 16).ok();
+    table.lines().filter_map(address).map(|address| Receiver { address, kind: KIND_LOCAL }).collect()
+}
+
+/// Number and name of an interface, and a group in hex.
+fn groups_of_igmp6(table: &str) -> Vec<Receiver> {
+    let address = |line: &str| u128::from_str_radix(line.split_ascii_whitespace().nth(2)?, 16).ok();
+    table.lines().filter_map(address).map(|address| Receiver { address, kind: KIND_MULTICAST }).collect()
+}
+
+/// Lines of groups begin with spaces, and hold an address as this machine's memory holds it.
+fn groups_of_igmp(table: &str) -> Vec<Receiver> {
+    let address = |line: &str| {
+        let word = u32::from_str_radix(line.split_ascii_whitespace().next()?, 16).ok()?;
+        Some(u32::from_be_bytes(word.to_ne_bytes()).into())
+    };
+    let lines = table.lines().filter(|line| line.starts_with(char::is_whitespace));
+    lines.filter_map(address).map(|address| Receiver { address, kind: KIND_MULTICAST }).collect()
+}
+
+/// A leaf is a line `|-- ADDRESS`, and after it a line for each length of prefix: `/32 host LOCAL`.
+fn addresses_of_fib_trie(table: &str) -> Vec<Receiver> {
+    let mut found = vec![Receiver { address: u32::MAX.into(), kind: KIND_BROADCAST }];
+    let mut leaf = None;
+    for line in table.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            leaf = address.parse::<std::net::Ipv4Addr>().ok().map(|address| u32::from(address).into());
+            continue;
+        }
+        let kind = match line.strip_prefix("/32 ").and_then(|rest| rest.split_ascii_whitespace().nth(1)) {
+            Some("LOCAL") => KIND_LOCAL,
+            Some("BROADCAST") => KIND_BROADCAST,
+            _ => continue,
+        };
+        found.extend(leaf.map(|address| Receiver { address, kind }).filter(|one| !found.contains(one)));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IGMP: &str = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
+                        1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n\
+                        12\tvery-long-name1:     1      V3\n\t\t\t\tFB0000E0     1 0:00000000\t\t0\n";
+
+    #[test]
+    fn interfaces_are_told_by_name_and_number() {
+        assert_eq!(indexes_of_igmp(IGMP), [("lo".to_owned(), 1), ("very-long-name1".to_owned(), 12)]);
+        let line = "fe8000000000000000fc00fffe000001 0c 40 20 80     eth0\n";
+        assert_eq!(indexes_of_if_inet6(line), [("eth0".to_owned(), 12)]);
+        assert_eq!(addresses_of_if_inet6(line)[0].address, 0xfe80_0000_0000_0000_00fc_00ff_fe00_0001);
+        let dev = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 3 4\n";
+        let indexes = BTreeMap::from([("eth0".to_owned(), 12)]);
+        assert_eq!(interfaces(dev, &indexes), [Interface { name: name_number("eth0"), index: Some(12) }]);
+        assert_eq!(interfaces("    lo: 1 2\n", &indexes), [Interface { name: 0, index: Some(0) }]);
+    }
+
+    #[test]
+    fn addresses_are_told_with_their_kinds() {
+        let trie = "Main:\n  +-- 10.0.0.0/24 2 0 2\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.2\n        \
+                    /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\nLocal:\n     |-- 10.0.0.2\n        \
+                    /32 host LOCAL\n     |-- 127.0.0.0\n        /8 host LOCAL\n";
+        let found: Vec<_> = addresses_of_fib_trie(trie).iter().map(|one| (one.address, one.kind)).collect();
+        assert_eq!(found, [(0xffff_ffff, 3), (0x0a00_0002, 2), (0x0a00_00ff, 3)]);
+        if cfg!(target_endian = "little") {
+            let groups: Vec<_> = groups_of_igmp(IGMP).iter().map(|one| one.address).collect();
+            assert_eq!(groups, [0xe000_0001, 0xe000_00fb]);
+        }
+        let groups = groups_of_igmp6("4    eth0            ff0200000000000000000000000000fb     1 0000000C 0\n");
+        assert_eq!(groups[0].address, 0xff02_0000_0000_0000_0000_0000_0000_00fb);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_tables_never_panic(table in "[0-9a-f:./ |\\-\n\tA-Z]{0,300}", rest in "\\PC{0,80}") {
+            for table in [&table, &rest] {
+                let _ = indexes_of_igmp(table);
+                let _ = indexes_of_if_inet6(table);
+                let _ = addresses_of_if_inet6(table);
+                let _ = groups_of_igmp6(table);
+                let _ = groups_of_igmp(table);
+                let _ = addresses_of_fib_trie(table);
+                let _ = interfaces(table, &BTreeMap::new());
+            }
+        }
+    }
+}
