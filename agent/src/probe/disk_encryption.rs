@@ -97,6 +97,9 @@ impl Below<'_> {
             kind,
             layers: chain.layers,
             encrypted: chain.encrypted,
+            protection: None,
+            encrypted_percent: None,
+            key_protectors: Vec::new(),
         }
     }
 
