@@ -4,10 +4,13 @@
 //! followed as a new packet would, of which only its being new and from outside is known; see [`rules`].
 
 mod legacy;
+mod macos;
 mod netlink;
 mod nf_tables;
+mod pf;
 mod rules;
 mod share;
+mod windows;
 mod xt;
 
 use std::{collections::BTreeMap, io, path::Path};
@@ -15,7 +18,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use muster_proto::{
     fact::{
         Cause, DefaultVerdict, Fact, FilterEngine, FilterFamily, Firewall, FirewallManager, Inbound, InputChain,
-        Reading, Text, Unknown,
+        OsFamily, Reading, Text, Unknown,
     },
     report,
 };
@@ -43,7 +46,14 @@ impl Probe for FirewallProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![Fact::Firewall(state(look.host))]
+        vec![Fact::Firewall(match look.host.os_family() {
+            OsFamily::Linux => state(look.host),
+            OsFamily::Macos => Reading::Known(macos::state(look.host)),
+            OsFamily::Windows => match windows::state(look.host) {
+                Ok(state) => Reading::Known(state),
+                Err(unknown) => Reading::Unknown { unknown },
+            },
+        })]
     }
 }
 
