@@ -7,16 +7,18 @@ pub mod live;
 pub mod luks;
 pub mod recorded;
 pub mod recording;
+pub mod script;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use muster_proto::{
-    fact::{Cause, Reading, Unknown},
+    fact::{Cause, OsFamily, Reading, Unknown},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ pub use live::Live;
 pub use luks::Luks;
 pub use recorded::Recorded;
 pub use recording::Recording;
+pub use script::Script;
 
 /// Bytes of a small file of the kernel or of a configuration, at most.
 pub const SMALL_FILE_BYTES: usize = 64 * 1024;
@@ -34,6 +37,10 @@ pub const FILE_BYTES: usize = 4 * 1024 * 1024;
 pub const FOLDER_NAMES: usize = 100_000;
 /// Bytes of a tool's output, at most.
 pub const TOOL_OUTPUT_BYTES: usize = 1024 * 1024;
+/// Longest run of a tool.
+pub const TOOL_TIME: Duration = Duration::from_secs(10);
+/// Longest run of a script: what it asks Windows for may be slow to come.
+pub const SCRIPT_TIME: Duration = Duration::from_secs(45);
 /// Bytes of a packet filter's answer, at most.
 pub const RULE_SET_BYTES: usize = 16 * 1024 * 1024;
 /// Entries of a scan of one folder with all below it, at most.
@@ -41,6 +48,9 @@ pub const SCAN_ENTRIES: u64 = 2_000_000;
 
 /// Reads of the machine that a probe may make.
 pub trait Host {
+    /// Returns the kind of operating system, by which a probe chooses where to look.
+    fn os_family(&self) -> OsFamily;
+
     /// Returns the content of the regular file at `path`.
     ///
     /// # Errors
@@ -272,6 +282,26 @@ pub enum Family {
 pub enum Tool {
     /// Prints apt's settings, whose files have includes, scopes and directives that only apt reads rightly.
     AptConfig,
+    /// Tells of System Integrity Protection of macOS, which has no other public interface.
+    Csrutil,
+    /// Tells of the volumes of APFS, whose encryption no file and no call of the C library shows.
+    Diskutil,
+    /// Tells whether FileVault waits for a user to log in or out, which diskutil(8) does not.
+    Fdesetup,
+    /// Tells of the hardware of a Mac: the registry has no other interface than a framework.
+    Ioreg,
+    /// Tells which file systems macOS has mounted.
+    Mount,
+    /// Tells of the packet filter of macOS, whose device has no stable interface.
+    Pfctl,
+    /// Asks Windows one fixed question: its management classes have no interface that this build could call without a library.
+    PowerShell(Script),
+    /// Tells of the application firewall of macOS, which keeps its settings in no file since macOS 15.
+    Socketfilterfw,
+    /// Tells of Gatekeeper of macOS.
+    Spctl,
+    /// Tells numbers of the kernel of macOS.
+    Sysctl,
 }
 
 impl Tool {
@@ -279,6 +309,16 @@ impl Tool {
     pub fn name(self) -> &'static str {
         match self {
             Self::AptConfig => "apt-config",
+            Self::Csrutil => "csrutil",
+            Self::Diskutil => "diskutil",
+            Self::Fdesetup => "fdesetup",
+            Self::Ioreg => "ioreg",
+            Self::Mount => "mount",
+            Self::Pfctl => "pfctl",
+            Self::PowerShell(script) => script.name(),
+            Self::Socketfilterfw => "socketfilterfw",
+            Self::Spctl => "spctl",
+            Self::Sysctl => "sysctl",
         }
     }
 
@@ -286,6 +326,27 @@ impl Tool {
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Self::AptConfig => &["/usr/bin/apt-config"],
+            Self::Csrutil => &["/usr/bin/csrutil"],
+            Self::Diskutil => &["/usr/sbin/diskutil"],
+            Self::Fdesetup => &["/usr/bin/fdesetup"],
+            Self::Ioreg => &["/usr/sbin/ioreg"],
+            Self::Mount => &["/sbin/mount"],
+            Self::Pfctl => &["/sbin/pfctl"],
+            // Windows PowerShell 5.1, which is part of Windows. A system on another drive is not looked at.
+            Self::PowerShell(_) => &["C:\\Windows\\System32\\WindowsPowerShell\\v1.0\\powershell.exe"],
+            Self::Socketfilterfw => &["/usr/libexec/ApplicationFirewall/socketfilterfw"],
+            Self::Spctl => &["/usr/sbin/spctl"],
+            Self::Sysctl => &["/usr/sbin/sysctl"],
+        }
+    }
+}
+
+impl Tool {
+    /// Returns how long it may run.
+    pub fn time_limit(self) -> Duration {
+        match self {
+            Self::PowerShell(_) => SCRIPT_TIME,
+            _ => TOOL_TIME,
         }
     }
 }

@@ -3,12 +3,14 @@
 //! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
 //! cannot tell it says so, with the cause.
 
+mod answer;
 mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
 pub mod patch_level;
+mod plist;
 pub mod system;
 
 use std::path::{Path, PathBuf};

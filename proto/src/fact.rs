@@ -136,7 +136,10 @@ text_enum!(
 );
 text_enum!(
     /// A mechanism that restricts what may execute.
-    ExecutionControlKind { Apparmor = "apparmor", Lockdown = "lockdown", Selinux = "selinux" }
+    ExecutionControlKind {
+        AppControl = "app_control", Apparmor = "apparmor", Gatekeeper = "gatekeeper", Lockdown = "lockdown",
+        Selinux = "selinux", Sip = "sip",
+    }
 );
 text_enum!(
     /// Whether such a mechanism enforces.
@@ -144,7 +147,25 @@ text_enum!(
 );
 text_enum!(
     /// Kind of volume.
-    VolumeKind { Fixed = "fixed", Removable = "removable", Network = "network", Image = "image", Memory = "memory" }
+    VolumeKind {
+        Fixed = "fixed", Removable = "removable", Network = "network", Image = "image", Memory = "memory", Boot = "boot",
+    }
+);
+text_enum!(
+    /// What BitLocker or FileVault says of a volume.
+    Protection {
+        On = "on", Off = "off", Suspended = "suspended", Encrypting = "encrypting", EncryptionPaused = "encryption_paused",
+        Decrypting = "decrypting", DecryptionPaused = "decryption_paused", Locked = "locked", Deferred = "deferred",
+        HardwareKey = "hardware_key",
+    }
+);
+text_enum!(
+    /// What opens the key of a BitLocker volume.
+    KeyProtector {
+        Cng = "cng", ExternalKey = "external_key", Other = "other", Password = "password", PublicKey = "public_key",
+        RecoveryPassword = "recovery_password", Tpm = "tpm", TpmCertificate = "tpm_certificate", TpmPin = "tpm_pin",
+        TpmPinStartupKey = "tpm_pin_startup_key", TpmStartupKey = "tpm_startup_key",
+    }
 );
 text_enum!(
     /// Kind of swap area.
@@ -154,24 +175,34 @@ text_enum!(
     /// Kind of device below a volume.
     LayerKind {
         Disk = "disk", Partition = "partition", Crypt = "crypt", Lvm = "lvm", Raid = "raid", Loop = "loop",
-        Multipath = "multipath", Bcache = "bcache", Zram = "zram", Virtual = "virtual", Other = "other",
+        Multipath = "multipath", Bcache = "bcache", Zram = "zram", Virtual = "virtual", Apfs = "apfs",
+        Other = "other",
     }
 );
 text_enum!(
     /// Format of a crypt layer.
-    CryptFormat { Luks1 = "luks1", Luks2 = "luks2", Plain = "plain", Integrity = "integrity", Other = "other" }
+    CryptFormat {
+        Luks1 = "luks1", Luks2 = "luks2", Plain = "plain", Integrity = "integrity", Apfs = "apfs",
+        Bitlocker = "bitlocker", Other = "other",
+    }
 );
 text_enum!(
     /// Package manager.
-    PackageManager { Apt = "apt", Dpkg = "dpkg", Rpm = "rpm", Dnf = "dnf", Zypper = "zypper", Pacman = "pacman" }
+    PackageManager {
+        Apt = "apt", Dpkg = "dpkg", Rpm = "rpm", Dnf = "dnf", Zypper = "zypper", Pacman = "pacman",
+        Softwareupdate = "softwareupdate", WindowsUpdate = "windows_update",
+    }
 );
 text_enum!(
     /// What becomes of inbound packets that no rule lets in.
     Inbound { Deny = "deny", Allow = "allow" }
 );
 text_enum!(
-    /// Packet filter of the kernel.
-    FilterEngine { NfTables = "nf_tables", IptablesLegacy = "iptables_legacy" }
+    /// Packet filter of the system.
+    FilterEngine {
+        NfTables = "nf_tables", IptablesLegacy = "iptables_legacy", ApplicationFirewall = "application_firewall",
+        Pf = "pf", WindowsFiltering = "windows_filtering",
+    }
 );
 text_enum!(
     /// Address family of a packet filter's table.
@@ -264,6 +295,12 @@ pub struct Volume {
     pub kind: VolumeKind,
     pub layers: Vec<Layer>,
     pub encrypted: Reading<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Reading<Protection>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_percent: Option<Reading<u64>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_protectors: Vec<KeyProtector>,
 }
 
 /// A swap area.
@@ -389,6 +426,22 @@ pub struct Firewall {
     pub input_chains: Vec<InputChain>,
     pub managers: Vec<FirewallManager>,
     pub rule_set_digest: Reading<Text>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<FirewallProfile>,
+}
+
+/// A filter of macOS or Windows, as it is in force.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FirewallProfile {
+    pub engine: FilterEngine,
+    pub name: Text,
+    pub enabled: Reading<bool>,
+    pub inbound: Reading<Inbound>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_all: Option<Reading<bool>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stealth: Option<Reading<bool>>,
 }
 
 /// A chain that inbound packets enter.

@@ -6,7 +6,7 @@
 //! index.json            version, time of the capture, and every answer that is not a file's content
 //! files/ABSOLUTE/PATH   exact content of a file that was read
 //! scans/N.jsonl         entries of one scan: path, metadata and digest, never a content
-//! answers/NAME          raw answers of the kernel and of tools: nf_tables.rules, iptables.ipv4.filter, tool.apt-config...
+//! answers/NAME          raw answers of the kernel and of tools: nf_tables.rules, iptables.ipv4.filter, tool.apt-config.dump...
 //! ```
 
 use std::{
@@ -17,11 +17,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::{fact::PathText, time::Timestamp};
+use muster_proto::{
+    fact::{OsFamily, PathText},
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digests, Dump, Family, Host, Luks, Machine, Metadata, Scanned, SocketOwners, Tool, Visit, path_bytes, path_of,
+    Digests, Dump, Family, Host, Luks, Machine, Metadata, Scanned, SocketOwners, TOOL_OUTPUT_BYTES, Tool, Visit,
+    path_bytes, path_of,
 };
 
 /// Version of the format of a capture.
@@ -61,6 +65,9 @@ pub struct Index {
     pub version: u32,
     /// When the capture was made.
     pub captured: Timestamp,
+    /// Kind of operating system; Linux in captures that do not say.
+    #[serde(default = "linux", skip_serializing_if = "is_linux")]
+    pub os_family: OsFamily,
     /// What the kernel says of itself.
     #[serde(default)]
     pub machine: Option<Answer<Machine>>,
@@ -91,6 +98,14 @@ pub struct Index {
     /// Errors, by what was asked, such as `read /etc/shadow`.
     #[serde(default)]
     pub errors: BTreeMap<String, Failure>,
+}
+
+fn linux() -> OsFamily {
+    OsFamily::Linux
+}
+
+fn is_linux(os_family: &OsFamily) -> bool {
+    *os_family == OsFamily::Linux
 }
 
 /// An answer or an error.
@@ -221,6 +236,10 @@ impl Recorded {
 }
 
 impl Host for Recorded {
+    fn os_family(&self) -> OsFamily {
+        self.index.os_family
+    }
+
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.stream(path)?.take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
@@ -279,7 +298,9 @@ impl Host for Recorded {
     }
 
     fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
-        self.answer(&tool_name(tool, args))
+        let output = self.answer(&tool_name(tool, args))?;
+        // As the live host has it.
+        if output.len() > TOOL_OUTPUT_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(output) }
     }
 
     fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
@@ -333,7 +354,8 @@ pub(super) fn iptables_name(family: Family, table: &str) -> String {
 }
 
 pub(super) fn tool_name(tool: Tool, args: &[&str]) -> String {
-    format!("tool.{}.{}", tool.name(), args.join("."))
+    let parts = std::iter::once(tool.name()).chain(args.iter().copied());
+    format!("tool.{}", parts.collect::<Vec<_>>().join(".").replace(['/', '\\'], "~"))
 }
 
 fn path(text: &PathText) -> io::Result<PathBuf> {

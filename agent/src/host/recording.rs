@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::{fact::PathText, time::Timestamp};
+use muster_proto::{
+    fact::{OsFamily, PathText},
+    time::Timestamp,
+};
 
 use super::{
     Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit,
@@ -43,6 +46,7 @@ impl<'h> Recording<'h> {
         let index = Index {
             version: VERSION,
             captured: now,
+            os_family: host.os_family(),
             machine: None,
             clock_is_synchronized: None,
             socket_owners: None,
@@ -109,6 +113,10 @@ fn answer<T: Clone>(result: &io::Result<T>) -> Answer<T> {
 }
 
 impl Host for Recording<'_> {
+    fn os_family(&self) -> OsFamily {
+        self.host.os_family()
+    }
+
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
         let result = self.host.read(path, limit_bytes);
         self.keep_error(key("read", path), &result);

@@ -1,15 +1,19 @@
 //! Encryption of what holds data at rest: every mounted file system and swap area, with the chain of devices below it.
 //!
-//! Only the kernel is asked: proc_pid_mountinfo(5), proc_swaps(5) and sysfs. A volume is encrypted when every path down to a
+//! Of Linux only the kernel is asked: proc_pid_mountinfo(5), proc_swaps(5) and sysfs. A volume is encrypted when every path down to a
 //! physical device goes through a crypt device; what the kernel cannot see through is unknown, never "no".
 
 mod devices;
+mod macos;
 mod mounts;
+mod windows;
 
 use std::{io, path::Path};
 
 use muster_proto::{
-    fact::{Cause, DiskEncryption, Fact, PathText, Reading, SwapArea, SwapKind, Text, Unknown, Volume, VolumeKind},
+    fact::{
+        Cause, DiskEncryption, Fact, OsFamily, PathText, Reading, SwapArea, SwapKind, Text, Unknown, Volume, VolumeKind,
+    },
     report,
 };
 
@@ -36,7 +40,12 @@ impl Probe for DiskEncryptionProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![Fact::DiskEncryption(match state(look.host) {
+        let state = match look.host.os_family() {
+            OsFamily::Linux => state(look.host),
+            OsFamily::Macos => macos::state(look.host),
+            OsFamily::Windows => windows::state(look.host),
+        };
+        vec![Fact::DiskEncryption(match state {
             Ok(state) => Reading::Known(state),
             Err(unknown) => Reading::Unknown { unknown },
         })]
@@ -97,6 +106,9 @@ impl Below<'_> {
             kind,
             layers: chain.layers,
             encrypted: chain.encrypted,
+            protection: None,
+            encrypted_percent: None,
+            key_protectors: Vec::new(),
         }
     }
 

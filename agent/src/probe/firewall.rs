@@ -4,9 +4,11 @@
 //! followed as a new packet would, of which only its being new and from outside is known; see [`rules`].
 
 mod legacy;
+mod macos;
 mod netlink;
 mod nf_tables;
 mod packet;
+mod pf;
 mod reach;
 mod rule_set;
 mod rules;
@@ -14,14 +16,15 @@ mod senders;
 mod share;
 mod surroundings;
 mod walk;
+mod windows;
 mod xt;
 
 use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
 
 use muster_proto::{
     fact::{
-        Cause, DefaultVerdict, Fact, Firewall, FirewallManager, Inbound, InputChain, Reach, Reading, Text, Transport,
-        Unknown,
+        Cause, DefaultVerdict, Fact, Firewall, FirewallManager, Inbound, InputChain, OsFamily, Reach, Reading, Text,
+        Transport, Unknown,
     },
     report,
 };
@@ -55,7 +58,14 @@ impl Probe for FirewallProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![Fact::Firewall(state(look.host))]
+        vec![Fact::Firewall(match look.host.os_family() {
+            OsFamily::Linux => state(look.host),
+            OsFamily::Macos => Reading::Known(macos::state(look.host)),
+            OsFamily::Windows => match windows::state(look.host) {
+                Ok(state) => Reading::Known(state),
+                Err(unknown) => Reading::Unknown { unknown },
+            },
+        })]
     }
 }
 
@@ -127,6 +137,7 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
             }
         },
         input_chains: inputs.into_iter().map(|input| input.chain).collect(),
+        profiles: Vec::new(),
     })
 }
 

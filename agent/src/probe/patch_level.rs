@@ -7,14 +7,19 @@
 mod apt;
 mod dpkg;
 mod lists;
+mod macos;
 mod offered;
 mod restart;
 mod sources;
+mod windows;
 
 use std::path::Path;
 
 use muster_proto::{
-    fact::{Cause, Fact, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
+    fact::{
+        Cause, Fact, OsFamily, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Subject, Text,
+        Unknown,
+    },
     id::Digest,
     report,
     time::Timestamp,
@@ -50,6 +55,19 @@ impl Probe for PatchLevelProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        let elsewhere = |state| {
+            let unsupported = Unknown::new(Cause::Unsupported, "this build lists the software of Linux alone");
+            let state = match state {
+                Ok(state) => Reading::Known(state),
+                Err(unknown) => Reading::Unknown { unknown },
+            };
+            vec![Fact::PatchLevel(state), Fact::unknown(Subject::Software, unsupported)]
+        };
+        match look.host.os_family() {
+            OsFamily::Linux => {}
+            OsFamily::Macos => return elsewhere(macos::state(look)),
+            OsFamily::Windows => return elsewhere(windows::state(look)),
+        }
         match facts(look) {
             Ok(facts) => vec![
                 Fact::PatchLevel(Reading::Known(facts.patch_level)),

@@ -2,18 +2,23 @@
 
 mod class;
 mod listeners;
+mod macos;
 mod own;
+mod windows;
 
 use std::{io, path::Path};
 
 use muster_proto::{
     fact::{
         Cause, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, OsFamily, Reading, SecureBoot,
-        System, Text,
+        Subject, System, Text, Unknown,
     },
     id::Digest,
     report,
 };
+
+pub(super) use class::is_virtual_hardware;
+pub(super) use macos::product_version;
 
 use super::{Look, Probe};
 use crate::host::{self, Host, SMALL_FILE_BYTES};
@@ -36,11 +41,24 @@ impl Probe for SystemProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![
-            Fact::System(Reading::Known(system(look.host))),
-            Fact::Listeners(listeners::look(look.host)),
-            Fact::Agent(own::look(look)),
-        ]
+        let host = look.host;
+        let elsewhere = |system: System| {
+            let unsupported = || Unknown::new(Cause::Unsupported, "this build reads it on Linux alone");
+            vec![
+                Fact::System(Reading::Known(system)),
+                Fact::unknown(Subject::Listeners, unsupported()),
+                Fact::unknown(Subject::Agent, unsupported()),
+            ]
+        };
+        match host.os_family() {
+            OsFamily::Linux => vec![
+                Fact::System(Reading::Known(system(host))),
+                Fact::Listeners(listeners::look(host)),
+                Fact::Agent(own::look(look)),
+            ],
+            OsFamily::Macos => elsewhere(macos::system(host)),
+            OsFamily::Windows => elsewhere(windows::system(host)),
+        }
     }
 }
 
@@ -124,7 +142,19 @@ fn machine_id_digest(host: &dyn Host) -> Reading<Text> {
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Reading::unknown(Cause::Garbled, "/etc/machine-id is not 32 hex digits");
     }
-    Reading::Known(Text::new(&Digest::of(MACHINE_ID_DOMAIN, &[id.as_bytes()]).to_string()))
+    Reading::Known(digest_of_id(id))
+}
+
+fn digest_of_id(id: &str) -> Text {
+    Text::new(&Digest::of(MACHINE_ID_DOMAIN, &[id.as_bytes()]).to_string())
+}
+
+/// Returns the reading of what the kernel says of itself.
+fn of_machine<T>(machine: &io::Result<host::Machine>, get: impl FnOnce(&host::Machine) -> T) -> Reading<T> {
+    match machine {
+        Ok(machine) => Reading::Known(get(machine)),
+        Err(error) => Reading::Unknown { unknown: host::unknown("look at the machine", error) },
+    }
 }
 
 /// Returns a string of the SMBIOS as the kernel shows it (Documentation/ABI/testing/sysfs-class-dmi).

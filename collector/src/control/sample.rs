@@ -144,6 +144,14 @@ fn full() -> Vec<Fact> {
             }],
             managers: vec![FirewallManager::Ufw],
             rule_set_digest: known(&"1".repeat(64)),
+            profiles: vec![FirewallProfile {
+                engine: FilterEngine::WindowsFiltering,
+                name: text("public"),
+                enabled: Reading::Known(true),
+                inbound: Reading::Known(Inbound::Deny),
+                blocks_all: Some(Reading::Known(false)),
+                stealth: Some(Reading::Known(true)),
+            }],
         })),
         Fact::Listeners(Reading::Known(Listeners {
             listeners: vec![Listener {
@@ -196,6 +204,9 @@ fn disk_encryption() -> Fact {
         kind: VolumeKind::Fixed,
         layers: layers(),
         encrypted: Reading::Known(encrypted),
+        protection: Some(Reading::Known(if encrypted { Protection::On } else { Protection::Off })),
+        encrypted_percent: Some(Reading::Known(100)),
+        key_protectors: vec![KeyProtector::Tpm],
     };
     Fact::DiskEncryption(Reading::Known(DiskEncryption {
         volumes: vec![volume("/", "/dev/mapper/sda3_crypt", true), volume("/boot", "/dev/sda2", false)],

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer, LayerKind, Listeners,
-    PatchLevel, PendingUpdate, Reading, Software, System, Unknown, Volume,
+    Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, FirewallProfile, Layer,
+    LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Software, System, Unknown, Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -129,7 +129,8 @@ fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
             head.push_str(&format!(" ({})", volume.kind.as_str()));
         }
         let is_at_rest = volume.kind != super::VolumeKind::Memory;
-        (format!("{head}{}", below(&volume.layers, volume.source.as_str())), encrypted(&volume.encrypted, is_at_rest))
+        let said = format!("{}{}", encrypted(&volume.encrypted, is_at_rest), protection(volume));
+        (format!("{head}{}", below(&volume.layers, volume.source.as_str())), said)
     };
     let mut rows: Vec<_> = disk.volumes.iter().take(ITEMS).map(row).collect();
     rows.extend(disk.swap_areas.iter().take(ITEMS).map(|swap| {
@@ -154,6 +155,15 @@ fn encrypted(reading: &Reading<bool>, is_at_rest: bool) -> String {
         (false, false) => "in memory, not encrypted",
     };
     value(reading, |yes| said(yes).to_owned())
+}
+
+/// Returns what the volume's own encryption says of itself, such as ` (encrypting, 42 %)`.
+fn protection(volume: &Volume) -> String {
+    let Some(protection) = &volume.protection else { return String::new() };
+    let mut words = vec![value(protection, |protection| protection.as_str().replace('_', " "))];
+    words.extend(volume.encrypted_percent.as_ref().map(|percent| value(percent, |percent| format!("{percent} %"))));
+    words.extend(volume.key_protectors.iter().take(ITEMS).map(|protector| protector.as_str().replace('_', " ")));
+    format!(" ({})", words.join(", "))
 }
 
 /// Returns ` <- ` and the chain of devices below a volume; those that stand beside each other in brackets.
@@ -197,6 +207,7 @@ fn layer_text(layer: &Layer) -> String {
         LayerKind::Lvm => "LVM",
         LayerKind::Raid => "RAID",
         LayerKind::Crypt => "crypt",
+        LayerKind::Apfs => "APFS",
         LayerKind::Loop
         | LayerKind::Multipath
         | LayerKind::Bcache
@@ -212,6 +223,8 @@ fn layer_text(layer: &Layer) -> String {
         super::CryptFormat::Luks2 => "LUKS2",
         super::CryptFormat::Plain => "dm-crypt plain",
         super::CryptFormat::Integrity => "dm-integrity",
+        super::CryptFormat::Apfs => "APFS encryption",
+        super::CryptFormat::Bitlocker => "BitLocker",
         super::CryptFormat::Other => "dm-crypt",
     };
     match (&crypt.cipher, &crypt.key_bits) {
@@ -338,7 +351,25 @@ fn firewall(firewall: &Firewall) -> Vec<String> {
         )
     }));
     lines.extend(more(firewall.input_chains.len(), "chains"));
+    lines.extend(firewall.profiles.iter().take(ITEMS).map(firewall_profile));
+    lines.extend(more(firewall.profiles.len(), "profiles"));
     lines
+}
+
+fn firewall_profile(profile: &FirewallProfile) -> String {
+    let mut line = profile.engine.as_str().replace('_', " ");
+    if !profile.name.is_empty() {
+        line.push_str(&format!(" {}", profile.name));
+    }
+    line.push_str(&format!(
+        ": on {}, inbound {}",
+        yes_no(&profile.enabled),
+        value(&profile.inbound, |inbound| { inbound.as_str().to_owned() })
+    ));
+    for (name, switch) in [("blocks all", &profile.blocks_all), ("stealth", &profile.stealth)] {
+        line.extend(switch.as_ref().map(|switch| format!(", {name} {}", yes_no(switch))));
+    }
+    line
 }
 
 fn listeners(listeners: &Listeners) -> Vec<String> {
@@ -489,6 +520,9 @@ mod tests {
                 kind: VolumeKind::Fixed,
                 layers,
                 encrypted,
+                protection: None,
+                encrypted_percent: None,
+                key_protectors: Vec::new(),
             }],
             swap_areas: Vec::new(),
         }))

@@ -3,10 +3,10 @@
 use super::{
     Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
     DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
-    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer,
-    LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reach,
-    Reading, SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath,
-    UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
+    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, FirewallProfile, HostClass, Inbound,
+    InputChain, KeyProtector, Layer, LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel,
+    PathText, PendingUpdate, Protection, Reach, Reading, SecureBoot, Software, Subject, SwapArea, SwapKind, System,
+    Text, Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -84,6 +84,9 @@ pub fn disk_encryption() -> DiskEncryption {
             kind: VolumeKind::Fixed,
             layers: above("dm-1", "vg0-home"),
             encrypted: Reading::Known(true),
+            protection: Some(Reading::Known(Protection::On)),
+            encrypted_percent: Some(Reading::Known(100)),
+            key_protectors: vec![KeyProtector::Tpm],
         }],
         swap_areas: vec![SwapArea {
             name: path("/dev/dm-2"),
@@ -166,6 +169,14 @@ pub fn firewall() -> Firewall {
         }],
         managers: vec![FirewallManager::Ufw],
         rule_set_digest: text(&"b2".repeat(32)),
+        profiles: vec![FirewallProfile {
+            engine: FilterEngine::WindowsFiltering,
+            name: "public".into(),
+            enabled: Reading::Known(true),
+            inbound: Reading::Known(Inbound::Deny),
+            blocks_all: Some(Reading::Known(false)),
+            stealth: Some(Reading::Known(true)),
+        }],
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
-use muster_proto::time::Timestamp;
+use muster_proto::{fact::OsFamily, time::Timestamp};
 
 use super::{Live, netfilter, run, scan};
 use crate::host::{
@@ -20,6 +20,10 @@ use crate::host::{
 };
 
 impl Host for Live {
+    fn os_family(&self) -> OsFamily {
+        OsFamily::Linux
+    }
+
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
         self.check_deadline()?;
         let mut bytes = Vec::new();

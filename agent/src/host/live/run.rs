@@ -15,13 +15,10 @@ use rustix::{
 
 use crate::host::{TOOL_OUTPUT_BYTES, Tool};
 
-/// Longest run of a tool.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
-
 /// Returns the standard output of `tool`.
 pub(super) fn run(tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
     let program = tool.paths().iter().map(Path::new).find(|path| path.exists()).ok_or(io::ErrorKind::NotFound)?;
-    run_program(program, args, TIME_LIMIT, TOOL_OUTPUT_BYTES)
+    run_program(program, args, tool.time_limit(), TOOL_OUTPUT_BYTES)
 }
 
 fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes: usize) -> io::Result<Vec<u8>> {
@@ -90,6 +87,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<std::process::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::TOOL_TIME as TIME_LIMIT;
 
     fn shell(script: &str, time_limit: Duration) -> io::Result<Vec<u8>> {
         run_program(Path::new("/bin/sh"), &["-c", script], time_limit, 100)

@@ -58,6 +58,7 @@ impl Machine {
         let mut index = Index {
             version: 1,
             captured: "2026-11-24T12:00:00Z".parse().unwrap(),
+            os_family: muster_proto::fact::OsFamily::Linux,
             machine: None,
             clock_is_synchronized: None,
             socket_owners: None,

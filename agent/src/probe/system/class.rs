@@ -73,7 +73,8 @@ fn names_a_hypervisor(cpuinfo: &[u8]) -> bool {
     })
 }
 
-fn is_virtual_hardware(vendor: &str, product: &str) -> bool {
+/// Returns whether the names of the hardware are those of a virtual machine.
+pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool {
     const VENDORS: &[&str] =
         &["QEMU", "KVM", "VMware", "innotek GmbH", "Xen", "Bochs", "Parallels", "OpenStack", "DigitalOcean", "BHYVE"];
     VENDORS.iter().any(|name| vendor.starts_with(name))

@@ -1,7 +1,7 @@
 //! What the contract asks of a message beyond the range of each field.
 
 use crate::{
-    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Text},
+    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Text, Volume},
     id::Digest,
     limits,
 };
@@ -33,6 +33,11 @@ pub(super) fn read_digest(reading: &Reading<Text>, field: &'static str) -> Resul
 pub(super) fn agent(agent: &Agent) -> Result<(), Error> {
     digest(&agent.settings_digest, "Agent.settings_digest")?;
     read_digest(&agent.program_digest, "Agent.program_digest")
+}
+
+pub(super) fn volume(volume: &Volume) -> Result<(), Error> {
+    let percent = volume.encrypted_percent.as_ref().and_then(Reading::known);
+    holds(percent.is_none_or(|&percent| percent <= 100), "Volume.encrypted_percent")
 }
 
 pub(super) fn file_integrity(state: &FileIntegrity) -> Result<(), Error> {
@@ -136,6 +141,13 @@ mod tests {
         for text in ["", "Fixed", "fixed disk", "fixed\0", "\u{e9}", &"a".repeat(33)] {
             assert_eq!(no_word(text, "Volume.kind"), Error::Field("Volume.kind"), "{text}");
         }
+    }
+
+    #[test]
+    fn more_than_all_of_a_volume_is_not_encrypted() {
+        let mut state = sample::disk_encryption();
+        state.volumes[0].encrypted_percent = Some(Reading::Known(101));
+        assert_eq!(refusal(&Fact::DiskEncryption(Reading::Known(state))), Error::Field("Volume.encrypted_percent"));
     }
 
     #[test]

@@ -39,9 +39,11 @@ text_enums!(
     FirewallManager,
     HostClass,
     Inbound,
+    KeyProtector,
     LayerKind,
     OsFamily,
     PackageManager,
+    Protection,
     Reach,
     SecureBoot,
     SwapKind,
@@ -88,7 +90,9 @@ message!(System { os_family, execution_controls } required {
 message!(ExecutionControl { kind, mode } required {});
 
 message!(DiskEncryption { volumes, swap_areas } required {});
-message!(Volume { mount_point, file_system, source, kind, layers } required { encrypted });
+message!(Volume {
+    mount_point, file_system, source, kind, layers, protection, encrypted_percent, key_protectors,
+} required { encrypted } check check::volume);
 message!(SwapArea { name, kind, layers } required { encrypted });
 
 impl Wire for Layer {
@@ -145,9 +149,11 @@ message!(AutomaticUpdates {} required { enabled, last_success_time });
 message!(Software { packages } required {});
 message!(Package { name, version, architecture, manager } required {});
 
-message!(Firewall { input_chains, managers } required { inbound_ipv4, inbound_ipv6, rule_set_digest }
+message!(Firewall { input_chains, managers, profiles } required { inbound_ipv4, inbound_ipv6, rule_set_digest }
     check |firewall| check::read_digest(&firewall.rule_set_digest, "Firewall.rule_set_digest"));
 message!(InputChain { engine, family, table, chain, priority, policy, default_verdict, rule_count, hook } required {});
+
+message!(FirewallProfile { engine, name, blocks_all, stealth } required { enabled, inbound });
 
 message!(Listeners { listeners } required {});
 message!(Listener { protocol, address, port, reachable } required { program }

@@ -53,10 +53,12 @@ static FACT: Message = Message {
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
 static DISK_ENCRYPTION: Message = Message {
     fields: &[
-        list(1, "DiskEncryption.volumes", &Message { fields: &[list(5, "Volume.layers", &LAYER)] }),
+        list(1, "DiskEncryption.volumes", &VOLUME),
         list(2, "DiskEncryption.swap_areas", &Message { fields: &[list(3, "SwapArea.layers", &LAYER)] }),
     ],
 };
+static VOLUME: Message =
+    Message { fields: &[list(5, "Volume.layers", &LAYER), list(9, "Volume.key_protectors", &LEAF)] };
 static LAYER: Message = Message { fields: &[list(7, "Layer.below", &LEAF)] };
 static PATCH_LEVEL: Message = Message {
     fields: &[
@@ -67,8 +69,13 @@ static PATCH_LEVEL: Message = Message {
     ],
 };
 static SOFTWARE: Message = Message { fields: &[list(1, "Software.packages", &LEAF)] };
-static FIREWALL: Message =
-    Message { fields: &[list(3, "Firewall.input_chains", &LEAF), list(4, "Firewall.managers", &LEAF)] };
+static FIREWALL: Message = Message {
+    fields: &[
+        list(3, "Firewall.input_chains", &LEAF),
+        list(4, "Firewall.managers", &LEAF),
+        list(6, "Firewall.profiles", &LEAF),
+    ],
+};
 static LISTENERS: Message = Message { fields: &[list(1, "Listeners.listeners", &LEAF)] };
 static FILE_INTEGRITY: Message = Message {
     fields: &[

@@ -1,0 +1,27 @@
+$ErrorActionPreference = 'Stop'
+try { [Console]::OutputEncoding = [Text.Encoding]::UTF8 } catch { }
+function Part($block) {
+  try { @{ value = @(& $block) } }
+  catch { @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode } }
+}
+function Time($date) { if ($date) { $date.ToString('yyyy-MM-ddTHH:mm:ssZ', [Globalization.CultureInfo]::InvariantCulture) } }
+$current = 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
+$policy = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU'
+@{
+  version = 1
+  pending = Part {
+    $searcher = (New-Object -ComObject Microsoft.Update.Session).CreateUpdateSearcher()
+    $searcher.Online = $false
+    $searcher.Search('IsInstalled=0').Updates | ForEach-Object {
+      @{ id = $_.Identity.UpdateID; revision = $_.Identity.RevisionNumber; title = $_.Title
+         articles = @($_.KBArticleIDs | ForEach-Object { $_ }); severity = $_.MsrcSeverity; hidden = $_.IsHidden
+         categories = @($_.Categories | ForEach-Object { $_.CategoryID }) } } }
+  automatic = Part {
+    $automatic = New-Object -ComObject Microsoft.Update.AutoUpdate
+    @{ service = $automatic.ServiceEnabled; level = $automatic.Settings.NotificationLevel
+       searched = Time $automatic.Results.LastSearchSuccessDate
+       installed = Time $automatic.Results.LastInstallationSuccessDate } }
+  policy = Part { Get-ItemProperty -Path $policy | ForEach-Object { @{ off = $_.NoAutoUpdate; options = $_.AUOptions } } }
+  restart = Part { @{ required = (New-Object -ComObject Microsoft.Update.SystemInfo).RebootRequired } }
+  build = Part { Get-ItemProperty -Path $current | ForEach-Object { @{ build = $_.CurrentBuildNumber; revision = $_.UBR } } }
+} | ConvertTo-Json -Depth 6 -Compress

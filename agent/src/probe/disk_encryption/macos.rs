@@ -1,0 +1,431 @@
+//! Volumes of macOS and what APFS says of their encryption.
+//!
+//! What is mounted comes from mount(8), what APFS knows from `diskutil apfs list -plist`. Written from documentation and
+//! from lists that others published; **it has never run on macOS**. Core Storage, which macOS 10.13 left, is not read.
+
+use std::collections::BTreeSet;
+
+use muster_proto::fact::{
+    Cause, Crypt, CryptFormat, DiskEncryption, Layer, LayerKind, PathText, Protection, Reading, SwapArea, SwapKind,
+    Text, Unknown, Volume, VolumeKind,
+};
+
+use crate::{
+    host::{self, Host, Tool},
+    probe::plist::{self, Value},
+};
+
+/// Roles of volumes that start or repair the system, or belong to its hardware.
+const BOOT_ROLES: &[&str] = &["Preboot", "Recovery", "Update", "Hardware", "xART", "Prelogin", "Installer"];
+
+pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
+    let mounts = host.run(Tool::Mount, &[]).map_err(|error| host::unknown("run mount", &error))?;
+    let mounts = parse_mounts(&mounts)
+        .ok_or_else(|| Unknown::new(Cause::Garbled, "mount printed a line that does not follow its format"))?;
+    let apfs = diskutil(host, &["apfs", "list", "-plist"]).and_then(|list| {
+        Apfs::of(&list).ok_or_else(|| Unknown::new(Cause::Garbled, "diskutil apfs list gave no list of containers"))
+    });
+    // Without it a disk at the outside is judged as one that is built in.
+    let external = diskutil(host, &["list", "-plist", "external"]).ok().map(|list| names(&list, "AllDisks"));
+    let look = Look { host, apfs, external: external.unwrap_or_default() };
+    let (mut volumes, mut swap_areas) = (Vec::new(), Vec::new());
+    for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
+        match look.apfs_volume(mount) {
+            Some(Ok((container, volume))) if volume.has_role(&["VM"]) => {
+                swap_areas.push(look.swap_area(mount, container, volume));
+            }
+            found => volumes.push(look.volume(mount, found)),
+        }
+    }
+    volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
+    swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(DiskEncryption { volumes, swap_areas })
+}
+
+fn diskutil(host: &dyn Host, args: &[&str]) -> Result<Value, Unknown> {
+    let what = || format!("diskutil {}", args.join(" "));
+    let output = host.run(Tool::Diskutil, args).map_err(|error| host::unknown(format!("run {}", what()), &error))?;
+    plist::parse(&output).ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} printed no property list", what())))
+}
+
+/// A line of mount(8).
+#[derive(Debug, Eq, PartialEq)]
+struct Mount {
+    source: Vec<u8>,
+    mount_point: Vec<u8>,
+    file_system: String,
+    options: Vec<String>,
+}
+
+impl Mount {
+    fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|other| other == option)
+    }
+
+    /// Whether it stores nothing of its own.
+    fn is_pseudo(&self) -> bool {
+        matches!(self.file_system.as_str(), "devfs" | "autofs" | "fdesc" | "nullfs" | "unionfs")
+    }
+
+    /// Returns the name of its device, such as `disk3s1s1`.
+    fn device(&self) -> Option<&str> {
+        std::str::from_utf8(self.source.strip_prefix(b"/dev/")?).ok()
+    }
+}
+
+/// Returns the mounts of mount(8): lines such as `/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled)`.
+///
+/// `None` when a line does not follow that. A device's name has no blank, so that the first ` on ` ends it.
+fn parse_mounts(output: &[u8]) -> Option<Vec<Mount>> {
+    output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(parse_mount).collect()
+}
+
+fn parse_mount(line: &[u8]) -> Option<Mount> {
+    let find = |pattern: &[u8]| line.windows(pattern.len()).position(|window| window == pattern);
+    let on = find(b" on ")?;
+    let open = line.windows(2).rposition(|window| window == b" (").filter(|open| *open >= on + 4)?;
+    let inside = std::str::from_utf8(line[open + 2..].strip_suffix(b")")?).ok()?;
+    let mut words = inside.split(", ").map(str::to_owned);
+    let file_system = words.next().filter(|name| !name.is_empty())?;
+    let mount_point = line[on + 4..open].to_vec();
+    if !mount_point.starts_with(b"/") {
+        return None;
+    }
+    Some(Mount { source: line[..on].to_vec(), mount_point, file_system, options: words.collect() })
+}
+
+/// A container of APFS.
+#[derive(Debug)]
+struct Container {
+    device: String,
+    stores: Vec<String>,
+    volumes: Vec<ApfsVolume>,
+}
+
+/// A volume of APFS. A switch that the list does not have is `None`.
+#[derive(Debug, Default)]
+struct ApfsVolume {
+    device: String,
+    roles: Vec<String>,
+    encryption: Option<bool>,
+    filevault: Option<bool>,
+    migration: Option<bool>,
+    direction: Option<String>,
+    progress: Option<f64>,
+}
+
+impl ApfsVolume {
+    fn has_role(&self, roles: &[&str]) -> bool {
+        self.roles.iter().any(|role| roles.contains(&role.as_str()))
+    }
+}
+
+/// What `diskutil apfs list` tells.
+struct Apfs {
+    containers: Vec<Container>,
+}
+
+impl Apfs {
+    fn of(list: &Value) -> Option<Self> {
+        let containers = list.array("Containers")?.iter().map(|container| {
+            let stores = container.array("PhysicalStores")?.iter();
+            Some(Container {
+                device: container.text("ContainerReference")?.to_owned(),
+                stores: stores.map(|store| Some(store.text("DeviceIdentifier")?.to_owned())).collect::<Option<_>>()?,
+                volumes: container.array("Volumes")?.iter().map(volume_of).collect::<Option<_>>()?,
+            })
+        });
+        Some(Self { containers: containers.collect::<Option<_>>()? })
+    }
+}
+
+fn volume_of(volume: &Value) -> Option<ApfsVolume> {
+    Some(ApfsVolume {
+        device: volume.text("DeviceIdentifier")?.to_owned(),
+        roles: names(volume, "Roles").into_iter().collect(),
+        encryption: volume.bool("Encryption"),
+        filevault: volume.bool("FileVault"),
+        migration: volume.bool("CryptoMigrationOn"),
+        direction: volume.text("CryptoMigrationDirection").map(str::to_ascii_lowercase),
+        progress: match volume.get("CryptoMigrationProgressPercent") {
+            Some(Value::Integer(percent)) => Some(*percent as f64),
+            Some(Value::Real(percent)) => Some(*percent),
+            _ => None,
+        },
+    })
+}
+
+/// Returns the texts of the list of `key`.
+fn names(list: &Value, key: &str) -> BTreeSet<String> {
+    let items = list.array(key).unwrap_or_default().iter();
+    items.filter_map(|item| if let Value::Text(text) = item { Some(text.clone()) } else { None }).collect()
+}
+
+struct Look<'a> {
+    host: &'a dyn Host,
+    apfs: Result<Apfs, Unknown>,
+    external: BTreeSet<String>,
+}
+
+type Found<'f> = Option<Result<(&'f Container, &'f ApfsVolume), Unknown>>;
+
+impl Look<'_> {
+    /// Returns the volume that `mount` mounts, or a snapshot of it; `None` when it is not APFS.
+    fn apfs_volume(&self, mount: &Mount) -> Found<'_> {
+        if mount.file_system != "apfs" {
+            return None;
+        }
+        let apfs = match &self.apfs {
+            Ok(apfs) => apfs,
+            Err(unknown) => return Some(Err(unknown.clone())),
+        };
+        let device = mount.device().unwrap_or_default();
+        let is_mounted = |volume: &ApfsVolume| {
+            let snapshot = device.strip_prefix(&volume.device);
+            snapshot.is_some_and(|rest| {
+                rest.is_empty()
+                    || rest.strip_prefix('s').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+            })
+        };
+        let found = apfs
+            .containers
+            .iter()
+            .find_map(|container| Some((container, container.volumes.iter().find(|volume| is_mounted(volume))?)));
+        let absent = || Unknown::new(Cause::Absent, format!("diskutil apfs list has no volume {}", Text::new(device)));
+        Some(found.ok_or_else(absent))
+    }
+
+    fn volume(&self, mount: &Mount, found: Found<'_>) -> Volume {
+        let found = match found {
+            Some(Ok(found)) => Ok(found),
+            Some(Err(unknown)) => Err(unknown),
+            None => Err(Unknown::new(Cause::Unsupported, format!("{} is not APFS", Text::new(&mount.file_system)))),
+        };
+        let kind = self.kind(mount, found.as_ref().ok().copied());
+        let is_network = kind == VolumeKind::Network;
+        let (state, layers) = match found {
+            Ok((container, volume)) => (self.state(volume), layers(container, volume)),
+            Err(_) if is_network => {
+                (State::unknown(&Unknown::new(Cause::Hidden, "it is kept by another host")), Vec::new())
+            }
+            Err(unknown) => (State::unknown(&unknown), Vec::new()),
+        };
+        Volume {
+            mount_point: PathText::from_bytes(&mount.mount_point),
+            file_system: Text::new(&mount.file_system),
+            source: PathText::from_bytes(&mount.source),
+            kind,
+            layers,
+            encrypted: state.encrypted,
+            protection: (!is_network).then_some(state.protection),
+            encrypted_percent: state.percent,
+            key_protectors: Vec::new(),
+        }
+    }
+
+    fn kind(&self, mount: &Mount, found: Option<(&Container, &ApfsVolume)>) -> VolumeKind {
+        let is_read_only = mount.has("read-only");
+        match found {
+            _ if !mount.has("local") => VolumeKind::Network,
+            _ if mount.file_system == "tmpfs" => VolumeKind::Memory,
+            Some((_, volume)) if volume.has_role(BOOT_ROLES) => VolumeKind::Boot,
+            // Sealed, it holds what Apple published and nothing else.
+            Some((_, volume)) if volume.has_role(&["System"]) && is_read_only && mount.has("sealed") => {
+                VolumeKind::Image
+            }
+            Some((container, _)) if container.stores.iter().any(|store| self.external.contains(store)) => {
+                VolumeKind::Removable
+            }
+            None if is_read_only => VolumeKind::Image,
+            None if mount.device().is_some_and(|device| self.external.contains(device)) => VolumeKind::Removable,
+            Some(_) | None => VolumeKind::Fixed,
+        }
+    }
+
+    fn state(&self, volume: &ApfsVolume) -> State {
+        let state = State::of(volume);
+        match state.protection.known() {
+            Some(Protection::Off | Protection::HardwareKey) if volume.has_role(&["Data", "System"]) => {
+                State { protection: self.deferred(state.protection.clone()), ..self.in_guest(state) }
+            }
+            Some(Protection::Off) => self.in_guest(state),
+            _ => state,
+        }
+    }
+
+    /// What a virtual disk is kept on cannot be seen from inside.
+    fn in_guest(&self, state: State) -> State {
+        // 1 in a guest of a hypervisor, 0 elsewhere; systems before macOS 11 do not have it.
+        let is_guest = self.host.run(Tool::Sysctl, &["-n", "kern.hv_vmm_present"]);
+        match is_guest.as_deref().map(<[u8]>::trim_ascii) {
+            Ok(b"1") => State { encrypted: Reading::unknown(Cause::Hidden, "disk of a virtual machine"), ..state },
+            _ => state,
+        }
+    }
+
+    /// fdesetup(8) is not translated: its lines are those of its manual page and of Apple's documents.
+    fn deferred(&self, protection: Reading<Protection>) -> Reading<Protection> {
+        let output = match self.host.run(Tool::Fdesetup, &["status"]) {
+            Ok(output) => output,
+            Err(error) => return Reading::Unknown { unknown: host::unknown("run fdesetup status", &error) },
+        };
+        let text = String::from_utf8_lossy(&output);
+        if !text.starts_with("FileVault is O") {
+            return Reading::unknown(Cause::Garbled, "fdesetup status said nothing that is documented");
+        }
+        let waits = text
+            .lines()
+            .any(|line| line.starts_with("Deferred enablement") || line.contains("will be enabled after the next"));
+        if waits { Reading::Known(Protection::Deferred) } else { protection }
+    }
+
+    /// The volume with the role VM holds the swap files, which the kernel encrypts by itself.
+    fn swap_area(&self, mount: &Mount, container: &Container, volume: &ApfsVolume) -> SwapArea {
+        let encrypted = match self.host.run(Tool::Sysctl, &["-n", "vm.swapusage"]) {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output);
+                if !text.starts_with("total = ") {
+                    Reading::unknown(Cause::Garbled, "vm.swapusage does not follow its format")
+                } else if text.trim_end().ends_with("(encrypted)") {
+                    Reading::Known(true)
+                } else {
+                    self.state(volume).encrypted
+                }
+            }
+            Err(error) => Reading::Unknown { unknown: host::unknown("run sysctl vm.swapusage", &error) },
+        };
+        let name = PathText::from_bytes(&mount.mount_point);
+        SwapArea { name, kind: SwapKind::Partition, layers: layers(container, volume), encrypted }
+    }
+}
+
+fn layers(container: &Container, volume: &ApfsVolume) -> Vec<Layer> {
+    let untold = || Unknown::new(Cause::Unsupported, "diskutil does not tell it");
+    let crypt = (volume.encryption == Some(true) || volume.filevault == Some(true)).then(|| Crypt {
+        format: CryptFormat::Apfs,
+        cipher: Reading::Unknown { unknown: untold() },
+        key_bits: Reading::Unknown { unknown: untold() },
+    });
+    let layer = |device: &str, kind, crypt, below: Vec<Text>| Layer {
+        device: Text::new(device),
+        kind,
+        name: Text::default(),
+        crypt,
+        below,
+    };
+    let kind = if crypt.is_some() { LayerKind::Crypt } else { LayerKind::Apfs };
+    let mut stores: Vec<Text> = container.stores.iter().map(|store| Text::new(store)).collect();
+    stores.sort();
+    let mut layers = vec![
+        layer(&volume.device, kind, crypt, vec![Text::new(&container.device)]),
+        layer(&container.device, LayerKind::Apfs, None, stores.clone()),
+    ];
+    layers.extend(stores.iter().map(|store| layer(store.as_str(), LayerKind::Partition, None, Vec::new())));
+    layers
+}
+
+/// What the switches of a volume come to.
+#[derive(Debug, Eq, PartialEq)]
+struct State {
+    encrypted: Reading<bool>,
+    protection: Reading<Protection>,
+    percent: Option<Reading<u64>>,
+}
+
+impl State {
+    fn unknown(unknown: &Unknown) -> Self {
+        let (encrypted, protection) =
+            (Reading::Unknown { unknown: unknown.clone() }, Reading::Unknown { unknown: unknown.clone() });
+        Self { encrypted, protection, percent: None }
+    }
+
+    fn of(volume: &ApfsVolume) -> Self {
+        let (Some(encryption), Some(filevault), Some(migration)) =
+            (volume.encryption, volume.filevault, volume.migration)
+        else {
+            let detail = "diskutil apfs list lacks Encryption, FileVault or CryptoMigrationOn of the volume";
+            return Self::unknown(&Unknown::new(Cause::Garbled, detail));
+        };
+        if migration {
+            return Self::converting(volume);
+        }
+        let protection = match (filevault, encryption) {
+            (true, _) => Protection::On,
+            // A Mac with a security chip encrypts every volume by itself (Apple Platform Security, volume encryption).
+            (false, true) => Protection::HardwareKey,
+            (false, false) => Protection::Off,
+        };
+        Self { encrypted: Reading::Known(filevault), protection: Reading::Known(protection), percent: None }
+    }
+
+    /// Some of the volume is not encrypted, whichever way it goes.
+    fn converting(volume: &ApfsVolume) -> Self {
+        let progress =
+            volume.progress.filter(|progress| (0.0..=100.0).contains(progress)).map(|progress| progress as u64);
+        let direction = volume.direction.as_deref().unwrap_or_default();
+        let (protection, percent) = if direction.starts_with("encrypt") {
+            (Reading::Known(Protection::Encrypting), progress)
+        } else if direction.starts_with("decrypt") {
+            (Reading::Known(Protection::Decrypting), progress.map(|progress| 100 - progress))
+        } else {
+            (Reading::unknown(Cause::Undecidable, "the volume is being converted, and which way is not told"), None)
+        };
+        let untold = || Reading::unknown(Cause::Absent, "diskutil apfs list tells no progress");
+        let percent = Some(percent.map_or_else(untold, Reading::Known));
+        Self { encrypted: Reading::Known(false), protection, percent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_mount_has_its_parts_even_with_blanks_in_its_name() {
+        let line = b"/dev/disk5s1 on /Volumes/on (old) disk (exfat, local, nodev)\n";
+        let mounts = parse_mounts(line).unwrap();
+        assert_eq!(mounts[0].mount_point, b"/Volumes/on (old) disk");
+        assert_eq!((mounts[0].device(), mounts[0].file_system.as_str()), (Some("disk5s1"), "exfat"));
+        assert!(mounts[0].has("local") && !mounts[0].has("read-only"));
+        for garbled in ["/dev/disk1 on /", "/dev/disk1 (apfs)", "x on y (apfs)", "/dev/disk1 on / ()", "Fehler"] {
+            assert_eq!(parse_mounts(garbled.as_bytes()), None, "{garbled}");
+        }
+    }
+
+    #[test]
+    fn only_filevault_that_is_whole_is_encryption() {
+        let state = |filevault, encryption, direction: Option<&str>, progress| {
+            State::of(&ApfsVolume {
+                encryption: Some(encryption),
+                filevault: Some(filevault),
+                migration: Some(direction.is_some()),
+                direction: direction.map(str::to_owned),
+                progress,
+                ..ApfsVolume::default()
+            })
+        };
+        for (found, protection, encrypted, percent) in [
+            (state(true, true, None, None), Some(Protection::On), true, None),
+            (state(false, true, None, None), Some(Protection::HardwareKey), false, None),
+            (state(false, false, None, None), Some(Protection::Off), false, None),
+            (state(true, true, Some("encrypting"), Some(42.5)), Some(Protection::Encrypting), false, Some(42)),
+            (state(true, true, Some("decrypting"), Some(42.0)), Some(Protection::Decrypting), false, Some(58)),
+            (state(true, true, Some(""), Some(42.0)), None, false, None),
+        ] {
+            assert_eq!(found.protection.known().copied(), protection, "{found:?}");
+            assert_eq!(found.encrypted, Reading::Known(encrypted), "{found:?}");
+            assert_eq!(found.percent.as_ref().and_then(Reading::known).copied(), percent, "{found:?}");
+        }
+        let untold = State::of(&ApfsVolume { filevault: Some(true), ..ApfsVolume::default() });
+        assert!(untold.encrypted.known().is_none() && untold.protection.known().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_mounts(&bytes);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Volumes of Windows and what BitLocker says of them, by the numbers of `Win32_EncryptableVolume`.
+//!
+//! Never by the text of `manage-bde`, which is in the host's language. Written from Microsoft's documentation of the
+//! classes; **it has never run on Windows**. Encryption by another product is not seen: such a volume reads as not encrypted.
+
+use std::collections::BTreeMap;
+
+use muster_proto::fact::{
+    Cause, Crypt, CryptFormat, DiskEncryption, KeyProtector, Layer, LayerKind, PathText, Protection, Reading, SwapArea,
+    SwapKind, Text, Unknown, Volume, VolumeKind,
+};
+use serde::Deserialize;
+
+use crate::{
+    host::{Host, Script},
+    probe::{answer, system::is_virtual_hardware},
+};
+
+/// Types of partitions that start or repair the system: EFI system, Microsoft recovery, Microsoft reserved (the page of
+/// `PARTITION_INFORMATION_GPT`).
+const BOOT_PARTITIONS: &[&str] = &[
+    "{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}",
+    "{de94bba4-06d1-4d40-a16a-bfd50179d6ac}",
+    "{e3c9e316-0b5c-4db8-817d-f92df00215ae}",
+];
+/// `FVE_E_LOCKED_VOLUME` of winerror.h.
+const LOCKED_VOLUME: u32 = 0x8031_0000;
+
+/// `Win32_Volume`.
+#[derive(Debug, Deserialize)]
+struct Mounted {
+    id: String,
+    path: Option<String>,
+    file_system: Option<String>,
+    drive_type: Option<u32>,
+    capacity: Option<u64>,
+    boot: Option<bool>,
+    system: Option<bool>,
+}
+
+/// `Win32_EncryptableVolume` with what its methods return: for each the result, 0 for success, and the value.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Encryptable {
+    id: String,
+    volume_type: Option<u32>,
+    conversion_result: Option<i64>,
+    conversion: Option<i64>,
+    percent: Option<i64>,
+    protection_result: Option<i64>,
+    protection: Option<i64>,
+    lock_result: Option<i64>,
+    lock: Option<i64>,
+    method_result: Option<i64>,
+    method: Option<i64>,
+    keys: Vec<Option<u32>>,
+}
+
+/// `MSFT_Partition`.
+#[derive(Deserialize)]
+struct Partition {
+    paths: Vec<Option<String>>,
+    gpt_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Computer {
+    vendor: Option<String>,
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PageFile {
+    path: String,
+}
+
+pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
+    let answer = answer::ask(host, Script::Volumes)?;
+    let mounted: Vec<Mounted> = answer.part("volumes")?;
+    // Without the partitions a volume that only starts the system is judged as one that holds data.
+    let partitions: Vec<Partition> = answer.part("partitions").unwrap_or_default();
+    let boot_paths: Vec<String> = partitions
+        .into_iter()
+        .filter(|partition| {
+            let gpt_type = partition.gpt_type.as_deref().unwrap_or_default().to_ascii_lowercase();
+            BOOT_PARTITIONS.contains(&gpt_type.as_str())
+        })
+        .flat_map(|partition| partition.paths.into_iter().flatten().map(|path| path.to_ascii_lowercase()))
+        .collect();
+    let encryptable = answer.part::<Encryptable>("encryptable").map(|volumes| {
+        volumes.into_iter().map(|volume| (volume.id.to_ascii_lowercase(), volume)).collect::<BTreeMap<_, _>>()
+    });
+    let is_virtual = answer
+        .one::<Computer>("computer")
+        .map(|computer| is_virtual_hardware(&computer.vendor.unwrap_or_default(), &computer.model.unwrap_or_default()));
+    let mut volumes = Vec::new();
+    for mounted in &mounted {
+        // A drive without a medium.
+        if mounted.capacity.is_none() && matches!(mounted.drive_type, Some(2 | 5)) {
+            continue;
+        }
+        let is_boot = boot_paths.contains(&mounted.id.to_ascii_lowercase())
+            || mounted.system == Some(true) && mounted.boot == Some(false);
+        let bitlocker = match &encryptable {
+            Ok(volumes) => volumes.get(&mounted.id.to_ascii_lowercase()).ok_or_else(|| {
+                Unknown::new(Cause::Unsupported, "BitLocker does not list the volume, and nothing else is asked")
+            }),
+            Err(unknown) => Err(unknown.clone()),
+        };
+        volumes.push(volume(mounted, is_boot, bitlocker, &is_virtual));
+    }
+    volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
+    let swap_areas = match answer.part::<PageFile>("page_files") {
+        Ok(files) => {
+            let mut areas: Vec<SwapArea> = files.iter().map(|file| page_file(&file.path, &mounted, &volumes)).collect();
+            areas.sort_by(|a, b| a.name.cmp(&b.name));
+            areas
+        }
+        Err(unknown) => vec![area("pagefile.sys", Vec::new(), Reading::Unknown { unknown })],
+    };
+    Ok(DiskEncryption { volumes, swap_areas })
+}
+
+fn volume(
+    mounted: &Mounted,
+    is_boot: bool,
+    bitlocker: Result<&Encryptable, Unknown>,
+    is_virtual: &Result<bool, Unknown>,
+) -> Volume {
+    let is_portable = bitlocker.as_ref().is_ok_and(|volume| volume.volume_type == Some(2));
+    // DriveType of Win32_Volume; VolumeType of Win32_EncryptableVolume, where 2 is portable.
+    let kind = match mounted.drive_type {
+        _ if is_boot => VolumeKind::Boot,
+        Some(2) => VolumeKind::Removable,
+        Some(4) => VolumeKind::Network,
+        Some(5) => VolumeKind::Image,
+        Some(6) => VolumeKind::Memory,
+        _ if is_portable => VolumeKind::Removable,
+        _ => VolumeKind::Fixed,
+    };
+    let state = match &bitlocker {
+        Ok(volume) => State::of(volume),
+        Err(unknown) => State::unknown(unknown),
+    };
+    // What a virtual disk is kept on cannot be seen from inside.
+    let encrypted = match (state.protection.known(), is_virtual) {
+        (Some(Protection::Off), Ok(true)) => Reading::unknown(Cause::Hidden, "disk of a virtual machine"),
+        (Some(Protection::Off), Err(unknown)) => Reading::Unknown { unknown: unknown.clone() },
+        _ => state.encrypted,
+    };
+    let mut key_protectors: Vec<KeyProtector> =
+        bitlocker_keys(bitlocker.as_ref().map_or(&[][..], |volume| volume.keys.as_slice())).collect();
+    key_protectors.sort_by_key(|protector| protector.as_str());
+    key_protectors.dedup();
+    let layers = match (bitlocker, state.protection.known()) {
+        (Ok(volume), protection) if protection != Some(&Protection::Off) => vec![layer(&mounted.id, volume)],
+        _ => Vec::new(),
+    };
+    Volume {
+        mount_point: path(mounted.path.as_deref().unwrap_or(&mounted.id)),
+        file_system: Text::new(mounted.file_system.as_deref().unwrap_or_default()),
+        source: path(&mounted.id),
+        kind,
+        layers,
+        encrypted,
+        protection: Some(state.protection),
+        encrypted_percent: state.percent,
+        key_protectors,
+    }
+}
+
+/// What BitLocker's numbers come to.
+#[derive(Debug, Eq, PartialEq)]
+struct State {
+    encrypted: Reading<bool>,
+    protection: Reading<Protection>,
+    percent: Option<Reading<u64>>,
+}
+
+impl State {
+    fn unknown(unknown: &Unknown) -> Self {
+        let (encrypted, protection) =
+            (Reading::Unknown { unknown: unknown.clone() }, Reading::Unknown { unknown: unknown.clone() });
+        Self { encrypted, protection, percent: None }
+    }
+
+    /// Values as on the pages of GetConversionStatus, GetProtectionStatus and GetLockStatus of Win32_EncryptableVolume.
+    fn of(volume: &Encryptable) -> Self {
+        let is_locked = |result: Option<i64>| result.map(|result| result as u32) == Some(LOCKED_VOLUME);
+        if value(volume.lock_result, volume.lock, "GetLockStatus") == Ok(1) || is_locked(volume.conversion_result) {
+            return Self {
+                encrypted: Reading::unknown(Cause::Hidden, "the volume is locked, which hides how much is encrypted"),
+                protection: Reading::Known(Protection::Locked),
+                percent: None,
+            };
+        }
+        let conversion = match value(volume.conversion_result, volume.conversion, "GetConversionStatus") {
+            Ok(conversion) => conversion,
+            Err(unknown) => return Self::unknown(&unknown),
+        };
+        let protection = match conversion {
+            0 => Protection::Off,
+            1 => match value(volume.protection_result, volume.protection, "GetProtectionStatus") {
+                Ok(0) => Protection::Suspended,
+                Ok(1) => Protection::On,
+                Ok(2) => return Self::unknown(&Unknown::new(Cause::Undecidable, "GetProtectionStatus says unknown")),
+                Ok(other) => return Self::unknown(&undocumented("GetProtectionStatus", other)),
+                Err(unknown) => return Self::unknown(&unknown),
+            },
+            2 => Protection::Encrypting,
+            3 => Protection::Decrypting,
+            4 => Protection::EncryptionPaused,
+            5 => Protection::DecryptionPaused,
+            other => return Self::unknown(&undocumented("GetConversionStatus", other)),
+        };
+        let percent = (2..=5).contains(&conversion).then(|| match volume.percent.map(u64::try_from) {
+            Some(Ok(percent @ 0..=100)) => Reading::Known(percent),
+            _ => Reading::unknown(Cause::Garbled, "GetConversionStatus gave no percentage"),
+        });
+        Self {
+            encrypted: Reading::Known(protection == Protection::On),
+            protection: Reading::Known(protection),
+            percent,
+        }
+    }
+}
+
+/// Returns the value that `method` gave, when it succeeded.
+fn value(result: Option<i64>, value: Option<i64>, method: &str) -> Result<i64, Unknown> {
+    match (result, value) {
+        (Some(0), Some(value)) => Ok(value),
+        (Some(0) | None, _) => Err(Unknown::new(Cause::Garbled, format!("{method} gave no value"))),
+        (Some(error), _) => {
+            let detail = format!("{method} failed with {:#010x}", error as u32);
+            Err(Unknown::new(answer::failure_cause(error, 0), detail))
+        }
+    }
+}
+
+fn undocumented(method: &str, value: i64) -> Unknown {
+    Unknown::new(Cause::Unsupported, format!("{method} gave {value}, which is not documented"))
+}
+
+fn layer(id: &str, volume: &Encryptable) -> Layer {
+    let (cipher, key_bits) = match value(volume.method_result, volume.method, "GetEncryptionMethod").and_then(cipher) {
+        Ok((cipher, bits)) => (Reading::Known(Text::new(cipher)), Reading::Known(bits)),
+        Err(unknown) => (Reading::Unknown { unknown: unknown.clone() }, Reading::Unknown { unknown }),
+    };
+    Layer {
+        device: Text::new(id.trim_start_matches(r"\\?\").trim_end_matches('\\')),
+        kind: LayerKind::Crypt,
+        name: Text::default(),
+        crypt: Some(Crypt { format: CryptFormat::Bitlocker, cipher, key_bits }),
+        below: Vec::new(),
+    }
+}
+
+/// Values as on the page of GetEncryptionMethod, named as dm-crypt names the same ciphers: two keys of XTS and of the diffuser
+/// count as one of twice the size.
+fn cipher(method: i64) -> Result<(&'static str, u64), Unknown> {
+    Ok(match method {
+        1 => ("aes-cbc-elephant", 256),
+        2 => ("aes-cbc-elephant", 512),
+        3 => ("aes-cbc-eboiv", 128),
+        4 => ("aes-cbc-eboiv", 256),
+        5 => return Err(Unknown::new(Cause::Hidden, "the drive encrypts by itself")),
+        6 => ("aes-xts-plain64", 256),
+        7 => ("aes-xts-plain64", 512),
+        other => return Err(undocumented("GetEncryptionMethod", other)),
+    })
+}
+
+/// Values as on the page of GetKeyProtectorType.
+fn bitlocker_keys(types: &[Option<u32>]) -> impl Iterator<Item = KeyProtector> {
+    types.iter().map(|number| match number {
+        Some(1) => KeyProtector::Tpm,
+        Some(2) => KeyProtector::ExternalKey,
+        Some(3) => KeyProtector::RecoveryPassword,
+        Some(4) => KeyProtector::TpmPin,
+        Some(5) => KeyProtector::TpmStartupKey,
+        Some(6) => KeyProtector::TpmPinStartupKey,
+        Some(7) => KeyProtector::PublicKey,
+        Some(8) => KeyProtector::Password,
+        Some(9) => KeyProtector::TpmCertificate,
+        Some(10) => KeyProtector::Cng,
+        Some(_) | None => KeyProtector::Other,
+    })
+}
+
+/// A page file is where the longest mount point above it is. Windows does not tell letters apart by their case.
+fn page_file(file: &str, mounted: &[Mounted], volumes: &[Volume]) -> SwapArea {
+    let lower = file.to_ascii_lowercase();
+    let holder = mounted
+        .iter()
+        .filter(|volume| volume.path.as_ref().is_some_and(|path| lower.starts_with(&path.to_ascii_lowercase())))
+        .max_by_key(|volume| volume.path.as_ref().map_or(0, String::len));
+    let volume = holder.and_then(|holder| volumes.iter().find(|volume| volume.source == path(&holder.id)));
+    match volume {
+        Some(volume) => area(file, volume.layers.clone(), volume.encrypted.clone()),
+        None => area(file, Vec::new(), Reading::unknown(Cause::Hidden, "no volume holds the file")),
+    }
+}
+
+fn area(name: &str, layers: Vec<Layer>, encrypted: Reading<bool>) -> SwapArea {
+    SwapArea { name: PathText::from_bytes(name.as_bytes()), kind: SwapKind::File, layers, encrypted }
+}
+
+/// Returns a path without the backslash at its end, so that a drive is its letter and a colon.
+fn path(path: &str) -> PathText {
+    PathText::from_bytes(path.trim_end_matches('\\').as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(conversion: i64, protection: i64, lock: i64) -> Encryptable {
+        Encryptable {
+            conversion_result: Some(0),
+            conversion: Some(conversion),
+            percent: Some(42),
+            protection_result: Some(0),
+            protection: Some(protection),
+            lock_result: Some(0),
+            lock: Some(lock),
+            ..Encryptable::default()
+        }
+    }
+
+    #[test]
+    fn only_a_volume_that_is_whole_and_protected_is_encrypted() {
+        for (conversion, protection, lock, expected, encrypted) in [
+            (0, 0, 0, Protection::Off, Some(false)),
+            (1, 1, 0, Protection::On, Some(true)),
+            (1, 0, 0, Protection::Suspended, Some(false)),
+            (2, 0, 0, Protection::Encrypting, Some(false)),
+            (2, 1, 0, Protection::Encrypting, Some(false)),
+            (3, 0, 0, Protection::Decrypting, Some(false)),
+            (4, 0, 0, Protection::EncryptionPaused, Some(false)),
+            (5, 0, 0, Protection::DecryptionPaused, Some(false)),
+            (1, 2, 1, Protection::Locked, None),
+            (0, 0, 1, Protection::Locked, None),
+        ] {
+            let state = State::of(&numbers(conversion, protection, lock));
+            assert_eq!(state.protection, Reading::Known(expected), "{conversion} {protection} {lock}");
+            assert_eq!(state.encrypted.known().copied(), encrypted, "{expected:?}");
+            let is_converting = (2..=5).contains(&conversion);
+            assert_eq!(state.percent, is_converting.then_some(Reading::Known(42)), "{expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_documented_or_not_there_is_unknown() {
+        let cause = |volume: &Encryptable| match State::of(volume) {
+            State { encrypted: Reading::Unknown { unknown }, protection: Reading::Unknown { .. }, .. } => unknown.cause,
+            state => panic!("{state:?}"),
+        };
+        assert_eq!(cause(&numbers(6, 1, 0)), Cause::Unsupported);
+        assert_eq!(cause(&numbers(1, 3, 0)), Cause::Unsupported);
+        assert_eq!(cause(&numbers(1, 2, 0)), Cause::Undecidable);
+        assert_eq!(cause(&Encryptable::default()), Cause::Garbled);
+        let refused = Encryptable { conversion_result: Some(0x8007_0005), ..numbers(1, 1, 0) };
+        assert_eq!(cause(&refused), Cause::Forbidden);
+        let locked = Encryptable { conversion_result: Some(i64::from(LOCKED_VOLUME)), ..numbers(1, 1, 0) };
+        assert_eq!(State::of(&locked).protection, Reading::Known(Protection::Locked));
+    }
+}
