@@ -141,8 +141,8 @@ async fn hosts(connection: &Connection, out: Out, command: Hosts) -> Result<Outc
     match command {
         Hosts::List { list } => fleet::hosts(connection, out, &list.filter, list.limit).await,
         Hosts::Show { host } => host::show(connection, out, &host).await,
-        Hosts::Revoke { host, reason } => host::revoke(connection, &host, &reason).await,
-        Hosts::Release { host, reason } => host::release(connection, &host, &reason).await,
+        Hosts::Revoke { host, reason } => host::revoke(connection, out, &host, &reason).await,
+        Hosts::Release { host, reason } => host::release(connection, out, &host, &reason).await,
     }
 }
 
