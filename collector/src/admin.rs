@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use muster_proto::{
     caller::{Caller, Role},
-    id::{Serial, TokenId},
+    id::{AgentId, Serial, TokenId},
     limits,
     time::{Clock, Timestamp},
     v1::{self, act::Act, admin_service_server},
@@ -183,8 +183,8 @@ impl admin_service_server::AdminService for AdminService {
         request: Request<v1::RevokeAgentRequest>,
     ) -> Result<Response<v1::RevokeAgentResponse>, Status> {
         let who = caller::of(&request)?;
-        self.0.revoke_agent(&who, request.into_inner()).await?;
-        Ok(Response::new(v1::RevokeAgentResponse {}))
+        let host = self.0.revoke_agent(&who, request.into_inner()).await?;
+        Ok(Response::new(v1::RevokeAgentResponse { host_id: host.to_string() }))
     }
 
     async fn resolve_conflict(
@@ -192,8 +192,8 @@ impl admin_service_server::AdminService for AdminService {
         request: Request<v1::ResolveConflictRequest>,
     ) -> Result<Response<v1::ResolveConflictResponse>, Status> {
         let who = caller::of(&request)?;
-        self.0.resolve_conflict(&who, request.into_inner()).await?;
-        Ok(Response::new(v1::ResolveConflictResponse {}))
+        let host = self.0.resolve_conflict(&who, request.into_inner()).await?;
+        Ok(Response::new(v1::ResolveConflictResponse { host_id: host.to_string() }))
     }
 }
 
@@ -320,20 +320,20 @@ impl Inner {
         find().ok_or_else(not_followed)
     }
 
-    async fn revoke_agent(&self, who: &Calling, request: v1::RevokeAgentRequest) -> Result<(), Status> {
+    async fn revoke_agent(&self, who: &Calling, request: v1::RevokeAgentRequest) -> Result<AgentId, Status> {
         let reason = checked_reason(request.reason)?;
         let agent = self.find_host(&request.host).await?;
         if agent.state == AgentState::Revoked {
-            return Ok(());
+            return Ok(agent.id);
         }
         let act = v1::AgentRevoked { agent_id: agent.id.as_bytes().to_vec(), reason };
         self.acts.record(who, Act::AgentRevoked(act)).await?;
         self.sessions.end(agent.id, End::Revoked);
         tracing::info!(agent = %agent.id, by = %who.caller, "agent revoked");
-        Ok(())
+        Ok(agent.id)
     }
 
-    async fn resolve_conflict(&self, who: &Calling, request: v1::ResolveConflictRequest) -> Result<(), Status> {
+    async fn resolve_conflict(&self, who: &Calling, request: v1::ResolveConflictRequest) -> Result<AgentId, Status> {
         let reason = checked_reason(request.reason)?;
         let agent = self.find_host(&request.host).await?;
         if agent.state != AgentState::Frozen {
@@ -342,7 +342,7 @@ impl Inner {
         let act = v1::ConflictResolved { agent_id: agent.id.as_bytes().to_vec(), reason };
         self.acts.record(who, Act::ConflictResolved(act)).await?;
         tracing::info!(agent = %agent.id, by = %who.caller, "conflict resolved");
-        Ok(())
+        Ok(agent.id)
     }
 
     /// Returns the agent that `text` names, as in GetHostRequest. An id is known as soon as its agent has enrolled.

@@ -5,12 +5,15 @@
 
 mod catalogue;
 mod cost;
+pub mod coverage;
 mod evidence;
 mod expression;
+pub mod field;
 mod fixture;
 mod framework;
 pub(crate) mod sample;
 mod support;
+pub mod trial;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

@@ -8,6 +8,7 @@ mod args;
 mod cli;
 mod config;
 mod connect;
+mod coverage;
 mod error;
 mod fleet;
 mod host;
@@ -16,6 +17,7 @@ mod log;
 mod pages;
 mod print;
 mod snapshots;
+mod trial;
 mod verify;
 
 use std::process::ExitCode;
@@ -27,7 +29,7 @@ pub use error::Error;
 
 use cli::{Cli, Command, Controls, Credentials, Findings, Hosts, LogCommand, Snapshots, Tokens};
 use connect::Connection;
-use print::Out;
+use print::{Form, Out};
 
 use crate::snapshot::verify::Trust;
 
@@ -59,9 +61,15 @@ fn run(cli: Cli) -> Result<Outcome, Error> {
         Command::Man { out } => cli::man(&out),
         command => {
             let config = config::Config::load()?;
-            let out = Out::new(cli.connection.output.or(config.output).unwrap_or_default());
-            if let Command::Verify { file, log_key, ca_pin: ca_digest } = command {
-                return verify::run(out, &file, &Trust { log_key, ca_digest });
+            let form = cli.connection.output.or(config.output).unwrap_or_default();
+            if form == Form::Csv && !command.has_csv() {
+                return Err(Error::Usage(
+                    "this command prints text or json; controls coverage prints csv, too".to_owned(),
+                ));
+            }
+            let out = Out::new(form);
+            if let Some(done) = offline(out, &command) {
+                return done;
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
             runtime.block_on(async {
@@ -70,6 +78,24 @@ fn run(cli: Cli) -> Result<Outcome, Error> {
             })
         }
     }
+}
+
+/// Does what needs no collector; `None` for a command that needs one.
+fn offline(out: Out, command: &Command) -> Option<Result<Outcome, Error>> {
+    Some(match command {
+        Command::Verify { file, log_key, ca_pin } => {
+            verify::run(out, file, &Trust { log_key: log_key.clone(), ca_digest: *ca_pin })
+        }
+        Command::Controls { command: Controls::Test { example: true, .. } } => trial::example(),
+        Command::Controls { command: Controls::Test { file, .. } } => trial::run(out, file.as_deref()),
+        Command::Controls { command: Controls::Fields { prefix } } => trial::fields(out, prefix),
+        Command::Controls { command: Controls::Coverage { framework, built_in, file } }
+            if *built_in || file.is_some() =>
+        {
+            coverage::of_file(file.as_deref()).and_then(|it| coverage::print(out, &it, framework.as_deref()))
+        }
+        _ => return None,
+    })
 }
 
 async fn connect(flags: cli::ConnectionFlags, config: config::Config) -> Result<Connection, Error> {
@@ -90,6 +116,11 @@ async fn ask(connection: &Connection, out: Out, command: Command) -> Result<Outc
         Command::Controls { command } => match command {
             Controls::List { list } => fleet::controls(connection, out, &list.filter, list.limit).await,
             Controls::Show { control } => fleet::control(connection, out, &control).await,
+            Controls::Coverage { framework, .. } => {
+                coverage::print(out, &coverage::of_collector(connection).await?, framework.as_deref())
+            }
+            // These need no connection.
+            Controls::Test { .. } | Controls::Fields { .. } => Ok(Outcome::Yes),
         },
         Command::Findings { command: Findings::List { list, exit_code } } => {
             fleet::findings(connection, out, &list.filter, list.limit, exit_code).await
@@ -141,8 +172,8 @@ async fn hosts(connection: &Connection, out: Out, command: Hosts) -> Result<Outc
     match command {
         Hosts::List { list } => fleet::hosts(connection, out, &list.filter, list.limit).await,
         Hosts::Show { host } => host::show(connection, out, &host).await,
-        Hosts::Revoke { host, reason } => host::revoke(connection, &host, &reason).await,
-        Hosts::Release { host, reason } => host::release(connection, &host, &reason).await,
+        Hosts::Revoke { host, reason } => host::revoke(connection, out, &host, &reason).await,
+        Hosts::Release { host, reason } => host::release(connection, out, &host, &reason).await,
     }
 }
 

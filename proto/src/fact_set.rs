@@ -37,6 +37,9 @@ pub enum Error {
     /// A part does not follow the part before.
     #[error("part of a fact does not follow the part before")]
     Part,
+    /// The set would have more facts about unknown subjects than are held.
+    #[error("fact set has more than {} facts about unknown subjects", limits::OPAQUE_FACTS)]
+    TooMany,
     /// The parts are larger than a fact may be.
     #[error("fact in parts is too large")]
     TooLarge,
@@ -143,6 +146,9 @@ impl<O: Clone> FactSet<O> {
         let (staged, partial) = stage(report, origin, partial)?;
         let mut digests = if report.resync { BTreeMap::new() } else { self.digests.clone() };
         digests.extend(staged.iter().map(|(number, held)| (*number, sha256(&held.bytes))));
+        if digests.keys().filter(|number| number.subject().is_none()).count() > limits::OPAQUE_FACTS {
+            return Err(Error::TooMany);
+        }
         if digest_of_digests(&digests) != report.fact_set_digest {
             return Err(Error::SetDigest);
         }
@@ -511,6 +517,28 @@ mod tests {
         resync.resync = true;
         set.apply(&resync, &2).unwrap();
         assert!(set.opaque().is_empty());
+    }
+
+    #[test]
+    fn no_more_facts_about_unknown_subjects_are_held_than_the_limit() {
+        // Numbers from 900 on: a tag of two bytes, and an empty state.
+        let later = |number: u32| vec![(number << 3 | 2) as u8 | 0x80, (number >> 4) as u8, 0];
+        let of = |count: u32| {
+            let mut facts = report(&FactSet::<u64>::default(), &[]);
+            let fact = |number| SubjectFact { observed: sample::time(0), fact: later(number) };
+            facts.subjects = (900..900 + count).map(fact).collect();
+            let mut set = FactSet::default();
+            set.replay(&facts, &1);
+            facts.fact_set_digest = set.digest();
+            facts.resync = true;
+            facts
+        };
+        let limit = limits::OPAQUE_FACTS as u32;
+        let mut set = FactSet::default();
+        set.apply(&of(limit), &1).unwrap();
+        assert_eq!(set.opaque().len(), limits::OPAQUE_FACTS);
+        assert!(matches!(set.apply(&of(limit + 1), &2), Err(Error::TooMany)));
+        assert_eq!(set.digest(), of(limit).fact_set_digest, "the set is as before");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub const VERSION_BYTES: usize = 64;
 pub const ORIGIN_BYTES: usize = 255;
 /// Whole subjects in one report, at most. There are fewer; a newer agent may have more.
 pub const REPORT_SUBJECTS: usize = 64;
+/// Facts about subjects that a build does not know that it holds of one agent, at most: as many as a newer agent might have, and
+/// not as many as a hostile one could make up.
+pub const OPAQUE_FACTS: usize = 64;
 /// Look-now directives that one coverage answers, at most.
 pub const DIRECTIVE_IDS: usize = 64;
 /// Bytes of a gRPC message that the collector takes from an agent, at most.

@@ -73,6 +73,69 @@ fn a_client_that_is_told_nonsense_ends_with_2() {
 }
 
 #[test]
+fn an_operators_controls_are_tried_without_a_collector() {
+    let folder = Folder::new();
+    let file = folder.join("controls.toml");
+    let path = file.display().to_string();
+    let musterctl = |args: &[&str]| run(Command::new(program("test-musterctl")).args(args));
+
+    let (code, out, said) = musterctl(&["controls", "test"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("\nSOUND  built-in controls: "), "{out}");
+
+    let (code, example, said) = musterctl(&["controls", "test", "--example"]);
+    assert_eq!(code, Some(0), "{said}");
+    fs::write(&file, &example).unwrap();
+    let (code, out, said) = musterctl(&["controls", "test", &path, "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["sound"]), (Some(0), &serde_json::json!(true)), "{out}{said}");
+
+    // What is wrong is named with its control and what to do, and is the answer: not a wrong use of the command.
+    fs::write(&file, example.replace("software.packages.exists", "software.pakages.exists")).unwrap();
+    let (code, out, said) = musterctl(&["controls", "test", &path]);
+    assert_eq!((code, said.as_str()), (Some(1), ""), "{out}");
+    assert!(out.contains("control ACME-01: expression reads `software.pakages`"), "{out}");
+    assert!(out.contains("software has: packages"), "{out}");
+
+    let (code, out, said) = musterctl(&["controls", "test", &folder.join("none.toml").display().to_string()]);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("cannot read ") && said.contains("none.toml"), "{said}");
+
+    let (code, out, _) = musterctl(&["controls", "fields", "firewall."]);
+    assert!(code == Some(0) && out.contains("firewall.inbound_ipv4"), "{out}");
+    assert_eq!(musterctl(&["controls", "fields", "no_such"]).0, Some(1));
+}
+
+#[test]
+fn a_framework_is_reported_on_alike_by_the_collector_and_without_one() {
+    let collector = Collector::started();
+    let (code, out, said) = run(Command::new(program("test-musterctl")).args([
+        "controls",
+        "coverage",
+        "--built-in",
+        "--framework",
+        "soc2",
+        "-o",
+        "json",
+    ]));
+    assert_eq!(code, Some(0), "{said}");
+    let here: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(collector.ctl().json(&["controls", "coverage", "--framework", "soc2"]), here);
+    assert_eq!(here["frameworks"][0]["counts"]["listed"], 61);
+
+    let rows = collector.ctl().text(&["controls", "coverage", "--framework", "soc2", "-o", "csv"]);
+    assert!(rows.contains("\"soc2\",\"CC1.1\",\"not addressed by endpoint evidence\""), "{rows}");
+    let wrong = |args: &[&str]| {
+        let output = collector.ctl().run(args);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = wrong(&["controls", "coverage", "--framework", "soc3"]);
+    assert!(code == Some(2) && said.contains("name one of: cis_v8"), "{said}");
+    let (code, said) = wrong(&["hosts", "list", "-o", "csv"]);
+    assert!(code == Some(2) && said.contains("text or json"), "{said}");
+}
+
+#[test]
 fn a_token_is_made_for_other_hosts_and_revoked() {
     let collector = Collector::started();
     let folder = Folder::new();

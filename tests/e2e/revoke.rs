@@ -39,6 +39,9 @@ async fn a_revoked_agent_is_cut_off_within_a_second() {
 
     // Twice is once, and there is no way back in: neither with the certificate nor by rejoining.
     scene.admin.changes().revoke_agent(request).await.unwrap();
+    let id = identity.id.to_string();
+    let again = scene.collector.ctl().json(&["hosts", "revoke", &id[..12], "--reason", "lost laptop"]);
+    assert_eq!(again, serde_json::json!({ "host_id": id, "state": "revoked" }));
     assert!(Session::open(&identity, &chain, &session.welcome.session_nonce.clone()).await.is_err());
     let mut client = muster_tests::load::identity::enrollment(&scene.target).await.unwrap();
     let refused = client.rejoin_agent(identity.rejoin_request()).await.unwrap_err();

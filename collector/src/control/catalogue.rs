@@ -14,7 +14,9 @@ use muster_proto::{
 use serde::Deserialize;
 
 use super::{
-    ByClass, Control, Expression, Mapping, Severity, cost, evidence,
+    ByClass, Control, Expression, Mapping, Severity, cost,
+    coverage::{Mapped, Support},
+    evidence,
     expression::{self, Shape, Use},
     fixture::{self, Fixture},
     framework, sample, support,
@@ -167,7 +169,10 @@ pub struct Overlay {
     support: Option<support::Table>,
     /// More controls, each with its fixtures.
     #[serde(default)]
-    control: Vec<Definition>,
+    pub(super) control: Vec<Definition>,
+    /// Hosts, and what any control must say of them with these parameters.
+    #[serde(default)]
+    pub(super) fixture: Vec<Fixture>,
 }
 
 #[derive(Deserialize)]
@@ -180,9 +185,9 @@ struct File {
 /// A control as files write it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Definition {
-    id: ControlId,
-    title: String,
+pub(super) struct Definition {
+    pub(super) id: ControlId,
+    pub(super) title: String,
     statement: String,
     family: String,
     #[serde(default)]
@@ -190,7 +195,7 @@ struct Definition {
     condition: String,
     offenders: Option<String>,
     #[serde(default)]
-    parameters: serde_json::Map<String, serde_json::Value>,
+    pub(super) parameters: serde_json::Map<String, serde_json::Value>,
     severity: Severity,
     /// By host class, `*` for the others: such as `24h`.
     max_age: BTreeMap<String, String>,
@@ -200,7 +205,7 @@ struct Definition {
     mappings: BTreeMap<String, Vec<String>>,
     confidence: Option<Confidence>,
     #[serde(default)]
-    fixture: Vec<Fixture>,
+    pub(super) fixture: Vec<Fixture>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -252,10 +257,9 @@ impl Catalogue {
             return Err(Error::TooLong { bytes, beside });
         }
         let changes: Overlay = toml::from_str(&texts.overlay).map_err(|error| Error::Text(error.to_string()))?;
-        let file: File = toml::from_str(&texts.built_in).map_err(|error| Error::Text(error.to_string()))?;
+        let File { version, control: mut definitions } = File::parse(&texts.built_in)?;
         let built_in = support::Table::parse(&texts.support).map_err(Error::Text)?;
         let table = Arc::new(changes.support.unwrap_or(built_in));
-        let mut definitions = file.control;
         for (id, parameters) in changes.parameters {
             let found = definitions.iter_mut().find(|definition| definition.id.as_str() == id);
             set_parameters(found.ok_or(Error::UnknownControl(id))?, parameters)?;
@@ -265,15 +269,20 @@ impl Catalogue {
             insert(&mut controls, definition, &table)?;
         }
         for definition in changes.control {
-            let fixtures = definition.fixture.clone();
+            let own = definition.fixture.clone();
             let id = definition.id.clone();
             insert(&mut controls, definition, &table)?;
-            fixture::check(&controls[&id], &fixtures)?;
+            fixture::check(&controls[&id], own.iter().chain(of_control(&changes.fixture, &id)))?;
+        }
+        for fixture in &changes.fixture {
+            let control = fixture.control.parse().ok().and_then(|id: ControlId| controls.get(&id));
+            let control = control.ok_or_else(|| Error::UnknownControl(fixture.control.clone()))?;
+            fixture.run(control).fault.map_or(Ok(()), Err)?;
         }
         let digest = texts.digest();
         let version = match texts.overlay.is_empty() {
-            true => file.version,
-            false => format!("{}+{}", file.version, &digest.to_string()[..12]),
+            true => version,
+            false => format!("{version}+{}", &digest.to_string()[..12]),
         };
         Ok(Self { texts, version, digest, controls })
     }
@@ -330,10 +339,45 @@ impl Catalogue {
         self.controls.values()
     }
 
+    /// Returns every mapping of every control.
+    pub fn mapped(&self) -> Vec<Mapped> {
+        let of = |control: &Control| {
+            let support = |confidence: &str| Support {
+                control: control.id.to_string(),
+                title: control.title.clone(),
+                confidence: confidence.to_owned(),
+            };
+            let mapped = |mapping: &Mapping| Mapped {
+                framework: mapping.framework.clone(),
+                requirement: mapping.requirement.clone(),
+                support: support(&mapping.confidence),
+            };
+            control.mappings.iter().map(mapped).collect::<Vec<_>>()
+        };
+        self.controls().flat_map(of).collect()
+    }
+
     /// Returns a control.
     pub fn control(&self, id: &str) -> Option<&Control> {
         self.controls.get(&id.parse::<ControlId>().ok()?)
     }
+}
+
+impl File {
+    fn parse(text: &str) -> Result<Self, Error> {
+        toml::from_str(text).map_err(|error| Error::Text(error.to_string()))
+    }
+}
+
+/// Returns the built-in controls as they are written, and the table that they are built with.
+pub(super) fn built_in_definitions() -> (Vec<Definition>, Arc<support::Table>) {
+    let file = File::parse(BUILT_IN).expect("a test loads the built-in catalogue");
+    (file.control, Arc::new(support::Table::parse(support::BUILT_IN).expect("a test parses the built-in table")))
+}
+
+/// Returns those of `fixtures` that are of the control `id`.
+pub(super) fn of_control<'a>(fixtures: &'a [Fixture], id: &'a ControlId) -> impl Iterator<Item = &'a Fixture> + Clone {
+    fixtures.iter().filter(|fixture| fixture.control == id.as_str())
 }
 
 fn insert(
@@ -350,7 +394,7 @@ fn insert(
 }
 
 /// Replaces values of parameters, each by one of the same type.
-fn set_parameters(
+pub(super) fn set_parameters(
     definition: &mut Definition,
     parameters: serde_json::Map<String, serde_json::Value>,
 ) -> Result<(), Error> {
@@ -415,7 +459,8 @@ fn expected(old: &serde_json::Value) -> String {
     }
 }
 
-fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Control, Error> {
+/// Builds the control of a definition, checked in all but its fixtures.
+pub(super) fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Control, Error> {
     let id = definition.id;
     let bad = |field, why: String| Error::Field { control: id.clone(), field, why };
     for (field, text) in [
@@ -498,10 +543,10 @@ fn mappings(
     };
     let mut out = Vec::new();
     for (framework, requirements) in mappings {
-        if !framework::is_known(&framework) {
+        let Some(known) = framework::of(&framework) else {
             return Err(Error::UnknownFramework { control: control.clone(), framework });
-        }
-        if let Some(requirement) = requirements.iter().find(|id| !framework::has(&framework, id)) {
+        };
+        if let Some(requirement) = requirements.iter().find(|id| !known.has(id)) {
             let (control, requirement) = (control.clone(), requirement.clone());
             return Err(Error::UnknownRequirement { control, framework, requirement });
         }
@@ -540,12 +585,4 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let seconds = number.checked_mul(seconds).filter(|seconds| (1..=3650 * 86_400).contains(seconds));
     seconds.map(Duration::from_secs).ok_or_else(bad)
-}
-
-/// Returns the fixtures of the built-in controls.
-#[cfg(test)]
-pub(super) fn built_in_fixtures() -> &'static [Fixture] {
-    static PARSED: std::sync::LazyLock<Vec<Fixture>> =
-        std::sync::LazyLock::new(|| fixture::parse(include_str!("fixtures.toml")).unwrap());
-    &PARSED
 }

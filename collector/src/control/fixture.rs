@@ -1,6 +1,6 @@
 //! Fixtures: hosts, each told as a few changes of a sample host, and what a control must say of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use muster_proto::{
     fact::{Fact, Subject},
@@ -9,15 +9,14 @@ use muster_proto::{
 };
 use serde::Deserialize;
 
-use super::{Control, Error, Evidence, Observed, Reporting, Verdict, catalogue, judge, sample};
+use super::{Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, catalogue, judge, sample};
 
 /// A host, and what a control must say of it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Fixture {
-    /// The control; only in files that hold fixtures of several.
+    /// The control; empty beneath a control, which is meant then.
     #[serde(default)]
-    #[cfg_attr(not(test), allow(dead_code, reason = "only the file of the built-in fixtures holds several"))]
     pub control: String,
     /// What is shown.
     pub name: String,
@@ -43,46 +42,56 @@ pub(super) struct Fixture {
     pub now: Option<Timestamp>,
 }
 
-#[cfg(test)]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     fixture: Vec<Fixture>,
 }
 
+/// Fixtures of the built-in controls.
+static BUILT_IN: LazyLock<Vec<Fixture>> =
+    LazyLock::new(|| parse(include_str!("fixtures.toml")).expect("a test parses the built-in fixtures"));
+
+/// Returns the fixtures of the built-in controls.
+pub(super) fn built_in() -> &'static [Fixture] {
+    &BUILT_IN
+}
+
 /// Returns the fixtures of a file.
-#[cfg(test)]
 pub(super) fn parse(text: &str) -> Result<Vec<Fixture>, String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     Ok(file.fixture)
 }
 
-/// Checks that `control` gives what its fixtures expect, and that they show a pass, a failure and, where a fact is read, an unknown.
-pub(super) fn check(control: &Control, fixtures: &[Fixture]) -> Result<(), Error> {
-    for fixture in fixtures {
-        let bad = |why| Error::Fixture { control: control.id.clone(), name: fixture.name.clone(), why };
-        let expected = Verdict::parse(&fixture.expect).ok_or_else(|| bad("expects no verdict".to_owned()))?;
-        let (evidence, now) = fixture.evidence().map_err(&bad)?;
-        let judged = judge(control, &evidence, now);
-        if judged.verdict != expected {
-            return Err(bad(format!("gives {} ({}), not {expected}", judged.verdict, judged.reason)));
-        }
-        if let Some(part) = &fixture.reason
-            && !judged.reason.contains(part)
-        {
-            return Err(bad(format!("gives the reason \"{}\", without \"{part}\"", judged.reason)));
-        }
+/// Checks that `control` gives what its fixtures expect, and that they show each verdict that it must be shown to give.
+pub(super) fn check<'a>(control: &Control, fixtures: impl Iterator<Item = &'a Fixture> + Clone) -> Result<(), Error> {
+    for fixture in fixtures.clone() {
+        fixture.run(control).fault.map_or(Ok(()), Err)?;
     }
+    match missing(control, fixtures).into_iter().next() {
+        Some(verdict) => Err(Error::NoFixture { control: control.id.clone(), verdict }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the verdicts that `control` must be shown to give and no fixture expects: of a pass, a failure and, where a fact is read,
+/// an unknown.
+pub(super) fn missing<'a>(control: &Control, fixtures: impl Iterator<Item = &'a Fixture> + Clone) -> Vec<Verdict> {
     let mut needed = vec![Verdict::Pass, Verdict::Fail];
     if !control.subjects.is_empty() {
         needed.push(Verdict::Unknown);
     }
-    for verdict in needed {
-        if !fixtures.iter().any(|fixture| Verdict::parse(&fixture.expect) == Some(verdict)) {
-            return Err(Error::NoFixture { control: control.id.clone(), verdict });
-        }
-    }
-    Ok(())
+    needed.retain(|verdict| !fixtures.clone().any(|fixture| Verdict::parse(&fixture.expect) == Some(*verdict)));
+    needed
+}
+
+/// What a control gave on a fixture.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// What it gave; `None` when the fixture is no host.
+    pub judgement: Option<Judgement>,
+    /// Why that is not what the fixture expects.
+    pub fault: Option<Error>,
 }
 
 /// Checks that the condition of `control` is true, false or undecided on a host whose every fact is told.
@@ -98,6 +107,37 @@ pub(super) fn check_type(control: &Control) -> Result<(), Error> {
 }
 
 impl Fixture {
+    /// Judges the host by `control`.
+    pub fn run(&self, control: &Control) -> Run {
+        let fault = |why| Some(Error::Fixture { control: control.id.clone(), name: self.name.clone(), why });
+        if !self.control.is_empty() && self.control != control.id.as_str() {
+            return Run { judgement: None, fault: fault(format!("stands beneath it and names {}", self.control)) };
+        }
+        let Some(expected) = Verdict::parse(&self.expect) else {
+            let verdicts = Verdict::ALL.map(Verdict::as_str).join(", ");
+            return Run {
+                judgement: None,
+                fault: fault(format!("expects `{}`, which is none of {verdicts}", self.expect)),
+            };
+        };
+        let (evidence, now) = match self.evidence() {
+            Ok(told) => told,
+            Err(why) => return Run { judgement: None, fault: fault(why) },
+        };
+        let judged = judge(control, &evidence, now);
+        let fault = match &self.reason {
+            _ if judged.verdict != expected => {
+                let reason = if judged.reason.is_empty() { String::new() } else { format!(" ({})", judged.reason) };
+                fault(format!("gives {}{reason}, not {expected}", judged.verdict))
+            }
+            Some(part) if !judged.reason.contains(part) => {
+                fault(format!("gives the reason \"{}\", without \"{part}\"", judged.reason))
+            }
+            _ => None,
+        };
+        Run { judgement: Some(judged), fault }
+    }
+
     /// Returns the evidence of the host, and when it is judged.
     pub fn evidence(&self) -> Result<(Evidence, Timestamp), String> {
         let now = self.now.unwrap_or_else(now);

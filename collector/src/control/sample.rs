@@ -93,7 +93,7 @@ fn days_ahead(days: i64) -> Timestamp {
 }
 
 /// Returns facts with every field told, every list filled and every optional field set.
-fn full() -> Vec<Fact> {
+pub(super) fn full() -> Vec<Fact> {
     vec![
         Fact::System(Reading::Known(System {
             hostname: known("web-1"),

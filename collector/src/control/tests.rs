@@ -2,10 +2,10 @@
 
 use muster_proto::fact::{Fact, Subject};
 
-use super::{catalogue::built_in_fixtures, fixture::Fixture, *};
+use super::{fixture::Fixture, *};
 
 fn fixtures_of(control: &Control) -> impl Iterator<Item = &Fixture> {
-    built_in_fixtures().iter().filter(|fixture| fixture.control == control.id.as_str())
+    fixture::built_in().iter().filter(|fixture| fixture.control == control.id.as_str())
 }
 
 #[test]
@@ -13,12 +13,12 @@ fn every_control_gives_what_its_fixtures_expect() {
     let catalogue = Catalogue::built_in();
     assert!(catalogue.controls().len() >= 15);
     for control in catalogue.controls() {
-        let fixtures: Vec<Fixture> = fixtures_of(control).cloned().collect();
-        if let Err(error) = fixture::check(control, &fixtures) {
+        let fixtures: Vec<&Fixture> = fixtures_of(control).collect();
+        if let Err(error) = fixture::check(control, fixtures.iter().copied()) {
             panic!("{error}");
         }
     }
-    for fixture in built_in_fixtures() {
+    for fixture in fixture::built_in() {
         assert!(catalogue.control(&fixture.control).is_some(), "no control {}", fixture.control);
     }
 }
@@ -124,7 +124,7 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
 #[test]
 fn time_alone_turns_a_verdict_at_the_second_its_limit_passes() {
     let catalogue = Catalogue::built_in();
-    let fixture = |control: &str| built_in_fixtures().iter().find(|fixture| fixture.control == control).unwrap();
+    let fixture = |control: &str| fixture::built_in().iter().find(|fixture| fixture.control == control).unwrap();
     let day = Duration::from_secs(86_400);
     let (evidence, now) = fixture("PAT-02").evidence().unwrap();
     let control = catalogue.control("PAT-02").unwrap();
@@ -146,7 +146,7 @@ fn time_alone_turns_a_verdict_at_the_second_its_limit_passes() {
 fn an_observation_holds_until_its_age_reaches_the_limit_and_not_at_it() {
     let catalogue = Catalogue::built_in();
     let control = catalogue.control("ENC-01").unwrap();
-    let fixture = built_in_fixtures().iter().find(|fixture| fixture.control == "ENC-01").unwrap();
+    let fixture = fixture::built_in().iter().find(|fixture| fixture.control == "ENC-01").unwrap();
     let (evidence, now) = fixture.evidence().unwrap();
     let day = Duration::from_secs(86_400);
     assert_eq!(judge(control, &evidence, now.plus(day - Duration::from_secs(1))).verdict, Verdict::Pass);
@@ -228,7 +228,7 @@ fn an_overlay_changes_parameters_and_adds_controls() {
     let plain = Catalogue::built_in();
     assert!(catalogue.control("ACME-01").is_some());
     assert_ne!((catalogue.version(), catalogue.digest()), (plain.version(), plain.digest()));
-    let (evidence, now) = built_in_fixtures().iter().find(|f| f.control == "PAT-02").unwrap().evidence().unwrap();
+    let (evidence, now) = fixture::built_in().iter().find(|f| f.control == "PAT-02").unwrap().evidence().unwrap();
     assert_eq!(judge(plain.control("PAT-02").unwrap(), &evidence, now).verdict, Verdict::Pass);
     assert_eq!(judge(catalogue.control("PAT-02").unwrap(), &evidence, now).verdict, Verdict::Fail);
     for (change, error) in [
@@ -295,7 +295,7 @@ fn the_version_of_the_catalogue_changes_with_its_text_alone() {
 
 /// Returns evidence with `count` packages.
 fn many_packages(count: usize) -> (Evidence, Timestamp) {
-    let fixture = built_in_fixtures().iter().find(|fixture| fixture.control == "INV-05").unwrap();
+    let fixture = fixture::built_in().iter().find(|fixture| fixture.control == "INV-05").unwrap();
     let (mut evidence, now) = fixture.evidence().unwrap();
     let confirmed = evidence.facts[&Subject::Software].confirmed;
     let mut json = serde_json::to_value(&evidence.facts[&Subject::Software].fact).unwrap();
@@ -347,8 +347,7 @@ fn a_condition_that_would_run_long_on_the_facts_of_a_host_is_not_run_and_says_so
 }
 
 #[test]
-fn the_costliest_condition_that_is_allowed_ends_well_within_a_second() {
-    // Just below the bound, on the longest list that it may meet.
+fn a_condition_runs_up_to_the_bound_of_its_steps_and_not_beyond() {
     let names = vec!["p.name != 'none'"; 80].join(" && ");
     let catalogue = catalogue_with(&format!("software.packages.all(p, {names})")).unwrap();
     let control = catalogue.control("ACME-02").unwrap();
@@ -357,9 +356,8 @@ fn the_costliest_condition_that_is_allowed_ends_well_within_a_second() {
     assert!(steps(items) > cost::STEPS / 10 * 9, "{items}");
     let (evidence, now) = many_packages(items as usize);
     assert_eq!(judge(control, &evidence, now).verdict, Verdict::Pass);
-    let started = std::time::Instant::now();
-    assert_eq!(judge(control, &evidence, now).verdict, Verdict::Pass);
-    assert!(started.elapsed() < Duration::from_millis(900), "{:?} for {items} items", started.elapsed());
+    let (evidence, now) = many_packages(items as usize + 100);
+    assert_eq!(judge(control, &evidence, now).verdict, Verdict::Unknown);
 }
 
 #[test]

@@ -249,6 +249,45 @@ pub enum Controls {
         /// Its id, such as ENC-01.
         control: String,
     },
+    /// Try an operator's file of controls, or the built-in controls, on their fixtures. Needs no collector.
+    ///
+    /// A fixture is a host, written as changes of a sample host, with the verdict that the control must give. The collector makes
+    /// the same check when it loads the file, and refuses one that is not sound. Exits with 1 when anything is wrong or untested.
+    Test {
+        /// The file, as the collector's setting `catalogue` names it; by default the built-in controls.
+        file: Option<PathBuf>,
+        /// Print a file to begin with.
+        #[arg(long, conflicts_with = "file")]
+        example: bool,
+    },
+    /// List what conditions may read: each field of each fact, and its value on the sample host. Needs no collector.
+    Fields {
+        /// Those whose path begins so, such as disk_encryption.
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
+    /// Report which requirements of a framework the controls support, and which endpoint evidence does not address.
+    ///
+    /// By the catalogue that the collector judges by; with --built-in or --file without a collector. -o csv has a row for each
+    /// requirement and control. A control supports a requirement in part and never meets it.
+    Coverage {
+        /// The framework, such as soc2; by default the counts of all.
+        #[arg(long, value_name = "NAME")]
+        framework: Option<String>,
+        /// Of the built-in controls.
+        #[arg(long)]
+        built_in: bool,
+        /// Of the built-in controls with an operator's file over them.
+        #[arg(long, value_name = "FILE", conflicts_with = "built_in")]
+        file: Option<PathBuf>,
+    },
+}
+
+impl Command {
+    /// Returns whether it can print CSV.
+    pub fn has_csv(&self) -> bool {
+        matches!(self, Self::Controls { command: Controls::Coverage { .. } })
+    }
 }
 
 /// What is not as it should be.

@@ -39,6 +39,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A file of controls is one that a collector refuses.
+    #[error("{}: {source}; try it: musterctl controls test {}", path.display(), path.display())]
+    Controls {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: Box<crate::control::Error>,
+    },
     /// No credential was named and none is in its usual place.
     #[error(
         "no credential: name one with --credential or MUSTER_CREDENTIAL; on the collector's host run as the user who owns {}",

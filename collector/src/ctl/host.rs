@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use muster_proto::{
     fact::{self, Fact},
-    v1::{self, LookOutcome, Verdict},
+    v1::{self, HostState, LookOutcome, Verdict},
 };
+use serde_json::json;
 
 use super::{
     Error, Outcome,
@@ -137,10 +138,14 @@ fn verdicts_text(out: Out, verdicts: &[v1::HostVerdict]) -> String {
 /// # Errors
 ///
 /// When the collector refuses.
-pub async fn revoke(connection: &Connection, host: &str, reason: &str) -> Result<Outcome, Error> {
+pub async fn revoke(connection: &Connection, out: Out, host: &str, reason: &str) -> Result<Outcome, Error> {
     let request = v1::RevokeAgentRequest { host: host.to_owned(), reason: reason.to_owned() };
-    connection.admin().revoke_agent(request).await.map_err(|status| connection.fault(&status))?;
-    say(&format!("revoked {host}: nothing more is taken from it"));
+    let answer = connection.admin().revoke_agent(request).await.map_err(|status| connection.fault(&status))?;
+    let id = answer.into_inner().host_id;
+    out.show(
+        || json!({ "host_id": id, "state": json::state(HostState::Revoked) }),
+        |_| format!("revoked {}: nothing more is taken from it\n", safe(host)),
+    )?;
     Ok(Outcome::Yes)
 }
 
@@ -149,10 +154,14 @@ pub async fn revoke(connection: &Connection, host: &str, reason: &str) -> Result
 /// # Errors
 ///
 /// When the collector refuses.
-pub async fn release(connection: &Connection, host: &str, reason: &str) -> Result<Outcome, Error> {
+pub async fn release(connection: &Connection, out: Out, host: &str, reason: &str) -> Result<Outcome, Error> {
     let request = v1::ResolveConflictRequest { host: host.to_owned(), reason: reason.to_owned() };
-    connection.admin().resolve_conflict(request).await.map_err(|status| connection.fault(&status))?;
-    say(&format!("released {host}"));
+    let answer = connection.admin().resolve_conflict(request).await.map_err(|status| connection.fault(&status))?;
+    let id = answer.into_inner().host_id;
+    out.show(
+        || json!({ "host_id": id, "state": json::state(HostState::Active) }),
+        |_| format!("released {}: its reports are taken again\n", safe(host)),
+    )?;
     Ok(Outcome::Yes)
 }
 

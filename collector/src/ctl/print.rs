@@ -18,6 +18,9 @@ pub enum Form {
     Text,
     /// JSON, for programs: one value, or one value a line for what is streamed.
     Json,
+    /// CSV (RFC 4180), for spreadsheets. Not every command has it.
+    #[serde(skip)]
+    Csv,
 }
 
 /// Writes to standard output.
@@ -43,7 +46,24 @@ impl Out {
     pub fn show(self, value: impl FnOnce() -> Value, text: impl FnOnce(Self) -> String) -> Result<(), Error> {
         match self.form {
             Form::Json => write_out(&json_lines(&value())),
-            Form::Text => write_out(&text(self)),
+            Form::Text | Form::Csv => write_out(&text(self)),
+        }
+    }
+
+    /// Prints as [`Out::show`] does, or rows of a table as CSV.
+    ///
+    /// # Errors
+    ///
+    /// As [`Out::show`].
+    pub fn show_table(
+        self,
+        value: impl FnOnce() -> Value,
+        text: impl FnOnce(Self) -> String,
+        rows: impl FnOnce() -> Vec<u8>,
+    ) -> Result<(), Error> {
+        match self.form {
+            Form::Json | Form::Text => self.show(value, text),
+            Form::Csv => write_out(&String::from_utf8_lossy(&rows())),
         }
     }
 
@@ -55,7 +75,7 @@ impl Out {
     pub fn stream(self, value: impl FnOnce() -> Value, text: impl FnOnce(Self) -> String) -> Result<bool, Error> {
         let text = match self.form {
             Form::Json => format!("{}\n", json_safe(&value().to_string())),
-            Form::Text => text(self),
+            Form::Text | Form::Csv => text(self),
         };
         match try_write(&text) {
             Ok(()) => Ok(true),

@@ -12,6 +12,7 @@ use std::{
 
 use muster_proto::{
     fact::{Fact, Subject},
+    fact_set::Held,
     id::AgentId,
     report::{Attestation, Body, Facts, Gap, Report},
     time::Timestamp,
@@ -21,7 +22,7 @@ use prost::Message as _;
 
 use super::{
     agent::{Agent, Asked, BodyExt as _, name},
-    cache::Cache,
+    cache::{Cache, Changes},
     standing::{Known, passed, verdict_at},
 };
 use crate::{
@@ -369,20 +370,22 @@ impl Fleet {
 
     fn facts(&mut self, batch: &Batch<'_>, id: AgentId, facts: &Facts, place: &Place) -> Result<Vec<Subject>, Pass> {
         let set = self.cache.get(batch, id)?;
-        let was_partial = set.is_partial();
+        let (was_partial, had_opaque) = (set.is_partial(), !set.opaque().is_empty());
         let before: Vec<Subject> = if facts.resync { set.facts().keys().copied().collect() } else { Vec::new() };
         let applied = set.apply(facts, &place.index);
-        let partial_changed = was_partial || set.is_partial();
+        let mut changes = Changes { partial: was_partial || set.is_partial(), opaque: false };
         let digest = set.digest();
         let changed = match applied {
             Ok(changed) => changed,
             Err(error) => {
-                self.cache.changed(id, partial_changed);
+                self.cache.changed(id, changes);
                 self.break_off(batch, id, place, &error.to_string())?;
                 self.ask_again(id, place);
                 return Ok(Vec::new());
             }
         };
+        let is_new = |held: &Held<u64>| held.origins.last() == Some(&place.index);
+        changes.opaque = facts.resync && had_opaque || set.opaque().values().any(is_new);
         let gone: Vec<Subject> = before.into_iter().filter(|subject| !set.facts().contains_key(subject)).collect();
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(Vec::new()) };
         for subject in gone.iter().chain(&changed) {
@@ -401,7 +404,7 @@ impl Fleet {
             let system = set.facts().get(&Subject::System).and_then(|held| Fact::decode(&held.bytes).ok());
             agent.introduce(system.as_ref());
         }
-        self.cache.changed(id, partial_changed);
+        self.cache.changed(id, changes);
         self.mend(batch, id, place)?;
         Ok(changed.into_iter().chain(gone).collect())
     }

@@ -17,6 +17,17 @@ pub(super) struct Cache {
     uses: u64,
     /// Agents whose fact under way in parts is newer than in the views.
     partial: HashSet<AgentId>,
+    /// Agents whose facts about unknown subjects are newer than in the views.
+    opaque: HashSet<AgentId>,
+}
+
+/// What of a set changed that the views get with the batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Changes {
+    /// The fact under way in parts.
+    pub partial: bool,
+    /// A fact about a subject that this build does not know.
+    pub opaque: bool,
 }
 
 struct Cached {
@@ -31,8 +42,8 @@ impl Cache {
         self.uses += 1;
         if !self.sets.contains_key(&agent) {
             self.make_room();
-            let (facts, partial) = batch.fact_set(agent)?;
-            let set = FactSet::from_store(facts, Default::default(), partial);
+            let (facts, opaque, partial) = batch.fact_set(agent)?;
+            let set = FactSet::from_store(facts, opaque, partial);
             let bytes = bytes_of(&set);
             self.bytes += bytes;
             self.sets.insert(agent, Cached { set, bytes, used: 0 });
@@ -43,9 +54,12 @@ impl Cache {
     }
 
     /// Takes note that the set of `agent` changed.
-    pub fn changed(&mut self, agent: AgentId, partial_changed: bool) {
-        if partial_changed {
+    pub fn changed(&mut self, agent: AgentId, changes: Changes) {
+        if changes.partial {
             self.partial.insert(agent);
+        }
+        if changes.opaque {
+            self.opaque.insert(agent);
         }
         if let Some(cached) = self.sets.get_mut(&agent) {
             self.bytes -= cached.bytes;
@@ -54,11 +68,16 @@ impl Cache {
         }
     }
 
-    /// Writes the facts under way in parts that changed.
+    /// Writes the facts under way in parts, and those about unknown subjects, that changed.
     pub fn flush(&mut self, batch: &Batch<'_>) -> Result<(), Error> {
         for agent in self.partial.drain() {
             if let Some(cached) = self.sets.get(&agent) {
                 batch.put_partial(agent, cached.set.partial())?;
+            }
+        }
+        for agent in self.opaque.drain() {
+            if let Some(cached) = self.sets.get(&agent) {
+                batch.put_opaque(agent, cached.set.opaque())?;
             }
         }
         Ok(())
@@ -68,8 +87,9 @@ impl Cache {
         if self.bytes <= BYTES {
             return;
         }
+        let is_written = |agent: &AgentId| !self.partial.contains(agent) && !self.opaque.contains(agent);
         let mut by_use: Vec<(u64, AgentId)> =
-            self.sets.iter().filter(|(agent, _)| !self.partial.contains(agent)).map(|(id, c)| (c.used, *id)).collect();
+            self.sets.iter().filter(|(agent, _)| is_written(agent)).map(|(id, c)| (c.used, *id)).collect();
         by_use.sort_unstable();
         // A quarter at once, so that the scan is rare.
         for (_, agent) in by_use {
@@ -84,6 +104,7 @@ impl Cache {
 }
 
 fn bytes_of(set: &FactSet<u64>) -> usize {
-    let facts: usize = set.facts().values().map(|held| held.bytes.len() + 128).sum();
+    let all = set.facts().values().chain(set.opaque().values());
+    let facts: usize = all.map(|held| held.bytes.len() + 128).sum();
     facts + set.partial().map_or(0, |partial| partial.bytes.len()) + 256
 }

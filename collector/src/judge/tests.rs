@@ -1,7 +1,6 @@
 //! The judge against logs made in memory: verdicts, histories, views and their rebuilding, watchers.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::{LazyLock, Mutex},
 };
@@ -129,8 +128,13 @@ impl Sim {
         probes.sort_unstable();
         probes.dedup();
         let coverage = self.coverage(now, &probes);
+        self.encoded_facts(now, facts.iter().map(Fact::encode).collect(), coverage, resync)
+    }
+
+    /// Reports encoded facts, also such as this build cannot read.
+    fn encoded_facts(&mut self, now: Timestamp, facts: Vec<Vec<u8>>, coverage: Coverage, resync: bool) -> Vec<u8> {
         let mut body = Facts {
-            subjects: facts.iter().map(|fact| SubjectFact { observed: now, fact: fact.encode() }).collect(),
+            subjects: facts.into_iter().map(|fact| SubjectFact { observed: now, fact }).collect(),
             part: None,
             fact_set_digest: Digest::new([0; 32]),
             coverage,
@@ -165,22 +169,9 @@ impl Sim {
         // An empty set takes nothing but the beginning of all facts.
         facts.resync |= self.set.facts().is_empty() && !self.set.is_partial();
         // The set refuses a wrong digest and stays as it was, so that the digest is found on a copy without the check.
-        let mut held = if facts.resync { BTreeMap::new() } else { self.set.facts().clone() };
-        for subject in &facts.subjects {
-            let key = Fact::decode(&subject.fact).unwrap().subject();
-            let fact = muster_proto::fact_set::Held {
-                observed: subject.observed,
-                bytes: subject.fact.clone(),
-                origins: vec![()],
-            };
-            held.insert(key, fact);
-        }
-        if let (Some(part), Some(partial)) = (&facts.part, self.set.partial()) {
-            let bytes = [partial.bytes.as_slice(), &part.bytes].concat();
-            let key = Fact::decode(&bytes).unwrap().subject();
-            held.insert(key, muster_proto::fact_set::Held { observed: part.observed, bytes, origins: vec![(); 2] });
-        }
-        facts.fact_set_digest = FactSet::from_facts(held).digest();
+        let mut after = self.set.clone();
+        after.replay(facts, &());
+        facts.fact_set_digest = after.digest();
         self.set.apply(facts, &()).unwrap();
     }
 
@@ -455,6 +446,39 @@ fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
     assert_eq!(verdict_of(&hosts[0], "ENC-01", at(30)).verdict, Verdict::Pass);
     let past = views.as_of(&*log, 3, at(1000)).unwrap();
     assert_eq!(judge(CATALOGUE.control("ENC-01").unwrap(), &past[0].evidence(), at(20)).verdict, Verdict::Unknown);
+}
+
+/// A fact about a subject of a later contract: number 900, a state of two bytes.
+const LATER: [u8; 5] = [0xa2, 0x38, 2, 8, 1];
+
+#[test]
+fn a_fact_that_this_build_cannot_read_is_kept_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let enrollment = sim.enrollment(at(0));
+    let coverage = sim.coverage(at(10), &ALL_PROBES);
+    let all = sample::healthy().iter().map(Fact::encode).chain([LATER.to_vec()]).collect();
+    let log = log_of(vec![
+        enrollment,
+        sim.encoded_facts(at(10), all, coverage, true),
+        sim.facts(at(20), &[firewall(true)], false),
+        sim.facts(at(30), &sample::healthy(), true),
+        sim.facts(at(40), &[firewall(true)], false),
+    ]);
+    // Opened anew for each entry: the digest of each change covers the fact that could not be read, until all is told without it.
+    for (size, expected) in [(2, Verdict::Pass), (3, Verdict::Fail), (4, Verdict::Pass), (5, Verdict::Fail)] {
+        let (views, mut follower) = open(&dir.path().join("v"), &log, &StillClock::default());
+        let mut resync = follower.judge().resync();
+        follower.catch_up(size).unwrap();
+        assert!(resync.try_recv().is_err(), "everything is asked for again at {size}");
+        let (_, hosts) = views.hosts().unwrap();
+        let standing = verdict_of(&hosts[0], "FWL-01", at(40));
+        assert_eq!(standing.verdict, expected, "{size}: {}", standing.reason);
+        let kept = views.dump().unwrap().iter().filter(|line| line.starts_with("opaque_facts")).count();
+        assert_eq!(kept, usize::from(size < 4), "{size}");
+    }
+    let (followed, _) = open(&dir.path().join("v"), &log, &StillClock::default());
+    assert_eq!(followed.digest().unwrap(), views_of(dir.path(), "anew", &log).digest().unwrap());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Views};
 
 /// Each table and the columns that order its rows.
-const TABLES: [(&str, &str); 15] = [
+const TABLES: [(&str, &str); 16] = [
     ("meta", "name"),
     ("agents", "agent"),
     ("agent_states", "agent, from_index"),
@@ -16,6 +16,7 @@ const TABLES: [(&str, &str); 15] = [
     ("runs", "agent, epoch, first_seq"),
     ("facts", "agent, subject, from_index"),
     ("partials", "agent"),
+    ("opaque_facts", "agent, number"),
     ("verdicts", "agent, control"),
     ("verdict_history", "agent, control, at_index, step"),
     ("gaps", "agent, log_index"),

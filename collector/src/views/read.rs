@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use muster_proto::{
     fact::Subject,
-    fact_set::Held,
+    fact_set::{Held, Number},
     id::{AgentId, Digest, Epoch},
     time::Timestamp,
 };
@@ -47,8 +47,8 @@ pub struct VerdictRow {
     pub turn: Option<(Timestamp, Verdict, String)>,
 }
 
-/// An agent's current facts by subject, and the one under way in parts.
-pub type FactSetParts = (BTreeMap<Subject, Held<u64>>, Option<Partial>);
+/// An agent's current facts by subject, those about subjects that this build does not know, and the one under way in parts.
+pub type FactSetParts = (BTreeMap<Subject, Held<u64>>, BTreeMap<Number, Held<u64>>, Option<Partial>);
 
 /// A host as it is: the agent, its verdicts, and its facts without their bytes. Cheap to clone.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -452,7 +452,13 @@ pub(super) fn fact_set(connection: &Connection, agent: AgentId) -> Result<FactSe
             })
         },
     )?;
-    Ok((facts.into_iter().collect(), partial.into_iter().next()))
+    let opaque = rows(
+        connection,
+        "SELECT number, observed, bytes, origins FROM opaque_facts WHERE agent = ?",
+        [agent.as_bytes()],
+        |row| Some((Number::new(row.get(0).ok()?)?, held(row)?)),
+    )?;
+    Ok((facts.into_iter().collect(), opaque.into_iter().collect(), partial.into_iter().next()))
 }
 
 /// Returns the fact of the columns 1 to 3: observed, bytes and origins.

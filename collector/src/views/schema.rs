@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use muster_proto::fact::Subject;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
@@ -45,6 +46,10 @@ CREATE TABLE facts (
 CREATE TABLE partials (
     agent BYTES PRIMARY KEY, observed BIGINT NOT NULL, digest BYTES NOT NULL, count BIGINT NOT NULL, origins BYTES NOT NULL,
     bytes BYTES NOT NULL
+);
+CREATE TABLE opaque_facts (
+    agent BYTES NOT NULL, number BIGINT NOT NULL, observed BIGINT NOT NULL, bytes BYTES NOT NULL, origins BYTES NOT NULL,
+    PRIMARY KEY (agent, number)
 );
 CREATE TABLE verdicts (
     agent BYTES NOT NULL, control TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL, since BIGINT,
@@ -90,6 +95,10 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     if text("log")?.as_deref() != Some(&origin.log) {
         return Err("they are of another log".to_owned());
     }
+    // What another build could not read, this one may, and the other way round.
+    if text("subjects")?.as_deref() != Some(&subjects()) {
+        return Err("they are of a build that knows other subjects".to_owned());
+    }
     let applied = read::applied(&connection).map_err(|error| error.to_string())?;
     if applied > log_size {
         return Err(format!("they cover {applied} entries of a log that has {log_size}"));
@@ -108,14 +117,37 @@ pub(super) fn create(path: &Path, origin: &Origin) -> Result<Connection, Error> 
     let mut insert = connection.prepare("INSERT INTO meta (name, value) VALUES (?, ?)")?;
     insert.execute(params!["log", origin.log])?;
     insert.execute(params!["applied", "0"])?;
+    insert.execute(params!["subjects", subjects()])?;
     drop(insert);
     dialect::set_version(&connection, VERSION)?;
     connection.execute_batch("COMMIT")?;
     Ok(connection)
 }
 
+/// Returns the subjects that this build knows.
+fn subjects() -> String {
+    Subject::ALL.map(Subject::as_str).join(" ")
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     dialect::configure_writer(connection)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_of_a_build_that_knows_other_subjects_are_not_usable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("views");
+        let origin = Origin { log: "c".to_owned() };
+        let connection = create(&path, &origin).unwrap();
+        assert!(open(&path, &origin, 0).is_ok());
+        connection.execute("UPDATE meta SET value = 'system' WHERE name = 'subjects'", []).unwrap();
+        drop(connection);
+        assert_eq!(open(&path, &origin, 0).unwrap_err(), "they are of a build that knows other subjects");
+    }
 }

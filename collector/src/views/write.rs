@@ -1,8 +1,10 @@
 //! Writes what a batch of log entries changed, in one transaction with the position that it reaches.
 
+use std::collections::BTreeMap;
+
 use muster_proto::{
     fact::Subject,
-    fact_set::Held,
+    fact_set::{Held, Number},
     id::{AgentId, Digest, Epoch},
     time::Timestamp,
 };
@@ -88,7 +90,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Returns an agent's current facts, and the one under way in parts, as the batch has them so far.
+    /// Returns an agent's current facts, those about unknown subjects, and the one under way in parts, as the batch has them so far.
     ///
     /// # Errors
     ///
@@ -256,6 +258,22 @@ impl Batch<'_> {
                     partial.bytes,
                 ])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the facts about subjects that this build does not know, all that there are.
+    pub fn put_opaque(&self, agent: AgentId, facts: &BTreeMap<Number, Held<u64>>) -> Result<(), Error> {
+        self.prepare("DELETE FROM opaque_facts WHERE agent = ?")?.execute([agent.as_bytes()])?;
+        for (number, held) in facts {
+            self.prepare("INSERT INTO opaque_facts (agent, number, observed, bytes, origins) VALUES (?, ?, ?, ?, ?)")?
+                .execute(params![
+                    agent.as_bytes(),
+                    number.number(),
+                    held.observed.micros(),
+                    held.bytes,
+                    pack(&held.origins)
+                ])?;
         }
         Ok(())
     }
