@@ -246,6 +246,12 @@ fn pending(look: &Look<'_>, installed: &Installed, offers: &Offers) -> Result<Ve
         });
     }
     pending.sort_by(|a, b| (&a.package, &a.architecture).cmp(&(&b.package, &b.architecture)));
+    if offers.incomplete.is_some() {
+        // A list that cannot be read this time takes nothing back.
+        for (key, time) in before.times {
+            after.times.entry(key).or_insert(time);
+        }
+    }
     memory::write_json(look.memory, FIRST_OFFERED, &after)
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     Ok(pending)
