@@ -5,6 +5,8 @@
 
 mod deb822;
 pub mod disk_encryption;
+#[cfg(test)]
+mod faults;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
