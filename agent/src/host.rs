@@ -3,6 +3,8 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
+#[cfg(test)]
+pub mod faulty;
 pub mod live;
 pub mod luks;
 pub mod recorded;

@@ -6,6 +6,8 @@
 mod answer;
 mod deb822;
 pub mod disk_encryption;
+#[cfg(test)]
+mod faults;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;

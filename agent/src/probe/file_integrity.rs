@@ -257,12 +257,16 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
 /// Returns the entries of a watched path that is a link: a scan follows none, so that what it leads to is only watched under
 /// a path of its own. Without one, nothing is watched where the operator wanted it.
 fn of_link(host: &dyn Host, root: &Path, paths: &[Vec<u8>], seen: &mut Seen) -> Reading<u64> {
+    let own = host::path_bytes(root);
     let target = match host.read_link(root) {
         Ok(target) => target,
-        Err(error) => return Reading::Unknown { unknown: host::unknown("read the link", &error) },
+        Err(error) => {
+            let unknown = host::unknown("read the link", &error);
+            seen.add_unreadable(&own, unknown.clone());
+            return Reading::Unknown { unknown };
+        }
     };
     let resolved = host::path_bytes(&plain(&root.parent().unwrap_or(root).join(&target)));
-    let own = host::path_bytes(root);
     let target = target.display();
     if paths.iter().any(|path| *path != own && is_at_or_below(&resolved, path)) {
         return Reading::unknown(Cause::Unsupported, format!("it is a link to {target}, which is watched as such"));

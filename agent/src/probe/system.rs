@@ -108,7 +108,7 @@ fn system(host: &dyn Host) -> System {
 
 /// Returns the value of `key` in an os-release file, without its quotes and escapes.
 ///
-/// `text` is the whole file, as in `os-release(5)`. Returns `None` when the key is absent or empty.
+/// `text` is the whole file, as in `os-release(5)`. Returns `None` when the key is absent, or has no value or half of one.
 fn os_release_value(text: &str, key: &str) -> Option<String> {
     // As in a shell, the last assignment holds.
     let value = text.lines().filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix('=')).next_back()?;
@@ -116,6 +116,8 @@ fn os_release_value(text: &str, key: &str) -> Option<String> {
     let value = match (quoted('"'), quoted('\'')) {
         (Some(value), _) => unescape(value),
         (_, Some(value)) => value.to_owned(),
+        // A quote that does not end: the file is cut.
+        _ if value.starts_with(['"', '\'']) => return None,
         _ => unescape(value),
     };
     (!value.is_empty()).then_some(value)
@@ -275,8 +277,7 @@ mod tests {
 
     #[test]
     fn os_release_values_lose_their_quotes_and_escapes() {
-        let text =
-            "# c\nNAME='Debian GNU/Linux'\nID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"a \\\"b\\\" c\"\nEMPTY=\n";
+        let text = "# c\nNAME='Debian GNU/Linux'\nID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"a \\\"b\\\" c\"\nEMPTY=\nCUT=\"x";
         for (key, expected) in [
             ("NAME", Some("Debian GNU/Linux")),
             ("ID", Some("debian")),
@@ -284,6 +285,7 @@ mod tests {
             ("PRETTY_NAME", Some("a \"b\" c")),
             ("EMPTY", None),
             ("NONE", None),
+            ("CUT", None),
         ] {
             assert_eq!(os_release_value(text, key).as_deref(), expected, "{key}");
         }

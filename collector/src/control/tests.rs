@@ -178,7 +178,7 @@ fn a_host_that_never_reported_has_no_data() {
 
 #[test]
 fn an_overlay_replaces_the_table_of_support_dates() {
-    let (evidence, _) = built_in_fixtures().iter().find(|f| f.control == "PAT-01").unwrap().evidence().unwrap();
+    let (evidence, _) = fixture::built_in().iter().find(|f| f.control == "PAT-01").unwrap().evidence().unwrap();
     let verdict = |overlay: &str, now: &str| {
         let catalogue = Catalogue::with_overlay(overlay).unwrap();
         let evidence = confirmed_at(&evidence, now.parse().unwrap());

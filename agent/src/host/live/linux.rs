@@ -132,7 +132,7 @@ impl Host for Live {
 
     fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
         self.check_deadline()?;
-        run::run(tool, args)
+        run::run(tool, args, self.deadline)
     }
 
     fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {

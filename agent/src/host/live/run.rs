@@ -15,10 +15,11 @@ use rustix::{
 
 use crate::host::{TOOL_OUTPUT_BYTES, Tool};
 
-/// Returns the standard output of `tool`.
-pub(super) fn run(tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
+/// Returns the standard output of `tool`, which runs for as long as it may and never beyond the `deadline` of its look.
+pub(super) fn run(tool: Tool, args: &[&str], deadline: Option<Instant>) -> io::Result<Vec<u8>> {
     let program = tool.paths().iter().map(Path::new).find(|path| path.exists()).ok_or(io::ErrorKind::NotFound)?;
-    run_program(program, args, tool.time_limit(), TOOL_OUTPUT_BYTES)
+    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    run_program(program, args, left.min(tool.time_limit()), TOOL_OUTPUT_BYTES)
 }
 
 fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes: usize) -> io::Result<Vec<u8>> {
@@ -86,8 +87,10 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<std::process::
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::Cause;
+
     use super::*;
-    use crate::host::TOOL_TIME as TIME_LIMIT;
+    use crate::host::{TOOL_TIME as TIME_LIMIT, cause};
 
     fn shell(script: &str, time_limit: Duration) -> io::Result<Vec<u8>> {
         run_program(Path::new("/bin/sh"), &["-c", script], time_limit, 100)
@@ -127,6 +130,41 @@ mod tests {
             assert!(started.elapsed() < TIME_LIMIT);
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn what_goes_wrong_with_a_tool_has_its_cause() {
+        let short = Duration::from_millis(300);
+        for (script, limit, expected) in [
+            ("kill -9 $$", TIME_LIMIT, Cause::Failed),
+            ("echo partly; kill -15 $$", TIME_LIMIT, Cause::Failed),
+            ("echo partly; exit 100", TIME_LIMIT, Cause::Failed),
+            ("sleep 1000", short, Cause::TimedOut),
+            ("echo partly; sleep 1000", short, Cause::TimedOut),
+            // The tool ends, and what it started holds its output open.
+            ("sleep 1000 & exit 0", short, Cause::TimedOut),
+            ("(trap '' TERM HUP; sleep 1000) & exit 0", short, Cause::TimedOut),
+            ("exec head -c 100000000 /dev/zero", TIME_LIMIT, Cause::Limit),
+            ("cat /dev/zero & cat /dev/zero & wait", TIME_LIMIT, Cause::Limit),
+        ] {
+            let started = Instant::now();
+            let run = run_program(Path::new("/bin/sh"), &["-c", script], limit, TOOL_OUTPUT_BYTES);
+            assert_eq!(run.as_ref().map_err(cause), Err(expected), "{script}");
+            // Far beyond what it takes, and far below what the tool would take.
+            assert!(started.elapsed() < Duration::from_secs(300), "{script}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let not_executable = folder.path().join("tool");
+        std::fs::write(&not_executable, "#!/bin/sh\n").unwrap();
+        let refused = run_program(&not_executable, &[], TIME_LIMIT, 100).unwrap_err();
+        assert_eq!(cause(&refused), Cause::Forbidden);
+    }
+
+    #[test]
+    fn a_tool_does_not_outlast_the_look() {
+        let past = Instant::now();
+        let error = run(Tool::AptConfig, &["dump"], Some(past)).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::NotFound), "{error}");
     }
 
     #[test]

@@ -41,7 +41,14 @@ pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
             || is_virtual_hardware(vendor.trim(), product.trim()),
         chassis: chassis.as_ref().ok().and_then(|text| text.trim().parse().ok()),
     };
-    match (decide(&signs), chassis) {
+    let class = decide(&signs);
+    if let Err(error) = &cpuinfo
+        && !matches!(class, Some(HostClass::Container | HostClass::Vm))
+    {
+        // A virtual machine may have any chassis.
+        return Reading::Unknown { unknown: host::unknown("read /proc/cpuinfo", error) };
+    }
+    match (class, chassis) {
         (Some(class), _) => Reading::Known(class),
         (None, Err(error)) => {
             Reading::Unknown { unknown: host::unknown("read /sys/class/dmi/id/chassis_type", &error) }

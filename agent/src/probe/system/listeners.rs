@@ -93,7 +93,11 @@ fn read_table(
     loop {
         line.clear();
         if reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
+            // The kernel gives the line of headings also where no socket is.
+            return if is_first { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) };
+        }
+        if !line.ends_with(b"\n") {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         if std::mem::take(&mut is_first) {
             continue;
