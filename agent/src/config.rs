@@ -56,6 +56,8 @@ pub struct Intervals {
     pub firewall: Interval,
     /// File integrity: a full scan. Default `1h`; changes that the kernel tells of bring it forward.
     pub file_integrity: Interval,
+    /// Malware protection and other sensors. Default `1h`.
+    pub sensors: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -168,6 +170,7 @@ impl Default for Intervals {
             patch_level: seconds(1_800),
             firewall: seconds(60),
             file_integrity: seconds(3_600),
+            sensors: seconds(3_600),
         }
     }
 }
@@ -180,13 +183,14 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 5] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 6] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
             (Probe::PatchLevel, self.patch_level.0),
             (Probe::Firewall, self.firewall.0),
             (Probe::FileIntegrity, self.file_integrity.0),
+            (Probe::Sensors, self.sensors.0),
         ]
     }
 }

@@ -48,6 +48,17 @@ pub trait Host {
     /// As open(2) and read(2) say; `FileTooLarge` beyond `limit_bytes`.
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>>;
 
+    /// Returns the first `bytes` bytes of the regular file at `path`, or all of it when it is shorter.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) and read(2) say.
+    fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(self.stream(path)?, bytes as u64), &mut start)?;
+        Ok(start)
+    }
+
     /// Returns a reader of the regular file at `path`, for files too large to be held.
     ///
     /// # Errors

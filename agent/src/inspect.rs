@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{DiskEncryption, Fact, Layer, Reading, Unknown, WatchState},
+    fact::{DiskEncryption, Fact, Layer, Reading, Unknown, WatchState, render},
     time::Timestamp,
 };
 
@@ -211,6 +211,7 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
                 state.baseline.reason
             )
         }
+        Fact::Sensors(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::DiskEncryption(Reading::Unknown { unknown })
@@ -219,9 +220,15 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Firewall(Reading::Unknown { unknown })
         | Fact::Listeners(Reading::Unknown { unknown })
         | Fact::FileIntegrity(Reading::Unknown { unknown })
+        | Fact::Sensors(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }
+}
+
+/// Shows a fact by the lines that a person is shown everywhere.
+fn show_lines(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
+    render(fact).iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
 /// Shows each field of a flat state by its name in JSON.

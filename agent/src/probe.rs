@@ -8,7 +8,10 @@ pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
+mod packages;
 pub mod patch_level;
+mod processes;
+pub mod sensors;
 pub mod system;
 
 use std::path::{Path, PathBuf};
@@ -59,6 +62,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &patch_level::PatchLevelProbe,
     &firewall::FirewallProbe,
     &file_integrity::FileIntegrityProbe,
+    &sensors::SensorsProbe,
 ];
 
 /// Returns the probe of `id`; `None` when this build has none.

@@ -205,6 +205,18 @@ text_enum!(
     /// Type of a file-system entry.
     FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
 );
+text_enum!(
+    /// Kind of sensor.
+    SensorKind { MalwareProtection = "malware_protection", Edr = "edr", Monitoring = "monitoring" }
+);
+text_enum!(
+    /// What shows that a sensor runs.
+    SensorSeen { Program = "program", Unit = "unit", None = "none" }
+);
+text_enum!(
+    /// What a sensor does with what it finds as it happens.
+    SensorMode { Block = "block", Detect = "detect", OnDemand = "on_demand" }
+);
 
 /// Identity and platform of a host. All of it is self-reported and authorises nothing.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -482,4 +494,32 @@ pub struct Agent {
     pub settings_digest: Text,
     pub uid: u32,
     pub capabilities: Reading<Text>,
+}
+
+/// The sensors of the agent's table that are on the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Sensors {
+    pub sensors: Vec<Sensor>,
+    pub complete: Reading<bool>,
+    pub table_time: Timestamp,
+}
+
+/// A program that watches the host for malware or for what attackers do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Sensor {
+    pub name: Text,
+    pub product: Text,
+    pub vendor: Text,
+    pub kind: SensorKind,
+    pub program: PathText,
+    pub package: Reading<Text>,
+    pub version: Reading<Text>,
+    pub running: Reading<bool>,
+    pub seen: SensorSeen,
+    pub mode: Reading<SensorMode>,
+    pub uses_definitions: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions_time: Option<Reading<Timestamp>>,
 }

@@ -117,6 +117,14 @@ impl Host for Recording<'_> {
         Ok(bytes)
     }
 
+    fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let result = self.host.read_start(path, bytes);
+        self.keep_error(key("read", path), &result);
+        let start = result?;
+        self.keep_file(path, &start)?;
+        Ok(start)
+    }
+
     fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
         let result = self.host.stream(path);
         self.keep_error(key("read", path), &result);

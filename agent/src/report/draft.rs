@@ -221,6 +221,7 @@ pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
         Subject::Firewall => Fact::Firewall(Reading::unknown(cause, detail)),
         Subject::Listeners => Fact::Listeners(Reading::unknown(cause, detail)),
         Subject::PatchLevel => Fact::PatchLevel(Reading::unknown(cause, detail)),
+        Subject::Sensors => Fact::Sensors(Reading::unknown(cause, detail)),
         Subject::Software => Fact::Software(Reading::unknown(cause, detail)),
         Subject::System => Fact::System(Reading::unknown(cause, detail)),
     }

@@ -44,6 +44,7 @@ fn facts_of(probe: Probe, port: u16) -> Vec<Fact> {
         Probe::DiskEncryption => vec![unknown(Subject::DiskEncryption)],
         Probe::PatchLevel => vec![patch_level("no apt"), software(10)],
         Probe::Firewall => vec![unknown(Subject::Firewall)],
+        Probe::Sensors => vec![unknown(Subject::Sensors)],
         _ => vec![unknown(Subject::FileIntegrity)],
     }
 }

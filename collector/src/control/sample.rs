@@ -120,6 +120,7 @@ fn full() -> Vec<Fact> {
         })),
         disk_encryption(),
         patch_level(),
+        sensors(),
         Fact::Software(Reading::Known(Software {
             packages: vec![Package {
                 name: text("bash"),
@@ -286,5 +287,26 @@ fn file_integrity() -> Fact {
         changes_total: 1,
         explained_total: 3,
         watch: WatchState::Live,
+    }))
+}
+
+fn sensors() -> Fact {
+    Fact::Sensors(Reading::Known(Sensors {
+        sensors: vec![Sensor {
+            name: text("clamav"),
+            product: text("ClamAV"),
+            vendor: text("Cisco Talos"),
+            kind: SensorKind::MalwareProtection,
+            program: path("/usr/sbin/clamd"),
+            package: known("clamav-daemon"),
+            version: known("1.0.9+dfsg-1~deb12u1"),
+            running: Reading::Known(true),
+            seen: SensorSeen::Program,
+            mode: Reading::Known(SensorMode::Block),
+            uses_definitions: true,
+            definitions_time: Some(Reading::Known(days_ago(1))),
+        }],
+        complete: Reading::Known(true),
+        table_time: days_ago(100),
     }))
 }

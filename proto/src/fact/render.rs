@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer, LayerKind, Listeners,
-    PatchLevel, PendingUpdate, Reading, Software, System, Unknown, Volume,
+    PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown, Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -26,6 +26,7 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::Listeners(reading) => whole(reading, listeners),
         Fact::FileIntegrity(reading) => whole(reading, file_integrity),
         Fact::Agent(reading) => whole(reading, agent),
+        Fact::Sensors(reading) => whole(reading, sensors),
     }
 }
 
@@ -418,6 +419,38 @@ fn agent(agent: &Agent) -> Vec<String> {
         ("settings", format!("sha256 {}", agent.settings_digest)),
         ("runs as", format!("uid {}, capabilities {}", agent.uid, text(&agent.capabilities))),
     ])
+}
+
+fn sensors(state: &Sensors) -> Vec<String> {
+    let complete = match &state.complete {
+        Reading::Known(true) => String::new(),
+        Reading::Known(false) => ", not each could be looked for".to_owned(),
+        Reading::Unknown { unknown: why } => format!(", whether there are others: {}", unknown(why)),
+    };
+    let mut lines = vec![format!("{} sensors by the table of {}{complete}", state.sensors.len(), state.table_time)];
+    lines.extend(state.sensors.iter().take(ITEMS).map(sensor));
+    lines.extend(more(state.sensors.len(), "sensors"));
+    lines
+}
+
+fn sensor(sensor: &Sensor) -> String {
+    let running = match &sensor.running {
+        Reading::Known(true) => format!("runs (seen by its {})", sensor.seen.as_str()),
+        Reading::Known(false) => "DOES NOT RUN".to_owned(),
+        Reading::Unknown { unknown: why } => format!("whether it runs: {}", unknown(why)),
+    };
+    let definitions = match &sensor.definitions_time {
+        None => String::new(),
+        Some(time) => format!(", definitions of {}", text(time)),
+    };
+    format!(
+        "{} ({}, {}) {}: {running}, mode {}{definitions}",
+        sensor.product,
+        sensor.vendor,
+        sensor.kind.as_str().replace('_', " "),
+        text(&sensor.version),
+        value(&sensor.mode, |mode| mode.as_str().replace('_', " "))
+    )
 }
 
 fn table(rows: &[(&str, String)]) -> Vec<String> {

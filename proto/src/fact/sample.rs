@@ -5,8 +5,8 @@ use super::{
     DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
     FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer,
     LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading,
-    SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath, UpdateSource,
-    Volume, VolumeKind, WatchState, WatchedPath,
+    SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind, System,
+    Text, Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -19,6 +19,7 @@ pub fn facts() -> Vec<Fact> {
         Fact::Firewall(Reading::Known(firewall())),
         Fact::Listeners(Reading::Known(listeners())),
         Fact::PatchLevel(Reading::Known(patch_level())),
+        Fact::Sensors(Reading::Known(sensors())),
         Fact::Software(Reading::Known(software())),
         Fact::System(Reading::Known(system())),
     ]
@@ -218,6 +219,28 @@ pub fn agent() -> Agent {
         settings_digest: "07".repeat(32).as_str().into(),
         uid: 0,
         capabilities: text("0000000000000004"),
+    }
+}
+
+/// Returns ClamAV with definitions of two hours before [`time`].
+pub fn sensors() -> Sensors {
+    Sensors {
+        sensors: vec![Sensor {
+            name: "clamav".into(),
+            product: "ClamAV".into(),
+            vendor: "Cisco Talos".into(),
+            kind: SensorKind::MalwareProtection,
+            program: path("/usr/sbin/clamd"),
+            package: text("clamav-daemon"),
+            version: text("1.0.9+dfsg-1~deb12u1"),
+            running: Reading::Known(true),
+            seen: SensorSeen::Program,
+            mode: Reading::Known(SensorMode::Block),
+            uses_definitions: true,
+            definitions_time: Some(Reading::Known(time(-7200))),
+        }],
+        complete: Reading::Known(true),
+        table_time: time(-86_400),
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading, Software, System, Unknown,
-    wire::Wire,
+    Agent, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading, Sensors, Software, System,
+    Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -76,6 +76,7 @@ subjects! {
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
     PatchLevel "patch_level" 3 PatchLevel,
+    Sensors "sensors" 13 Sensors,
     Software "software" 4 PatchLevel,
     System "system" 1 System,
 }

@@ -1,7 +1,7 @@
 //! What the contract asks of a message beyond the range of each field.
 
 use crate::{
-    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Text},
+    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Sensor, Text},
     id::Digest,
     limits,
 };
@@ -65,6 +65,16 @@ pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
         FileType::File | FileType::Link => digest(&state.sha256, "FileState.sha256"),
         FileType::Folder | FileType::Other => holds(state.sha256.is_empty(), "FileState.sha256"),
     }
+}
+
+pub(super) fn sensor(sensor: &Sensor) -> Result<(), Error> {
+    word(&sensor.name, "Sensor.name")?;
+    holds(sensor.uses_definitions == sensor.definitions_time.is_some(), "Sensor.definitions_time")
+}
+
+/// Checks a name that is a word of no vocabulary.
+fn word(text: &Text, field: &'static str) -> Result<(), Error> {
+    holds(no_word(text.as_str(), field) == Error::NewerWord(field), field)
 }
 
 #[cfg(test)]

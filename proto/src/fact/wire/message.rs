@@ -42,6 +42,9 @@ text_enums!(
     OsFamily,
     PackageManager,
     SecureBoot,
+    SensorKind,
+    SensorMode,
+    SensorSeen,
     SwapKind,
     Transport,
     VolumeKind,
@@ -164,6 +167,11 @@ message!(FileState { r#type, sha256, size_bytes, mode, uid, gid } required { mod
 message!(Agent { version, settings_digest, uid } required { program_digest, matches_package, capabilities }
     check check::agent);
 
+message!(Sensors { sensors } required { complete, table_time });
+message!(Sensor {
+    name, product, vendor, kind, program, seen, uses_definitions, definitions_time,
+} required { package, version, running, mode } check check::sensor);
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -173,4 +181,5 @@ readable!(
     Listeners => ListenersFact in listeners_fact,
     FileIntegrity => FileIntegrityFact in file_integrity_fact,
     Agent => AgentFact in agent_fact,
+    Sensors => SensorsFact in sensors_fact,
 );
