@@ -58,6 +58,12 @@ pub struct Intervals {
     pub file_integrity: Interval,
     /// Malware protection and other sensors. Default `1h`.
     pub sensors: Interval,
+    /// The clock and what keeps it. Default `1h`.
+    pub clock: Interval,
+    /// Firmware, TPM and measured boot. Default `1h`.
+    pub boot: Interval,
+    /// How full file systems are. Default `15m`.
+    pub capacity: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -171,6 +177,9 @@ impl Default for Intervals {
             firewall: seconds(60),
             file_integrity: seconds(3_600),
             sensors: seconds(3_600),
+            clock: seconds(3_600),
+            boot: seconds(3_600),
+            capacity: seconds(900),
         }
     }
 }
@@ -183,7 +192,7 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 6] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 9] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
@@ -191,6 +200,9 @@ impl Intervals {
             (Probe::Firewall, self.firewall.0),
             (Probe::FileIntegrity, self.file_integrity.0),
             (Probe::Sensors, self.sensors.0),
+            (Probe::Clock, self.clock.0),
+            (Probe::Boot, self.boot.0),
+            (Probe::Capacity, self.capacity.0),
         ]
     }
 }

@@ -211,7 +211,10 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
                 state.baseline.reason
             )
         }
-        Fact::Sensors(Reading::Known(_)) => show_lines(fact, out),
+        Fact::Sensors(Reading::Known(_))
+        | Fact::Clock(Reading::Known(_))
+        | Fact::Boot(Reading::Known(_))
+        | Fact::Capacity(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::DiskEncryption(Reading::Unknown { unknown })
@@ -221,6 +224,9 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Listeners(Reading::Unknown { unknown })
         | Fact::FileIntegrity(Reading::Unknown { unknown })
         | Fact::Sensors(Reading::Unknown { unknown })
+        | Fact::Clock(Reading::Unknown { unknown })
+        | Fact::Boot(Reading::Unknown { unknown })
+        | Fact::Capacity(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }

@@ -3,6 +3,9 @@
 //! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
 //! cannot tell it says so, with the cause.
 
+pub mod boot;
+pub mod capacity;
+pub mod clock;
 mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
@@ -63,6 +66,9 @@ pub const PROBES: &[&dyn Probe] = &[
     &firewall::FirewallProbe,
     &file_integrity::FileIntegrityProbe,
     &sensors::SensorsProbe,
+    &clock::ClockProbe,
+    &boot::BootProbe,
+    &capacity::CapacityProbe,
 ];
 
 /// Returns the probe of `id`; `None` when this build has none.

@@ -61,11 +61,14 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 4] = [
+const NOT_NEEDED: [(&str, &str, &str); 6] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
+    // A TPM is not demanded.
+    ("PLT-01", "boot", "/state"),
+    ("PLT-01", "boot.tpm", "/state/tpm"),
     // One sensor is enough.
     ("MAL-01", "sensors.complete", "/state/complete"),
     ("MAL-02", "sensors.complete", "/state/complete"),

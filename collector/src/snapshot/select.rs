@@ -364,5 +364,8 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::Firewall => "firewall",
         Probe::FileIntegrity => "file_integrity",
         Probe::Sensors => "sensors",
+        Probe::Clock => "clock",
+        Probe::Boot => "boot",
+        Probe::Capacity => "capacity",
     }
 }

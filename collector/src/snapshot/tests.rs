@@ -152,6 +152,9 @@ fn coverage(end: Timestamp) -> Coverage {
         Probe::Firewall,
         Probe::FileIntegrity,
         Probe::Sensors,
+        Probe::Clock,
+        Probe::Boot,
+        Probe::Capacity,
     ];
     let looks = probes.map(|probe| ProbeLooks { probe, count: 1, last_before_end_millis: 0, largest_gap_millis: 1000 });
     Coverage {

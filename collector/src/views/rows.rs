@@ -71,8 +71,17 @@ pub struct Look {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Looks([Option<Look>; PROBES.len()]);
 
-const PROBES: [Probe; 6] =
-    [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity, Probe::Sensors];
+const PROBES: [Probe; 9] = [
+    Probe::System,
+    Probe::DiskEncryption,
+    Probe::PatchLevel,
+    Probe::Firewall,
+    Probe::FileIntegrity,
+    Probe::Sensors,
+    Probe::Clock,
+    Probe::Boot,
+    Probe::Capacity,
+];
 
 impl Looks {
     /// Returns the last look of `probe`.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer, LayerKind, Listeners,
-    PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown, Volume,
+    Agent, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer,
+    LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown, Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -27,6 +27,9 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::FileIntegrity(reading) => whole(reading, file_integrity),
         Fact::Agent(reading) => whole(reading, agent),
         Fact::Sensors(reading) => whole(reading, sensors),
+        Fact::Clock(reading) => whole(reading, clock),
+        Fact::Boot(reading) => whole(reading, boot),
+        Fact::Capacity(reading) => whole(reading, capacity),
     }
 }
 
@@ -451,6 +454,60 @@ fn sensor(sensor: &Sensor) -> String {
         text(&sensor.version),
         value(&sensor.mode, |mode| mode.as_str().replace('_', " "))
     )
+}
+
+fn clock(clock: &Clock) -> Vec<String> {
+    let step = |reading: &Reading<u64>| value(reading, |millis| format!("at most {millis} ms"));
+    let services: Vec<_> = clock
+        .services
+        .iter()
+        .take(ITEMS)
+        .map(|service| format!("{} ({})", service.name.as_str().replace('_', "-"), runs(&service.running)))
+        .collect();
+    table(&[
+        ("synchronised", yes_no(&clock.synchronized)),
+        ("off by", format!("{}, by estimate {}", step(&clock.max_error_millis), step(&clock.estimated_error_millis))),
+        ("to correct", step(&clock.offset_millis)),
+        ("kept by", listed(services, &clock.services_complete)),
+        ("last set", text(&clock.last_sync_time)),
+    ])
+}
+
+fn boot(boot: &Boot) -> Vec<String> {
+    table(&[
+        ("firmware", value(&boot.firmware, |firmware| firmware.as_str().to_owned())),
+        ("TPM", value(&boot.tpm, |tpm| tpm.as_str().trim_start_matches("tpm").replace('_', "."))),
+        ("measured", yes_no(&boot.measured_boot)),
+        ("IMA measures", yes_no(&boot.ima_measures)),
+    ])
+}
+
+fn capacity(capacity: &Capacity) -> Vec<String> {
+    let share = |reading: &Reading<u64>| value(reading, |percent| format!("at most {percent} %"));
+    let mut lines = table(&[("booted", text(&capacity.boot_time))]);
+    lines.extend(capacity.volumes.iter().take(ITEMS).map(|volume| {
+        let inodes = match &volume.inodes_percent {
+            Reading::Known(0) => "without bound".to_owned(),
+            inodes => share(inodes),
+        };
+        format!("{}  {}: used {}, inodes {inodes}", volume.mount_point, volume.file_system, share(&volume.used_percent))
+    }));
+    lines.extend(more(capacity.volumes.len(), "volumes"));
+    lines
+}
+
+fn runs(running: &Reading<bool>) -> String {
+    value(running, |&yes| if yes { "runs" } else { "does not run" }.to_owned())
+}
+
+/// Returns the items, and whether they are all.
+fn listed(items: Vec<String>, complete: &Reading<bool>) -> String {
+    let items = if items.is_empty() { "nothing known".to_owned() } else { items.join(", ") };
+    match complete {
+        Reading::Known(true) => items,
+        Reading::Known(false) => format!("{items} (not all listed)"),
+        Reading::Unknown { unknown: why } => format!("{items} (others: {})", unknown(why)),
+    }
 }
 
 fn table(rows: &[(&str, String)]) -> Vec<String> {

@@ -139,6 +139,9 @@ impl Chain {
             Probe::Firewall,
             Probe::FileIntegrity,
             Probe::Sensors,
+            Probe::Clock,
+            Probe::Boot,
+            Probe::Capacity,
         ];
         let largest_gap_millis = u64::try_from(now.since(start).as_millis()).expect("a short time");
         let looks = looks

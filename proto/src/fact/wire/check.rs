@@ -1,7 +1,9 @@
 //! What the contract asks of a message beyond the range of each field.
 
 use crate::{
-    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Sensor, Text},
+    fact::{
+        Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Sensor, Text, VolumeSpace,
+    },
     id::Digest,
     limits,
 };
@@ -70,6 +72,12 @@ pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
 pub(super) fn sensor(sensor: &Sensor) -> Result<(), Error> {
     word(&sensor.name, "Sensor.name")?;
     holds(sensor.uses_definitions == sensor.definitions_time.is_some(), "Sensor.definitions_time")
+}
+
+pub(super) fn volume_space(space: &VolumeSpace) -> Result<(), Error> {
+    let is_share = |reading: &Reading<u64>| reading.known().is_none_or(|percent| *percent <= 100);
+    holds(is_share(&space.used_percent), "VolumeSpace.used_percent")?;
+    holds(is_share(&space.inodes_percent), "VolumeSpace.inodes_percent")
 }
 
 /// Checks a name that is a word of no vocabulary.

@@ -28,6 +28,7 @@ macro_rules! text_enums {
 text_enums!(
     ChainPolicy,
     ChangeKind,
+    ClockServiceName,
     CryptFormat,
     DefaultVerdict,
     ExecutionControlKind,
@@ -36,6 +37,7 @@ text_enums!(
     FilterEngine,
     FilterFamily,
     FirewallManager,
+    Firmware,
     HostClass,
     Inbound,
     LayerKind,
@@ -46,6 +48,7 @@ text_enums!(
     SensorMode,
     SensorSeen,
     SwapKind,
+    Tpm,
     Transport,
     VolumeKind,
     WatchState,
@@ -172,6 +175,17 @@ message!(Sensor {
     name, product, vendor, kind, program, seen, uses_definitions, definitions_time,
 } required { package, version, running, mode } check check::sensor);
 
+message!(Clock { services } required {
+    synchronized, offset_millis, max_error_millis, estimated_error_millis, services_complete, last_sync_time,
+});
+message!(ClockService { name } required { running });
+
+message!(Boot {} required { firmware, tpm, measured_boot, ima_measures });
+
+message!(Capacity { volumes } required { boot_time });
+message!(VolumeSpace { mount_point, file_system } required { used_percent, inodes_percent }
+    check check::volume_space);
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -182,4 +196,7 @@ readable!(
     FileIntegrity => FileIntegrityFact in file_integrity_fact,
     Agent => AgentFact in agent_fact,
     Sensors => SensorsFact in sensors_fact,
+    Clock => ClockFact in clock_fact,
+    Boot => BootFact in boot_fact,
+    Capacity => CapacityFact in capacity_fact,
 );

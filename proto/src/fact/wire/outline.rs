@@ -49,6 +49,9 @@ static FACT: Message = Message {
         one(7, "file_integrity", &Message { fields: &[one(1, "file_integrity", &FILE_INTEGRITY)] }),
         one(8, "agent", &LEAF),
         one(13, "sensors", &Message { fields: &[one(1, "sensors", &SENSORS)] }),
+        one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
+        one(16, "boot", &LEAF),
+        one(17, "capacity", &Message { fields: &[one(1, "capacity", &CAPACITY)] }),
     ],
 };
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
@@ -78,6 +81,8 @@ static FILE_INTEGRITY: Message = Message {
     ],
 };
 static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
+static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
+static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };
 
 /// Fields of one message that are counted, at most.
 const FIELDS: usize = 32;
