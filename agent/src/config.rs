@@ -56,6 +56,14 @@ pub struct Intervals {
     pub firewall: Interval,
     /// File integrity: a full scan. Default `1h`; changes that the kernel tells of bring it forward.
     pub file_integrity: Interval,
+    /// Malware protection and other sensors. Default `1h`.
+    pub sensors: Interval,
+    /// The clock and what keeps it. Default `1h`.
+    pub clock: Interval,
+    /// Firmware, TPM and measured boot. Default `1h`.
+    pub boot: Interval,
+    /// How full file systems are. Default `15m`.
+    pub capacity: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -168,6 +176,10 @@ impl Default for Intervals {
             patch_level: seconds(1_800),
             firewall: seconds(60),
             file_integrity: seconds(3_600),
+            sensors: seconds(3_600),
+            clock: seconds(3_600),
+            boot: seconds(3_600),
+            capacity: seconds(900),
         }
     }
 }
@@ -180,13 +192,17 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 5] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 9] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
             (Probe::PatchLevel, self.patch_level.0),
             (Probe::Firewall, self.firewall.0),
             (Probe::FileIntegrity, self.file_integrity.0),
+            (Probe::Sensors, self.sensors.0),
+            (Probe::Clock, self.clock.0),
+            (Probe::Boot, self.boot.0),
+            (Probe::Capacity, self.capacity.0),
         ]
     }
 }

@@ -60,6 +60,17 @@ pub trait Host {
     /// As open(2) and read(2) say; `FileTooLarge` beyond `limit_bytes`.
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>>;
 
+    /// Returns the first `bytes` bytes of the regular file at `path`, or all of it when it is shorter.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) and read(2) say.
+    fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut start = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(self.stream(path)?, bytes as u64), &mut start)?;
+        Ok(start)
+    }
+
     /// Returns a reader of the regular file at `path`, for files too large to be held.
     ///
     /// # Errors
@@ -101,6 +112,20 @@ pub trait Host {
     ///
     /// As adjtimex(2) says.
     fn clock_is_synchronized(&self) -> io::Result<bool>;
+
+    /// Returns what the kernel says of its clock, as adjtimex(2) without any mode.
+    ///
+    /// # Errors
+    ///
+    /// As adjtimex(2) says.
+    fn clock(&self) -> io::Result<KernelClock>;
+
+    /// Returns how much of the file system that is mounted at `path` is used, as statvfs(3).
+    ///
+    /// # Errors
+    ///
+    /// As statvfs(3) says.
+    fn space(&self, path: &Path) -> io::Result<Space>;
 
     /// Returns which programs hold the sockets of `inodes`.
     ///
@@ -240,6 +265,34 @@ pub struct Machine {
     pub processors: u64,
     /// Physical memory.
     pub memory_bytes: u64,
+}
+
+/// What the kernel says of its clock.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KernelClock {
+    /// Without `STA_UNSYNC`.
+    pub synchronized: bool,
+    /// Correction still to be made, in nanoseconds.
+    pub offset_nanos: i64,
+    /// Most that it can be off, in microseconds.
+    pub max_error_micros: i64,
+    /// What it is off by estimate, in microseconds.
+    pub estimated_error_micros: i64,
+}
+
+/// How much of a file system is used, in its own blocks, as statvfs(3).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Space {
+    /// Blocks.
+    pub blocks: u64,
+    /// Blocks that are free.
+    pub free: u64,
+    /// Blocks that are free for an ordinary user.
+    pub available: u64,
+    /// Inodes; 0 where there is no bound.
+    pub inodes: u64,
+    /// Inodes that are free.
+    pub free_inodes: u64,
 }
 
 /// Which programs hold sockets.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{DiskEncryption, Fact, Layer, Reading, Unknown, WatchState},
+    fact::{DiskEncryption, Fact, Layer, Reading, Unknown, WatchState, render},
     time::Timestamp,
 };
 
@@ -217,6 +217,10 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
                 state.baseline.reason
             )
         }
+        Fact::Sensors(Reading::Known(_))
+        | Fact::Clock(Reading::Known(_))
+        | Fact::Boot(Reading::Known(_))
+        | Fact::Capacity(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::DiskEncryption(Reading::Unknown { unknown })
@@ -225,9 +229,18 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Firewall(Reading::Unknown { unknown })
         | Fact::Listeners(Reading::Unknown { unknown })
         | Fact::FileIntegrity(Reading::Unknown { unknown })
+        | Fact::Sensors(Reading::Unknown { unknown })
+        | Fact::Clock(Reading::Unknown { unknown })
+        | Fact::Boot(Reading::Unknown { unknown })
+        | Fact::Capacity(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }
+}
+
+/// Shows a fact by the lines that a person is shown everywhere.
+fn show_lines(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
+    render(fact).iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
 /// Shows each field of a flat state by its name in JSON.

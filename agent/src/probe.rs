@@ -4,6 +4,9 @@
 //! cannot tell it says so, with the cause.
 
 mod answer;
+pub mod boot;
+pub mod capacity;
+pub mod clock;
 mod deb822;
 pub mod disk_encryption;
 #[cfg(test)]
@@ -11,8 +14,11 @@ mod faults;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
+mod packages;
 pub mod patch_level;
 mod plist;
+mod processes;
+pub mod sensors;
 pub mod system;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +69,10 @@ pub const PROBES: &[&dyn Probe] = &[
     &patch_level::PatchLevelProbe,
     &firewall::FirewallProbe,
     &file_integrity::FileIntegrityProbe,
+    &sensors::SensorsProbe,
+    &clock::ClockProbe,
+    &boot::BootProbe,
+    &capacity::CapacityProbe,
 ];
 
 /// Returns the probe of `id`; `None` when this build has none.

@@ -244,6 +244,30 @@ text_enum!(
     /// Type of a file-system entry.
     FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
 );
+text_enum!(
+    /// Kind of sensor.
+    SensorKind { MalwareProtection = "malware_protection", Edr = "edr", Monitoring = "monitoring" }
+);
+text_enum!(
+    /// What shows that a sensor runs.
+    SensorSeen { Program = "program", Unit = "unit", None = "none" }
+);
+text_enum!(
+    /// What a sensor does with what it finds as it happens.
+    SensorMode { Block = "block", Detect = "detect", OnDemand = "on_demand" }
+);
+text_enum!(
+    /// Program that sets the clock.
+    ClockServiceName { Chrony = "chrony", Ntpd = "ntpd", Ptp4l = "ptp4l", SystemdTimesyncd = "systemd_timesyncd" }
+);
+text_enum!(
+    /// Kind of firmware.
+    Firmware { Uefi = "uefi", Bios = "bios", Other = "other" }
+);
+text_enum!(
+    /// Trusted Platform Module.
+    Tpm { Tpm1_2 = "tpm1_2", Tpm2_0 = "tpm2_0", None = "none" }
+);
 
 /// Identity and platform of a host. All of it is self-reported and authorises nothing.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -559,4 +583,81 @@ pub struct Agent {
     pub settings_digest: Text,
     pub uid: u32,
     pub capabilities: Reading<Text>,
+}
+
+/// The sensors of the agent's table that are on the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Sensors {
+    pub sensors: Vec<Sensor>,
+    pub complete: Reading<bool>,
+    pub table_time: Timestamp,
+}
+
+/// A program that watches the host for malware or for what attackers do.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Sensor {
+    pub name: Text,
+    pub product: Text,
+    pub vendor: Text,
+    pub kind: SensorKind,
+    pub program: PathText,
+    pub package: Reading<Text>,
+    pub version: Reading<Text>,
+    pub running: Reading<bool>,
+    pub seen: SensorSeen,
+    pub mode: Reading<SensorMode>,
+    pub uses_definitions: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definitions_time: Option<Reading<Timestamp>>,
+}
+
+/// What keeps the clock right, and how far off it may be.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Clock {
+    pub synchronized: Reading<bool>,
+    pub offset_millis: Reading<u64>,
+    pub max_error_millis: Reading<u64>,
+    pub estimated_error_millis: Reading<u64>,
+    pub services: Vec<ClockService>,
+    pub services_complete: Reading<bool>,
+    pub last_sync_time: Reading<Timestamp>,
+}
+
+/// A program that sets the clock.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct ClockService {
+    pub name: ClockServiceName,
+    pub running: Reading<bool>,
+}
+
+/// What guards the host before and while its kernel starts.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Boot {
+    pub firmware: Reading<Firmware>,
+    pub tpm: Reading<Tpm>,
+    pub measured_boot: Reading<bool>,
+    pub ima_measures: Reading<bool>,
+}
+
+/// How full the host's own file systems are.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Capacity {
+    pub volumes: Vec<VolumeSpace>,
+    pub boot_time: Reading<Timestamp>,
+}
+
+/// How full a file system is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct VolumeSpace {
+    pub mount_point: PathText,
+    pub file_system: Text,
+    pub used_percent: Reading<u64>,
+    pub inodes_percent: Reading<u64>,
 }

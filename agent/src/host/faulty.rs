@@ -14,7 +14,7 @@ use std::{
 use muster_proto::fact::OsFamily;
 
 use super::{
-    Digests, Dump, Family, Host, Luks, Machine, Metadata, Scanned, SocketOwners, Tool, Visit,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Scanned, SocketOwners, Space, Tool, Visit,
     recorded::{iptables_name, key, nf_elements_name, nf_tables_name, tool_name},
 };
 
@@ -199,7 +199,15 @@ impl Host for Faulty<'_> {
     }
 
     fn clock_is_synchronized(&self) -> io::Result<bool> {
-        self.value("clock".to_owned(), || self.host.clock_is_synchronized())
+        self.value("clock is synchronized".to_owned(), || self.host.clock_is_synchronized())
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
+        self.value("clock".to_owned(), || self.host.clock())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.value(key("space", path), || self.host.space(path))
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

@@ -24,8 +24,8 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digests, Dump, Family, Host, Luks, Machine, Metadata, Scanned, SocketOwners, TOOL_OUTPUT_BYTES, Tool, Visit,
-    path_bytes, path_of,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Scanned, SocketOwners, Space, TOOL_OUTPUT_BYTES,
+    Tool, Visit, path_bytes, path_of,
 };
 
 /// Version of the format of a capture.
@@ -74,6 +74,9 @@ pub struct Index {
     /// Whether the clock is synchronised.
     #[serde(default)]
     pub clock_is_synchronized: Option<Answer<bool>>,
+    /// What the kernel says of its clock.
+    #[serde(default)]
+    pub clock: Option<Answer<KernelClock>>,
     /// Owners of sockets.
     #[serde(default)]
     pub socket_owners: Option<Answer<SocketOwners>>,
@@ -89,6 +92,9 @@ pub struct Index {
     /// Digests of files.
     #[serde(default)]
     pub digests: BTreeMap<PathText, Digests>,
+    /// How much of file systems is used.
+    #[serde(default)]
+    pub space: BTreeMap<PathText, Space>,
     /// LUKS headers.
     #[serde(default)]
     pub luks: BTreeMap<PathText, Luks>,
@@ -275,6 +281,14 @@ impl Host for Recorded {
 
     fn clock_is_synchronized(&self) -> io::Result<bool> {
         Answer::get(self.index.clock_is_synchronized.as_ref(), "clock")
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
+        Answer::get(self.index.clock.as_ref(), "clock")
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.find("space", path, &self.index.space)
     }
 
     fn socket_owners(&self, _inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

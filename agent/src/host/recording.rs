@@ -18,7 +18,7 @@ use muster_proto::{
 };
 
 use super::{
-    Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
     recorded::{
         Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_elements_name, nf_tables_name, text,
         tool_name,
@@ -49,11 +49,13 @@ impl<'h> Recording<'h> {
             os_family: host.os_family(),
             machine: None,
             clock_is_synchronized: None,
+            clock: None,
             socket_owners: None,
             lists: Default::default(),
             links: Default::default(),
             metadata: Default::default(),
             digests: Default::default(),
+            space: Default::default(),
             luks: Default::default(),
             scans: Default::default(),
             errors: Default::default(),
@@ -125,6 +127,14 @@ impl Host for Recording<'_> {
         Ok(bytes)
     }
 
+    fn read_start(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let result = self.host.read_start(path, bytes);
+        self.keep_error(key("read", path), &result);
+        let start = result?;
+        self.keep_file(path, &start)?;
+        Ok(start)
+    }
+
     fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
         let result = self.host.stream(path);
         self.keep_error(key("read", path), &result);
@@ -170,6 +180,20 @@ impl Host for Recording<'_> {
         let result = self.host.clock_is_synchronized();
         self.index.borrow_mut().clock_is_synchronized = Some(answer(&result));
         result
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
+        let result = self.host.clock();
+        self.index.borrow_mut().clock = Some(answer(&result));
+        result
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let result = self.host.space(path);
+        self.keep_error(key("space", path), &result);
+        let space = result?;
+        self.index.borrow_mut().space.insert(text(path), space);
+        Ok(space)
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

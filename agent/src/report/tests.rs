@@ -49,6 +49,10 @@ fn facts_of(probe: Probe, port: u16) -> Vec<Fact> {
         Probe::DiskEncryption => vec![unknown(Subject::DiskEncryption)],
         Probe::PatchLevel => vec![patch_level("no apt"), software(10)],
         Probe::Firewall => vec![unknown(Subject::Firewall)],
+        Probe::Sensors => vec![unknown(Subject::Sensors)],
+        Probe::Clock => vec![unknown(Subject::Clock)],
+        Probe::Boot => vec![unknown(Subject::Boot)],
+        Probe::Capacity => vec![unknown(Subject::Capacity)],
         _ => vec![unknown(Subject::FileIntegrity)],
     }
 }

@@ -120,6 +120,31 @@ pub(super) fn full() -> Vec<Fact> {
         })),
         disk_encryption(),
         patch_level(),
+        sensors(),
+        Fact::Clock(Reading::Known(Clock {
+            synchronized: Reading::Known(true),
+            offset_millis: Reading::Known(100),
+            max_error_millis: Reading::Known(5_000),
+            estimated_error_millis: Reading::Known(100),
+            services: vec![ClockService { name: ClockServiceName::Chrony, running: Reading::Known(true) }],
+            services_complete: Reading::Known(true),
+            last_sync_time: Reading::Known(days_ago(1)),
+        })),
+        Fact::Boot(Reading::Known(Boot {
+            firmware: Reading::Known(Firmware::Uefi),
+            tpm: Reading::Known(Tpm::Tpm2_0),
+            measured_boot: Reading::Known(true),
+            ima_measures: Reading::Known(false),
+        })),
+        Fact::Capacity(Reading::Known(Capacity {
+            volumes: vec![VolumeSpace {
+                mount_point: path("/"),
+                file_system: text("ext4"),
+                used_percent: Reading::Known(60),
+                inodes_percent: Reading::Known(50),
+            }],
+            boot_time: Reading::Known(days_ago(3)),
+        })),
         Fact::Software(Reading::Known(Software {
             packages: vec![Package {
                 name: text("bash"),
@@ -305,5 +330,26 @@ fn file_integrity() -> Fact {
         changes_total: 1,
         explained_total: 3,
         watch: WatchState::Live,
+    }))
+}
+
+fn sensors() -> Fact {
+    Fact::Sensors(Reading::Known(Sensors {
+        sensors: vec![Sensor {
+            name: text("clamav"),
+            product: text("ClamAV"),
+            vendor: text("Cisco Talos"),
+            kind: SensorKind::MalwareProtection,
+            program: path("/usr/sbin/clamd"),
+            package: known("clamav-daemon"),
+            version: known("1.0.9+dfsg-1~deb12u1"),
+            running: Reading::Known(true),
+            seen: SensorSeen::Program,
+            mode: Reading::Known(SensorMode::Block),
+            uses_definitions: true,
+            definitions_time: Some(Reading::Known(days_ago(1))),
+        }],
+        complete: Reading::Known(true),
+        table_time: days_ago(100),
     }))
 }

@@ -61,11 +61,17 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 2] = [
+const NOT_NEEDED: [(&str, &str, &str); 6] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
+    // A TPM is not demanded.
+    ("PLT-01", "boot", "/state"),
+    ("PLT-01", "boot.tpm", "/state/tpm"),
+    // One sensor is enough.
+    ("MAL-01", "sensors.complete", "/state/complete"),
+    ("MAL-02", "sensors.complete", "/state/complete"),
 ];
 
 #[test]
@@ -99,6 +105,7 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                         || fixture.name == "an update that is not about security may wait"
                             && path == "patch_level.pending[].available_after_time"
                         || fixture.name == "the unencrypted boot volume may be untold" && pointer == "/state/volumes/1/encrypted"
+                        || fixture.name == "a sensor without definitions" && path == "sensors.sensors[].definitions_time"
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01" && fixture.name != "a parent is watched"
                             && ["/state/paths/0/entries", "/state/paths/3/entries"].contains(&pointer.as_str());

@@ -363,5 +363,9 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::PatchLevel => "patch_level",
         Probe::Firewall => "firewall",
         Probe::FileIntegrity => "file_integrity",
+        Probe::Sensors => "sensors",
+        Probe::Clock => "clock",
+        Probe::Boot => "boot",
+        Probe::Capacity => "capacity",
     }
 }

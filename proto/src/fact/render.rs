@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, FirewallProfile, Layer,
-    LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Software, System, Unknown, Volume,
+    Agent, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
+    FirewallProfile, Layer, LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software,
+    System, Unknown, Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -26,6 +27,10 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::Listeners(reading) => whole(reading, listeners),
         Fact::FileIntegrity(reading) => whole(reading, file_integrity),
         Fact::Agent(reading) => whole(reading, agent),
+        Fact::Sensors(reading) => whole(reading, sensors),
+        Fact::Clock(reading) => whole(reading, clock),
+        Fact::Boot(reading) => whole(reading, boot),
+        Fact::Capacity(reading) => whole(reading, capacity),
     }
 }
 
@@ -470,6 +475,92 @@ fn agent(agent: &Agent) -> Vec<String> {
         ("settings", format!("sha256 {}", agent.settings_digest)),
         ("runs as", format!("uid {}, capabilities {}", agent.uid, text(&agent.capabilities))),
     ])
+}
+
+fn sensors(state: &Sensors) -> Vec<String> {
+    let complete = match &state.complete {
+        Reading::Known(true) => String::new(),
+        Reading::Known(false) => ", not each could be looked for".to_owned(),
+        Reading::Unknown { unknown: why } => format!(", whether there are others: {}", unknown(why)),
+    };
+    let mut lines = vec![format!("{} sensors by the table of {}{complete}", state.sensors.len(), state.table_time)];
+    lines.extend(state.sensors.iter().take(ITEMS).map(sensor));
+    lines.extend(more(state.sensors.len(), "sensors"));
+    lines
+}
+
+fn sensor(sensor: &Sensor) -> String {
+    let running = match &sensor.running {
+        Reading::Known(true) => format!("runs (seen by its {})", sensor.seen.as_str()),
+        Reading::Known(false) => "DOES NOT RUN".to_owned(),
+        Reading::Unknown { unknown: why } => format!("whether it runs: {}", unknown(why)),
+    };
+    let definitions = match &sensor.definitions_time {
+        None => String::new(),
+        Some(time) => format!(", definitions of {}", text(time)),
+    };
+    format!(
+        "{} ({}, {}) {}: {running}, mode {}{definitions}",
+        sensor.product,
+        sensor.vendor,
+        sensor.kind.as_str().replace('_', " "),
+        text(&sensor.version),
+        value(&sensor.mode, |mode| mode.as_str().replace('_', " "))
+    )
+}
+
+fn clock(clock: &Clock) -> Vec<String> {
+    let step = |reading: &Reading<u64>| value(reading, |millis| format!("at most {millis} ms"));
+    let services: Vec<_> = clock
+        .services
+        .iter()
+        .take(ITEMS)
+        .map(|service| format!("{} ({})", service.name.as_str().replace('_', "-"), runs(&service.running)))
+        .collect();
+    table(&[
+        ("synchronised", yes_no(&clock.synchronized)),
+        ("off by", format!("{}, by estimate {}", step(&clock.max_error_millis), step(&clock.estimated_error_millis))),
+        ("to correct", step(&clock.offset_millis)),
+        ("kept by", listed(services, &clock.services_complete)),
+        ("last set", text(&clock.last_sync_time)),
+    ])
+}
+
+fn boot(boot: &Boot) -> Vec<String> {
+    table(&[
+        ("firmware", value(&boot.firmware, |firmware| firmware.as_str().to_owned())),
+        ("TPM", value(&boot.tpm, |tpm| tpm.as_str().trim_start_matches("tpm").replace('_', "."))),
+        ("measured", yes_no(&boot.measured_boot)),
+        ("IMA measures", yes_no(&boot.ima_measures)),
+    ])
+}
+
+fn capacity(capacity: &Capacity) -> Vec<String> {
+    let share = |reading: &Reading<u64>| value(reading, |percent| format!("at most {percent} %"));
+    let mut lines = table(&[("booted", text(&capacity.boot_time))]);
+    lines.extend(capacity.volumes.iter().take(ITEMS).map(|volume| {
+        let inodes = match &volume.inodes_percent {
+            Reading::Known(0) => "without bound".to_owned(),
+            inodes => share(inodes),
+        };
+        format!("{}  {}: used {}, inodes {inodes}", volume.mount_point, volume.file_system, share(&volume.used_percent))
+    }));
+    lines.extend(more(capacity.volumes.len(), "volumes"));
+    lines
+}
+
+fn runs(running: &Reading<bool>) -> String {
+    value(running, |&yes| if yes { "runs" } else { "does not run" }.to_owned())
+}
+
+/// Returns the items, and whether they are all.
+fn listed(items: Vec<String>, complete: &Reading<bool>) -> String {
+    let items = if items.is_empty() { "nothing known".to_owned() } else { items.join(", ") };
+    match complete {
+        Reading::Known(true) => items,
+        Reading::Known(false) => format!("{items} (not all listed)"),
+        Reading::Unknown { unknown: why } => format!("{items} (others: {})", unknown(why)),
+    }
 }
 
 fn table(rows: &[(&str, String)]) -> Vec<String> {

@@ -1,12 +1,14 @@
 //! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
 
 use super::{
-    Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
-    DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
-    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, FirewallProfile, HostClass, Inbound,
-    InputChain, KeyProtector, Layer, LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel,
-    PathText, PendingUpdate, Protection, Reach, Reading, SecureBoot, Software, Subject, SwapArea, SwapKind, System,
-    Text, Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
+    Agent, AutomaticUpdates, Baseline, Boot, Capacity, Cause, ChainPolicy, ChangeKind, Clock, ClockService,
+    ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl, ExecutionControlKind,
+    ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType, FilterEngine, FilterFamily, Firewall,
+    FirewallManager, FirewallProfile, Firmware, HostClass, Inbound, InputChain, KeyProtector, Layer, LayerKind,
+    Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Protection, Reach,
+    Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind,
+    System, Text, Tpm, Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, VolumeSpace, WatchState,
+    WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -14,11 +16,15 @@ use crate::time::Timestamp;
 pub fn facts() -> Vec<Fact> {
     vec![
         Fact::Agent(Reading::Known(agent())),
+        Fact::Boot(Reading::Known(boot())),
+        Fact::Capacity(Reading::Known(capacity())),
+        Fact::Clock(Reading::Known(clock())),
         Fact::DiskEncryption(Reading::Known(disk_encryption())),
         Fact::FileIntegrity(Reading::Known(file_integrity())),
         Fact::Firewall(Reading::Known(firewall())),
         Fact::Listeners(Reading::Known(listeners())),
         Fact::PatchLevel(Reading::Known(patch_level())),
+        Fact::Sensors(Reading::Known(sensors())),
         Fact::Software(Reading::Known(software())),
         Fact::System(Reading::Known(system())),
     ]
@@ -239,6 +245,62 @@ pub fn agent() -> Agent {
         uid: 0,
         capabilities: text("0000000000000004"),
     }
+}
+
+/// Returns ClamAV with definitions of two hours before [`time`].
+pub fn sensors() -> Sensors {
+    Sensors {
+        sensors: vec![Sensor {
+            name: "clamav".into(),
+            product: "ClamAV".into(),
+            vendor: "Cisco Talos".into(),
+            kind: SensorKind::MalwareProtection,
+            program: path("/usr/sbin/clamd"),
+            package: text("clamav-daemon"),
+            version: text("1.0.9+dfsg-1~deb12u1"),
+            running: Reading::Known(true),
+            seen: SensorSeen::Program,
+            mode: Reading::Known(SensorMode::Block),
+            uses_definitions: true,
+            definitions_time: Some(Reading::Known(time(-7200))),
+        }],
+        complete: Reading::Known(true),
+        table_time: time(-86_400),
+    }
+}
+
+/// Returns a clock that chrony keeps.
+pub fn clock() -> Clock {
+    Clock {
+        synchronized: Reading::Known(true),
+        offset_millis: Reading::Known(100),
+        max_error_millis: Reading::Known(5_000),
+        estimated_error_millis: Reading::Known(100),
+        services: vec![ClockService { name: ClockServiceName::Chrony, running: Reading::Known(true) }],
+        services_complete: Reading::Known(true),
+        last_sync_time: Reading::unknown(Cause::Unsupported, "chrony tells it over its socket alone"),
+    }
+}
+
+/// Returns UEFI with a TPM.
+pub fn boot() -> Boot {
+    Boot {
+        firmware: Reading::Known(Firmware::Uefi),
+        tpm: Reading::Known(Tpm::Tpm2_0),
+        measured_boot: Reading::Known(true),
+        ima_measures: Reading::Known(false),
+    }
+}
+
+/// Returns a disk that is half full.
+pub fn capacity() -> Capacity {
+    let volume = VolumeSpace {
+        mount_point: path("/"),
+        file_system: "ext4".into(),
+        used_percent: Reading::Known(60),
+        inodes_percent: Reading::Known(50),
+    };
+    Capacity { volumes: vec![volume], boot_time: Reading::Known(time(-604_800)) }
 }
 
 /// Returns the instant `seconds` after 2026-11-24T12:00:00Z, which is when the made-up host is looked at.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading, Software, System, Unknown,
-    wire::Wire,
+    Agent, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading,
+    Sensors, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -71,11 +71,15 @@ macro_rules! subjects {
 
 subjects! {
     Agent "agent" 8 System,
+    Boot "boot" 16 Boot,
+    Capacity "capacity" 17 Capacity,
+    Clock "clock" 14 Clock,
     DiskEncryption "disk_encryption" 2 DiskEncryption,
     FileIntegrity "file_integrity" 7 FileIntegrity,
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
     PatchLevel "patch_level" 3 PatchLevel,
+    Sensors "sensors" 13 Sensors,
     Software "software" 4 PatchLevel,
     System "system" 1 System,
 }

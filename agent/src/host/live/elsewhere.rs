@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::Live;
-use crate::host::{Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit};
+use crate::host::{
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
+};
 
 impl Host for Live {
     fn read(&self, _: &Path, _: usize) -> io::Result<Vec<u8>> {
@@ -36,6 +38,14 @@ impl Host for Live {
     }
 
     fn clock_is_synchronized(&self) -> io::Result<bool> {
+        unsupported()
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
+        unsupported()
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
         unsupported()
     }
 

@@ -16,7 +16,8 @@ use muster_proto::{fact::OsFamily, time::Timestamp};
 
 use super::{Live, netfilter, run, scan};
 use crate::host::{
-    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit, luks,
+    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space,
+    Tool, Visit, luks,
 };
 
 impl Host for Live {
@@ -79,6 +80,10 @@ impl Host for Live {
     }
 
     fn clock_is_synchronized(&self) -> io::Result<bool> {
+        self.clock().map(|clock| clock.synchronized)
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
         // SAFETY: timex is plain numbers, for which zero is a value; modes 0 makes adjtimex(2) a pure read.
         let (state, timex) = unsafe {
             let mut timex: libc::timex = std::mem::zeroed();
@@ -87,7 +92,25 @@ impl Host for Live {
         if state < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(timex.status & libc::STA_UNSYNC == 0)
+        let nanos_per_unit = if timex.status & libc::STA_NANO == 0 { 1000 } else { 1 };
+        Ok(KernelClock {
+            synchronized: timex.status & libc::STA_UNSYNC == 0,
+            offset_nanos: i64::from(timex.offset).saturating_mul(nanos_per_unit),
+            max_error_micros: i64::from(timex.maxerror),
+            estimated_error_micros: i64::from(timex.esterror),
+        })
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.check_deadline()?;
+        let space = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            blocks: space.f_blocks,
+            free: space.f_bfree,
+            available: space.f_bavail,
+            inodes: space.f_files,
+            free_inodes: space.f_ffree,
+        })
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

@@ -61,6 +61,8 @@ impl Machine {
             os_family: muster_proto::fact::OsFamily::Linux,
             machine: None,
             clock_is_synchronized: None,
+            clock: None,
+            space: Default::default(),
             socket_owners: None,
             lists: Default::default(),
             links: Default::default(),

@@ -1,7 +1,10 @@
 //! What the contract asks of a message beyond the range of each field.
 
 use crate::{
-    fact::{Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Text, Volume},
+    fact::{
+        Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Sensor, Text, Volume,
+        VolumeSpace,
+    },
     id::Digest,
     limits,
 };
@@ -70,6 +73,22 @@ pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
         FileType::File | FileType::Link => digest(&state.sha256, "FileState.sha256"),
         FileType::Folder | FileType::Other => holds(state.sha256.is_empty(), "FileState.sha256"),
     }
+}
+
+pub(super) fn sensor(sensor: &Sensor) -> Result<(), Error> {
+    word(&sensor.name, "Sensor.name")?;
+    holds(sensor.uses_definitions == sensor.definitions_time.is_some(), "Sensor.definitions_time")
+}
+
+pub(super) fn volume_space(space: &VolumeSpace) -> Result<(), Error> {
+    let is_share = |reading: &Reading<u64>| reading.known().is_none_or(|percent| *percent <= 100);
+    holds(is_share(&space.used_percent), "VolumeSpace.used_percent")?;
+    holds(is_share(&space.inodes_percent), "VolumeSpace.inodes_percent")
+}
+
+/// Checks a name that is a word of no vocabulary.
+fn word(text: &Text, field: &'static str) -> Result<(), Error> {
+    holds(no_word(text.as_str(), field) == Error::NewerWord(field), field)
 }
 
 #[cfg(test)]

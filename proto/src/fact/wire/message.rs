@@ -28,6 +28,7 @@ macro_rules! text_enums {
 text_enums!(
     ChainPolicy,
     ChangeKind,
+    ClockServiceName,
     CryptFormat,
     DefaultVerdict,
     ExecutionControlKind,
@@ -37,6 +38,7 @@ text_enums!(
     FilterFamily,
     FilterHook,
     FirewallManager,
+    Firmware,
     HostClass,
     Inbound,
     KeyProtector,
@@ -46,7 +48,11 @@ text_enums!(
     Protection,
     Reach,
     SecureBoot,
+    SensorKind,
+    SensorMode,
+    SensorSeen,
     SwapKind,
+    Tpm,
     Transport,
     VolumeKind,
     WatchState,
@@ -173,6 +179,22 @@ message!(FileState { r#type, sha256, size_bytes, mode, uid, gid } required { mod
 message!(Agent { version, settings_digest, uid } required { program_digest, matches_package, capabilities }
     check check::agent);
 
+message!(Sensors { sensors } required { complete, table_time });
+message!(Sensor {
+    name, product, vendor, kind, program, seen, uses_definitions, definitions_time,
+} required { package, version, running, mode } check check::sensor);
+
+message!(Clock { services } required {
+    synchronized, offset_millis, max_error_millis, estimated_error_millis, services_complete, last_sync_time,
+});
+message!(ClockService { name } required { running });
+
+message!(Boot {} required { firmware, tpm, measured_boot, ima_measures });
+
+message!(Capacity { volumes } required { boot_time });
+message!(VolumeSpace { mount_point, file_system } required { used_percent, inodes_percent }
+    check check::volume_space);
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -182,4 +204,8 @@ readable!(
     Listeners => ListenersFact in listeners_fact,
     FileIntegrity => FileIntegrityFact in file_integrity_fact,
     Agent => AgentFact in agent_fact,
+    Sensors => SensorsFact in sensors_fact,
+    Clock => ClockFact in clock_fact,
+    Boot => BootFact in boot_fact,
+    Capacity => CapacityFact in capacity_fact,
 );

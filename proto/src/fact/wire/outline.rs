@@ -48,6 +48,10 @@ static FACT: Message = Message {
         one(6, "listeners", &Message { fields: &[one(1, "listeners", &LISTENERS)] }),
         one(7, "file_integrity", &Message { fields: &[one(1, "file_integrity", &FILE_INTEGRITY)] }),
         one(8, "agent", &LEAF),
+        one(13, "sensors", &Message { fields: &[one(1, "sensors", &SENSORS)] }),
+        one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
+        one(16, "boot", &LEAF),
+        one(17, "capacity", &Message { fields: &[one(1, "capacity", &CAPACITY)] }),
     ],
 };
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
@@ -84,9 +88,12 @@ static FILE_INTEGRITY: Message = Message {
         short_list(6, "FileIntegrity.changes", limits::FILE_CHANGES),
     ],
 };
+static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
+static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
+static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };
 
 /// Fields of one message that are counted, at most.
-const FIELDS: usize = 8;
+const FIELDS: usize = 32;
 
 /// Checks that `bytes` are the outline of one fact that this version knows, with plausible lists.
 pub(super) fn check(bytes: &[u8]) -> Result<(), Error> {
@@ -249,16 +256,16 @@ mod tests {
 
     #[test]
     fn a_newer_subject_is_told_from_garbage() {
-        let newer = field(9, &field(1, b"x"));
+        let newer = field(99, &field(1, b"x"));
         let error = Fact::decode(&newer).unwrap_err();
-        assert_eq!(error, Error::NewerSubject { number: 9 });
+        assert_eq!(error, Error::NewerSubject { number: 99 });
         assert!(error.is_newer());
-        let long_tag = b"\xca\x00\x00".as_slice();
+        let long_tag = b"\x9a\x86\x00\x00".as_slice();
         for garbage in [
-            b"\x48\x01".as_slice(),
-            b"\x4b\x4c",
-            b"\x4a\x05x",
-            b"\x4a\x80\x00",
+            b"\x98\x06\x01".as_slice(),
+            b"\x9b\x06\x9c\x06",
+            b"\x9a\x06\x05x",
+            b"\x9a\x06\x80\x00",
             b"\x02\x00",
             b"\xff",
             b"\x49\x00",

@@ -1,0 +1,155 @@
+//! The host's clock: what the kernel says of it, and which program keeps it.
+
+use std::path::Path;
+
+use muster_proto::{
+    fact::{Cause, Clock, ClockService, ClockServiceName, Fact, Reading, Unknown},
+    report,
+    time::Timestamp,
+};
+
+use super::{
+    Look, Probe,
+    processes::{self, Process},
+};
+use crate::host::{self, Host};
+
+/// Programs that set the clock, in order of name: where they are, and systemd units that run them.
+const KNOWN: &[(ClockServiceName, &[&str], &[&str])] = &[
+    (ClockServiceName::Chrony, &["/usr/sbin/chronyd"], &["chrony.service", "chronyd.service"]),
+    (
+        ClockServiceName::Ntpd,
+        &["/usr/sbin/ntpd"],
+        &["ntp.service", "ntpd.service", "ntpsec.service", "openntpd.service"],
+    ),
+    (ClockServiceName::Ptp4l, &["/usr/sbin/ptp4l"], &["ptp4l.service"]),
+    (
+        ClockServiceName::SystemdTimesyncd,
+        &["/usr/lib/systemd/systemd-timesyncd", "/lib/systemd/systemd-timesyncd"],
+        &["systemd-timesyncd.service"],
+    ),
+];
+/// Touched by systemd-timesyncd each time that it set the clock (systemd-timesyncd.service(8)).
+const TIMESYNCD_STAMP: &str = "/run/systemd/timesync/synchronized";
+/// Steps in which errors are told, in milliseconds. The kernel's own bound, `NTP_PHASE_LIMIT`, is 16 seconds.
+const STEPS: [u64; 4] = [100, 1_000, 5_000, 16_000];
+/// The least step of the bound, which the kernel counts up by 500 parts in a million: 1.8 seconds in an hour.
+const LEAST_BOUND: u64 = 5_000;
+const DAY_SECONDS: i64 = 86_400;
+
+/// The probe of `clock`.
+pub struct ClockProbe;
+
+impl Probe for ClockProbe {
+    fn id(&self) -> report::Probe {
+        report::Probe::Clock
+    }
+
+    fn name(&self) -> &'static str {
+        "clock"
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        vec![Fact::Clock(Reading::Known(clock(look.host)))]
+    }
+}
+
+fn clock(host: &dyn Host) -> Clock {
+    let kernel = host::reading("adjtimex", host.clock());
+    let processes = processes::look(host);
+    let (services, services_complete) = services(host, &processes);
+    Clock {
+        synchronized: kernel.clone().map(|kernel| kernel.synchronized),
+        offset_millis: kernel.clone().map(|kernel| step(kernel.offset_nanos.unsigned_abs().div_ceil(1_000_000))),
+        max_error_millis: kernel.clone().map(|kernel| step(millis(kernel.max_error_micros)).max(LEAST_BOUND)),
+        estimated_error_millis: kernel.map(|kernel| step(millis(kernel.estimated_error_micros))),
+        last_sync_time: last_sync(host, &services),
+        services,
+        services_complete,
+    }
+}
+
+fn millis(micros: i64) -> u64 {
+    micros.unsigned_abs().div_ceil(1_000)
+}
+
+/// Returns the least step that `millis` does not exceed.
+fn step(millis: u64) -> u64 {
+    STEPS.into_iter().find(|&step| millis <= step).unwrap_or(STEPS[STEPS.len() - 1])
+}
+
+/// Returns the known programs that run or are there, and whether each could be looked for.
+fn services(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<ClockService>, Reading<bool>) {
+    let mut services = Vec::new();
+    let mut complete = match processes {
+        Ok(_) => Reading::Known(true),
+        Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
+    };
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    for (name, programs, units) in KNOWN {
+        let running = processes::running(processes, &owned(programs), &owned(units)).0;
+        let is_there = programs.iter().any(|program| match host.metadata(Path::new(program)) {
+            Ok(_) => true,
+            Err(error) => {
+                if host::cause(&error) != Cause::Absent {
+                    complete = Reading::Unknown { unknown: host::unknown(format!("look at {program}"), &error) };
+                }
+                false
+            }
+        });
+        if is_there || running == Reading::Known(true) {
+            services.push(ClockService { name: *name, running });
+        }
+    }
+    (services, complete)
+}
+
+fn last_sync(host: &dyn Host, services: &[ClockService]) -> Reading<Timestamp> {
+    let Some(service) = services.iter().find(|service| service.running == Reading::Known(true)) else {
+        return Reading::unknown(Cause::Absent, "no program that sets the clock was seen to run");
+    };
+    match service.name {
+        ClockServiceName::SystemdTimesyncd => match host.metadata(Path::new(TIMESYNCD_STAMP)) {
+            Ok(metadata) => match metadata.modified_time() {
+                Reading::Known(time) => Reading::Known(day(time)),
+                unknown => unknown,
+            },
+            Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {TIMESYNCD_STAMP}"), &error) },
+        },
+        name @ (ClockServiceName::Chrony | ClockServiceName::Ntpd | ClockServiceName::Ptp4l) => {
+            Reading::unknown(Cause::Unsupported, format!("{} tells it over its own socket alone", name.as_str()))
+        }
+    }
+}
+
+/// Returns the begin of the day: a stamp of every half hour would make a report of every look.
+fn day(time: Timestamp) -> Timestamp {
+    Timestamp::from_seconds(time.seconds() / DAY_SECONDS * DAY_SECONDS).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_as_the_least_step_that_it_does_not_exceed() {
+        for (millis, expected) in
+            [(0, 100), (100, 100), (101, 1_000), (1_001, 5_000), (5_001, 16_000), (u64::MAX, 16_000)]
+        {
+            assert_eq!(step(millis), expected, "{millis}");
+        }
+        assert_eq!((millis(0), millis(1), millis(-1_001), millis(i64::MIN)), (0, 1, 2, 9_223_372_036_854_776));
+    }
+
+    #[test]
+    fn a_stamp_is_cut_to_its_day() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(day(time("2026-11-26T13:51:14.5Z")), time("2026-11-26T00:00:00Z"));
+        assert_eq!(day(Timestamp::EPOCH), Timestamp::EPOCH);
+    }
+
+    #[test]
+    fn programs_are_in_order_of_name() {
+        assert!(KNOWN.is_sorted_by_key(|(name, ..)| name.as_str()));
+    }
+}
