@@ -56,6 +56,14 @@ pub struct Intervals {
     pub firewall: Interval,
     /// File integrity: a full scan. Default `1h`; changes that the kernel tells of bring it forward.
     pub file_integrity: Interval,
+    /// Accounts, administrators and password rules. Default `1h`.
+    pub accounts: Interval,
+    /// SSH server and other remote access. Default `1h`.
+    pub remote_access: Interval,
+    /// Screen lock. Default `1h`.
+    pub screen_lock: Interval,
+    /// Removable media. Default `1h`.
+    pub removable_media: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -168,6 +176,10 @@ impl Default for Intervals {
             patch_level: seconds(1_800),
             firewall: seconds(60),
             file_integrity: seconds(3_600),
+            accounts: seconds(3_600),
+            remote_access: seconds(3_600),
+            screen_lock: seconds(3_600),
+            removable_media: seconds(3_600),
         }
     }
 }
@@ -180,13 +192,17 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 5] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 9] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
             (Probe::PatchLevel, self.patch_level.0),
             (Probe::Firewall, self.firewall.0),
             (Probe::FileIntegrity, self.file_integrity.0),
+            (Probe::Accounts, self.accounts.0),
+            (Probe::RemoteAccess, self.remote_access.0),
+            (Probe::ScreenLock, self.screen_lock.0),
+            (Probe::RemovableMedia, self.removable_media.0),
         ]
     }
 }

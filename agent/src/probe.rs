@@ -3,12 +3,16 @@
 //! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
 //! cannot tell it says so, with the cause.
 
+pub mod accounts;
 mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
 pub mod patch_level;
+pub mod remote_access;
+pub mod removable_media;
+pub mod screen_lock;
 pub mod system;
 
 use std::path::{Path, PathBuf};
@@ -59,6 +63,10 @@ pub const PROBES: &[&dyn Probe] = &[
     &patch_level::PatchLevelProbe,
     &firewall::FirewallProbe,
     &file_integrity::FileIntegrityProbe,
+    &accounts::AccountsProbe,
+    &remote_access::RemoteAccessProbe,
+    &screen_lock::ScreenLockProbe,
+    &removable_media::RemovableMediaProbe,
 ];
 
 /// Returns the probe of `id`; `None` when this build has none.

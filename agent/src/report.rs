@@ -27,8 +27,17 @@ pub use draft::Draft;
 pub(crate) use draft::unknown as draft_unknown;
 
 /// Every probe, in order.
-pub const PROBES: [Probe; 5] =
-    [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity];
+pub const PROBES: [Probe; 9] = [
+    Probe::System,
+    Probe::DiskEncryption,
+    Probe::PatchLevel,
+    Probe::Firewall,
+    Probe::FileIntegrity,
+    Probe::Accounts,
+    Probe::RemoteAccess,
+    Probe::ScreenLock,
+    Probe::RemovableMedia,
+];
 /// Rounds that are waited for at once; who asks for more waits for the last of them.
 const OPEN_ASKS: usize = 64;
 /// Look-now directives that can be open at once; more are refused.

@@ -486,8 +486,8 @@ mod tests {
         assert_eq!(set.apply(&first, &1).unwrap().len(), Subject::ALL.len());
     }
 
-    /// A fact about a subject with field number 9, which no version has so far.
-    const LATER: [u8; 5] = [9 << 3 | 2, 3, 1, 2, 3];
+    /// A fact about a subject with field number 100, which no version has so far.
+    const LATER: [u8; 6] = [0xa2, 0x06, 3, 1, 2, 3];
 
     #[test]
     fn a_subject_of_a_later_contract_is_held_by_its_bytes_and_counts() {
@@ -497,11 +497,11 @@ mod tests {
         assert!(matches!(set.apply(&first, &1), Err(Error::SetDigest)), "its bytes must count");
         let mut digests: BTreeMap<Number, [u8; 32]> =
             sample::facts().iter().map(|fact| (Number::of(fact.subject()), sha256(&fact.encode()))).collect();
-        digests.insert(Number::new(9).unwrap(), sha256(&LATER));
+        digests.insert(Number::new(100).unwrap(), sha256(&LATER));
         first.fact_set_digest = digest_of_digests(&digests);
         assert_eq!(set.apply(&first, &1).unwrap(), Subject::ALL);
         assert_eq!(set.facts().len(), Subject::ALL.len());
-        assert_eq!(set.opaque()[&Number::new(9).unwrap()].bytes, LATER);
+        assert_eq!(set.opaque()[&Number::new(100).unwrap()].bytes, LATER);
 
         // What a store kept is the same set.
         let again = FactSet::from_store(set.facts().clone(), set.opaque().clone(), None);

@@ -363,5 +363,9 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::PatchLevel => "patch_level",
         Probe::Firewall => "firewall",
         Probe::FileIntegrity => "file_integrity",
+        Probe::Accounts => "accounts",
+        Probe::RemoteAccess => "remote_access",
+        Probe::ScreenLock => "screen_lock",
+        Probe::RemovableMedia => "removable_media",
     }
 }

@@ -145,7 +145,17 @@ impl Host {
 }
 
 fn coverage(end: Timestamp) -> Coverage {
-    let probes = [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity];
+    let probes = [
+        Probe::System,
+        Probe::DiskEncryption,
+        Probe::PatchLevel,
+        Probe::Firewall,
+        Probe::FileIntegrity,
+        Probe::Accounts,
+        Probe::RemoteAccess,
+        Probe::ScreenLock,
+        Probe::RemovableMedia,
+    ];
     let looks = probes.map(|probe| ProbeLooks { probe, count: 1, last_before_end_millis: 0, largest_gap_millis: 1000 });
     Coverage {
         start: end.minus(Duration::from_secs(60)),

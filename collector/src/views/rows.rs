@@ -69,10 +69,19 @@ pub struct Look {
 
 /// The last look of each probe.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Looks([Option<Look>; 5]);
+pub struct Looks([Option<Look>; PROBES.len()]);
 
-const PROBES: [Probe; 5] =
-    [Probe::System, Probe::DiskEncryption, Probe::PatchLevel, Probe::Firewall, Probe::FileIntegrity];
+const PROBES: [Probe; 9] = [
+    Probe::System,
+    Probe::DiskEncryption,
+    Probe::PatchLevel,
+    Probe::Firewall,
+    Probe::FileIntegrity,
+    Probe::Accounts,
+    Probe::RemoteAccess,
+    Probe::ScreenLock,
+    Probe::RemovableMedia,
+];
 
 impl Looks {
     /// Returns the last look of `probe`.

@@ -1,5 +1,7 @@
 //! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
 
+mod access;
+
 use super::{
     Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
     DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
@@ -10,15 +12,21 @@ use super::{
 };
 use crate::time::Timestamp;
 
+pub use access::{accounts, remote_access, removable_media, screen_lock};
+
 /// Returns a known fact of each subject, in order of subject.
 pub fn facts() -> Vec<Fact> {
     vec![
+        Fact::Accounts(Reading::Known(accounts())),
         Fact::Agent(Reading::Known(agent())),
         Fact::DiskEncryption(Reading::Known(disk_encryption())),
         Fact::FileIntegrity(Reading::Known(file_integrity())),
         Fact::Firewall(Reading::Known(firewall())),
         Fact::Listeners(Reading::Known(listeners())),
         Fact::PatchLevel(Reading::Known(patch_level())),
+        Fact::RemoteAccess(Reading::Known(remote_access())),
+        Fact::RemovableMedia(Reading::Known(removable_media())),
+        Fact::ScreenLock(Reading::Known(screen_lock())),
         Fact::Software(Reading::Known(software())),
         Fact::System(Reading::Known(system())),
     ]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading, Software, System, Unknown,
-    wire::Wire,
+    Accounts, Agent, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading, RemoteAccess,
+    RemovableMedia, ScreenLock, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -70,12 +70,16 @@ macro_rules! subjects {
 }
 
 subjects! {
+    Accounts "accounts" 9 Accounts,
     Agent "agent" 8 System,
     DiskEncryption "disk_encryption" 2 DiskEncryption,
     FileIntegrity "file_integrity" 7 FileIntegrity,
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
     PatchLevel "patch_level" 3 PatchLevel,
+    RemoteAccess "remote_access" 10 RemoteAccess,
+    RemovableMedia "removable_media" 12 RemovableMedia,
+    ScreenLock "screen_lock" 11 ScreenLock,
     Software "software" 4 PatchLevel,
     System "system" 1 System,
 }

@@ -48,6 +48,10 @@ static FACT: Message = Message {
         one(6, "listeners", &Message { fields: &[one(1, "listeners", &LISTENERS)] }),
         one(7, "file_integrity", &Message { fields: &[one(1, "file_integrity", &FILE_INTEGRITY)] }),
         one(8, "agent", &LEAF),
+        one(9, "accounts", &Message { fields: &[one(1, "accounts", &ACCOUNTS)] }),
+        one(10, "remote_access", &Message { fields: &[one(1, "remote_access", &REMOTE_ACCESS)] }),
+        one(11, "screen_lock", &Message { fields: &[one(1, "screen_lock", &SCREEN_LOCK)] }),
+        one(12, "removable_media", &Message { fields: &[one(1, "removable_media", &REMOVABLE_MEDIA)] }),
     ],
 };
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
@@ -76,9 +80,35 @@ static FILE_INTEGRITY: Message = Message {
         short_list(6, "FileIntegrity.changes", limits::FILE_CHANGES),
     ],
 };
+static ACCOUNTS: Message = Message {
+    fields: &[
+        list(1, "Accounts.accounts", &LEAF),
+        list(2, "Accounts.administrators", &LEAF),
+        list(4, "Accounts.directories", &LEAF),
+        one(5, "Accounts.policy", &Message { fields: &[list(6, "PasswordPolicy.delegates", &LEAF)] }),
+    ],
+};
+static REMOTE_ACCESS: Message = Message {
+    fields: &[
+        one(
+            1,
+            "RemoteAccess.ssh",
+            &Message {
+                fields: &[
+                    list(9, "SshServer.ports", &LEAF),
+                    list(10, "SshServer.listen_addresses", &LEAF),
+                    list(11, "SshServer.loosened_by", &LEAF),
+                ],
+            },
+        ),
+        list(2, "RemoteAccess.programs", &LEAF),
+    ],
+};
+static SCREEN_LOCK: Message = Message { fields: &[list(2, "ScreenLock.users", &LEAF)] };
+static REMOVABLE_MEDIA: Message = Message { fields: &[list(2, "RemovableMedia.mechanisms", &LEAF)] };
 
 /// Fields of one message that are counted, at most.
-const FIELDS: usize = 8;
+const FIELDS: usize = 24;
 
 /// Checks that `bytes` are the outline of one fact that this version knows, with plausible lists.
 pub(super) fn check(bytes: &[u8]) -> Result<(), Error> {
@@ -241,9 +271,9 @@ mod tests {
 
     #[test]
     fn a_newer_subject_is_told_from_garbage() {
-        let newer = field(9, &field(1, b"x"));
+        let newer = field(100, &field(1, b"x"));
         let error = Fact::decode(&newer).unwrap_err();
-        assert_eq!(error, Error::NewerSubject { number: 9 });
+        assert_eq!(error, Error::NewerSubject { number: 100 });
         assert!(error.is_newer());
         let long_tag = b"\xca\x00\x00".as_slice();
         for garbage in [
