@@ -8,7 +8,7 @@ mod source;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use muster_proto::report::Probe;
+use muster_proto::report::{PROBES, Probe};
 use serde::{Deserialize, Serialize};
 
 use crate::probe;
@@ -56,6 +56,14 @@ pub struct Intervals {
     pub firewall: Interval,
     /// File integrity: a full scan. Default `1h`; changes that the kernel tells of bring it forward.
     pub file_integrity: Interval,
+    /// Accounts, administrators and password rules. Default `1h`.
+    pub accounts: Interval,
+    /// SSH server and other remote access. Default `1h`.
+    pub remote_access: Interval,
+    /// Screen lock. Default `1h`.
+    pub screen_lock: Interval,
+    /// Removable media. Default `1h`.
+    pub removable_media: Interval,
     /// Malware protection and other sensors. Default `1h`.
     pub sensors: Interval,
     /// The clock and what keeps it. Default `1h`.
@@ -176,6 +184,10 @@ impl Default for Intervals {
             patch_level: seconds(1_800),
             firewall: seconds(60),
             file_integrity: seconds(3_600),
+            accounts: seconds(3_600),
+            remote_access: seconds(3_600),
+            screen_lock: seconds(3_600),
+            removable_media: seconds(3_600),
             sensors: seconds(3_600),
             clock: seconds(3_600),
             boot: seconds(3_600),
@@ -192,13 +204,17 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 9] {
+    pub fn by_probe(&self) -> [(Probe, Duration); PROBES.len()] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
             (Probe::PatchLevel, self.patch_level.0),
             (Probe::Firewall, self.firewall.0),
             (Probe::FileIntegrity, self.file_integrity.0),
+            (Probe::Accounts, self.accounts.0),
+            (Probe::RemoteAccess, self.remote_access.0),
+            (Probe::ScreenLock, self.screen_lock.0),
+            (Probe::RemovableMedia, self.removable_media.0),
             (Probe::Sensors, self.sensors.0),
             (Probe::Clock, self.clock.0),
             (Probe::Boot, self.boot.0),

@@ -10,6 +10,7 @@ pub mod luks;
 pub mod recorded;
 pub mod recording;
 pub mod script;
+pub mod shadow;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -98,6 +99,15 @@ pub trait Host {
     ///
     /// As readlink(2) says.
     fn read_link(&self, path: &Path) -> io::Result<PathBuf>;
+
+    /// Returns `/etc/shadow` without hashes, as [`shadow::without_hashes`] says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`] says of a file of at most [`FILE_BYTES`].
+    fn shadow(&self) -> io::Result<Vec<u8>> {
+        Ok(shadow::without_hashes(&self.read(Path::new(shadow::SHADOW), FILE_BYTES)?))
+    }
 
     /// Returns what the kernel says of itself and of the hardware.
     ///

@@ -223,6 +223,9 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Capacity(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
+        Fact::Accounts(_) | Fact::RemoteAccess(_) | Fact::ScreenLock(_) | Fact::RemovableMedia(_) => {
+            muster_proto::fact::render(fact).iter().try_for_each(|line| writeln!(out, "  {line}"))
+        }
         Fact::DiskEncryption(Reading::Unknown { unknown })
         | Fact::PatchLevel(Reading::Unknown { unknown })
         | Fact::Software(Reading::Unknown { unknown })

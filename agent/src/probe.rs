@@ -3,6 +3,7 @@
 //! A probe is a set of pure parsers and rules below a thin look that asks the [`Host`]. It never judges, and what it
 //! cannot tell it says so, with the cause.
 
+pub mod accounts;
 mod answer;
 pub mod boot;
 pub mod capacity;
@@ -18,6 +19,9 @@ mod packages;
 pub mod patch_level;
 mod plist;
 mod processes;
+pub mod remote_access;
+pub mod removable_media;
+pub mod screen_lock;
 pub mod sensors;
 pub mod system;
 
@@ -69,6 +73,10 @@ pub const PROBES: &[&dyn Probe] = &[
     &patch_level::PatchLevelProbe,
     &firewall::FirewallProbe,
     &file_integrity::FileIntegrityProbe,
+    &accounts::AccountsProbe,
+    &remote_access::RemoteAccessProbe,
+    &screen_lock::ScreenLockProbe,
+    &removable_media::RemovableMediaProbe,
     &sensors::SensorsProbe,
     &clock::ClockProbe,
     &boot::BootProbe,

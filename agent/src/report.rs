@@ -15,7 +15,7 @@ use muster_proto::{
     fact::{Fact, Subject, Text},
     fact_set,
     id::Digest,
-    report::{Body, Gap, GapCause, GapKind, Lifecycle, LifecycleKind, Lost, Probe},
+    report::{Body, Gap, GapCause, GapKind, Lifecycle, LifecycleKind, Lost, PROBES, Probe},
     time::Timestamp,
 };
 
@@ -26,18 +26,6 @@ pub use draft::Draft;
 #[cfg(test)]
 pub(crate) use draft::unknown as draft_unknown;
 
-/// Every probe, in order.
-pub const PROBES: [Probe; 9] = [
-    Probe::System,
-    Probe::DiskEncryption,
-    Probe::PatchLevel,
-    Probe::Firewall,
-    Probe::FileIntegrity,
-    Probe::Sensors,
-    Probe::Clock,
-    Probe::Boot,
-    Probe::Capacity,
-];
 /// Rounds that are waited for at once; who asks for more waits for the last of them.
 const OPEN_ASKS: usize = 64;
 /// Look-now directives that can be open at once; more are refused.

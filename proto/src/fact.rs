@@ -5,6 +5,7 @@
 //!
 //! The fields are those of `muster/v1/fact.proto`, which states units, ranges and sources.
 
+mod access;
 pub mod render;
 pub mod sample;
 mod subject;
@@ -15,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
+pub use access::{
+    Account, Accounts, Administrator, AdministratorKind, Desktop, PasswordPolicy, PasswordState, PermitRootLogin,
+    RemoteAccess, RemoteProgram, RemovableMedia, RemovablePolicy, ScreenLock, Sessions, SshServer, UserScreenLock,
+};
 pub use render::render;
 pub use subject::{Fact, Subject};
 pub use text::{PathText, Text, is_unsafe};
@@ -121,6 +126,8 @@ macro_rules! text_enum {
         }
     };
 }
+
+use text_enum;
 
 text_enum!(
     /// Kind of operating system.

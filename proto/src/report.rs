@@ -14,6 +14,23 @@ use crate::{
 
 pub use crate::v1::{GapCause, LifecycleKind, Probe};
 
+/// Every probe, in order of number.
+pub const PROBES: [Probe; 13] = [
+    Probe::System,
+    Probe::DiskEncryption,
+    Probe::PatchLevel,
+    Probe::Firewall,
+    Probe::FileIntegrity,
+    Probe::Accounts,
+    Probe::RemoteAccess,
+    Probe::ScreenLock,
+    Probe::RemovableMedia,
+    Probe::Sensors,
+    Probe::Clock,
+    Probe::Boot,
+    Probe::Capacity,
+];
+
 /// Bytes are not a report that the contract allows.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Error {

@@ -23,6 +23,7 @@ use super::{
         Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_elements_name, nf_tables_name, text,
         tool_name,
     },
+    shadow,
 };
 
 /// A host that keeps what another one answers.
@@ -168,6 +169,16 @@ impl Host for Recording<'_> {
         let target = result?;
         self.index.borrow_mut().links.insert(text(path), text(&target));
         Ok(target)
+    }
+
+    /// Keeps what the host says, and so no hash; [`Recorded`](super::Recorded) reads it as the file.
+    fn shadow(&self) -> io::Result<Vec<u8>> {
+        let path = Path::new(shadow::SHADOW);
+        let result = self.host.shadow();
+        self.keep_error(key("read", path), &result);
+        let bytes = result?;
+        self.keep_file(path, &bytes)?;
+        Ok(bytes)
     }
 
     fn machine(&self) -> io::Result<Machine> {

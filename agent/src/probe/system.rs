@@ -1,7 +1,7 @@
 //! What the host is, which sockets wait for peers, and what the agent is.
 
 mod class;
-mod listeners;
+pub(super) mod listeners;
 mod macos;
 mod own;
 mod windows;

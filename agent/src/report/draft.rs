@@ -1,7 +1,7 @@
 //! Drafts: which bodies to seal now, and what is reported after them.
 
 use muster_proto::{
-    fact::{Cause, Fact, Reading, Subject},
+    fact::{Cause, Fact, Subject, Unknown},
     id::Digest,
     limits,
     report::{Attestation, Body, Facts, SubjectFact, SubjectPart},
@@ -214,18 +214,5 @@ pub fn bounded(fact: &Fact) -> Vec<u8> {
 
 /// Returns the fact that `subject` could not be told.
 pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
-    match subject {
-        Subject::Agent => Fact::Agent(Reading::unknown(cause, detail)),
-        Subject::Clock => Fact::Clock(Reading::unknown(cause, detail)),
-        Subject::Boot => Fact::Boot(Reading::unknown(cause, detail)),
-        Subject::Capacity => Fact::Capacity(Reading::unknown(cause, detail)),
-        Subject::DiskEncryption => Fact::DiskEncryption(Reading::unknown(cause, detail)),
-        Subject::FileIntegrity => Fact::FileIntegrity(Reading::unknown(cause, detail)),
-        Subject::Firewall => Fact::Firewall(Reading::unknown(cause, detail)),
-        Subject::Listeners => Fact::Listeners(Reading::unknown(cause, detail)),
-        Subject::PatchLevel => Fact::PatchLevel(Reading::unknown(cause, detail)),
-        Subject::Sensors => Fact::Sensors(Reading::unknown(cause, detail)),
-        Subject::Software => Fact::Software(Reading::unknown(cause, detail)),
-        Subject::System => Fact::System(Reading::unknown(cause, detail)),
-    }
+    Fact::unknown(subject, Unknown::new(cause, detail))
 }

@@ -760,7 +760,7 @@ mod tests {
             let interval_seconds = seconds.map(|seconds| (Probe::Firewall.into(), seconds)).into_iter().collect();
             let profile = spool::Profile { interval_seconds, ..spool::Profile::default() };
             let intervals = intervals_in_force(&config, &profile);
-            assert_eq!(intervals.len(), report::PROBES.len());
+            assert_eq!(intervals.len(), muster_proto::report::PROBES.len());
             intervals.into_iter().find(|(probe, _)| *probe == Probe::Firewall).unwrap().1
         };
         assert_eq!(firewall(Some(600)), Duration::from_secs(600));

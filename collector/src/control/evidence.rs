@@ -371,7 +371,7 @@ fn as_unknown(fields: &serde_json::Map<String, serde_json::Value>) -> Option<Str
 
 /// Returns what a person calls an element of a list.
 fn label(item: &serde_json::Value) -> &str {
-    ["product", "mount_point", "path", "package", "name", "label", "device", "chain", "address", "kind"]
+    ["product", "mount_point", "path", "package", "name", "label", "device", "chain", "address", "kind", "user"]
         .iter()
         .find_map(|key| item.get(key)?.as_str())
         .unwrap_or("…")

@@ -65,6 +65,12 @@ pub(crate) fn healthy() -> Vec<Fact> {
                 integrity.unreadable.clear();
                 integrity.unreadable_total = 0;
             }
+            Fact::Accounts(Reading::Known(accounts)) => {
+                accounts.administrators.retain(|administrator| administrator.kind == AdministratorKind::Uid0);
+                accounts.directories.clear();
+                accounts.policy.delegates.clear();
+            }
+            Fact::RemoteAccess(Reading::Known(remote)) => remote.ssh.password_suffices = Reading::Known(false),
             _ => {}
         }
     }
@@ -196,7 +202,82 @@ pub(super) fn full() -> Vec<Fact> {
             uid: 0,
             capabilities: known("000001ffffffffff"),
         })),
+        accounts(),
+        remote_access(),
+        Fact::ScreenLock(Reading::Known(ScreenLock {
+            sessions: Sessions::Graphical,
+            users: vec![UserScreenLock {
+                user: text("alice"),
+                desktop: Desktop::Gnome,
+                enabled: Reading::Known(true),
+                idle_seconds: Reading::Known(300),
+                grace_seconds: Reading::Known(0),
+                enforced: Reading::Known(true),
+            }],
+        })),
+        Fact::RemovableMedia(Reading::Known(RemovableMedia {
+            policy: Reading::Known(RemovablePolicy::Block),
+            mechanisms: vec![text("/etc/modprobe.d/usb.conf:1: install usb-storage /bin/false")],
+            driver_loaded: Reading::Known(false),
+        })),
     ]
+}
+
+fn accounts() -> Fact {
+    let administrator = |name: &str, kind, via: &str| Administrator {
+        name: text(name),
+        kind,
+        via: text(via),
+        all_commands: true,
+        no_password: false,
+    };
+    Fact::Accounts(Reading::Known(Accounts {
+        accounts: vec![Account {
+            name: text("alice"),
+            uid: 1000,
+            interactive: true,
+            password: Reading::Known(PasswordState::Set),
+            expired: Reading::Known(false),
+            authorized_keys: Reading::Known(true),
+            password_changed_time: Reading::Known(days_ago(400)),
+            expires_time: Reading::Known(days_ahead(400)),
+            last_login_time: Reading::Known(days_ago(2)),
+            no_login_since_time: Reading::Known(days_ago(2)),
+        }],
+        administrators: vec![
+            administrator("root", AdministratorKind::Uid0, ""),
+            administrator("alice", AdministratorKind::Group, "sudo"),
+        ],
+        administrators_complete: Reading::Known(true),
+        directories: vec![text("sss")],
+        policy: PasswordPolicy {
+            min_length: Reading::Known(14),
+            lockout_attempts: Reading::Known(5),
+            lockout_seconds: Reading::Known(900),
+            history: Reading::Known(5),
+            max_age_days: Reading::Known(365),
+            delegates: vec![text("pam_sss")],
+        },
+    }))
+}
+
+fn remote_access() -> Fact {
+    Fact::RemoteAccess(Reading::Known(RemoteAccess {
+        ssh: SshServer {
+            enabled: Reading::Known(true),
+            running: Reading::Known(true),
+            permit_root_login: Reading::Known(PermitRootLogin::No),
+            password_authentication: Reading::Known(false),
+            kbd_interactive_authentication: Reading::Known(false),
+            pubkey_authentication: Reading::Known(true),
+            permit_empty_passwords: Reading::Known(false),
+            password_suffices: Reading::Known(true),
+            ports: vec![22],
+            listen_addresses: vec![text("192.0.2.1")],
+            loosened_by: vec![text("passwordauthentication yes by Match User old (/etc/ssh/sshd_config:9)")],
+        },
+        programs: vec![RemoteProgram { name: text("xrdp"), listening: Reading::Known(false) }],
+    }))
 }
 
 fn disk_encryption() -> Fact {

@@ -5,6 +5,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
+pub(crate) use muster_proto::report::PROBES;
 use muster_proto::{
     fact::{Fact, Reading, Subject},
     fact_set::FactSet,
@@ -181,13 +182,13 @@ impl Sim {
     }
 
     fn lie(&mut self, now: Timestamp) -> Vec<u8> {
-        let coverage = self.coverage(now, &ALL_PROBES);
+        let coverage = self.coverage(now, &PROBES);
         self.report(now, Body::Attestation(Attestation { fact_set_digest: Digest::new([9; 32]), coverage }))
     }
 
     /// Reports everything again, with a fact that is none.
     fn undecodable(&mut self, now: Timestamp) -> Vec<u8> {
-        let coverage = self.coverage(now, &ALL_PROBES);
+        let coverage = self.coverage(now, &PROBES);
         let subjects = vec![SubjectFact { observed: now, fact: b"\xff\xff".to_vec() }];
         let fact_set_digest = Digest::new([9; 32]);
         self.report(now, Body::Facts(Facts { subjects, part: None, fact_set_digest, coverage, resync: true }))
@@ -216,18 +217,6 @@ impl Sim {
         (self.epoch, self.seq, self.previous, self.set) = (Epoch::new(bytes), 0, None, FactSet::default());
     }
 }
-
-pub(crate) const ALL_PROBES: [Probe; 9] = [
-    Probe::System,
-    Probe::DiskEncryption,
-    Probe::PatchLevel,
-    Probe::Firewall,
-    Probe::FileIntegrity,
-    Probe::Sensors,
-    Probe::Clock,
-    Probe::Boot,
-    Probe::Capacity,
-];
 
 pub(crate) fn entry(received: Timestamp, entry: v1::log_entry::Entry) -> Vec<u8> {
     v1::LogEntry { received_time: Some(received.to_wire()), entry: Some(entry) }.encode_to_vec()
@@ -314,7 +303,7 @@ fn an_attestation_keeps_facts_fresh_and_a_change_is_a_new_verdict_with_its_begin
     let log = log_of(vec![
         sim.enrollment(at(0)),
         sim.facts(at(10), &sample::healthy(), true),
-        sim.attestation(at(20 * hour), &ALL_PROBES),
+        sim.attestation(at(20 * hour), &PROBES),
         sim.facts(at(21 * hour), &[firewall(true)], false),
         sim.facts(at(22 * hour), &[firewall(false)], false),
     ]);
@@ -355,7 +344,7 @@ fn an_episode_that_time_brought_stays_in_the_history_when_a_report_ends_it() {
     let log = log_of(vec![
         sim.enrollment(at(0)),
         sim.facts(at(10), &sample::healthy(), true),
-        sim.attestation(at(3 * day), &ALL_PROBES),
+        sim.attestation(at(3 * day), &PROBES),
     ]);
     let views = views_of(dir.path(), "v", &log);
     let (silent, stale) = (at(10 + 6 * hour + 1), at(10 + day));
@@ -402,8 +391,8 @@ fn a_turn_and_then_staleness_are_two_episodes_and_what_goes_on_is_none() {
         sim.enrollment(at(0)),
         sim.facts(at(0), &facts, true),
         sim.attestation(at(5 * day), &[]),
-        sim.attestation(at(6 * day), &ALL_PROBES),
-        sim.attestation(at(6 * day + 600), &ALL_PROBES),
+        sim.attestation(at(6 * day), &PROBES),
+        sim.attestation(at(6 * day + 600), &PROBES),
     ]);
     let views = views_of(dir.path(), "v", &log);
     let turned = at(day + 1);
@@ -424,7 +413,7 @@ fn a_skew_beyond_the_limit_is_judged_with_the_report_that_shows_it() {
     let mut sim = Sim::new();
     let first = sim.facts(at(10), &sample::healthy(), true);
     sim.skew_millis = 9000;
-    let log = log_of(vec![sim.enrollment(at(0)), first, sim.attestation(at(20), &ALL_PROBES)]);
+    let log = log_of(vec![sim.enrollment(at(0)), first, sim.attestation(at(20), &PROBES)]);
     let views = views_of(dir.path(), "v", &log);
     let (_, hosts) = views.hosts().unwrap();
     let standing = verdict_of(&hosts[0], "TIM-01", at(20));
@@ -440,7 +429,7 @@ fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
         sim.enrollment(at(0)),
         sim.facts(at(10), &sample::healthy(), true),
         sim.lie(at(20)),
-        sim.attestation(at(30), &ALL_PROBES),
+        sim.attestation(at(30), &PROBES),
     ]);
     let (views, mut follower) = open(&dir.path().join("v"), &log, &StillClock::default());
     let mut resync = follower.judge().resync();
@@ -465,7 +454,7 @@ fn a_fact_that_this_build_cannot_read_is_kept_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut sim = Sim::new();
     let enrollment = sim.enrollment(at(0));
-    let coverage = sim.coverage(at(10), &ALL_PROBES);
+    let coverage = sim.coverage(at(10), &PROBES);
     let all = sample::healthy().iter().map(Fact::encode).chain([LATER.to_vec()]).collect();
     let log = log_of(vec![
         enrollment,
@@ -618,7 +607,7 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     let log = log_of(vec![
         sim.enrollment(at(0)),
         sim.facts(at(10), &sample::healthy(), true),
-        sim.attestation(at(5 * 86_400), &ALL_PROBES),
+        sim.attestation(at(5 * 86_400), &PROBES),
     ]);
     let clock = StillClock::default();
     *clock.0.lock().unwrap() = at(10).seconds();
@@ -658,10 +647,10 @@ fn each_span_of_the_log_is_judged_by_the_catalogue_in_force_there() {
         catalogue_entry(at(1), 0),
         sim.facts(at(10), &sample::healthy(), true),
         catalogue_entry(at(60), 2),
-        sim.attestation(at(hour), &ALL_PROBES),
+        sim.attestation(at(hour), &PROBES),
         catalogue_entry(at(2 * hour), 1),
         catalogue_entry(at(2 * hour + 1), 1),
-        sim.attestation(at(12 * hour), &ALL_PROBES),
+        sim.attestation(at(12 * hour), &PROBES),
     ]);
     let path = dir.path().join("v");
     let (views, mut follower) = open(&path, &log, &StillClock::default());
@@ -871,19 +860,15 @@ fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
             Step::Old { minutes } => {
                 // What an agent had in its spool while it was offline.
                 let then = now.minus(Duration::from_secs(*minutes as u64 * 60));
-                let mut coverage = sim.coverage(then, &ALL_PROBES);
+                let mut coverage = sim.coverage(then, &PROBES);
                 coverage.start = then;
                 let body = Attestation { fact_set_digest: sim.set.digest(), coverage };
                 entries.push(sim.report(now, Body::Attestation(body)));
             }
             Step::Parts => entries.extend(sim.facts_in_parts(now, &firewall(true))),
             Step::Attest { probes } => {
-                let probes: Vec<Probe> = ALL_PROBES
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(at, _)| probes & (1 << at) != 0)
-                    .map(|(_, p)| p)
-                    .collect();
+                let probes: Vec<Probe> =
+                    PROBES.into_iter().enumerate().filter(|(at, _)| probes & (1 << at) != 0).map(|(_, p)| p).collect();
                 entries.push(sim.attestation(now, &probes));
             }
             Step::Lie => entries.push(sim.lie(now)),

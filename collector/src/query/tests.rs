@@ -18,7 +18,7 @@ use crate::{
     control::sample,
     judge::{
         Follower,
-        tests::{ALL_PROBES, MemoryLog, Sim, StillClock, act, at, open},
+        tests::{MemoryLog, PROBES, Sim, StillClock, act, at, open},
     },
 };
 
@@ -218,7 +218,7 @@ async fn a_watcher_gets_what_holds_then_a_heartbeat_then_what_changes() {
     // The third host is heard of again.
     let now = at(4 * 86_400 + 120);
     *fleet.clock.0.lock().unwrap() = now.seconds();
-    let attested = fleet.sims[2].attestation(now, &ALL_PROBES);
+    let attested = fleet.sims[2].attestation(now, &PROBES);
     fleet.log.0.lock().unwrap().push(attested);
     fleet.follower.catch_up(11).unwrap();
     let Event::Change(change) = stream.next().await.unwrap().unwrap().event.unwrap() else { panic!("no change") };
@@ -239,7 +239,7 @@ async fn a_watcher_that_falls_behind_is_told_so() {
     for round in 0..600 {
         let now = at(5 * 86_400 + round * 7 * 86_400);
         for sim in &mut fleet.sims[..1] {
-            entries.push((now, sim.attestation(now, &ALL_PROBES)));
+            entries.push((now, sim.attestation(now, &PROBES)));
         }
     }
     for (now, bytes) in entries {

@@ -10,7 +10,7 @@ use muster_proto::{
     fact_set::{self, FactSet},
     id::{AgentId, Digest, Epoch, ReportSeq},
     report::{
-        Attestation, Body, Coverage, Facts, Lifecycle, LifecycleKind, Probe, ProbeLooks, Report, SubjectFact,
+        Attestation, Body, Coverage, Facts, Lifecycle, LifecycleKind, PROBES, ProbeLooks, Report, SubjectFact,
         SubjectPart,
     },
     seal::{ENROLL_DOMAIN, EvidenceKey, sealed_digest},
@@ -145,17 +145,7 @@ impl Host {
 }
 
 fn coverage(end: Timestamp) -> Coverage {
-    let probes = [
-        Probe::System,
-        Probe::DiskEncryption,
-        Probe::PatchLevel,
-        Probe::Firewall,
-        Probe::FileIntegrity,
-        Probe::Sensors,
-        Probe::Clock,
-        Probe::Boot,
-        Probe::Capacity,
-    ];
+    let probes = PROBES;
     let looks = probes.map(|probe| ProbeLooks { probe, count: 1, last_before_end_millis: 0, largest_gap_millis: 1000 });
     Coverage {
         start: end.minus(Duration::from_secs(60)),

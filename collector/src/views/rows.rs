@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_proto::{
     fact::Subject,
     id::{AgentId, Digest, Epoch},
-    report::Probe,
+    report::{PROBES, Probe},
     time::Timestamp,
     v1,
 };
@@ -70,18 +70,6 @@ pub struct Look {
 /// The last look of each probe.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Looks([Option<Look>; PROBES.len()]);
-
-const PROBES: [Probe; 9] = [
-    Probe::System,
-    Probe::DiskEncryption,
-    Probe::PatchLevel,
-    Probe::Firewall,
-    Probe::FileIntegrity,
-    Probe::Sensors,
-    Probe::Clock,
-    Probe::Boot,
-    Probe::Capacity,
-];
 
 impl Looks {
     /// Returns the last look of `probe`.

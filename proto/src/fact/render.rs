@@ -3,6 +3,8 @@
 //! Every text of a fact is safe to print by its type, so the lines are too. A fact comes from a host that may lie: lists are cut at
 //! [`ITEMS`], chains at [`DEPTH`], and nothing here recurses deeper.
 
+mod access;
+
 use std::collections::BTreeMap;
 
 use super::{
@@ -27,6 +29,10 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::Listeners(reading) => whole(reading, listeners),
         Fact::FileIntegrity(reading) => whole(reading, file_integrity),
         Fact::Agent(reading) => whole(reading, agent),
+        Fact::Accounts(reading) => whole(reading, access::accounts),
+        Fact::RemoteAccess(reading) => whole(reading, access::remote_access),
+        Fact::ScreenLock(reading) => whole(reading, access::screen_lock),
+        Fact::RemovableMedia(reading) => whole(reading, access::removable_media),
         Fact::Sensors(reading) => whole(reading, sensors),
         Fact::Clock(reading) => whole(reading, clock),
         Fact::Boot(reading) => whole(reading, boot),

@@ -1,5 +1,7 @@
 //! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
 
+mod access;
+
 use super::{
     Agent, AutomaticUpdates, Baseline, Boot, Capacity, Cause, ChainPolicy, ChangeKind, Clock, ClockService,
     ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl, ExecutionControlKind,
@@ -12,9 +14,12 @@ use super::{
 };
 use crate::time::Timestamp;
 
+pub use access::{accounts, remote_access, removable_media, screen_lock};
+
 /// Returns a known fact of each subject, in order of subject.
 pub fn facts() -> Vec<Fact> {
     vec![
+        Fact::Accounts(Reading::Known(accounts())),
         Fact::Agent(Reading::Known(agent())),
         Fact::Boot(Reading::Known(boot())),
         Fact::Capacity(Reading::Known(capacity())),
@@ -24,6 +29,9 @@ pub fn facts() -> Vec<Fact> {
         Fact::Firewall(Reading::Known(firewall())),
         Fact::Listeners(Reading::Known(listeners())),
         Fact::PatchLevel(Reading::Known(patch_level())),
+        Fact::RemoteAccess(Reading::Known(remote_access())),
+        Fact::RemovableMedia(Reading::Known(removable_media())),
+        Fact::ScreenLock(Reading::Known(screen_lock())),
         Fact::Sensors(Reading::Known(sensors())),
         Fact::Software(Reading::Known(software())),
         Fact::System(Reading::Known(system())),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading,
-    Sensors, Software, System, Unknown, wire::Wire,
+    Accounts, Agent, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel,
+    Reading, RemoteAccess, RemovableMedia, ScreenLock, Sensors, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -70,6 +70,7 @@ macro_rules! subjects {
 }
 
 subjects! {
+    Accounts "accounts" 9 Accounts,
     Agent "agent" 8 System,
     Boot "boot" 16 Boot,
     Capacity "capacity" 17 Capacity,
@@ -79,6 +80,9 @@ subjects! {
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
     PatchLevel "patch_level" 3 PatchLevel,
+    RemoteAccess "remote_access" 10 RemoteAccess,
+    RemovableMedia "removable_media" 12 RemovableMedia,
+    ScreenLock "screen_lock" 11 ScreenLock,
     Sensors "sensors" 13 Sensors,
     Software "software" 4 PatchLevel,
     System "system" 1 System,

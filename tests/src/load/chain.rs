@@ -5,7 +5,7 @@ use muster_proto::{
     fact_set::FactSet,
     id::{AgentId, Digest, Epoch, ReportSeq},
     report::{
-        Attestation, Body, CheckpointRef, Coverage, Facts, Lifecycle, LifecycleKind, Probe, ProbeLooks, Report,
+        Attestation, Body, CheckpointRef, Coverage, Facts, Lifecycle, LifecycleKind, PROBES, ProbeLooks, Report,
         SubjectFact,
     },
     seal::{EvidenceKey, sealed_digest},
@@ -132,17 +132,7 @@ impl Chain {
     fn coverage(&mut self, now: Timestamp) -> Coverage {
         let start = self.covered.min(now);
         self.covered = now;
-        let looks = [
-            Probe::System,
-            Probe::DiskEncryption,
-            Probe::PatchLevel,
-            Probe::Firewall,
-            Probe::FileIntegrity,
-            Probe::Sensors,
-            Probe::Clock,
-            Probe::Boot,
-            Probe::Capacity,
-        ];
+        let looks = PROBES;
         let largest_gap_millis = u64::try_from(now.since(start).as_millis()).expect("a short time");
         let looks = looks
             .into_iter()

@@ -38,7 +38,7 @@ struct Socket {
     inode: u64,
 }
 
-pub(super) fn look(host: &dyn Host) -> Reading<Listeners> {
+pub(in crate::probe) fn look(host: &dyn Host) -> Reading<Listeners> {
     let ephemeral = read_text(host, "/proc/sys/net/ipv4/ip_local_port_range")
         .ok()
         .and_then(|text| text.split_whitespace().next()?.parse().ok())

@@ -26,11 +26,13 @@ macro_rules! text_enums {
 }
 
 text_enums!(
+    AdministratorKind,
     ChainPolicy,
     ChangeKind,
     ClockServiceName,
     CryptFormat,
     DefaultVerdict,
+    Desktop,
     ExecutionControlKind,
     ExecutionControlMode,
     FileType,
@@ -45,9 +47,13 @@ text_enums!(
     LayerKind,
     OsFamily,
     PackageManager,
+    PasswordState,
+    PermitRootLogin,
+    RemovablePolicy,
     Protection,
     Reach,
     SecureBoot,
+    Sessions,
     SensorKind,
     SensorMode,
     SensorSeen,
@@ -179,6 +185,27 @@ message!(FileState { r#type, sha256, size_bytes, mode, uid, gid } required { mod
 message!(Agent { version, settings_digest, uid } required { program_digest, matches_package, capabilities }
     check check::agent);
 
+message!(Accounts { accounts, administrators, directories } required { administrators_complete, policy });
+message!(Account { name, uid, interactive } required {
+    password, expired, authorized_keys, password_changed_time, expires_time, last_login_time, no_login_since_time,
+});
+message!(Administrator { name, kind, via, all_commands, no_password } required {});
+message!(PasswordPolicy { delegates } required {
+    min_length, lockout_attempts, lockout_seconds, history, max_age_days,
+});
+
+message!(RemoteAccess { programs } required { ssh });
+message!(SshServer { ports, listen_addresses, loosened_by } required {
+    enabled, running, permit_root_login, password_authentication, kbd_interactive_authentication,
+    pubkey_authentication, permit_empty_passwords, password_suffices,
+});
+message!(RemoteProgram { name } required { listening });
+
+message!(ScreenLock { sessions, users } required {});
+message!(UserScreenLock { user, desktop } required { enabled, idle_seconds, grace_seconds, enforced });
+
+message!(RemovableMedia { mechanisms } required { policy, driver_loaded });
+
 message!(Sensors { sensors } required { complete, table_time });
 message!(Sensor {
     name, product, vendor, kind, program, seen, uses_definitions, definitions_time,
@@ -204,6 +231,10 @@ readable!(
     Listeners => ListenersFact in listeners_fact,
     FileIntegrity => FileIntegrityFact in file_integrity_fact,
     Agent => AgentFact in agent_fact,
+    Accounts => AccountsFact in accounts_fact,
+    RemoteAccess => RemoteAccessFact in remote_access_fact,
+    ScreenLock => ScreenLockFact in screen_lock_fact,
+    RemovableMedia => RemovableMediaFact in removable_media_fact,
     Sensors => SensorsFact in sensors_fact,
     Clock => ClockFact in clock_fact,
     Boot => BootFact in boot_fact,

@@ -48,6 +48,10 @@ static FACT: Message = Message {
         one(6, "listeners", &Message { fields: &[one(1, "listeners", &LISTENERS)] }),
         one(7, "file_integrity", &Message { fields: &[one(1, "file_integrity", &FILE_INTEGRITY)] }),
         one(8, "agent", &LEAF),
+        one(9, "accounts", &Message { fields: &[one(1, "accounts", &ACCOUNTS)] }),
+        one(10, "remote_access", &Message { fields: &[one(1, "remote_access", &REMOTE_ACCESS)] }),
+        one(11, "screen_lock", &Message { fields: &[one(1, "screen_lock", &SCREEN_LOCK)] }),
+        one(12, "removable_media", &Message { fields: &[one(1, "removable_media", &REMOVABLE_MEDIA)] }),
         one(13, "sensors", &Message { fields: &[one(1, "sensors", &SENSORS)] }),
         one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
         one(16, "boot", &LEAF),
@@ -88,6 +92,32 @@ static FILE_INTEGRITY: Message = Message {
         short_list(6, "FileIntegrity.changes", limits::FILE_CHANGES),
     ],
 };
+static ACCOUNTS: Message = Message {
+    fields: &[
+        list(1, "Accounts.accounts", &LEAF),
+        list(2, "Accounts.administrators", &LEAF),
+        list(4, "Accounts.directories", &LEAF),
+        one(5, "Accounts.policy", &Message { fields: &[list(6, "PasswordPolicy.delegates", &LEAF)] }),
+    ],
+};
+static REMOTE_ACCESS: Message = Message {
+    fields: &[
+        one(
+            1,
+            "RemoteAccess.ssh",
+            &Message {
+                fields: &[
+                    list(9, "SshServer.ports", &LEAF),
+                    list(10, "SshServer.listen_addresses", &LEAF),
+                    list(11, "SshServer.loosened_by", &LEAF),
+                ],
+            },
+        ),
+        list(2, "RemoteAccess.programs", &LEAF),
+    ],
+};
+static SCREEN_LOCK: Message = Message { fields: &[list(2, "ScreenLock.users", &LEAF)] };
+static REMOVABLE_MEDIA: Message = Message { fields: &[list(2, "RemovableMedia.mechanisms", &LEAF)] };
 static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
 static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
 static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };

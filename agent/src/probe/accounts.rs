@@ -1,0 +1,284 @@
+//! Who may sign in to the host, who may act as its superuser, and what its passwords must be.
+//!
+//! Read are the host's own files alone. Where accounts, groups or sudo rules come from a directory as well, the fact says so
+//! and lists what the files hold. No hash of a password is ever read by more than the door to the machine.
+
+mod logins;
+mod pam;
+pub(super) mod passwd;
+mod sqlite;
+mod sudoers;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{
+    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, PasswordState, Reading, Text, Unknown},
+    report,
+    time::Timestamp,
+};
+
+use self::{
+    logins::Logins,
+    passwd::{Entry, Group, Shadow},
+    sudoers::{Grant, Sudoers},
+};
+use super::{Look, Probe};
+use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+const NSSWITCH: &str = "/etc/nsswitch.conf";
+/// Accounts that are listed, at most.
+const ACCOUNTS: usize = 10_000;
+/// Ways to act as the superuser that are listed, at most.
+const ADMINISTRATORS: usize = 10_000;
+/// Groups whose members may become the superuser: by the rules that come with sudo(8) and polkit(8), or because their service
+/// runs as the superuser whatever they ask of it.
+const GROUPS: [&str; 6] = ["admin", "docker", "incus-admin", "lxd", "sudo", "wheel"];
+
+/// The probe of `accounts`.
+pub struct AccountsProbe;
+
+impl Probe for AccountsProbe {
+    fn id(&self) -> report::Probe {
+        report::Probe::Accounts
+    }
+
+    fn name(&self) -> &'static str {
+        "accounts"
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        vec![match accounts(look.host, look.now) {
+            Ok(accounts) => Fact::Accounts(Reading::Known(accounts)),
+            Err(unknown) => Fact::Accounts(Reading::Unknown { unknown }),
+        }]
+    }
+}
+
+fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
+    let passwd = read(host, PASSWD)?;
+    let entries = passwd::parse_passwd(&passwd);
+    if entries.is_empty() {
+        return Err(Unknown::new(Cause::Garbled, format!("{PASSWD} names no account")));
+    }
+    if entries.len() > ACCOUNTS {
+        return Err(Unknown::new(Cause::Limit, format!("{PASSWD} has {} accounts", entries.len())));
+    }
+    let group = read(host, GROUP)?;
+    let groups = passwd::parse_group(&group);
+    let shadow = host.shadow().map(|file| passwd::parse_shadow(&file));
+    let logins = Logins::look(host);
+    let mut accounts: Vec<Account> =
+        entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, now)).collect();
+    accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
+    let directories = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
+    let (directories, mut untold) = match directories {
+        Ok(directories) => (directories, None),
+        Err(unknown) => (BTreeSet::new(), Some(unknown)),
+    };
+    let (administrators, unsound) = administrators(host, &entries, &groups, !directories.is_empty());
+    untold = unsound.or(untold);
+    Ok(Accounts {
+        accounts,
+        administrators,
+        administrators_complete: match untold {
+            None => Reading::Known(true),
+            Some(unknown) => Reading::Unknown { unknown },
+        },
+        directories: directories.iter().map(|name| Text::new(name)).collect(),
+        policy: pam::policy(host),
+    })
+}
+
+fn read(host: &dyn Host, path: &str) -> Result<Vec<u8>, Unknown> {
+    host.read(Path::new(path), FILE_BYTES).map_err(|error| host::unknown(format!("read {path}"), &error))
+}
+
+fn account(
+    host: &dyn Host,
+    entry: &Entry,
+    shadow: Result<&BTreeMap<String, Shadow>, &std::io::Error>,
+    logins: &Logins,
+    now: Timestamp,
+) -> Account {
+    // passwd(5): whatever else stands there is the password itself, and shadow(5) is not asked.
+    let in_shadow = entry.password == "x";
+    let line = shadow.map(|lines| lines.get(&entry.name));
+    fn of_line<T>(
+        line: Result<Option<&Shadow>, &std::io::Error>,
+        get: impl Fn(&Shadow) -> Reading<T>,
+        without: impl Fn() -> Reading<T>,
+    ) -> Reading<T> {
+        match line {
+            Ok(Some(line)) => get(line),
+            Ok(None) => without(),
+            Err(error) => Reading::Unknown { unknown: host::unknown("read /etc/shadow", error) },
+        }
+    }
+    let absent = || Reading::unknown(Cause::Absent, "/etc/shadow has no line of it");
+    Account {
+        name: Text::new(&entry.name),
+        uid: entry.uid,
+        interactive: entry.is_interactive(),
+        password: if in_shadow {
+            // Without a line of it no text is its password.
+            of_line(line, |line| Reading::Known(line.password), || Reading::Known(PasswordState::None))
+        } else {
+            Reading::Known(passwd::password_state(&entry.password))
+        },
+        expired: of_line(line, |line| line.expired(now), || Reading::Known(false)),
+        authorized_keys: authorized_keys(host, entry),
+        password_changed_time: of_line(line, Shadow::changed_time, absent),
+        expires_time: of_line(line, Shadow::expires_time, absent),
+        last_login_time: logins.last_login_time(entry.uid, &entry.name),
+        no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name),
+    }
+}
+
+/// Returns whether a file of the account's home names keys: the two that sshd_config(5) reads where nothing else is set.
+fn authorized_keys(host: &dyn Host, entry: &Entry) -> Reading<bool> {
+    if !entry.is_interactive() || !entry.home.starts_with('/') {
+        return Reading::Known(false);
+    }
+    for name in ["authorized_keys", "authorized_keys2"] {
+        let path: PathBuf = Path::new(&entry.home).join(".ssh").join(name);
+        match host.metadata(&path) {
+            // A link is taken for keys: sshd follows it.
+            Ok(metadata) if metadata.size_bytes > 0 => return Reading::Known(true),
+            Ok(_) => {}
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => {
+                return Reading::Unknown { unknown: host::unknown(format!("look at {}", path.display()), &error) };
+            }
+        }
+    }
+    Reading::Known(false)
+}
+
+/// Returns what accounts, groups or sudo rules come from beside the host's files.
+fn directories(host: &dyn Host, has_nis_lines: bool) -> Result<BTreeSet<String>, Unknown> {
+    let text = match host.read(Path::new(NSSWITCH), SMALL_FILE_BYTES) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        // nsswitch.conf(5): without the file, the defaults of the libraries hold, which are the files.
+        Err(error) if host::cause(&error) == Cause::Absent => String::new(),
+        Err(error) => return Err(host::unknown(format!("read {NSSWITCH}"), &error)),
+    };
+    // A folder that may not be looked into may have what makes a directory.
+    let has_names = |folder: &str, end: &str| match host.list(Path::new(folder)) {
+        Ok(names) => names.iter().any(|name| name.to_string_lossy().ends_with(end)),
+        Err(error) => host::cause(&error) != Cause::Absent,
+    };
+    let mut directories = BTreeSet::new();
+    for service in ["passwd", "group", "sudoers"].iter().flat_map(|database| passwd::services(&text, database)) {
+        let is_directory = match service.as_str() {
+            // `altfiles` are files of the image, whose accounts cannot be changed.
+            "files" | "altfiles" => false,
+            "compat" => has_nis_lines,
+            // Distributions name it whether or not anything is set up for it.
+            "sss" => has_names("/etc/sssd", "sssd.conf") || has_names("/etc/sssd/conf.d", ".conf"),
+            // nss-systemd(8): users of services, and records that a host may have.
+            "systemd" => {
+                ["/etc/userdb", "/usr/lib/userdb"].iter().any(|folder| has_names(folder, ".user"))
+                    || has_names("/var/lib/systemd/home", ".identity")
+            }
+            _ => true,
+        };
+        if is_directory {
+            directories.insert(service);
+        }
+    }
+    Ok(directories)
+}
+
+/// Returns every way to act as the superuser, sorted, and why there may be more.
+fn administrators(
+    host: &dyn Host,
+    entries: &[Entry],
+    groups: &[Group],
+    has_directories: bool,
+) -> (Vec<Administrator>, Option<Unknown>) {
+    let administrator = |name: &str, kind, via: &str, all_commands, no_password| Administrator {
+        name: Text::new(name),
+        kind,
+        via: Text::new(via),
+        all_commands,
+        no_password,
+    };
+    let mut found: BTreeSet<Administrator> = entries
+        .iter()
+        .filter(|entry| entry.uid == 0)
+        .map(|entry| administrator(&entry.name, AdministratorKind::Uid0, "", true, false))
+        .collect();
+    let is_root = |name: &str| entries.iter().any(|entry| entry.name == name && entry.uid == 0);
+    for group in groups.iter().filter(|group| GROUPS.contains(&group.name.as_str())) {
+        for name in members(entries, group).into_iter().filter(|name| !is_root(name)) {
+            found.insert(administrator(&name, AdministratorKind::Group, &group.name, true, false));
+        }
+    }
+    let hostname = host.machine().map(|machine| machine.hostname).unwrap_or_default();
+    let mut sudoers = Sudoers::look(host, &hostname);
+    for grant in sudoers::grants(&mut sudoers, &hostname) {
+        for name in names(&grant, entries, groups, has_directories) {
+            if !is_root(&name) {
+                let Grant { at, all_commands, no_password, .. } = &grant;
+                found.insert(administrator(&name, AdministratorKind::Sudoers, at, *all_commands, *no_password));
+            }
+        }
+    }
+    let limit = || Unknown::new(Cause::Limit, format!("{} ways to act as the superuser", found.len()));
+    let untold = sudoers.untold.clone().or_else(|| (found.len() > ADMINISTRATORS).then(limit));
+    (found.into_iter().take(ADMINISTRATORS).collect(), untold)
+}
+
+/// Returns the accounts that a sudo rule names: those of a group one by one. A group that others than the host's accounts may be
+/// members of stays a name, too.
+fn names(grant: &Grant, entries: &[Entry], groups: &[Group], has_directories: bool) -> Vec<String> {
+    if let Some(uid) = grant.who.strip_prefix('#') {
+        let account = entries.iter().find(|entry| entry.uid.to_string() == uid);
+        return vec![account.map_or_else(|| grant.who.clone(), |entry| entry.name.clone())];
+    }
+    let Some(name) = grant.who.strip_prefix('%') else { return vec![grant.who.clone()] };
+    let gid = name.strip_prefix('#');
+    let is_meant = |group: &&Group| gid.map_or(group.name == name, |gid| group.gid.to_string() == gid);
+    let group = groups.iter().find(is_meant);
+    let mut names = group.map(|group| members(entries, group)).unwrap_or_default();
+    if has_directories {
+        names.push(grant.who.clone());
+    }
+    names
+}
+
+/// Returns the members of a group: those that group(5) lists, and those whose own group it is.
+fn members(entries: &[Entry], group: &Group) -> Vec<String> {
+    let own = entries.iter().filter(|entry| entry.gid == group.gid).map(|entry| entry.name.clone());
+    let mut members: Vec<String> = group.members.iter().cloned().chain(own).collect();
+    members.sort();
+    members.dedup();
+    members
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_of_a_rule_is_its_members_and_stays_a_name_where_a_directory_may_have_more() {
+        let entries =
+            passwd::parse_passwd(b"root:x:0:0::/:/bin/sh\nalice:x:1000:27::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n");
+        let groups = passwd::parse_group(b"root:x:0:\nsudo:x:27:bob,carol\n");
+        let grant =
+            |who: &str| Grant { who: who.to_owned(), at: String::new(), all_commands: true, no_password: false };
+        let named = |who: &str, has_directories| names(&grant(who), &entries, &groups, has_directories);
+        assert_eq!(named("%sudo", false), ["alice", "bob", "carol"]);
+        assert_eq!(named("%#27", true), ["alice", "bob", "carol", "%#27"]);
+        assert_eq!(named("%gone", false), [] as [&str; 0]);
+        assert_eq!(named("%gone", true), ["%gone"]);
+        assert_eq!(named("#1001", false), ["bob"]);
+        assert_eq!(named("#77", false), ["#77"]);
+        assert_eq!(named("ALL", false), ["ALL"]);
+    }
+}

@@ -1,0 +1,342 @@
+//! Sign-ins that lastlog and wtmp(5) hold, and the databases of lastlog2(8) and wtmpdb(8), which have taken their place.
+//!
+//! A file that holds nobody's sign-in shows nothing: not that nobody came, and not that it would have been written.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use muster_proto::{
+    fact::{Cause, Reading, Unknown},
+    time::Timestamp,
+};
+
+use super::sqlite::{self, Value};
+use crate::host::{self, EntryKind, Host};
+
+/// Bytes of one such file that are read, at most.
+const LOG_BYTES: u64 = 32 * 1024 * 1024;
+/// Accounts whose sign-ins are kept, at most.
+const USERS: usize = 100_000;
+/// `USER_PROCESS` of utmp(5).
+const USER_PROCESS: i16 = 7;
+/// The same in wtmpdb(8).
+const DATABASE_USER_PROCESS: i16 = 3;
+
+const LASTLOG: &str = "/var/log/lastlog";
+/// The file, and what logrotate(8) leaves of it uncompressed.
+const WTMP: [&str; 2] = ["/var/log/wtmp", "/var/log/wtmp.1"];
+/// Bytes of a database, at most.
+const DATABASE_BYTES: usize = 8 * 1024 * 1024;
+/// What SQLite leaves beside a database while it is written.
+const JOURNALS: [&str; 2] = ["-journal", "-wal"];
+
+/// A database of sign-ins.
+struct Source {
+    path: &'static str,
+    table: &'static str,
+    /// Column of the account.
+    name: &'static str,
+    /// Column of the time, and how many of its units a second has.
+    time: &'static str,
+    per_second: i64,
+}
+
+const SOURCES: [Source; 3] = [
+    Source { path: "/var/lib/lastlog/lastlog2.db", table: "Lastlog2", name: "name", time: "time", per_second: 1 },
+    Source { path: "/var/lib/wtmpdb/wtmp.db", table: "wtmp", name: "user", time: "login", per_second: 1_000_000 },
+    Source { path: "/var/log/wtmp.db", table: "wtmp", name: "user", time: "login", per_second: 1_000_000 },
+];
+
+/// Every sign-in that the host's files hold.
+#[derive(Debug, Default)]
+pub struct Logins {
+    by_uid: BTreeMap<u32, i64>,
+    by_name: BTreeMap<String, i64>,
+    /// The oldest of anybody's.
+    oldest: Option<i64>,
+    /// Why they may not be all.
+    untold: Option<Unknown>,
+}
+
+/// Where numbers stand in records: glibc's `struct lastlog` and `struct utmp` (bits/utmp.h) by kind of machine.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Layout {
+    lastlog_bytes: usize,
+    utmp_bytes: usize,
+    /// Where the seconds of a `struct utmp` are.
+    seconds_at: usize,
+    /// Bytes of a time.
+    time_bytes: usize,
+}
+
+impl Layout {
+    /// Returns the layout on a machine of the type that `uname -m` gives; `None` for one that this build does not know.
+    pub fn of(machine: &str) -> Option<Self> {
+        match machine {
+            "x86_64" | "i386" | "i486" | "i586" | "i686" => {
+                Some(Self { lastlog_bytes: 292, utmp_bytes: 384, seconds_at: 340, time_bytes: 4 })
+            }
+            "aarch64" => Some(Self { lastlog_bytes: 296, utmp_bytes: 400, seconds_at: 344, time_bytes: 8 }),
+            _ => None,
+        }
+    }
+
+    fn time(self, bytes: &[u8]) -> Option<i64> {
+        match self.time_bytes {
+            4 => bytes.first_chunk().map(|bytes| i64::from(u32::from_le_bytes(*bytes))),
+            _ => bytes.first_chunk().map(|bytes| i64::from_le_bytes(*bytes)),
+        }
+    }
+}
+
+impl Logins {
+    /// Reads every file that holds sign-ins.
+    pub fn look(host: &dyn Host) -> Self {
+        let mut logins = Self::default();
+        for source in &SOURCES {
+            if let Err(unknown) = logins.add_database(host, source) {
+                logins.untold = Some(unknown);
+            }
+        }
+        let files = || std::iter::once(LASTLOG).chain(WTMP);
+        let sizes: Vec<(&str, io::Result<u64>)> =
+            files().map(|path| (path, host.metadata(Path::new(path)).map(|metadata| metadata.size_bytes))).collect();
+        let machine = match host.machine() {
+            Ok(machine) => machine.machine,
+            Err(error) => {
+                logins.untold = Some(host::unknown("uname", &error));
+                return logins;
+            }
+        };
+        for (path, size) in sizes {
+            if let Err(unknown) = logins.add_file(host, path, size, &machine) {
+                logins.untold = Some(unknown);
+            }
+        }
+        logins
+    }
+
+    fn add_file(&mut self, host: &dyn Host, path: &str, size: io::Result<u64>, machine: &str) -> Result<(), Unknown> {
+        let unknown = |error: &io::Error| host::unknown(format!("read {path}"), error);
+        match size {
+            Ok(0) => return Ok(()),
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+            Err(error) => return Err(unknown(&error)),
+            Ok(size) if size > LOG_BYTES => {
+                return Err(Unknown::new(Cause::Limit, format!("{path} has more than {LOG_BYTES} bytes")));
+            }
+            Ok(_) => {}
+        }
+        let layout = Layout::of(machine).ok_or_else(|| {
+            Unknown::new(Cause::Unsupported, format!("this build does not know the records of {path} on {machine}"))
+        })?;
+        let mut bytes = host.stream(Path::new(path)).map_err(|error| unknown(&error))?.take(LOG_BYTES);
+        let result =
+            if path == LASTLOG { self.add_lastlog(&mut bytes, layout) } else { self.add_wtmp(&mut bytes, layout) };
+        result.map_err(|error| unknown(&error))
+    }
+
+    fn add_database(&mut self, host: &dyn Host, source: &Source) -> Result<(), Unknown> {
+        let Source { path, .. } = source;
+        let read = |error: &io::Error| host::unknown(format!("read {path}"), error);
+        match host.metadata(Path::new(path)) {
+            // Debian's wtmpdb makes a link to the place in /var/log, whether or not anything is there.
+            Ok(metadata) if metadata.kind == EntryKind::Link => return Ok(()),
+            Ok(_) => {}
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+            Err(error) => return Err(read(&error)),
+        }
+        for journal in JOURNALS {
+            if host.metadata(Path::new(&format!("{path}{journal}"))).is_ok_and(|metadata| metadata.size_bytes > 0) {
+                return Err(Unknown::new(Cause::Failed, format!("{path} was being written")));
+            }
+        }
+        let bytes = host.read(Path::new(path), DATABASE_BYTES).map_err(|error| read(&error))?;
+        self.add_rows(&bytes, source).ok_or_else(|| {
+            Unknown::new(Cause::Garbled, format!("{path} has no table of sign-ins that this build reads"))
+        })
+    }
+
+    /// Adds the rows of a database; of one that has a type of record, those of people.
+    fn add_rows(&mut self, bytes: &[u8], source: &Source) -> Option<()> {
+        let database = sqlite::Database::of(bytes)?;
+        let table = database.table(source.table)?;
+        let column = |name: &str| table.columns.iter().position(|column| column == name);
+        let (name_at, time_at, type_at) = (column(source.name)?, column(source.time)?, column("type"));
+        database.each_row(&table, &mut |row| {
+            let is_sign_in =
+                type_at.is_none_or(|at| row.get(at) == Some(&Value::Number(i64::from(DATABASE_USER_PROCESS))));
+            if let (Some(Value::Text(name)), Some(Value::Number(time))) = (row.get(name_at), row.get(time_at))
+                && is_sign_in
+                && *time > 0
+            {
+                self.add_name(&String::from_utf8_lossy(name), time / source.per_second);
+            }
+        })
+    }
+
+    fn add_name(&mut self, name: &str, time: i64) {
+        if self.by_name.len() < USERS {
+            let last = self.by_name.entry(name.to_owned()).or_insert(time);
+            *last = (*last).max(time);
+            self.add_oldest(time);
+        }
+    }
+
+    /// Adds the records of a lastlog file: one for each user id, at its place.
+    fn add_lastlog(&mut self, file: &mut dyn io::Read, layout: Layout) -> io::Result<()> {
+        let mut uid = 0;
+        records(file, layout.lastlog_bytes, &mut |record| {
+            let time = layout.time(record).filter(|time| *time > 0);
+            if let Some(time) = time
+                && self.by_uid.len() < USERS
+            {
+                self.by_uid.insert(uid, time);
+                self.add_oldest(time);
+            }
+            uid += 1;
+        })
+    }
+
+    /// Adds the records of a wtmp file.
+    fn add_wtmp(&mut self, file: &mut dyn io::Read, layout: Layout) -> io::Result<()> {
+        records(file, layout.utmp_bytes, &mut |record| {
+            let kind = record.first_chunk().map(|bytes| i16::from_le_bytes(*bytes));
+            let time = record.get(layout.seconds_at..).and_then(|bytes| layout.time(bytes)).filter(|time| *time > 0);
+            // ut_user, 32 bytes and ended by a zero when it is shorter.
+            let name = record.get(44..76).and_then(|name| name.split(|byte| *byte == 0).next());
+            if let (Some(USER_PROCESS), Some(time), Some(name)) = (kind, time, name)
+                && !name.is_empty()
+            {
+                self.add_name(&String::from_utf8_lossy(name), time);
+            }
+        })
+    }
+
+    fn add_oldest(&mut self, time: i64) {
+        self.oldest = Some(self.oldest.map_or(time, |oldest| oldest.min(time)));
+    }
+
+    fn last(&self, uid: u32, name: &str) -> Option<i64> {
+        // ut_user has 32 bytes; a database has the whole name.
+        let cut = name.as_bytes().get(..32).map_or_else(|| name.into(), String::from_utf8_lossy);
+        let by_name = self.by_name.get(name).or_else(|| self.by_name.get(cut.as_ref()));
+        self.by_uid.get(&uid).max(by_name).copied()
+    }
+
+    /// Returns the last sign-in of an account.
+    pub fn last_login_time(&self, uid: u32, name: &str) -> Reading<Timestamp> {
+        if let Some(unknown) = &self.untold {
+            return Reading::Unknown { unknown: unknown.clone() };
+        }
+        match self.last(uid, name) {
+            Some(seconds) => host::time_reading(Timestamp::from_seconds(seconds)),
+            None => Reading::unknown(Cause::Absent, "the host's records hold no sign-in of it"),
+        }
+    }
+
+    /// Returns since when no sign-in of an account was recorded.
+    pub fn no_login_since_time(&self, uid: u32, name: &str) -> Reading<Timestamp> {
+        if let Some(unknown) = &self.untold {
+            return Reading::Unknown { unknown: unknown.clone() };
+        }
+        match self.last(uid, name).or(self.oldest) {
+            Some(seconds) => host::time_reading(Timestamp::from_seconds(seconds)),
+            None => Reading::unknown(Cause::Undecidable, "the host's records hold no sign-in of anybody"),
+        }
+    }
+}
+
+/// Calls `see` with each whole record of `file`. What is cut off at its end is none.
+fn records(file: &mut dyn io::Read, bytes: usize, see: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let mut file = io::BufReader::with_capacity(64 * 1024, file);
+    let mut record = vec![0; bytes];
+    loop {
+        match file.read_exact(&mut record) {
+            Ok(()) => see(&record),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::of("x86_64").unwrap()
+    }
+
+    fn utmp(kind: i16, name: &str, seconds: u32) -> Vec<u8> {
+        let mut record = vec![0; 384];
+        record[..2].copy_from_slice(&kind.to_le_bytes());
+        record[44..44 + name.len()].copy_from_slice(name.as_bytes());
+        record[340..344].copy_from_slice(&seconds.to_le_bytes());
+        record
+    }
+
+    fn lastlog(uid: usize, seconds: u32) -> Vec<u8> {
+        let mut file = vec![0; 292 * (uid + 1)];
+        file[292 * uid..292 * uid + 4].copy_from_slice(&seconds.to_le_bytes());
+        file
+    }
+
+    fn seconds(reading: &Reading<Timestamp>) -> Option<i64> {
+        reading.known().map(|time| time.seconds())
+    }
+
+    #[test]
+    fn the_later_of_both_files_is_the_last_sign_in() {
+        let mut logins = Logins::default();
+        logins.add_lastlog(&mut lastlog(1000, 500).as_slice(), layout()).unwrap();
+        let wtmp = [utmp(2, "reboot", 10), utmp(7, "alice", 700), utmp(8, "", 800), utmp(7, "alice", 600)].concat();
+        logins.add_wtmp(&mut wtmp.as_slice(), layout()).unwrap();
+        assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(700));
+        assert_eq!(seconds(&logins.no_login_since_time(1000, "alice")), Some(700));
+        // Nobody of that name came since the oldest record.
+        assert_eq!(seconds(&logins.last_login_time(1001, "bob")), None);
+        assert_eq!(seconds(&logins.no_login_since_time(1001, "bob")), Some(500));
+    }
+
+    #[test]
+    fn a_database_has_sign_ins_of_people_by_name() {
+        let mut logins = Logins::default();
+        logins.add_rows(include_bytes!("sample.sqlite"), &SOURCES[1]).unwrap();
+        assert_eq!(seconds(&logins.last_login_time(1, "user39")), Some(1_700_000_000));
+        assert_eq!(seconds(&logins.last_login_time(1, "user40")), None);
+        assert_eq!(Logins::default().add_rows(include_bytes!("sample.sqlite"), &SOURCES[0]), None);
+    }
+
+    #[test]
+    fn files_without_a_sign_in_say_nothing() {
+        let mut logins = Logins::default();
+        logins.add_wtmp(&mut utmp(2, "reboot", 10).as_slice(), layout()).unwrap();
+        let Reading::Unknown { unknown } = logins.no_login_since_time(0, "root") else { panic!() };
+        assert_eq!(unknown.cause, Cause::Undecidable);
+    }
+
+    #[test]
+    fn a_machine_whose_records_are_not_known_has_none() {
+        assert_eq!(Layout::of("s390x"), None);
+        assert_eq!(Layout::of("aarch64").map(|layout| layout.utmp_bytes), Some(400));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_records_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            for layout in ["x86_64", "aarch64"].map(|machine| Layout::of(machine).unwrap()) {
+                let mut logins = Logins::default();
+                logins.add_wtmp(&mut bytes.as_slice(), layout).unwrap();
+                logins.add_lastlog(&mut bytes.as_slice(), layout).unwrap();
+                logins.last_login_time(0, "root");
+                logins.no_login_since_time(1, &"x".repeat(40));
+            }
+        }
+    }
+}

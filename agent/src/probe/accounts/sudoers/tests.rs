@@ -1,0 +1,162 @@
+//! Tests of sudoers(5).
+
+use muster_proto::time::Timestamp;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Returns what a file comes to on the host `web1`, and why there may be more.
+fn read(file: &str) -> (Vec<Grant>, Option<String>) {
+    let mut sudoers = Sudoers::default();
+    for (number, line) in logical_lines(file) {
+        sudoers.add_line(without_comment(&line).trim(), &format!("f:{number}"));
+    }
+    let grants = grants(&mut sudoers, "web1.example.com");
+    (grants, sudoers.untold.map(|unknown| unknown.detail.to_string()))
+}
+
+/// Returns each grant as `who at [all] [free]`.
+fn shown(file: &str) -> Vec<String> {
+    let text = |grant: Grant| {
+        let all = if grant.all_commands { " all" } else { "" };
+        let free = if grant.no_password { " free" } else { "" };
+        format!("{} {}{all}{free}", grant.who, grant.at)
+    };
+    let (grants, untold) = read(file);
+    assert_eq!(untold, None, "{file}");
+    grants.into_iter().map(text).collect()
+}
+
+#[test]
+fn a_rule_says_who_may_run_what_as_the_superuser() {
+    for (file, expected) in [
+        ("root ALL=(ALL:ALL) ALL", &["root f:1 all"] as &[&str]),
+        ("# a comment\n%sudo\tALL=(ALL:ALL) ALL # behind", &["%sudo f:2 all"]),
+        ("alice ALL=(ALL) NOPASSWD:ALL", &["alice f:1 all free"]),
+        ("alice ALL = NOPASSWD : SETENV: ALL", &["alice f:1 all free"]),
+        ("alice, bob ALL=(root) /bin/ls, /bin/cat", &["alice f:1", "bob f:1"]),
+        ("#1000 ALL=ALL", &["#1000 f:1 all"]),
+        ("\"domain admins\" ALL=ALL", &["domain admins f:1 all"]),
+        ("%domain\\ admins ALL=ALL", &["%domain admins f:1 all"]),
+        ("alice ALL=(postgres) ALL", &[]),
+        ("alice ALL=(postgres) ALL, (root) /bin/ls", &["alice f:1"]),
+        ("alice ALL=(www, root : adm) NOPASSWD: /bin/a, PASSWD: /bin/b", &["alice f:1 free"]),
+        ("alice ALL=(:adm) ALL", &[]),
+        ("alice ALL=(root) sha224:0gjh== /bin/ls", &["alice f:1"]),
+        ("alice ALL=(root) sudoedit /etc/hosts", &["alice f:1"]),
+        ("alice ALL=(root) !/bin/su", &[]),
+        ("alice ALL=CWD=/x TIMEOUT=3 ALL", &["alice f:1 all"]),
+        ("alice ALL=\\\n  ALL", &["alice f:1 all"]),
+        ("alice other=ALL : web1=(root) ALL", &["alice f:1 all"]),
+        ("alice other,third.example=ALL", &[]),
+        ("alice WEB1=ALL", &["alice f:1 all"]),
+    ] {
+        assert_eq!(shown(file), expected, "{file}");
+    }
+}
+
+#[test]
+fn aliases_stand_for_their_items_wherever_they_are_written() {
+    let file = "OPS ALL=(BOSS) POWER\nUser_Alias OPS = alice, LATER : SOLE = dan\nUser_Alias LATER = bob\n\
+        Runas_Alias BOSS = root\nCmnd_Alias POWER = /bin/ls, ALL\nSOLE HERE=/bin/x\nHost_Alias HERE = web1";
+    assert_eq!(shown(file), ["alice f:1 all", "bob f:1 all", "dan f:6"]);
+}
+
+#[test]
+fn settings_say_whose_password_is_asked_and_whether() {
+    assert_eq!(shown("Defaults env_reset, !authenticate\nalice ALL=ALL"), ["alice f:2 all free"]);
+    assert_eq!(shown("Defaults !authenticate\nalice ALL=PASSWD: ALL"), ["alice f:2 all"]);
+    // Whoever knows the password of the superuser is it already.
+    assert_eq!(shown("Defaults targetpw\nALL ALL=(ALL) ALL\nbob ALL=NOPASSWD: ALL"), ["bob f:3 all free"]);
+    assert_eq!(shown("Defaults secure_path=\"/bin:/sbin, x\"\nalice ALL=ALL"), ["alice f:2 all"]);
+}
+
+#[test]
+fn the_last_rule_that_matches_says_whether_a_password_is_asked() {
+    assert_eq!(shown("alice ALL=NOPASSWD: ALL\nalice ALL=ALL"), ["alice f:1 all", "alice f:2 all"]);
+}
+
+#[test]
+fn what_has_no_sound_reading_is_named_with_its_line() {
+    for (file, line) in [
+        ("alice", "f:1"),
+        ("alice ALL=ALL\nbob ALL", "f:2"),
+        ("ALL, !alice ALL=ALL", "f:1"),
+        ("alice 10.0.0.0/8=ALL", "f:1"),
+        ("alice ALL, !web1=ALL", "f:1"),
+        ("alice ALL=!ALL", "f:1"),
+        ("alice ALL=(root ALL", "f:1"),
+        ("alice ALL=/bin/ls ^.*$", "f:1"),
+        ("Defaults:alice !authenticate", "f:1"),
+        ("Defaults exempt_group=wheel", "f:1"),
+        ("User_Alias A = B\nUser_Alias B = A\nA ALL=ALL", "f:3"),
+    ] {
+        let (_, untold) = read(file);
+        assert!(untold.as_ref().is_some_and(|why| why.starts_with(&format!("{line}: "))), "{file}: {untold:?}");
+    }
+}
+
+#[test]
+fn a_hash_names_a_user_id_before_a_digit_and_a_comment_elsewhere() {
+    assert_eq!(without_comment("#1000 ALL=ALL"), "#1000 ALL=ALL");
+    assert_eq!(without_comment("alice ALL=(#0) ALL # yes"), "alice ALL=(#0) ALL ");
+    assert_eq!(without_comment("alice ALL=\"/a#b\" #c"), "alice ALL=\"/a#b\" ");
+    assert_eq!(without_comment("# 1"), "");
+}
+
+#[test]
+fn included_files_are_read_from_where_they_are_named() {
+    assert_eq!(included("sudoers.d", Path::new("/etc/sudoers")), Some(PathBuf::from("/etc/sudoers.d")));
+    assert_eq!(included("/opt/x", Path::new("/etc/sudoers")), Some(PathBuf::from("/opt/x")));
+    assert_eq!(included("/etc/sudoers.%h", Path::new("/etc/sudoers")), None);
+    assert!(matches!(directive("#includedir /etc/sudoers.d"), Some(Include::Folder(path)) if path == "/etc/sudoers.d"));
+    assert!(matches!(directive("@include \"a b\""), Some(Include::File(path)) if path == "a b"));
+    assert!(directive("#1000 ALL=ALL").is_none() && directive("# include x").is_none());
+}
+
+#[test]
+fn files_of_a_folder_are_read_in_order_and_a_missing_one_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let capture = folder.path().join("capture");
+    let host = host::Live::new();
+    host::Recording::start(&host, &capture, Timestamp::EPOCH).unwrap().finish().unwrap();
+    let etc = capture.join("files/etc");
+    std::fs::create_dir_all(etc.join("sudoers.d")).unwrap();
+    std::fs::write(etc.join("sudoers"), "@includedir /etc/sudoers.d\n").unwrap();
+    for (name, text) in [("20-b", "bob ALL=ALL"), ("10-a", "alice ALL=ALL"), ("x.bak", "eve ALL=ALL")] {
+        std::fs::write(etc.join("sudoers.d").join(name), text).unwrap();
+    }
+    let mut recorded = host::Recorded::at(&capture).unwrap();
+    let path = |path: &str| muster_proto::fact::PathText::from_bytes(path.as_bytes());
+    let names = ["10-a", "20-b", "30-gone", "x.bak"].map(path).to_vec();
+    let index = recorded.index_mut();
+    index.lists.insert(path("/etc/sudoers.d"), names);
+    index.metadata.insert(path("/etc/sudoers"), host.metadata(&etc.join("sudoers")).unwrap());
+    let mut sudoers = Sudoers::look(&recorded, "web1");
+    let who: Vec<String> = grants(&mut sudoers, "web1").into_iter().map(|grant| grant.who).collect();
+    assert_eq!(who, ["alice", "bob"]);
+    assert!(sudoers.untold.unwrap().detail.as_str().starts_with("read /etc/sudoers.d/30-gone"));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_files_never_panic(text in "[A-Zab #!,:=()\\\\\"%+\n_0-9^]{0,200}", any in "\\PC*") {
+        for file in [text, any] {
+            let _ = read(&file);
+            let _ = without_comment(&file);
+        }
+    }
+
+    /// Whoever is written into a plain rule is found, whatever stands around it.
+    #[test]
+    fn a_plain_rule_is_found_among_others(
+        user in "[a-z]{1,8}", spaces in "[ \t]{1,3}", tag in prop_oneof![Just(""), Just("NOPASSWD: "), Just("NOPASSWD:SETENV:")],
+        noise in proptest::collection::vec("# [a-z =]{0,20}", 0..4),
+    ) {
+        let file = format!("{}\n{user}{spaces}ALL{spaces}={spaces}(ALL:ALL){spaces}{tag}ALL\n", noise.join("\n"));
+        let (grants, untold) = read(&file);
+        prop_assert_eq!(untold, None);
+        prop_assert_eq!(grants.len(), 1);
+        prop_assert_eq!((&grants[0].who, grants[0].all_commands, grants[0].no_password), (&user, true, !tag.is_empty()));
+    }
+}

@@ -1,0 +1,418 @@
+//! Programs by which a person works on the host from elsewhere: OpenSSH's server and what its settings allow, and a table of
+//! others.
+//!
+//! The server's files are read. `sshd -T` prints the same and needs the rights of the superuser and its host keys, which the agent
+//! does not have; it knows no more of a server that runs, which took its settings when it started. Where the files are newer than
+//! that, or the server was started with settings of its own, what is in force is unknown.
+
+mod sshd_config;
+
+use std::path::{Path, PathBuf};
+
+use muster_proto::{
+    fact::{
+        Cause, Fact, Listener, Listeners, Reading, RemoteAccess, RemoteProgram, SshServer, Text, Transport, Unknown,
+    },
+    report,
+};
+
+use self::sshd_config::Config;
+use super::{Look, Probe, system};
+use crate::host::{self, Host, SMALL_FILE_BYTES};
+
+/// Where OpenSSH's server is installed.
+const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
+/// Where it leaves its process id without a setting.
+const PID_FILES: [&str; 2] = ["/run/sshd.pid", "/var/run/sshd.pid"];
+/// Links that systemd makes for what starts with the host.
+const UNITS: [&str; 6] = [
+    "/etc/systemd/system/multi-user.target.wants/ssh.service",
+    "/etc/systemd/system/multi-user.target.wants/sshd.service",
+    "/etc/systemd/system/sockets.target.wants/ssh.socket",
+    "/etc/systemd/system/sockets.target.wants/sshd.socket",
+    "/etc/systemd/system/ssh.service.requires/ssh.socket",
+    "/etc/systemd/system/multi-user.target.wants/ssh.socket",
+];
+/// Folders of System V runlevels, where `S` and a number begin the name of what starts.
+const RUNLEVELS: [&str; 2] = ["/etc/rc2.d", "/etc/rc3.d"];
+
+/// A known program for remote work.
+struct Known {
+    name: &'static str,
+    /// Where it is installed: any of these.
+    files: &'static [&'static str],
+    /// Name of its process, cut to 15 bytes as the kernel does.
+    process: &'static str,
+    /// Ports that it waits on without a setting.
+    ports: &'static [u16],
+}
+
+/// In order of name.
+const KNOWN: &[Known] = &[
+    Known { name: "anydesk", files: &["/usr/bin/anydesk"], process: "anydesk", ports: &[7070] },
+    Known {
+        name: "cockpit",
+        files: &["/usr/lib/cockpit/cockpit-tls", "/usr/libexec/cockpit-tls"],
+        process: "cockpit-tls",
+        ports: &[9090],
+    },
+    Known { name: "dropbear", files: &["/usr/sbin/dropbear"], process: "dropbear", ports: &[22] },
+    Known {
+        name: "gnome_remote_desktop",
+        files: &["/usr/libexec/gnome-remote-desktop-daemon"],
+        process: "gnome-remote-de",
+        ports: &[3389],
+    },
+    Known { name: "rustdesk", files: &["/usr/bin/rustdesk"], process: "rustdesk", ports: &[21118] },
+    Known {
+        name: "teamviewer",
+        files: &["/opt/teamviewer/tv_bin/teamviewerd"],
+        process: "teamviewerd",
+        ports: &[5938],
+    },
+    Known {
+        name: "telnetd",
+        files: &["/usr/sbin/in.telnetd", "/usr/sbin/telnetd"],
+        process: "in.telnetd",
+        ports: &[23],
+    },
+    Known {
+        name: "tigervnc",
+        files: &["/usr/bin/Xtigervnc", "/usr/bin/Xvnc"],
+        process: "Xtigervnc",
+        ports: &[5900, 5901, 5902],
+    },
+    Known {
+        name: "vino",
+        files: &["/usr/lib/vino/vino-server", "/usr/libexec/vino-server"],
+        process: "vino-server",
+        ports: &[5900],
+    },
+    Known {
+        name: "webmin",
+        files: &["/usr/share/webmin/miniserv.pl", "/usr/libexec/webmin/miniserv.pl"],
+        process: "miniserv.pl",
+        ports: &[10000],
+    },
+    Known { name: "x11vnc", files: &["/usr/bin/x11vnc"], process: "x11vnc", ports: &[5900] },
+    Known { name: "xrdp", files: &["/usr/sbin/xrdp"], process: "xrdp", ports: &[3389] },
+];
+
+/// The probe of `remote_access`.
+pub struct RemoteAccessProbe;
+
+impl Probe for RemoteAccessProbe {
+    fn id(&self) -> report::Probe {
+        report::Probe::RemoteAccess
+    }
+
+    fn name(&self) -> &'static str {
+        "remote_access"
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        let listeners = system::listeners::look(look.host);
+        let state = RemoteAccess { ssh: ssh(look.host, &listeners), programs: programs(look.host, &listeners) };
+        vec![Fact::RemoteAccess(Reading::Known(state))]
+    }
+}
+
+fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
+    match is_there(host, &PROGRAMS) {
+        Ok(true) => {}
+        Ok(false) => {
+            return without_server(Reading::Known(false), &Unknown::new(Cause::Absent, "no sshd is installed"));
+        }
+        Err(unknown) => return without_server(Reading::Unknown { unknown: unknown.clone() }, &unknown),
+    }
+    let server = Server::look(host);
+    let config = match Config::look(host) {
+        Ok(config) => config,
+        Err(unknown) => {
+            let mut ssh = without_server(Reading::Unknown { unknown: unknown.clone() }, &unknown);
+            ssh.running = running(&server, listeners, &[]);
+            ssh.enabled = enabled(host, &ssh.running);
+            return ssh;
+        }
+    };
+    let allowed = config.allowed();
+    let running = running(&server, listeners, &allowed.ports);
+    let enabled = enabled(host, &running);
+    let texts = |texts: Vec<String>| texts.iter().map(|text| Text::new(text)).collect();
+    let mut ssh = SshServer {
+        enabled,
+        running,
+        permit_root_login: allowed.permit_root_login,
+        password_authentication: allowed.password,
+        kbd_interactive_authentication: allowed.kbd_interactive,
+        pubkey_authentication: allowed.pubkey,
+        permit_empty_passwords: allowed.empty_passwords,
+        password_suffices: allowed.password_suffices,
+        ports: allowed.ports,
+        listen_addresses: texts(allowed.listen_addresses),
+        loosened_by: texts(allowed.loosened_by),
+    };
+    if let Some(unknown) = server.differs(host, &config.paths) {
+        let of = |unknown: &Unknown| Reading::Unknown { unknown: unknown.clone() };
+        ssh.permit_root_login = Reading::Unknown { unknown: unknown.clone() };
+        for setting in [
+            &mut ssh.password_authentication,
+            &mut ssh.kbd_interactive_authentication,
+            &mut ssh.pubkey_authentication,
+            &mut ssh.permit_empty_passwords,
+            &mut ssh.password_suffices,
+        ] {
+            *setting = of(&unknown);
+        }
+    }
+    ssh
+}
+
+/// Returns a server of which only `enabled` is told.
+fn without_server(enabled: Reading<bool>, why: &Unknown) -> SshServer {
+    let untold = || Reading::Unknown { unknown: why.clone() };
+    SshServer {
+        running: enabled.clone(),
+        enabled,
+        permit_root_login: Reading::Unknown { unknown: why.clone() },
+        password_authentication: untold(),
+        kbd_interactive_authentication: untold(),
+        pubkey_authentication: untold(),
+        permit_empty_passwords: untold(),
+        password_suffices: untold(),
+        ports: Vec::new(),
+        listen_addresses: Vec::new(),
+        loosened_by: Vec::new(),
+    }
+}
+
+fn is_there(host: &dyn Host, paths: &[&str]) -> Result<bool, Unknown> {
+    for path in paths {
+        match host.metadata(Path::new(path)) {
+            Ok(_) => return Ok(true),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {path}"), &error)),
+        }
+    }
+    Ok(false)
+}
+
+/// The server's own process.
+#[derive(Debug, Default)]
+struct Server {
+    /// Where its process id was found, and its arguments, when it runs.
+    process: Option<(PathBuf, Vec<String>)>,
+}
+
+impl Server {
+    /// Looks for the process that the server's file names; one of another name has its number by chance.
+    fn look(host: &dyn Host) -> Self {
+        let text = |path: &Path| {
+            host.read(path, SMALL_FILE_BYTES).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let process = PID_FILES.iter().find_map(|file| {
+            let id: u32 = text(Path::new(file))?.trim().parse().ok()?;
+            let folder = PathBuf::from(format!("/proc/{id}"));
+            let name = text(&folder.join("comm"))?;
+            if name.trim_end() != "sshd" {
+                return None;
+            }
+            Some((PathBuf::from(file), arguments(&text(&folder.join("cmdline"))?)))
+        });
+        Self { process }
+    }
+
+    /// Returns why a running server may have other settings than the files of `paths`.
+    fn differs(&self, host: &dyn Host, paths: &[PathBuf]) -> Option<Unknown> {
+        let (file, arguments) = self.process.as_ref()?;
+        if let Some(argument) = arguments.iter().find(|argument| sets_something(argument)) {
+            return Some(Unknown::new(Cause::Undecidable, format!("the server was started with {argument}")));
+        }
+        // It is written when the server starts and when it takes its settings anew.
+        let started = host.metadata(file).ok()?.modified?;
+        let is_newer = |path: &&PathBuf| {
+            host.metadata(path).ok().and_then(|metadata| metadata.modified).is_some_and(|modified| modified > started)
+        };
+        let path = paths.iter().find(is_newer)?;
+        Some(Unknown::new(Cause::Stale, format!("{} was changed after the server took its settings", path.display())))
+    }
+}
+
+/// Returns the arguments of a process. sshd writes over its own: `sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups`.
+fn arguments(cmdline: &str) -> Vec<String> {
+    let text = cmdline.replace('\0', " ");
+    let text = text.split("[listener]").next().unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Returns whether an argument of sshd(8) sets what its files set, too: another file, an option, a port.
+fn sets_something(argument: &str) -> bool {
+    ["-f", "-o", "-p", "-C"].iter().any(|flag| argument.starts_with(flag))
+}
+
+/// Returns whether the server waits for peers, itself or by systemd in its place.
+fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Reading<bool> {
+    if server.process.is_some() {
+        return Reading::Known(true);
+    }
+    let listeners = match listeners {
+        Reading::Known(listeners) => &listeners.listeners,
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
+    };
+    let tcp = || listeners.iter().filter(|listener| listener.protocol == Transport::Tcp);
+    let program = |listener: &Listener| listener.program.known().map(|name| name.as_str().to_owned());
+    let is_its_port = |listener: &Listener| ports.contains(&listener.port);
+    if tcp().any(|listener| match program(listener).as_deref() {
+        Some("sshd") => true,
+        Some("systemd") => is_its_port(listener),
+        _ => false,
+    }) {
+        return Reading::Known(true);
+    }
+    // A port that somebody holds who may be it.
+    match tcp().find(|listener| is_its_port(listener) && program(listener).is_none()) {
+        Some(listener) => {
+            Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
+        }
+        None => Reading::Known(false),
+    }
+}
+
+/// Returns whether the server runs or starts with the host.
+fn enabled(host: &dyn Host, running: &Reading<bool>) -> Reading<bool> {
+    if running.known() == Some(&true) {
+        return Reading::Known(true);
+    }
+    match starts(host) {
+        Ok(true) => Reading::Known(true),
+        Ok(false) => running.clone(),
+        Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+fn starts(host: &dyn Host) -> Result<bool, Unknown> {
+    if is_there(host, &UNITS)? {
+        return Ok(true);
+    }
+    // Where systemd runs, a script of System V starts nothing for which there is a unit.
+    if is_there(
+        host,
+        &[
+            "/lib/systemd/system/ssh.service",
+            "/usr/lib/systemd/system/ssh.service",
+            "/usr/lib/systemd/system/sshd.service",
+        ],
+    )? {
+        return Ok(false);
+    }
+    for folder in RUNLEVELS {
+        match host.list(Path::new(folder)) {
+            Ok(names) if names.iter().any(|name| starts_ssh(&name.to_string_lossy())) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
+        }
+    }
+    Ok(false)
+}
+
+fn starts_ssh(name: &str) -> bool {
+    let service = name.strip_prefix('S').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    matches!(service, Some("ssh" | "sshd"))
+}
+
+fn programs(host: &dyn Host, listeners: &Reading<Listeners>) -> Vec<RemoteProgram> {
+    let program = |known: &Known| {
+        let listening = match is_there(host, known.files) {
+            Ok(false) => return None,
+            Ok(true) => listening(known, listeners),
+            Err(unknown) => Reading::Unknown { unknown },
+        };
+        Some(RemoteProgram { name: Text::new(known.name), listening })
+    };
+    KNOWN.iter().filter_map(program).collect()
+}
+
+/// Returns whether an installed program waits for peers: by its name, or where names are not shown by its usual ports.
+fn listening(known: &Known, listeners: &Reading<Listeners>) -> Reading<bool> {
+    let listeners = match listeners {
+        Reading::Known(listeners) => &listeners.listeners,
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
+    };
+    let names: Vec<Option<&str>> =
+        listeners.iter().map(|listener| listener.program.known().map(|name| name.as_str())).collect();
+    if names.contains(&Some(known.process)) {
+        return Reading::Known(true);
+    }
+    if names.iter().all(Option::is_some) {
+        return Reading::Known(false);
+    }
+    let untold = |listener: &&Listener| listener.program.known().is_none();
+    match listeners.iter().filter(untold).find(|listener| known.ports.contains(&listener.port)) {
+        Some(listener) => {
+            Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
+        }
+        None => Reading::unknown(Cause::Forbidden, "who waits on some ports is not shown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listeners(rows: &[(u16, Option<&str>)]) -> Reading<Listeners> {
+        let listener = |(port, program): &(u16, Option<&str>)| Listener {
+            protocol: Transport::Tcp,
+            address: Text::new("0.0.0.0"),
+            port: *port,
+            program: program
+                .map_or_else(|| Reading::unknown(Cause::Forbidden, ""), |name| Reading::Known(Text::new(name))),
+            reachable: None,
+        };
+        Reading::Known(Listeners { listeners: rows.iter().map(listener).collect() })
+    }
+
+    #[test]
+    fn a_server_runs_where_it_or_systemd_for_it_holds_a_port() {
+        let server = Server::default();
+        for (port, program, expected) in [
+            (2222, Some("sshd"), Some(true)),
+            (22, Some("systemd"), Some(true)),
+            (631, Some("systemd"), Some(false)),
+            (22, Some("dropbear"), Some(false)),
+            (22, None, None),
+            (80, None, Some(false)),
+        ] {
+            let found = running(&server, &listeners(&[(port, program)]), &[22]);
+            assert_eq!(found.known().copied(), expected, "{port} {program:?}");
+        }
+    }
+
+    #[test]
+    fn an_installed_program_listens_by_its_name_alone() {
+        let xrdp = KNOWN.iter().find(|known| known.name == "xrdp").unwrap();
+        for (port, program, expected) in
+            [(3389, Some("xrdp"), Some(true)), (3389, Some("other"), Some(false)), (3389, None, None), (80, None, None)]
+        {
+            let found = listening(xrdp, &listeners(&[(port, program)]));
+            assert_eq!(found.known().copied(), expected, "{port} {program:?}");
+        }
+        assert_eq!(listening(xrdp, &listeners(&[])), Reading::Known(false));
+    }
+
+    #[test]
+    fn known_programs_are_in_order_and_their_processes_as_the_kernel_cuts_them() {
+        assert!(KNOWN.is_sorted_by_key(|known| known.name));
+        assert!(KNOWN.iter().all(|known| known.process.len() <= 15 && !known.files.is_empty()));
+    }
+
+    #[test]
+    fn arguments_that_set_something_are_told_from_those_that_do_not() {
+        let plain = arguments("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups\0");
+        assert_eq!(plain, ["sshd:", "/usr/sbin/sshd", "-D"]);
+        assert!(!plain.iter().any(|argument| sets_something(argument)));
+        let own = arguments("/usr/sbin/sshd\0-D\0-o\0PermitRootLogin=yes\0");
+        assert!(own.iter().any(|argument| sets_something(argument)));
+        assert!(starts_ssh("S01ssh") && !starts_ssh("K01ssh") && !starts_ssh("S02sshguard"));
+    }
+}

@@ -1,0 +1,502 @@
+//! sshd_config(5): what a server's settings allow, includes and `Match` blocks taken into account.
+//!
+//! Outside of `Match` the first value of a setting holds. A block's value goes before it for the connections that the block is
+//! for, so that of both the one that lets in more is what some peer may use.
+
+use std::path::{Path, PathBuf};
+
+use muster_proto::fact::{Cause, PermitRootLogin, Reading, Unknown};
+
+use crate::host::{self, Host, SMALL_FILE_BYTES};
+
+/// The server's settings: the usual place, and that of systems whose `/etc` holds changes alone.
+const MAIN: [&str; 2] = ["/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config"];
+/// Files that are read, at most, and how deep they may include each other (sshd's own bound).
+const FILES: usize = 256;
+const DEPTH: usize = 16;
+/// Lines of all files, at most.
+const LINES: usize = 10_000;
+/// Port without a setting.
+const PORT: u16 = 22;
+
+/// A setting of a line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Setting {
+    /// In lower case.
+    name: String,
+    value: String,
+    /// What the block that holds it is for; `None` outside of blocks.
+    scope: Option<String>,
+    /// File and line.
+    at: String,
+}
+
+/// All settings of a server, in the order in which it reads them.
+#[derive(Debug, Default)]
+pub struct Config {
+    settings: Vec<Setting>,
+    /// The files and folders that they are from.
+    pub paths: Vec<PathBuf>,
+    lines: usize,
+}
+
+/// What the settings allow.
+#[derive(Debug)]
+pub struct Allowed {
+    pub permit_root_login: Reading<PermitRootLogin>,
+    pub password: Reading<bool>,
+    pub kbd_interactive: Reading<bool>,
+    pub pubkey: Reading<bool>,
+    pub empty_passwords: Reading<bool>,
+    pub password_suffices: Reading<bool>,
+    pub ports: Vec<u16>,
+    pub listen_addresses: Vec<String>,
+    pub loosened_by: Vec<String>,
+}
+
+impl Config {
+    /// Reads the settings of the host's server; none when it has no file, as sshd then takes its defaults.
+    ///
+    /// # Errors
+    ///
+    /// The file or line that could not be read soundly.
+    pub fn look(host: &dyn Host) -> Result<Self, Unknown> {
+        let mut config = Self::default();
+        for main in MAIN {
+            match host.metadata(Path::new(main)) {
+                Ok(_) => {
+                    config.add_file(host, Path::new(main), &mut None, 0)?;
+                    break;
+                }
+                Err(error) if host::cause(&error) == Cause::Absent => {}
+                Err(error) => return Err(host::unknown(format!("look at {main}"), &error)),
+            }
+        }
+        Ok(config)
+    }
+
+    fn add_file(
+        &mut self,
+        host: &dyn Host,
+        path: &Path,
+        scope: &mut Option<String>,
+        depth: usize,
+    ) -> Result<(), Unknown> {
+        if self.paths.len() >= FILES || depth > DEPTH {
+            return Err(Unknown::new(Cause::Limit, format!("more files than are read, at {}", path.display())));
+        }
+        self.paths.push(path.to_owned());
+        let bytes = host
+            .read(path, SMALL_FILE_BYTES)
+            .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+        for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+            self.lines += 1;
+            if self.lines > LINES {
+                return Err(Unknown::new(Cause::Limit, format!("more lines than are read, at {}", path.display())));
+            }
+            let at = format!("{}:{}", path.display(), number + 1);
+            let Some((name, value)) = parse_line(line) else { continue };
+            match name.as_str() {
+                "include" => {
+                    for target in words(&value) {
+                        self.add_included(host, &target, scope.clone(), &at, depth)?;
+                    }
+                }
+                "match" if value.eq_ignore_ascii_case("all") => *scope = Some("all".to_owned()),
+                "match" => *scope = Some(value),
+                _ => self.settings.push(Setting { name, value, scope: scope.clone(), at }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what an `Include` names: a path, relative to `/etc/ssh`, whose last part may have wildcards. A block of an included
+    /// file ends with it, and one around the line goes on in it.
+    fn add_included(
+        &mut self,
+        host: &dyn Host,
+        target: &str,
+        scope: Option<String>,
+        at: &str,
+        depth: usize,
+    ) -> Result<(), Unknown> {
+        let path = Path::new("/etc/ssh").join(target);
+        let has_wildcard = |text: &str| text.contains(['*', '?', '[']);
+        let (Some(folder), Some(pattern)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Err(Unknown::new(Cause::Undecidable, format!("{at}: includes {target}")));
+        };
+        if has_wildcard(&folder.to_string_lossy()) || pattern.contains(['[', '\\']) {
+            return Err(Unknown::new(Cause::Undecidable, format!("{at}: wildcards that this build does not follow")));
+        }
+        if !has_wildcard(pattern) {
+            return match host.metadata(&path) {
+                Ok(_) => self.add_file(host, &path, &mut scope.clone(), depth + 1),
+                // glob(3) finds nothing, and sshd goes on.
+                Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
+                Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
+            };
+        }
+        let names = match host.list(folder) {
+            Ok(names) => names,
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+            Err(error) => return Err(host::unknown(format!("list {}", folder.display()), &error)),
+        };
+        self.paths.push(folder.to_owned());
+        for name in names.iter().filter(|name| matches(pattern, &name.to_string_lossy())) {
+            self.add_file(host, &folder.join(name), &mut scope.clone(), depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Returns what the settings allow. `defaults` are sshd's own, of OpenSSH 7.0 and later.
+    pub fn allowed(&self) -> Allowed {
+        let mut loosened_by = Vec::new();
+        let mut yes_no =
+            |names: &[&str], default: bool| self.worst(names, parse_yes_no, default, |value| *value, &mut loosened_by);
+        let password = yes_no(&["passwordauthentication"], true);
+        let kbd_names = ["kbdinteractiveauthentication", "challengeresponseauthentication", "skeyauthentication"];
+        let kbd_interactive = yes_no(&kbd_names, true);
+        let empty_passwords = yes_no(&["permitemptypasswords"], false);
+        let pubkey = self.worst(&["pubkeyauthentication"], parse_yes_no, true, |_| false, &mut Vec::new());
+        let rank = |permit: &PermitRootLogin| match permit {
+            PermitRootLogin::No => 0,
+            PermitRootLogin::ForcedCommandsOnly => 1,
+            PermitRootLogin::ProhibitPassword => 2,
+            PermitRootLogin::Yes => 3,
+        };
+        let permit_root_login = self.loosest(
+            &["permitrootlogin"],
+            parse_permit_root_login,
+            PermitRootLogin::ProhibitPassword,
+            &rank,
+            &mut loosened_by,
+        );
+        let (ports, listen_addresses) = self.addresses();
+        Allowed {
+            password_suffices: self.password_suffices(&password, &kbd_interactive),
+            permit_root_login,
+            password,
+            kbd_interactive,
+            pubkey,
+            empty_passwords,
+            ports,
+            listen_addresses,
+            loosened_by,
+        }
+    }
+
+    fn worst(
+        &self,
+        names: &[&str],
+        parse: fn(&str) -> Option<bool>,
+        default: bool,
+        is_loose: impl Fn(&bool) -> bool,
+        loosened_by: &mut Vec<String>,
+    ) -> Reading<bool> {
+        self.loosest(names, parse, default, &|value| u8::from(is_loose(value)), loosened_by)
+    }
+
+    /// Returns the loosest value of a setting: that outside of blocks, or one of a block.
+    fn loosest<T: Clone>(
+        &self,
+        names: &[&str],
+        parse: fn(&str) -> Option<T>,
+        default: T,
+        rank: &dyn Fn(&T) -> u8,
+        loosened_by: &mut Vec<String>,
+    ) -> Reading<T> {
+        let own = || self.settings.iter().filter(|setting| names.contains(&setting.name.as_str()));
+        let garbled = |setting: &Setting| {
+            Reading::unknown(Cause::Garbled, format!("{}: {} {}", setting.at, setting.name, setting.value))
+        };
+        let mut loosest = match own().find(|setting| setting.scope.is_none()) {
+            None => default,
+            Some(setting) => match parse(&setting.value) {
+                Some(value) => value,
+                None => return garbled(setting),
+            },
+        };
+        for setting in own() {
+            let Some(scope) = &setting.scope else { continue };
+            let Some(value) = parse(&setting.value) else { return garbled(setting) };
+            if rank(&value) > rank(&loosest) {
+                loosened_by.push(format!("{} {} by Match {scope} ({})", setting.name, setting.value, setting.at));
+                loosest = value;
+            }
+        }
+        Reading::Known(loosest)
+    }
+
+    /// Returns whether a password alone opens a session.
+    fn password_suffices(&self, password: &Reading<bool>, kbd_interactive: &Reading<bool>) -> Reading<bool> {
+        // Without PAM there is nothing on Linux that would ask for a password interactively.
+        let pam = self.worst(&["usepam"], parse_yes_no, false, |value| *value, &mut Vec::new());
+        let takes = match (password, kbd_interactive, &pam) {
+            (Reading::Known(true), _, _) | (_, Reading::Known(true), Reading::Known(true)) => true,
+            (Reading::Known(false), Reading::Known(false), _) | (Reading::Known(false), _, Reading::Known(false)) => {
+                false
+            }
+            (Reading::Unknown { unknown }, _, _)
+            | (_, Reading::Unknown { unknown }, _)
+            | (_, _, Reading::Unknown { unknown }) => return Reading::Unknown { unknown: unknown.clone() },
+        };
+        if !takes {
+            return Reading::Known(false);
+        }
+        // Of AuthenticationMethods, each word is one way in, and a comma joins the methods that it needs together.
+        let methods = || self.settings.iter().filter(|setting| setting.name == "authenticationmethods");
+        let allows = |setting: &Setting| {
+            words(&setting.value).iter().any(|way| {
+                let mut needed = way.split(',').map(|method| method.split(':').next().unwrap_or_default());
+                needed.all(|method| matches!(method, "password" | "keyboard-interactive" | "any"))
+            })
+        };
+        let Some(own) = methods().find(|setting| setting.scope.is_none()) else { return Reading::Known(true) };
+        Reading::Known(allows(own) || methods().any(|setting| setting.scope.is_some() && allows(setting)))
+    }
+
+    /// Returns ports and addresses, sorted. An address of ListenAddress may have a port of its own.
+    fn addresses(&self) -> (Vec<u16>, Vec<String>) {
+        let values = |name: &str| {
+            let own = self.settings.iter().filter(move |setting| setting.name == name && setting.scope.is_none());
+            own.map(|setting| setting.value.as_str()).collect::<Vec<_>>()
+        };
+        let mut ports: Vec<u16> = values("port").iter().filter_map(|value| value.parse().ok()).collect();
+        let mut addresses = Vec::new();
+        let (mut own_ports, mut all_have_ports) = (Vec::<u16>::new(), true);
+        for value in values("listenaddress") {
+            let value = value.split_whitespace().next().unwrap_or_default();
+            addresses.push(value.to_owned());
+            let is_bare_ipv6 = value.parse::<std::net::Ipv6Addr>().is_ok();
+            match value.rsplit_once(':').filter(|_| !is_bare_ipv6).and_then(|(_, port)| port.parse().ok()) {
+                Some(port) => own_ports.push(port),
+                None => all_have_ports = false,
+            }
+        }
+        if addresses.is_empty() || !all_have_ports {
+            if ports.is_empty() {
+                ports.push(PORT);
+            }
+        } else {
+            ports.clear();
+        }
+        ports.extend(own_ports);
+        ports.sort_unstable();
+        ports.dedup();
+        addresses.sort();
+        addresses.dedup();
+        (ports, addresses)
+    }
+}
+
+/// Returns keyword, in lower case, and argument of a line; `None` for an empty one or a comment.
+fn parse_line(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    // Keyword and argument may have `=` between them.
+    let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let rest = rest.trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim();
+    Some((name.to_ascii_lowercase(), without_comment(rest).trim().to_owned()))
+}
+
+/// Since OpenSSH 8.5 a `#` behind a space begins a comment in a line, too.
+fn without_comment(text: &str) -> &str {
+    let mut is_quoted = false;
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            '#' if !is_quoted && before.is_whitespace() => return &text[..at],
+            _ => {}
+        }
+        before = c;
+    }
+    text
+}
+
+/// Returns the words of an argument, which quotes may hold together.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (word, after) = match rest.strip_prefix('"') {
+            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
+            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+        };
+        words.push(word.to_owned());
+        rest = after.trim_start();
+    }
+    words
+}
+
+fn parse_yes_no(value: &str) -> Option<bool> {
+    match words(value).first()?.to_ascii_lowercase().as_str() {
+        "yes" | "true" => Some(true),
+        "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_permit_root_login(value: &str) -> Option<PermitRootLogin> {
+    match words(value).first()?.to_ascii_lowercase().as_str() {
+        "yes" | "true" => Some(PermitRootLogin::Yes),
+        "no" | "false" => Some(PermitRootLogin::No),
+        "prohibit-password" | "without-password" => Some(PermitRootLogin::ProhibitPassword),
+        "forced-commands-only" => Some(PermitRootLogin::ForcedCommandsOnly),
+        _ => None,
+    }
+}
+
+/// Returns whether a name fits a pattern of glob(7) with `*` and `?` alone. A `*` at its begin does not fit a dot.
+fn matches(pattern: &str, name: &str) -> bool {
+    if name.starts_with('.') && !pattern.starts_with('.') {
+        return false;
+    }
+    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
+    // The place of the last `*`, and how much of the name it has taken.
+    let (mut p, mut n, mut star) = (0, 0, None);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(c) if *c == '?' || *c == name[n] => (p, n) = (p + 1, n + 1),
+            _ => match &mut star {
+                Some((at, taken)) => {
+                    *taken += 1;
+                    (p, n) = (*at + 1, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let mut config = Config::default();
+        let mut scope = None;
+        for (number, line) in text.lines().enumerate() {
+            match parse_line(line) {
+                Some((name, value)) if name == "match" => scope = Some(value),
+                Some((name, value)) => {
+                    config.settings.push(Setting {
+                        name,
+                        value,
+                        scope: scope.clone(),
+                        at: format!("f:{}", number + 1),
+                    });
+                }
+                None => {}
+            }
+        }
+        config
+    }
+
+    fn allowed(text: &str) -> Allowed {
+        config(text).allowed()
+    }
+
+    #[test]
+    fn the_first_value_outside_of_blocks_holds_and_the_default_without_one() {
+        let found = allowed("PermitRootLogin no\npermitrootlogin yes\nPasswordAuthentication=no # x\n");
+        assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::No));
+        assert_eq!(found.password, Reading::Known(false));
+        let found = allowed("# nothing\n");
+        assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::ProhibitPassword));
+        assert_eq!((found.password, found.empty_passwords), (Reading::Known(true), Reading::Known(false)));
+        assert_eq!((found.pubkey, found.ports, found.listen_addresses), (Reading::Known(true), vec![22], Vec::new()));
+    }
+
+    #[test]
+    fn a_block_that_lets_in_more_is_what_holds_and_is_named() {
+        let found = allowed(
+            "PermitRootLogin no\nMatch Address 10.0.0.0/8\n PermitRootLogin yes\nMatch User git\n PermitRootLogin no\n",
+        );
+        assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::Yes));
+        assert_eq!(found.loosened_by, ["permitrootlogin yes by Match Address 10.0.0.0/8 (f:3)"]);
+        let found = allowed("PermitRootLogin yes\nMatch Address 10.0.0.0/8\n PermitRootLogin no\n");
+        assert_eq!((found.permit_root_login, found.loosened_by.len()), (Reading::Known(PermitRootLogin::Yes), 0));
+    }
+
+    #[test]
+    fn a_password_suffices_by_either_method_unless_another_is_needed() {
+        for (text, expected) in [
+            ("", true),
+            ("PasswordAuthentication no\nUsePAM yes", true),
+            ("PasswordAuthentication no\nUsePAM no", false),
+            ("PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM yes", false),
+            ("PasswordAuthentication no\nChallengeResponseAuthentication no\nUsePAM yes", false),
+            ("AuthenticationMethods publickey,password", false),
+            ("AuthenticationMethods publickey,password password", true),
+            ("AuthenticationMethods publickey,keyboard-interactive:pam\nUsePAM yes", false),
+            ("AuthenticationMethods any", true),
+            ("AuthenticationMethods publickey\nMatch User old\nAuthenticationMethods password", true),
+            (
+                "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMatch User old\nPasswordAuthentication yes",
+                true,
+            ),
+        ] {
+            assert_eq!(allowed(text).password_suffices, Reading::Known(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_may_have_ports_of_their_own() {
+        for (text, ports, addresses) in [
+            ("Port 2222\nPort 22", vec![22, 2222], vec![]),
+            ("ListenAddress 192.0.2.1:2022", vec![2022], vec!["192.0.2.1:2022"]),
+            ("Port 2222\nListenAddress ::1\nListenAddress [::1]:99", vec![99, 2222], vec!["::1", "[::1]:99"]),
+        ] {
+            let found = allowed(text);
+            assert_eq!(
+                (found.ports, found.listen_addresses),
+                (ports, addresses.into_iter().map(str::to_owned).collect()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_sshd_would_refuse_is_unknown_with_its_line() {
+        let Reading::Unknown { unknown } = allowed("\nPermitRootLogin maybe").permit_root_login else { panic!() };
+        assert_eq!((unknown.cause, unknown.detail.as_str()), (Cause::Garbled, "f:2: permitrootlogin maybe"));
+    }
+
+    #[test]
+    fn a_pattern_fits_names_as_the_shell_has_it() {
+        for (pattern, name, expected) in [
+            ("*.conf", "50-cloud.conf", true),
+            ("*.conf", "x.conf.bak", false),
+            ("*.conf", ".hidden.conf", false),
+            ("?a*", "xab", true),
+            ("*", "a", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(text in "[A-Za-z \"=#:\\[\\],*\n0-9]{0,200}", any in "\\PC*") {
+            for text in [text, any] {
+                let _ = allowed(&text);
+                words(&text);
+                matches(&text, "name");
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Locking of idle sessions: what the settings of GNOME and KDE come to for each account that may sign in at the host.
+//!
+//! A host on which no graphical session is installed has none that could be left alone. Other desktops than these two keep
+//! their settings where this build does not look, and so are unknown.
+
+mod gvdb;
+mod kde;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{
+    fact::{Cause, Desktop, Fact, Reading, ScreenLock, Sessions, Text, Unknown, UserScreenLock},
+    report,
+};
+
+use self::gvdb::{Database, Value};
+use super::{Look, Probe, accounts::passwd};
+use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
+
+/// Folders of session files, which display managers offer.
+const SESSIONS: [&str; 4] = [
+    "/usr/share/xsessions",
+    "/usr/share/wayland-sessions",
+    "/usr/local/share/xsessions",
+    "/usr/local/share/wayland-sessions",
+];
+/// Session files that stand for another one.
+const ALIASES: [&str; 2] = ["lightdm-xsession.desktop", "default.desktop"];
+/// Folders of dconf's profiles, the first that has one deciding.
+const PROFILES: [&str; 2] = ["/etc/dconf/profile/user", "/usr/share/dconf/profile/user"];
+/// Databases of one profile, at most.
+const DATABASES: usize = 16;
+const SCHEMAS: &str = "/usr/share/glib-2.0/schemas";
+/// User ids of people: from `UID_MIN` of login.defs(5) where nothing else is set, `nobody` left out.
+const PEOPLE: std::ops::Range<u32> = 1000..65_534;
+/// Accounts whose settings are read, at most.
+const USERS: usize = 1_000;
+
+const IDLE_DELAY: &str = "/org/gnome/desktop/session/idle-delay";
+const LOCK_ENABLED: &str = "/org/gnome/desktop/screensaver/lock-enabled";
+const LOCK_DELAY: &str = "/org/gnome/desktop/screensaver/lock-delay";
+const DISABLE_LOCK: &str = "/org/gnome/desktop/lockdown/disable-lock-screen";
+
+/// The probe of `screen_lock`.
+pub struct ScreenLockProbe;
+
+impl Probe for ScreenLockProbe {
+    fn id(&self) -> report::Probe {
+        report::Probe::ScreenLock
+    }
+
+    fn name(&self) -> &'static str {
+        "screen_lock"
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Fact> {
+        vec![match screen_lock(look.host) {
+            Ok(state) => Fact::ScreenLock(Reading::Known(state)),
+            Err(unknown) => Fact::ScreenLock(Reading::Unknown { unknown }),
+        }]
+    }
+}
+
+fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
+    let desktops = desktops(host)?;
+    if desktops.is_empty() {
+        return Ok(ScreenLock { sessions: Sessions::Console, users: Vec::new() });
+    }
+    let people = people(host)?;
+    let mut users = Vec::new();
+    for desktop in desktops {
+        let settings: Box<dyn Fn(Option<&Path>) -> Settings> = match desktop {
+            Desktop::Gnome => {
+                let gnome = Gnome::look(host);
+                Box::new(move |home| gnome.of(host, home))
+            }
+            Desktop::Kde => Box::new(|home| kde::settings(host, home)),
+            Desktop::Other => Box::new(|_| {
+                Settings::untold(&Unknown::new(Cause::Unsupported, "this build reads the settings of GNOME and KDE"))
+            }),
+        };
+        for (name, home) in
+            std::iter::once(("", None)).chain(people.iter().map(|(n, h)| (n.as_str(), Some(h.as_path()))))
+        {
+            let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(home);
+            users.push(UserScreenLock {
+                user: Text::new(name),
+                desktop,
+                enabled,
+                idle_seconds,
+                grace_seconds,
+                enforced,
+            });
+        }
+    }
+    Ok(ScreenLock { sessions: Sessions::Graphical, users })
+}
+
+/// What one account's settings come to.
+struct Settings {
+    enabled: Reading<bool>,
+    idle_seconds: Reading<u64>,
+    grace_seconds: Reading<u64>,
+    enforced: Reading<bool>,
+}
+
+impl Settings {
+    fn untold(why: &Unknown) -> Self {
+        let unknown = || why.clone();
+        Self {
+            enabled: Reading::Unknown { unknown: unknown() },
+            idle_seconds: Reading::Unknown { unknown: unknown() },
+            grace_seconds: Reading::Unknown { unknown: unknown() },
+            enforced: Reading::Unknown { unknown: unknown() },
+        }
+    }
+}
+
+/// Returns the desktops whose sessions are installed.
+fn desktops(host: &dyn Host) -> Result<BTreeSet<Desktop>, Unknown> {
+    let mut desktops = BTreeSet::new();
+    for folder in SESSIONS {
+        match host.list(Path::new(folder)) {
+            Ok(names) => desktops.extend(names.iter().filter_map(|name| desktop(&name.to_string_lossy()))),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
+        }
+    }
+    Ok(desktops)
+}
+
+/// Returns the desktop of a session file; `None` for other files.
+fn desktop(name: &str) -> Option<Desktop> {
+    if !name.ends_with(".desktop") || ALIASES.contains(&name) {
+        return None;
+    }
+    Some(match name.split(['-', '.', '_']).next().unwrap_or_default() {
+        "gnome" | "ubuntu" => Desktop::Gnome,
+        "plasma" | "plasmax11" | "plasmawayland" | "plasma5" => Desktop::Kde,
+        _ => Desktop::Other,
+    })
+}
+
+/// Returns name and home of each account of the host's files that a person may sign in with, in order of name.
+fn people(host: &dyn Host) -> Result<BTreeMap<String, PathBuf>, Unknown> {
+    const FILE: &str = "/etc/passwd";
+    let passwd =
+        host.read(Path::new(FILE), FILE_BYTES).map_err(|error| host::unknown(format!("read {FILE}"), &error))?;
+    let entries = passwd::parse_passwd(&passwd).into_iter();
+    let people: BTreeMap<String, PathBuf> = entries
+        .filter(|entry| entry.is_interactive() && PEOPLE.contains(&entry.uid))
+        .map(|entry| (entry.name, PathBuf::from(entry.home)))
+        .collect();
+    if people.len() > USERS {
+        return Err(Unknown::new(Cause::Limit, format!("{} accounts may sign in", people.len())));
+    }
+    Ok(people)
+}
+
+/// What dconf and the schemas say for every account.
+struct Gnome {
+    /// Without the account's own database; in order, the first that has a key deciding.
+    databases: Result<Vec<Database>, Unknown>,
+    /// Whether an account has a database of its own, before these.
+    has_own: bool,
+    /// Values of files that change the defaults of schemas.
+    overrides: Result<BTreeMap<String, Value>, Unknown>,
+}
+
+impl Gnome {
+    fn look(host: &dyn Host) -> Self {
+        let (databases, has_own) = match profile(host) {
+            Ok((databases, has_own)) => (Ok(databases), has_own),
+            Err(unknown) => (Err(unknown), true),
+        };
+        Self { databases, has_own, overrides: overrides(host) }
+    }
+
+    fn of(&self, host: &dyn Host, home: Option<&Path>) -> Settings {
+        match self.settings(host, home) {
+            Ok(settings) => settings,
+            Err(unknown) => Settings::untold(&unknown),
+        }
+    }
+
+    fn settings(&self, host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
+        let mut databases = Vec::new();
+        if self.has_own {
+            let own = home.map(|home| read_database(host, &home.join(".config/dconf/user"))).transpose()?.flatten();
+            databases.push(own.unwrap_or_default());
+        }
+        databases.extend(self.databases.clone()?);
+        let overrides = self.overrides.clone()?;
+        let of = |key: &str, default: Value| value(&databases, key).or(overrides.get(key)).cloned().unwrap_or(default);
+        let number = |key: &str, default| match of(key, Value::Number(default)) {
+            Value::Number(number) => Ok(u64::from(number)),
+            _ => Err(garbled(key)),
+        };
+        let yes_no = |key: &str, default| match of(key, Value::Bool(default)) {
+            Value::Bool(yes) => Ok(yes),
+            _ => Err(garbled(key)),
+        };
+        // Defaults of gsettings-desktop-schemas.
+        let (idle, delay) = (number(IDLE_DELAY, 300)?, number(LOCK_DELAY, 0)?);
+        let enabled = yes_no(LOCK_ENABLED, true)? && !yes_no(DISABLE_LOCK, false)?;
+        let is_locked =
+            |key: &str| databases.iter().skip(1).any(|database| database.locks.iter().any(|lock| lock == key));
+        let enforced = !self.has_own || [IDLE_DELAY, LOCK_ENABLED, LOCK_DELAY].iter().all(|key| is_locked(key));
+        Ok(Settings {
+            enabled: Reading::Known(enabled),
+            idle_seconds: Reading::Known(idle),
+            grace_seconds: Reading::Known(delay),
+            enforced: Reading::Known(enforced),
+        })
+    }
+}
+
+fn garbled(key: &str) -> Unknown {
+    Unknown::new(Cause::Garbled, format!("the value of {key} has another type than its schema says"))
+}
+
+/// Returns the value of a key as dconf(7) finds it: of the databases from the last that locks the key on, the first that has it.
+fn value<'a>(databases: &'a [Database], key: &str) -> Option<&'a Value> {
+    let locks = |database: &Database| database.locks.iter().any(|lock| lock == key);
+    let from = databases.iter().rposition(locks).unwrap_or(0);
+    databases[from..].iter().find_map(|database| database.values.get(key))
+}
+
+/// Returns the databases of the profile of users, and whether an account's own stands before them.
+fn profile(host: &dyn Host) -> Result<(Vec<Database>, bool), Unknown> {
+    let mut text = None;
+    for path in PROFILES {
+        match host.read(Path::new(path), SMALL_FILE_BYTES) {
+            Ok(bytes) => {
+                text = Some((path, String::from_utf8_lossy(&bytes).into_owned()));
+                break;
+            }
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
+        }
+    }
+    let Some((path, text)) = text else { return Ok((Vec::new(), true)) };
+    let mut databases = Vec::new();
+    let mut has_own = false;
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    for (at, line) in lines.filter(|line| !line.is_empty()).take(DATABASES).enumerate() {
+        let file = match line.split_once(':') {
+            Some(("user-db", "user")) if at == 0 => {
+                has_own = true;
+                continue;
+            }
+            Some(("system-db", name)) => Path::new("/etc/dconf/db").join(name),
+            Some(("file-db", file)) => PathBuf::from(file),
+            _ => return Err(Unknown::new(Cause::Unsupported, format!("{path}: {line}"))),
+        };
+        databases.extend(read_database(host, &file)?);
+    }
+    Ok((databases, has_own))
+}
+
+/// Returns a database, which dconf takes for empty where there is none.
+fn read_database(host: &dyn Host, path: &Path) -> Result<Option<Database>, Unknown> {
+    match host.read(path, FILE_BYTES) {
+        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) => match gvdb::parse(&bytes) {
+            Some(database) => Ok(Some(database)),
+            None => Err(Unknown::new(Cause::Garbled, format!("{} is no dconf database", path.display()))),
+        },
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(None),
+        Err(error) => Err(host::unknown(format!("read {}", path.display()), &error)),
+    }
+}
+
+/// Returns the defaults that a distribution or administrator changed: files of glib-compile-schemas(1), the last deciding.
+fn overrides(host: &dyn Host) -> Result<BTreeMap<String, Value>, Unknown> {
+    let names = match host.list(Path::new(SCHEMAS)) {
+        Ok(names) => names,
+        Err(error) if host::cause(&error) == Cause::Absent => return Ok(BTreeMap::new()),
+        Err(error) => return Err(host::unknown(format!("list {SCHEMAS}"), &error)),
+    };
+    let mut values = BTreeMap::new();
+    for name in names.iter().filter(|name| name.to_string_lossy().ends_with(".gschema.override")) {
+        let path = Path::new(SCHEMAS).join(name);
+        let bytes = host
+            .read(&path, SMALL_FILE_BYTES)
+            .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+        let found = parse_override(&String::from_utf8_lossy(&bytes))
+            .map_err(|line| Unknown::new(Cause::Undecidable, format!("{}: {line}", path.display())))?;
+        values.extend(found);
+    }
+    Ok(values)
+}
+
+/// Returns the values of an override file that are asked for. `Err` names a line that holds in one desktop alone.
+fn parse_override(text: &str) -> Result<BTreeMap<String, Value>, String> {
+    let keys = [IDLE_DELAY, LOCK_ENABLED, LOCK_DELAY, DISABLE_LOCK];
+    let mut values = BTreeMap::new();
+    let mut section = String::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            section = name.to_owned();
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let (schema, desktop) =
+            section.split_once(':').map_or((section.as_str(), None), |(schema, d)| (schema, Some(d)));
+        let key = format!("/{}/{}", schema.replace('.', "/"), name.trim());
+        if !keys.contains(&key.as_str()) {
+            continue;
+        }
+        if desktop.is_some() {
+            return Err(format!("[{section}] {line}"));
+        }
+        let value = value.trim();
+        let value = match (value, value.strip_prefix("uint32").unwrap_or(value).trim().parse()) {
+            ("true", _) => Value::Bool(true),
+            ("false", _) => Value::Bool(false),
+            (_, Ok(number)) => Value::Number(number),
+            _ => Value::Other,
+        };
+        values.insert(key, value);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(values: &[(&str, Value)], locks: &[&str]) -> Database {
+        Database {
+            values: values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            locks: locks.iter().map(|lock| (*lock).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn an_account_changes_what_no_database_locks() {
+        let own = database(&[("/a", Value::Number(1)), ("/b", Value::Number(1))], &[]);
+        let local = database(&[("/b", Value::Number(2))], &["/b", "/c"]);
+        let site = database(&[("/c", Value::Number(3))], &[]);
+        let databases = [own, local, site];
+        assert_eq!(value(&databases, "/a"), Some(&Value::Number(1)));
+        assert_eq!(value(&databases, "/b"), Some(&Value::Number(2)));
+        assert_eq!(value(&databases, "/c"), Some(&Value::Number(3)));
+        assert_eq!(value(&databases, "/d"), None);
+    }
+
+    #[test]
+    fn a_session_file_tells_its_desktop() {
+        for (name, expected) in [
+            ("gnome.desktop", Some(Desktop::Gnome)),
+            ("gnome-xorg.desktop", Some(Desktop::Gnome)),
+            ("ubuntu.desktop", Some(Desktop::Gnome)),
+            ("plasma.desktop", Some(Desktop::Kde)),
+            ("plasmax11.desktop", Some(Desktop::Kde)),
+            ("xfce.desktop", Some(Desktop::Other)),
+            ("lightdm-xsession.desktop", None),
+            ("README", None),
+        ] {
+            assert_eq!(desktop(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_override_changes_a_default_and_one_for_a_desktop_has_no_sound_reading() {
+        let text = "[org.gnome.desktop.session]\nidle-delay=uint32 600\n[org.gnome.desktop.screensaver]\nlock-enabled = false\nother=1\n";
+        let expected = [(LOCK_ENABLED, Value::Bool(false)), (IDLE_DELAY, Value::Number(600))];
+        let found = parse_override(text).unwrap();
+        assert_eq!(found, expected.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
+        assert!(parse_override("[org.gnome.desktop.session:ubuntu]\nidle-delay=0\n").is_err());
+        assert!(parse_override("[org.gnome.shell:ubuntu]\nx=0\n").unwrap().is_empty());
+    }
+}
