@@ -3,6 +3,7 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
+pub mod fscrypt;
 pub mod live;
 pub mod luks;
 pub mod recorded;
@@ -21,6 +22,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use fscrypt::Policy;
 pub use live::Live;
 pub use luks::Luks;
 pub use recorded::Recorded;
@@ -103,6 +105,14 @@ pub trait Host {
     ///
     /// As open(2) says; `InvalidData` when it has no LUKS header.
     fn luks(&self, device: &Path) -> io::Result<Luks>;
+
+    /// Returns the fscrypt policy of `folder`, which is not followed if it is a link.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) says; `ENODATA` when it has none, `EOPNOTSUPP` when the file system is not set up for any, `ENOTTY` when
+    /// its kind has no fscrypt.
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy>;
 
     /// Returns the kernel's answer to a dump of its nf_tables objects: netlink messages, one after the other.
     ///
@@ -272,6 +282,8 @@ pub enum Family {
 pub enum Tool {
     /// Prints apt's settings, whose files have includes, scopes and directives that only apt reads rightly.
     AptConfig,
+    /// Prints the encryption of ZFS datasets, which no file tells, and `/dev/zfs` only by an interface that each version changes.
+    Zfs,
 }
 
 impl Tool {
@@ -279,6 +291,7 @@ impl Tool {
     pub fn name(self) -> &'static str {
         match self {
             Self::AptConfig => "apt-config",
+            Self::Zfs => "zfs",
         }
     }
 
@@ -286,6 +299,7 @@ impl Tool {
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Self::AptConfig => &["/usr/bin/apt-config"],
+            Self::Zfs => &["/usr/sbin/zfs", "/sbin/zfs", "/usr/local/sbin/zfs"],
         }
     }
 }

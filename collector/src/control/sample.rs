@@ -175,6 +175,9 @@ fn disk_encryption() -> Fact {
                     format: CryptFormat::Luks2,
                     cipher: known("aes-xts-plain64"),
                     key_bits: Reading::Known(512),
+                    key_slots: Some(Reading::Known(KeySlots {
+                        slots: vec![KeySlot { number: 0, kind: KeySlotKind::Passphrase }],
+                    })),
                 }),
                 below: vec![text("sda3")],
             },
@@ -194,6 +197,7 @@ fn disk_encryption() -> Fact {
         kind: VolumeKind::Fixed,
         layers: layers(),
         encrypted: Reading::Known(encrypted),
+        encrypted_folders: vec![path("/home/alice")],
     };
     Fact::DiskEncryption(Reading::Known(DiskEncryption {
         volumes: vec![volume("/", "/dev/mapper/sda3_crypt", true), volume("/boot", "/dev/sda2", false)],

@@ -3,7 +3,7 @@
 //! Every text of a fact is safe to print by its type, so the lines are too. A fact comes from a host that may lie: lists are cut at
 //! [`ITEMS`], chains at [`DEPTH`], and nothing here recurses deeper.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Agent, Cause, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer, LayerKind, Listeners,
@@ -132,6 +132,11 @@ fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
         (format!("{head}{}", below(&volume.layers, volume.source.as_str())), encrypted(&volume.encrypted, is_at_rest))
     };
     let mut rows: Vec<_> = disk.volumes.iter().take(ITEMS).map(row).collect();
+    let folder = |volume: &Volume| {
+        let folders = volume.encrypted_folders.iter().take(ITEMS);
+        folders.map(|folder| (format!("  {folder}  fscrypt"), "encrypted".to_owned())).collect::<Vec<_>>()
+    };
+    rows.extend(disk.volumes.iter().take(ITEMS).flat_map(folder).take(ITEMS));
     rows.extend(disk.swap_areas.iter().take(ITEMS).map(|swap| {
         let chain = below(&swap.layers, "");
         let is_at_rest = swap.kind != super::SwapKind::Zram;
@@ -212,12 +217,27 @@ fn layer_text(layer: &Layer) -> String {
         super::CryptFormat::Luks2 => "LUKS2",
         super::CryptFormat::Plain => "dm-crypt plain",
         super::CryptFormat::Integrity => "dm-integrity",
+        super::CryptFormat::Opal => "LUKS2, OPAL drive",
+        super::CryptFormat::OpalCrypt => "LUKS2 on OPAL drive",
+        super::CryptFormat::Fscrypt => "fscrypt",
+        super::CryptFormat::Ecryptfs => "eCryptfs",
+        super::CryptFormat::Zfs => "ZFS",
         super::CryptFormat::Other => "dm-crypt",
     };
+    let slots = crypt.key_slots.as_ref().map_or_else(String::new, |slots| format!(", {}", key_slots(slots)));
     match (&crypt.cipher, &crypt.key_bits) {
-        (Reading::Known(cipher), Reading::Known(bits)) => format!("{name} ({format}, {cipher} {bits})"),
-        (cipher, bits) => format!("{name} ({format}, cipher {}, key {})", text(cipher), text(bits)),
+        (Reading::Known(cipher), Reading::Known(bits)) => format!("{name} ({format}, {cipher} {bits}{slots})"),
+        (cipher, bits) => format!("{name} ({format}, cipher {}, key {}{slots})", text(cipher), text(bits)),
     }
+}
+
+/// Returns what unlocks a device, such as `unlocked by passphrase, tpm2`: each kind once.
+fn key_slots(slots: &Reading<super::KeySlots>) -> String {
+    let kinds = |slots: &super::KeySlots| {
+        let kinds: BTreeSet<_> = slots.slots.iter().map(|slot| slot.kind.as_str()).collect();
+        if kinds.is_empty() { "nothing".to_owned() } else { Vec::from_iter(kinds).join(", ") }
+    };
+    format!("unlocked by {}", value(slots, kinds))
 }
 
 fn patch_level(patch: &PatchLevel) -> Vec<String> {
@@ -452,7 +472,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Crypt, CryptFormat, PathText, Text, VolumeKind};
+    use crate::fact::{Crypt, CryptFormat, KeySlot, KeySlotKind, KeySlots, PathText, Text, VolumeKind};
 
     fn layer(device: &str, kind: LayerKind, name: &str, below: &[&str]) -> Layer {
         let below = below.iter().map(|device| Text::new(device)).collect();
@@ -468,6 +488,7 @@ mod tests {
                 kind: VolumeKind::Fixed,
                 layers,
                 encrypted,
+                encrypted_folders: vec![PathText::from_bytes(b"/home/alice")],
             }],
             swap_areas: Vec::new(),
         }))
@@ -480,6 +501,13 @@ mod tests {
             format: CryptFormat::Luks2,
             cipher: Reading::Known(Text::new("aes-xts-plain64")),
             key_bits: Reading::Known(512),
+            key_slots: Some(Reading::Known(KeySlots {
+                slots: [KeySlotKind::Tpm2, KeySlotKind::Passphrase, KeySlotKind::Passphrase]
+                    .into_iter()
+                    .zip(0..)
+                    .map(|(kind, number)| KeySlot { number, kind })
+                    .collect(),
+            })),
         });
         let layers = vec![
             layer("dm-1", LayerKind::Lvm, "vg0-home", &["dm-0"]),
@@ -488,8 +516,11 @@ mod tests {
             layer("nvme0n1", LayerKind::Disk, "", &[]),
         ];
         let lines = render(&volume(layers, Reading::Known(true)));
-        let chain = "vg0-home (LVM) <- cr (LUKS2, aes-xts-plain64 512) <- nvme0n1p3 <- nvme0n1";
-        assert_eq!(lines, [format!("/home  ext4 <- {chain}   encrypted")]);
+        let crypt = "cr (LUKS2, aes-xts-plain64 512, unlocked by passphrase, tpm2)";
+        let chain = format!("vg0-home (LVM) <- {crypt} <- nvme0n1p3 <- nvme0n1");
+        let volume = format!("/home  ext4 <- {chain}");
+        let folder = format!("{:<100}   encrypted", "  /home/alice  fscrypt");
+        assert_eq!(lines, [format!("{volume}   encrypted"), folder]);
     }
 
     #[test]

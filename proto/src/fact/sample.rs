@@ -3,10 +3,10 @@
 use super::{
     Agent, AutomaticUpdates, Baseline, Cause, ChainPolicy, ChangeKind, Crypt, CryptFormat, DefaultVerdict,
     DiskEncryption, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity,
-    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain, Layer,
-    LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading,
-    SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text, Transport, Unknown, UnreadablePath, UpdateSource,
-    Volume, VolumeKind, WatchState, WatchedPath,
+    FileState, FileType, FilterEngine, FilterFamily, Firewall, FirewallManager, HostClass, Inbound, InputChain,
+    KeySlot, KeySlotKind, KeySlots, Layer, LayerKind, Listener, Listeners, OsFamily, Package, PackageManager,
+    PatchLevel, PathText, PendingUpdate, Reading, SecureBoot, Software, Subject, SwapArea, SwapKind, System, Text,
+    Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -58,7 +58,13 @@ pub fn system() -> System {
 
 /// Returns an encrypted home on LVM on LUKS2, and encrypted swap.
 pub fn disk_encryption() -> DiskEncryption {
-    let crypt = Crypt { format: CryptFormat::Luks2, cipher: text("aes-xts-plain64"), key_bits: Reading::Known(512) };
+    let slot = KeySlot { number: 0, kind: KeySlotKind::Passphrase };
+    let crypt = Crypt {
+        format: CryptFormat::Luks2,
+        cipher: text("aes-xts-plain64"),
+        key_bits: Reading::Known(512),
+        key_slots: Some(Reading::Known(KeySlots { slots: vec![slot] })),
+    };
     let layer = |device: &str, kind, name: &str, crypt, below: &[&str]| Layer {
         device: device.into(),
         kind,
@@ -84,6 +90,7 @@ pub fn disk_encryption() -> DiskEncryption {
             kind: VolumeKind::Fixed,
             layers: above("dm-1", "vg0-home"),
             encrypted: Reading::Known(true),
+            encrypted_folders: vec![path("/home/alice")],
         }],
         swap_areas: vec![SwapArea {
             name: path("/dev/dm-2"),

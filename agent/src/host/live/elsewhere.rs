@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Live;
-use crate::host::{Digests, Dump, Family, Host, Luks, Machine, Metadata, SocketOwners, Tool, Visit};
+use crate::host::{Digests, Dump, Family, Host, Luks, Machine, Metadata, Policy, SocketOwners, Tool, Visit};
 
 impl Host for Live {
     fn read(&self, _: &Path, _: usize) -> io::Result<Vec<u8>> {
@@ -44,6 +44,10 @@ impl Host for Live {
     }
 
     fn luks(&self, _: &Path) -> io::Result<Luks> {
+        unsupported()
+    }
+
+    fn encryption_policy(&self, _: &Path) -> io::Result<Policy> {
         unsupported()
     }
 

@@ -38,6 +38,7 @@ text_enums!(
     FirewallManager,
     HostClass,
     Inbound,
+    KeySlotKind,
     LayerKind,
     OsFamily,
     PackageManager,
@@ -86,7 +87,7 @@ message!(System { os_family, execution_controls } required {
 message!(ExecutionControl { kind, mode } required {});
 
 message!(DiskEncryption { volumes, swap_areas } required {});
-message!(Volume { mount_point, file_system, source, kind, layers } required { encrypted });
+message!(Volume { mount_point, file_system, source, kind, layers, encrypted_folders } required { encrypted });
 message!(SwapArea { name, kind, layers } required { encrypted });
 
 impl Wire for Layer {
@@ -101,6 +102,7 @@ impl Wire for Layer {
             cipher: self.crypt.as_ref().map(|crypt| crypt.cipher.encode()),
             key_bits: self.crypt.as_ref().map(|crypt| crypt.key_bits.encode()),
             below: self.below.encode(),
+            key_slots: self.crypt.as_ref().and_then(|crypt| crypt.key_slots.encode()),
         }
     }
 
@@ -111,8 +113,13 @@ impl Wire for Layer {
                 format: CryptFormat::decode(message.format, "Layer.format")?,
                 cipher: required(message.cipher, "Layer.cipher")?,
                 key_bits: required(message.key_bits, "Layer.key_bits")?,
+                key_slots: Wire::decode(message.key_slots, "Layer.key_slots")?,
             })
-        } else if message.format.is_empty() && message.cipher.is_none() && message.key_bits.is_none() {
+        } else if message.format.is_empty()
+            && message.cipher.is_none()
+            && message.key_bits.is_none()
+            && message.key_slots.is_none()
+        {
             None
         } else {
             return Err(Error::Field("Layer.format"));
@@ -126,6 +133,9 @@ impl Wire for Layer {
         })
     }
 }
+
+message!(KeySlots { slots } required {});
+message!(KeySlot { number, kind } required {});
 
 message!(PatchLevel {
     manager, pending, sources, reboot_packages, reboot_required_since_time,
@@ -167,6 +177,7 @@ message!(Agent { version, settings_digest, uid } required { program_digest, matc
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
+    KeySlots => KeySlotsReading in key_slots_reading,
     PatchLevel => PatchLevelFact in patch_level_fact,
     Software => SoftwareFact in software_fact,
     Firewall => FirewallFact in firewall_fact,

@@ -53,11 +53,19 @@ static FACT: Message = Message {
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
 static DISK_ENCRYPTION: Message = Message {
     fields: &[
-        list(1, "DiskEncryption.volumes", &Message { fields: &[list(5, "Volume.layers", &LAYER)] }),
+        list(1, "DiskEncryption.volumes", &VOLUME),
         list(2, "DiskEncryption.swap_areas", &Message { fields: &[list(3, "SwapArea.layers", &LAYER)] }),
     ],
 };
-static LAYER: Message = Message { fields: &[list(7, "Layer.below", &LEAF)] };
+static VOLUME: Message =
+    Message { fields: &[list(5, "Volume.layers", &LAYER), list(7, "Volume.encrypted_folders", &LEAF)] };
+static LAYER: Message = Message {
+    fields: &[
+        list(7, "Layer.below", &LEAF),
+        one(8, "Layer.key_slots", &Message { fields: &[one(1, "Layer.key_slots", &KEY_SLOTS)] }),
+    ],
+};
+static KEY_SLOTS: Message = Message { fields: &[list(1, "KeySlots.slots", &LEAF)] };
 static PATCH_LEVEL: Message = Message {
     fields: &[
         list(2, "PatchLevel.pending", &LEAF),
