@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub mod faulty;
+pub mod fscrypt;
 pub mod live;
 pub mod luks;
 pub mod recorded;
@@ -26,6 +27,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use fscrypt::Policy;
 pub use live::Live;
 pub use luks::Luks;
 pub use recorded::Recorded;
@@ -150,6 +152,14 @@ pub trait Host {
     ///
     /// As open(2) says; `InvalidData` when it has no LUKS header.
     fn luks(&self, device: &Path) -> io::Result<Luks>;
+
+    /// Returns the fscrypt policy of `folder`, which is not followed if it is a link.
+    ///
+    /// # Errors
+    ///
+    /// As open(2) says; `ENODATA` when it has none, `EOPNOTSUPP` when the file system is not set up for any, `ENOTTY` when
+    /// its kind has no fscrypt.
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy>;
 
     /// Returns the kernel's answer to a dump of its nf_tables objects: netlink messages, one after the other.
     ///
@@ -367,6 +377,8 @@ pub enum Tool {
     Spctl,
     /// Tells numbers of the kernel of macOS.
     Sysctl,
+    /// Prints the encryption of ZFS datasets, which no file tells, and `/dev/zfs` only by an interface that each version changes.
+    Zfs,
 }
 
 impl Tool {
@@ -384,6 +396,7 @@ impl Tool {
             Self::Socketfilterfw => "socketfilterfw",
             Self::Spctl => "spctl",
             Self::Sysctl => "sysctl",
+            Self::Zfs => "zfs",
         }
     }
 
@@ -402,6 +415,7 @@ impl Tool {
             Self::Socketfilterfw => &["/usr/libexec/ApplicationFirewall/socketfilterfw"],
             Self::Spctl => &["/usr/sbin/spctl"],
             Self::Sysctl => &["/usr/sbin/sysctl"],
+            Self::Zfs => &["/usr/sbin/zfs", "/sbin/zfs", "/usr/local/sbin/zfs"],
         }
     }
 }

@@ -328,4 +328,6 @@ fn host_text(host: AgentId) -> String {
 }
 
 #[cfg(test)]
+mod disk_scenarios;
+#[cfg(test)]
 mod tests;

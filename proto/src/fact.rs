@@ -189,8 +189,16 @@ text_enum!(
 text_enum!(
     /// Format of a crypt layer.
     CryptFormat {
-        Luks1 = "luks1", Luks2 = "luks2", Plain = "plain", Integrity = "integrity", Apfs = "apfs",
-        Bitlocker = "bitlocker", Other = "other",
+        Luks1 = "luks1", Luks2 = "luks2", Plain = "plain", Integrity = "integrity", Opal = "opal",
+        OpalCrypt = "opal_crypt", Fscrypt = "fscrypt", Ecryptfs = "ecryptfs", Zfs = "zfs",
+        Apfs = "apfs", Bitlocker = "bitlocker", Other = "other",
+    }
+);
+text_enum!(
+    /// What opens a key slot.
+    KeySlotKind {
+        Passphrase = "passphrase", Tpm2 = "tpm2", Tpm2Pin = "tpm2_pin", Fido2 = "fido2", Pkcs11 = "pkcs11",
+        Recovery = "recovery", Clevis = "clevis", Keyring = "keyring", Other = "other",
     }
 );
 text_enum!(
@@ -332,6 +340,9 @@ pub struct Volume {
     pub encrypted_percent: Option<Reading<u64>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub key_protectors: Vec<KeyProtector>,
+    /// Empty in facts of a version that did not look for them.
+    #[serde(default)]
+    pub encrypted_folders: Vec<PathText>,
 }
 
 /// A swap area.
@@ -364,6 +375,23 @@ pub struct Crypt {
     pub format: CryptFormat,
     pub cipher: Reading<Text>,
     pub key_bits: Reading<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_slots: Option<Reading<KeySlots>>,
+}
+
+/// What unlocks a LUKS device.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct KeySlots {
+    pub slots: Vec<KeySlot>,
+}
+
+/// A key slot in use.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct KeySlot {
+    pub number: u32,
+    pub kind: KeySlotKind,
 }
 
 /// What the host's own package manager knows of updates.

@@ -14,7 +14,8 @@ use std::{
 use muster_proto::fact::OsFamily;
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Scanned, SocketOwners, Space, Tool, Visit,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners, Space, Tool,
+    Visit,
     recorded::{iptables_name, key, nf_elements_name, nf_tables_name, tool_name},
 };
 
@@ -216,6 +217,10 @@ impl Host for Faulty<'_> {
 
     fn luks(&self, device: &Path) -> io::Result<Luks> {
         self.value(key("luks", device), || self.host.luks(device))
+    }
+
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+        self.value(key("policy", folder), || self.host.encryption_policy(folder))
     }
 
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {

@@ -24,8 +24,8 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Scanned, SocketOwners, Space, TOOL_OUTPUT_BYTES,
-    Tool, Visit, path_bytes, path_of,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners, Space,
+    TOOL_OUTPUT_BYTES, Tool, Visit, path_bytes, path_of,
 };
 
 /// Version of the format of a capture.
@@ -98,6 +98,9 @@ pub struct Index {
     /// LUKS headers.
     #[serde(default)]
     pub luks: BTreeMap<PathText, Luks>,
+    /// fscrypt policies of folders.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub encryption_policies: BTreeMap<PathText, Policy>,
     /// Scans: root to the number of its file.
     #[serde(default)]
     pub scans: BTreeMap<PathText, u32>,
@@ -297,6 +300,10 @@ impl Host for Recorded {
 
     fn luks(&self, device: &Path) -> io::Result<Luks> {
         self.find("luks", device, &self.index.luks)
+    }
+
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+        self.find("policy", folder, &self.index.encryption_policies)
     }
 
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {

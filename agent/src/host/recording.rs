@@ -1,7 +1,7 @@
 //! A host that keeps what another one answers, as a capture.
 //!
 //! What a capture holds is what the probes ask, and nothing more: of watched files only metadata and digests, of the
-//! sockets' owners only names, of LUKS headers only the cipher.
+//! sockets' owners only names, of LUKS headers only the cipher and the kinds of key slots.
 
 use std::{
     cell::RefCell,
@@ -18,7 +18,7 @@ use muster_proto::{
 };
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool, Visit,
     recorded::{
         Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_elements_name, nf_tables_name, text,
         tool_name,
@@ -58,6 +58,7 @@ impl<'h> Recording<'h> {
             digests: Default::default(),
             space: Default::default(),
             luks: Default::default(),
+            encryption_policies: Default::default(),
             scans: Default::default(),
             errors: Default::default(),
         };
@@ -219,6 +220,14 @@ impl Host for Recording<'_> {
         let luks = result?;
         self.index.borrow_mut().luks.insert(text(device), luks.clone());
         Ok(luks)
+    }
+
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+        let result = self.host.encryption_policy(folder);
+        self.keep_error(key("policy", folder), &result);
+        let policy = result?;
+        self.index.borrow_mut().encryption_policies.insert(text(folder), policy);
+        Ok(policy)
     }
 
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {

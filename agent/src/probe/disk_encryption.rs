@@ -1,14 +1,28 @@
 //! Encryption of what holds data at rest: every mounted file system and swap area, with the chain of devices below it.
 //!
-//! Of Linux only the kernel is asked: proc_pid_mountinfo(5), proc_swaps(5) and sysfs. A volume is encrypted when every path down to a
-//! physical device goes through a crypt device; what the kernel cannot see through is unknown, never "no".
+//! Of Linux the kernel is asked: proc_pid_mountinfo(5), proc_swaps(5), sysfs and ioctl(2); ZFS alone by its program. A volume is encrypted
+//! when every path down to a physical device goes through what encrypts; what the kernel cannot see through is unknown, never "no".
+//!
+//! A file system with fscrypt is encrypted as a whole where the folder that is mounted has a policy. With policies on some folders
+//! it is not, and the folders are named; where they are all that is there, no rule decides: what is written beside them is plain.
 
+mod chain;
+mod crypto;
+mod device;
 mod devices;
 mod macos;
 mod mounts;
+mod own;
+#[cfg(test)]
+mod reference;
 mod windows;
 
-use std::{io, path::Path};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::{
     fact::{
@@ -18,14 +32,25 @@ use muster_proto::{
 };
 
 use self::{
-    devices::{Chain, Devices},
+    chain::Chain,
+    devices::Devices,
     mounts::{Mount, Swap},
+    own::Dataset,
 };
 use super::{Look, Probe};
-use crate::host::{self, FILE_BYTES, Host, path_of};
+use crate::host::{self, EntryKind, FILE_BYTES, Host, Tool, path_bytes, path_of};
 
 /// How deep file systems may lie on files of other file systems.
 const DEPTH: usize = 8;
+/// Folders of one volume that are asked for an fscrypt policy, at most.
+const FOLDERS_ASKED: usize = 1000;
+/// Encrypted folders of one volume that are named, at most.
+const FOLDERS_NAMED: usize = 32;
+
+/// ENODATA: the folder has no fscrypt policy, and could have one.
+const NO_POLICY: i32 = 61;
+/// ENOTTY and EOPNOTSUPP: a file system of this kind, or this one, has none.
+const NEVER_POLICIES: [i32; 2] = [25, 95];
 
 /// The probe of `disk_encryption`.
 pub struct DiskEncryptionProbe;
@@ -53,12 +78,10 @@ impl Probe for DiskEncryptionProbe {
 }
 
 fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
-    // The agent may run in a mount namespace of its own, whose binds and covers are not the host's.
-    let mounts = match host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES) {
-        Ok(mounts) => Ok(mounts),
-        Err(_) => host.read(Path::new("/proc/self/mountinfo"), FILE_BYTES),
-    };
-    let mounts = mounts.map_err(|error| host::unknown("read /proc/self/mountinfo", &error))?;
+    // The agent may run in a mount namespace of its own, whose binds and covers are not the host's. Its own mounts would leave out
+    // what is covered in it.
+    let mounts = host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES);
+    let mounts = mounts.map_err(|error| host::unknown("read /proc/1/mountinfo", &error))?;
     let mounts = mounts::parse(&mounts)
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mountinfo has a line that does not follow its format"))?;
     let swaps = match host.read(Path::new("/proc/swaps"), FILE_BYTES) {
@@ -68,7 +91,7 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(host::unknown("read /proc/swaps", &error)),
     };
-    let below = Below { host, devices: Devices::new(host), mounts: &mounts };
+    let below = Below { host, devices: Devices::new(host), mounts: &mounts, datasets: OnceCell::new() };
     let mut volumes: Vec<Volume> =
         mounts.iter().filter(|mount| !mount.is_pseudo()).map(|mount| below.volume(mount)).collect();
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
@@ -83,11 +106,13 @@ struct Below<'a> {
     host: &'a dyn Host,
     devices: Devices<'a>,
     mounts: &'a [Mount],
+    /// ZFS datasets by name, which are asked for once and only where ZFS is mounted.
+    datasets: OnceCell<Result<BTreeMap<String, Dataset>, Unknown>>,
 }
 
 impl Below<'_> {
     fn volume(&self, mount: &Mount) -> Volume {
-        let chain = self.of_mount(mount, DEPTH);
+        let mut chain = self.of_mount(mount, DEPTH);
         let kind = if mount.is_network() {
             VolumeKind::Network
         } else if chain.is_memory {
@@ -99,6 +124,15 @@ impl Below<'_> {
         } else {
             VolumeKind::Fixed
         };
+        let folders = if mount.may_have_fscrypt() && chain.encrypted.known() != Some(&true) {
+            self.encrypted_folders(mount)
+        } else {
+            EncryptedFolders::default()
+        };
+        if folders.are_all_there_is && chain.encrypted == Reading::Known(false) {
+            let detail = "fscrypt encrypts every folder that is there, and not what is written beside them";
+            chain.encrypted = Reading::unknown(Cause::Undecidable, detail);
+        }
         Volume {
             mount_point: PathText::from_bytes(&mount.mount_point),
             file_system: Text::from_bytes(&mount.file_system),
@@ -109,6 +143,7 @@ impl Below<'_> {
             protection: None,
             encrypted_percent: None,
             key_protectors: Vec::new(),
+            encrypted_folders: folders.named,
         }
     }
 
@@ -117,7 +152,7 @@ impl Below<'_> {
         let (kind, chain) = if swap.is_file {
             (SwapKind::File, self.of_file(&swap.name, DEPTH))
         } else {
-            let device = self.device_of_path(&swap.name);
+            let device = self.devices.of_path(&swap.name);
             let chain = match &device {
                 Ok(device) => self.of_device(device, DEPTH),
                 Err(unknown) => Chain::unknown(unknown.clone()),
@@ -137,12 +172,11 @@ impl Below<'_> {
             // Never at rest: see the kind.
             return Chain { encrypted: Reading::Known(false), is_memory: true, ..Chain::default() };
         }
-        if mount.has_own_encryption() {
-            let detail = format!("{file_system} encrypts by itself, which this build does not read");
-            return Chain::unknown(Unknown::new(Cause::Unsupported, detail));
-        }
-        if mount.file_system == b"overlay" {
-            return self.of_overlay(mount, depth);
+        match mount.file_system.as_slice() {
+            b"overlay" => return self.of_overlay(mount, depth),
+            b"ecryptfs" => return self.of_ecryptfs(mount, depth),
+            b"zfs" => return self.of_zfs(mount),
+            _ => {}
         }
         let chain = if mount.device.0 != 0 {
             match self.devices.name_of(mount.device) {
@@ -150,16 +184,46 @@ impl Below<'_> {
                 Err(unknown) => Chain::unknown(unknown),
             }
         } else if mount.file_system == b"btrfs" {
-            self.of_btrfs(mount, depth)
+            match self.devices.btrfs_members(&mount.source) {
+                Ok(members) => Chain::all(members.iter().map(|device| self.of_device(device, depth))),
+                Err(unknown) => Chain::unknown(unknown),
+            }
+        } else if mount.has_own_encryption() {
+            let detail = format!("{file_system} may encrypt by itself, which this build does not read");
+            Chain::unknown(Unknown::new(Cause::Unsupported, detail))
         } else {
             let detail = format!("{file_system} is on no block device that this build can follow");
-            return Chain::unknown(Unknown::new(Cause::Unsupported, detail));
+            Chain::unknown(Unknown::new(Cause::Unsupported, detail))
         };
-        if chain.encrypted.known() == Some(&false) && self.has_fscrypt(mount) {
-            let encrypted = Reading::unknown(Cause::Unsupported, "fscrypt is set up on the volume");
-            return Chain { encrypted, ..chain };
+        let is_whole = mount.file_system == b"ext4" && mount.root == b"/";
+        // ext4 encrypts no folder that holds all of it.
+        if is_whole || !mount.may_have_fscrypt() {
+            chain
+        } else {
+            self.with_policy(&path_of(&mount.mount_point), chain)
         }
-        chain
+    }
+
+    /// Returns what follows when `folder` and all that is in it lies on `chain`.
+    fn with_policy(&self, folder: &Path, chain: Chain) -> Chain {
+        if chain.encrypted == Reading::Known(true) {
+            return chain;
+        }
+        match self.host.encryption_policy(folder) {
+            Ok(policy) => chain.below(own::fscrypt(policy)),
+            Err(error)
+                if error
+                    .raw_os_error()
+                    .is_some_and(|number| number == NO_POLICY || NEVER_POLICIES.contains(&number)) =>
+            {
+                chain
+            }
+            Err(error) if chain.encrypted == Reading::Known(false) => {
+                let unknown = host::unknown(format!("read the fscrypt policy of {}", folder.display()), &error);
+                Chain { encrypted: Reading::Unknown { unknown }, ..chain }
+            }
+            Err(_) => chain,
+        }
     }
 
     fn of_device(&self, device: &str, depth: usize) -> Chain {
@@ -169,125 +233,395 @@ impl Below<'_> {
         })
     }
 
-    /// A file is where the longest mount point above it is; of equal ones, the later mount covers the earlier.
+    /// Returns what a file stands on; what it names may be a block device too.
     fn of_file(&self, path: &[u8], depth: usize) -> Chain {
-        let holder = self.mounts.iter().filter(|mount| mount.holds(path)).max_by_key(|mount| mount.mount_point.len());
-        match (holder, depth.checked_sub(1)) {
-            (Some(mount), Some(depth)) => self.of_mount(mount, depth),
-            (None, _) => Chain::unknown(Unknown::new(Cause::Hidden, "no mount holds the file")),
-            (_, None) => Chain::unknown(Unknown::new(Cause::Limit, "too many file systems on files of each other")),
+        let Some(depth) = depth.checked_sub(1) else {
+            return Chain::unknown(Unknown::new(Cause::Limit, "too many file systems on files of each other"));
+        };
+        if path.starts_with(b"/dev/")
+            && let Ok(device) = self.devices.of_path(path)
+        {
+            return self.of_device(&device, depth);
         }
+        let at = path_of(path);
+        let metadata = match self.host.metadata(&at) {
+            Ok(metadata) => metadata,
+            Err(error) => return Chain::unknown(host::unknown(format!("look at {}", at.display()), &error)),
+        };
+        if metadata.kind != EntryKind::File {
+            return Chain::unknown(Unknown::new(Cause::Hidden, format!("{} is no file here", at.display())));
+        }
+        match (self.holder(path, metadata.device), at.parent()) {
+            (Some(mount), Some(folder)) if mount.may_have_fscrypt() => {
+                self.with_policy(folder, self.of_mount(mount, depth))
+            }
+            (Some(mount), _) => self.of_mount(mount, depth),
+            (None, _) => {
+                let detail = format!("no mount above {} is of its device", at.display());
+                Chain::unknown(Unknown::new(Cause::Undecidable, detail))
+            }
+        }
+    }
+
+    /// Returns the mount that holds `path`, of which lstat(2) says that it is on `device`: of those above it that are of that device,
+    /// the longest, and of equal ones the later, which covers the earlier.
+    ///
+    /// The name alone does not tell: another mount may cover it, or the name may be one of another mount namespace.
+    fn holder(&self, path: &[u8], device: (u32, u32)) -> Option<&Mount> {
+        let above = || self.mounts.iter().filter(|mount| mount.holds(path));
+        let by_name = above().max_by_key(|mount| mount.mount_point.len());
+        let by_device = above().filter(|mount| mount.device == device).max_by_key(|mount| mount.mount_point.len());
+        // Each subvolume of btrfs has a device number of its own, which no mount tells.
+        by_device.or(by_name.filter(|mount| mount.device.0 == 0 && device.0 == 0))
     }
 
     /// What is written goes to the upper folder; without one, all that is there is in the lower ones.
     fn of_overlay(&self, mount: &Mount, depth: usize) -> Chain {
+        let folders = match mount.option(b"upperdir=") {
+            Some(upper) => vec![upper],
+            None => mount.lower_folders(),
+        };
+        Chain::all(folders.iter().map(|folder| self.of_folder(mount, folder, depth)))
+    }
+
+    /// Returns what `folder`, which is below the overlay `mount`, stands on.
+    fn of_folder(&self, mount: &Mount, folder: &[u8], depth: usize) -> Chain {
         let hidden =
             || Chain::unknown(Unknown::new(Cause::Hidden, "the folders below the overlay are not seen from inside"));
-        let folder = mount.option(b"upperdir=").or_else(|| mount.option(b"lowerdir=")?.split(|&b| b == b':').next());
-        let Some(folder) = folder.filter(|folder| folder.starts_with(b"/")) else { return hidden() };
-        let holder = self.mounts.iter().filter(|mount| mount.holds(folder)).max_by_key(|mount| mount.mount_point.len());
-        // In a container the folders are named as the host names them, and the overlay itself is the root.
-        if holder.is_none_or(|holder| holder == mount) || self.host.metadata(&path_of(folder)).is_err() {
+        if !folder.starts_with(b"/") {
             return hidden();
         }
-        self.of_file(folder, depth)
-    }
-
-    /// btrfs has device numbers of its own; its devices are in /sys/fs/btrfs/UUID/devices.
-    fn of_btrfs(&self, mount: &Mount, depth: usize) -> Chain {
-        match self.device_of_path(&mount.source).and_then(|device| self.devices.btrfs_members(&device)) {
-            Ok(members) => Chain::all(members.iter().map(|device| self.of_device(device, depth))),
-            Err(unknown) => Chain::unknown(unknown),
-        }
-    }
-
-    /// Returns the kernel's name of the device that `path` below `/dev` names.
-    ///
-    /// sysfs is asked first: the agent's own `/dev` may have no disks, as with `PrivateDevices=` of systemd.exec(5).
-    fn device_of_path(&self, path: &[u8]) -> Result<String, Unknown> {
-        let name = std::str::from_utf8(path).ok().and_then(|path| path.strip_prefix("/dev/"));
-        if let Some(name) = name
-            && let Some(device) = match name.strip_prefix("mapper/") {
-                Some(mapped) => self.devices.of_mapping(mapped)?,
-                None => self.devices.of_node(name),
-            }
-        {
-            return Ok(device);
-        }
-        let path = path_of(path);
-        let target = match self.host.read_link(&path) {
-            Ok(target) => target,
-            // EINVAL: it is no link.
-            Err(error) if error.raw_os_error() == Some(22) => path.clone(),
-            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        let Some(depth) = depth.checked_sub(1) else {
+            return Chain::unknown(Unknown::new(Cause::Limit, "too many file systems on folders of each other"));
         };
-        target
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(str::to_owned)
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} names no device", path.display())))
+        let Ok(metadata) = self.host.metadata(&path_of(folder)) else { return hidden() };
+        // In a container the folders are named as the host names them, and the overlay itself is the root.
+        match self.holder(folder, metadata.device) {
+            Some(holder) if holder != mount => self.with_policy_of(holder, &path_of(folder), depth),
+            _ => hidden(),
+        }
     }
 
-    /// The tool fscrypt keeps its state in a folder at the root of each volume that it is set up on.
-    fn has_fscrypt(&self, mount: &Mount) -> bool {
-        matches!(mount.file_system.as_slice(), b"ext4" | b"f2fs" | b"ubifs" | b"btrfs" | b"ceph")
-            && self.host.metadata(&path_of(&mount.mount_point).join(".fscrypt")).is_ok()
+    fn with_policy_of(&self, holder: &Mount, folder: &Path, depth: usize) -> Chain {
+        let chain = self.of_mount(holder, depth);
+        if holder.may_have_fscrypt() { self.with_policy(folder, chain) } else { chain }
     }
+
+    /// Everything that is written through the mount is encrypted before the folder below it has it.
+    fn of_ecryptfs(&self, mount: &Mount, depth: usize) -> Chain {
+        let below = self.of_folder(mount, &mount.source, depth);
+        match own::ecryptfs(mount) {
+            Ok(layer) => below.below(layer),
+            Err(_) if below.encrypted == Reading::Known(true) => below,
+            Err(why) => Chain { encrypted: Reading::unknown(Cause::Undecidable, why), ..below },
+        }
+    }
+
+    /// Whether a dataset is encrypted is settled when it is made: zfsprops(7).
+    fn of_zfs(&self, mount: &Mount) -> Chain {
+        let datasets = self.datasets.get_or_init(|| {
+            let printed = self.host.run(Tool::Zfs, &own::ZFS_ARGUMENTS);
+            let printed = printed.map_err(|error| host::unknown("run zfs get encryption", &error))?;
+            own::parse_zfs(&printed).ok_or_else(|| Unknown::new(Cause::Garbled, "zfs get does not follow its format"))
+        });
+        let name = String::from_utf8_lossy(&mount.source);
+        let dataset = match datasets {
+            Ok(datasets) => datasets.get(name.as_ref()),
+            Err(unknown) => return Chain::unknown(unknown.clone()),
+        };
+        let (cause, detail) = match dataset.map(|dataset| (dataset.encryption.as_str(), dataset.key_status.as_str())) {
+            None => (Cause::Absent, format!("zfs does not list the dataset {name}")),
+            Some(("off", _)) => {
+                let detail = format!("ZFS does not encrypt {name}, and what its pool stands on is not read");
+                (Cause::Unsupported, detail)
+            }
+            Some((cipher, "available")) if cipher.contains('-') && cipher.len() > 1 => {
+                return Chain::default().below(own::zfs(&name, cipher));
+            }
+            Some((cipher, status)) => {
+                let detail = format!("zfs says of the mounted {name}: encryption {cipher}, key {status}");
+                (Cause::Undecidable, detail)
+            }
+        };
+        Chain::unknown(Unknown::new(cause, detail))
+    }
+
+    /// Returns the folders with an fscrypt policy, at most two below the mount point; none where the file system has no policies.
+    fn encrypted_folders(&self, mount: &Mount) -> EncryptedFolders {
+        let root = path_of(&mount.mount_point);
+        if !self.has_no_policy(&root) {
+            return EncryptedFolders::default();
+        }
+        let mut left = FOLDERS_ASKED;
+        let Ok(top) = self.entries(&root, &mut left) else { return EncryptedFolders::default() };
+        let is_own = |folder: &PathBuf| folder.ends_with("lost+found") || folder.ends_with(".fscrypt");
+        let are_all_there_is = !top.encrypted.is_empty() && !top.has_others && top.plain.iter().all(is_own);
+        let mut named = top.encrypted;
+        for folder in top.plain {
+            // A folder that cannot be listed names none.
+            named.extend(self.entries(&folder, &mut left).map(|entries| entries.encrypted).unwrap_or_default());
+        }
+        named.sort();
+        let named = named.iter().take(FOLDERS_NAMED).map(|path| PathText::from_bytes(&path_bytes(path))).collect();
+        EncryptedFolders { named, are_all_there_is }
+    }
+
+    fn has_no_policy(&self, folder: &Path) -> bool {
+        let policy = self.host.encryption_policy(folder);
+        policy.is_err_and(|error| error.raw_os_error() == Some(NO_POLICY))
+    }
+
+    /// Returns what is in `folder`, but not what is mounted there. No more is asked for a policy than is `left`.
+    fn entries(&self, folder: &Path, left: &mut usize) -> io::Result<Entries> {
+        let mut entries = Entries::default();
+        for path in self.host.list(folder)?.into_iter().map(|name| folder.join(name)) {
+            if self.mounts.iter().any(|mount| mount.mount_point == path_bytes(&path)) {
+                continue;
+            }
+            let Some(less) = left.checked_sub(1) else {
+                entries.has_others = true;
+                break;
+            };
+            *left = less;
+            match self.host.encryption_policy(&path) {
+                Ok(_) => entries.encrypted.push(path),
+                Err(error) if error.raw_os_error() == Some(NO_POLICY) => entries.plain.push(path),
+                // A file or a link.
+                Err(_) => entries.has_others = true,
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// What is in a folder.
+#[derive(Debug, Default)]
+struct Entries {
+    /// Folders with an fscrypt policy.
+    encrypted: Vec<PathBuf>,
+    /// Folders without one.
+    plain: Vec<PathBuf>,
+    /// Whether there is anything else.
+    has_others: bool,
+}
+
+/// Folders of a volume that fscrypt encrypts.
+#[derive(Debug, Default)]
+struct EncryptedFolders {
+    /// Sorted, at most [`FOLDERS_NAMED`].
+    named: Vec<PathText>,
+    /// Whether the volume has nothing beside them.
+    are_all_there_is: bool,
 }
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::PathText;
+    use muster_proto::fact::{CryptFormat, LayerKind};
 
     use super::*;
-    use crate::host::{Recorded, recorded::Failure};
+    use crate::host::{Metadata, Policy, Recorded, recorded::Failure};
 
     const ABSENT: i32 = 2;
 
-    /// Returns the machine with LUKS, LVM and swap on it, as an agent sees it whose `/dev` has no disks.
-    fn without_devices() -> Recorded {
-        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/disk_encryption/uml-luks-lvm");
-        let mut host = Recorded::at(&case).unwrap();
+    fn captured(machine: &str) -> Recorded {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/disk_encryption");
+        Recorded::at(&fixtures.join(machine)).unwrap()
+    }
+
+    fn failure(errno: i32) -> Failure {
+        Failure { errno: Some(errno), kind: String::new(), text: String::new() }
+    }
+
+    fn path(path: &str) -> PathText {
+        PathText::from_bytes(path.as_bytes())
+    }
+
+    /// Returns what is said of a host with these lines of mountinfo on one plain disk, `8:0`, changed by `change`.
+    fn volumes_of(mounts: &str, change: impl FnOnce(&mut crate::host::recorded::Index)) -> Vec<Volume> {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |at: &str, content: &str| {
+            let at = folder.path().join("files").join(at);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, content).unwrap();
+        };
+        write("proc/1/mountinfo", mounts);
+        write("proc/swaps", "Filename Type Size Used Priority\n");
+        write("sys/class/block/loop0/loop/backing_file", "/var/x\n");
+        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-24T12:00:00Z"}"#)
+            .unwrap();
+        let mut host = Recorded::at(folder.path()).unwrap();
         let index = host.index_mut();
-        let absent = || Failure { errno: Some(ABSENT), kind: String::new(), text: String::new() };
-        for device in std::mem::take(&mut index.luks).into_keys() {
-            index.errors.insert(format!("luks {device}"), absent());
+        let disk = path("../../devices/pci0000:00/ata1/block/sda");
+        index.links.insert(path("/sys/dev/block/8:0"), disk.clone());
+        index.links.insert(path("/sys/class/block/sda"), disk);
+        index.lists.insert(path("/sys/class/block/sda/slaves"), Vec::new());
+        for attribute in ["partition", "dm/name", "dm/uuid", "device/vendor", "device/model", "removable", "ro"] {
+            index.errors.insert(format!("read /sys/class/block/sda/{attribute}"), failure(ABSENT));
         }
-        index.links.retain(|path, _| !path.as_str().starts_with("/dev/"));
-        for name in ["dm-2", "mapper/vg0-swap", "mapper/none"] {
-            index.errors.insert(format!("link /dev/{name}"), absent());
+        change(index);
+        state(&host).unwrap().volumes
+    }
+
+    fn cause(reading: &Reading<bool>) -> Option<Cause> {
+        match reading {
+            Reading::Unknown { unknown } => Some(unknown.cause),
+            Reading::Known(_) => None,
         }
-        let folder = |name: &str| PathText::from_bytes(name.as_bytes());
-        let names = ["dm-0", "dm-1", "dm-2", "dm-3", "ubda", "ubdb", "ubdc"].map(folder);
-        index.lists.insert(folder("/sys/class/block"), names.to_vec());
-        host
     }
 
     #[test]
     fn a_swap_partition_is_followed_where_the_agent_has_no_devices() {
-        let state = state(&without_devices()).unwrap();
+        let state = state(&captured("uml-no-devices")).unwrap();
         assert_eq!(state.swap_areas.len(), 1);
         assert_eq!(state.swap_areas[0].encrypted, Reading::Known(true));
-        assert_eq!(state.swap_areas[0].layers.last().unwrap().device.as_str(), "ubdb");
+        assert_eq!(state.swap_areas[0].layers.last().unwrap().kind, LayerKind::Disk);
     }
 
     #[test]
     fn a_cipher_that_the_agent_may_not_read_is_unknown_with_the_cause() {
-        let state = state(&without_devices()).unwrap();
-        let crypt = state.swap_areas[0].layers.iter().find_map(|layer| layer.crypt.clone()).unwrap();
-        let Reading::Unknown { unknown } = crypt.cipher else { panic!("{:?}", crypt.cipher) };
+        let state = state(&captured("uml-no-devices")).unwrap();
+        let layers = &state.swap_areas[0].layers;
+        let Reading::Unknown { unknown } = &layers[0].crypt.as_ref().unwrap().cipher else { panic!("{layers:?}") };
         assert_eq!(unknown.cause, Cause::Forbidden);
-        assert_eq!(unknown.detail.as_str(), "the agent is shown no /dev/ubdb: its service has a /dev without disks");
+        let detail = format!("the agent is shown no /dev/{}: its service has a /dev without disks", layers[1].device);
+        assert_eq!(unknown.detail.as_str(), detail);
     }
 
     #[test]
     fn a_device_is_found_by_its_node_and_by_the_name_of_its_mapping() {
-        let host = without_devices();
-        let below = Below { host: &host, devices: Devices::new(&host), mounts: &[] };
-        let mapping = |at: &str| String::from_utf8(host.read(Path::new(at), 99).unwrap()).unwrap();
-        let swap = format!("/dev/mapper/{}", mapping("/sys/class/block/dm-2/dm/name").trim());
-        assert_eq!(below.device_of_path(swap.as_bytes()).as_deref(), Ok("dm-2"));
-        assert_eq!(below.device_of_path(b"/dev/dm-1").as_deref(), Ok("dm-1"));
-        assert_eq!(below.device_of_path(b"/dev/mapper/none").unwrap_err().cause, Cause::Absent);
+        let mut host = captured("uml-no-devices");
+        host.index_mut().errors.insert("link /dev/none".to_owned(), failure(ABSENT));
+        let swap = &state(&host).unwrap().swap_areas[0];
+        let device = swap.layers[0].device.as_str();
+        let devices = Devices::new(&host);
+        assert_eq!(devices.of_path(b"/dev/mapper/unseen_swap").as_deref(), Ok(device));
+        assert_eq!(devices.of_path(format!("/dev/{device}").as_bytes()).as_deref(), Ok(device));
+        assert_eq!(devices.of_path(b"/dev/none").unwrap_err().cause, Cause::Absent);
+    }
+
+    #[test]
+    fn a_volume_with_fscrypt_is_encrypted_as_a_whole_only_where_its_root_has_a_policy() {
+        let policy = Policy { version: 2, contents_mode: 1 };
+        let mounts = "1 0 8:0 / / rw - ext4 /dev/sda rw\n2 1 8:0 /home/a /srv rw - ext4 /dev/sda rw\n";
+        let volumes = volumes_of(mounts, |index| {
+            index.errors.insert("policy /".to_owned(), failure(NO_POLICY));
+            index.errors.insert("policy /home".to_owned(), failure(NO_POLICY));
+            index.errors.insert("policy /link".to_owned(), failure(20));
+            index.lists.insert(path("/"), ["home", "link", "srv"].map(path).to_vec());
+            index.lists.insert(path("/home"), vec![path("a")]);
+            index.encryption_policies.insert(path("/home/a"), policy);
+            index.encryption_policies.insert(path("/srv"), policy);
+        });
+        assert_eq!(volumes[0].encrypted, Reading::Known(false));
+        assert_eq!(volumes[0].encrypted_folders, [path("/home/a")]);
+        assert_eq!(volumes[1].encrypted, Reading::Known(true));
+        assert_eq!(volumes[1].layers[0].crypt.as_ref().unwrap().format, CryptFormat::Fscrypt);
+        assert_eq!(volumes[1].layers[1].device.as_str(), "sda");
+    }
+
+    #[test]
+    fn a_volume_of_nothing_but_encrypted_folders_is_undecidable() {
+        let volume = |others: &[&str]| {
+            let volumes = volumes_of("1 0 8:0 / /data rw - ext4 /dev/sda rw\n", |index| {
+                index.errors.insert("policy /data".to_owned(), failure(NO_POLICY));
+                index.errors.insert("policy /data/lost+found".to_owned(), failure(NO_POLICY));
+                index.lists.insert(path("/data/lost+found"), Vec::new());
+                let names = ["a", "lost+found"].iter().chain(others).map(|name| path(name)).collect();
+                index.lists.insert(path("/data"), names);
+                index.encryption_policies.insert(path("/data/a"), Policy { version: 2, contents_mode: 1 });
+                index.errors.insert("policy /data/file".to_owned(), failure(20));
+            });
+            volumes.into_iter().next().unwrap()
+        };
+        assert_eq!(cause(&volume(&[]).encrypted), Some(Cause::Undecidable));
+        assert_eq!(volume(&["file"]).encrypted, Reading::Known(false));
+        assert_eq!(volume(&["file"]).encrypted_folders, [path("/data/a")]);
+    }
+
+    #[test]
+    fn a_policy_that_may_not_be_read_leaves_a_mounted_folder_unknown_and_not_plain() {
+        let volumes = volumes_of("1 0 8:0 /home/a /srv rw - ext4 /dev/sda rw\n", |index| {
+            index.errors.insert("policy /srv".to_owned(), failure(13));
+        });
+        assert_eq!(cause(&volumes[0].encrypted), Some(Cause::Forbidden));
+    }
+
+    /// Returns what is said of the ZFS dataset `tank/home` when `zfs` answers so.
+    fn dataset(answer: Result<&str, i32>) -> Volume {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("tool.zfs.{}", own::ZFS_ARGUMENTS.join("."));
+        std::fs::create_dir_all(folder.path().join("answers")).unwrap();
+        std::fs::create_dir_all(folder.path().join("files/proc/1")).unwrap();
+        let mounts = "1 0 0:40 / /home rw - zfs tank/home rw,xattr,posixacl\n";
+        std::fs::write(folder.path().join("files/proc/1/mountinfo"), mounts).unwrap();
+        std::fs::write(folder.path().join("files/proc/swaps"), "Filename\n").unwrap();
+        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-24T12:00:00Z"}"#)
+            .unwrap();
+        let mut host = Recorded::at(folder.path()).unwrap();
+        match answer {
+            Ok(text) => std::fs::write(folder.path().join("answers").join(name), text).unwrap(),
+            Err(errno) => drop(host.index_mut().errors.insert(name, failure(errno))),
+        }
+        state(&host).unwrap().volumes.remove(0)
+    }
+
+    #[test]
+    fn a_dataset_is_what_zfs_says_of_it() {
+        let encrypted = dataset(Ok("tank/home\tencryption\taes-256-gcm\ntank/home\tkeystatus\tavailable\n"));
+        assert_eq!((encrypted.kind, &encrypted.encrypted), (VolumeKind::Fixed, &Reading::Known(true)));
+        assert_eq!(encrypted.layers[0].device.as_str(), "tank/home");
+        // Another dataset of the pool that is encrypted says nothing of this one.
+        let plain = "tank\tencryption\taes-256-gcm\ntank\tkeystatus\tavailable\n\
+                     tank/home\tencryption\toff\ntank/home\tkeystatus\t-\n";
+        assert_eq!(cause(&dataset(Ok(plain)).encrypted), Some(Cause::Unsupported));
+        for (answer, expected) in [
+            (Err(ABSENT), Cause::Absent),
+            (Err(13), Cause::Forbidden),
+            (Ok("tank/home\tencryption\n"), Cause::Garbled),
+            (Ok(""), Cause::Absent),
+            (Ok("tank/home\tencryption\taes-256-gcm\ntank/home\tkeystatus\tunavailable\n"), Cause::Undecidable),
+            (Ok("tank/home\tencryption\t-\ntank/home\tkeystatus\t-\n"), Cause::Undecidable),
+        ] {
+            assert_eq!(cause(&dataset(answer).encrypted), Some(expected), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_where_its_device_says_and_not_where_its_name_does() {
+        let of = |device: Option<(u32, u32)>| {
+            let mounts = "1 0 8:0 / / rw - xfs /dev/sda rw\n2 1 0:50 / /var rw - nfs host:/ rw\n\
+                          3 1 7:0 / /image rw - ext4 /dev/loop0 rw\n";
+            let volumes = volumes_of(mounts, |index| {
+                let place = path("../../devices/virtual/block/loop0");
+                index.links.insert(path("/sys/dev/block/7:0"), place.clone());
+                index.links.insert(path("/sys/class/block/loop0"), place);
+                index.lists.insert(path("/sys/class/block/loop0/slaves"), Vec::new());
+                for attribute in ["partition", "dm/name", "dm/uuid", "device/vendor", "device/model", "removable", "ro"]
+                {
+                    index.errors.insert(format!("read /sys/class/block/loop0/{attribute}"), failure(ABSENT));
+                }
+                index.errors.insert("metadata /var/x".to_owned(), failure(ABSENT));
+                if let Some(device) = device {
+                    let metadata = Metadata {
+                        kind: EntryKind::File,
+                        size_bytes: 1,
+                        modified: None,
+                        mode: 0o600,
+                        uid: 0,
+                        gid: 0,
+                        device,
+                        inode: 1,
+                    };
+                    index.metadata.insert(path("/var/x"), metadata);
+                }
+            });
+            volumes.into_iter().find(|volume| volume.mount_point == path("/image")).unwrap()
+        };
+        // Its name is below the network share, and it is on the disk that the share covers.
+        assert_eq!(of(Some((8, 0))).encrypted, Reading::Known(false));
+        assert_eq!(cause(&of(Some((0, 50))).encrypted), Some(Cause::Hidden));
+        assert_eq!(cause(&of(Some((8, 9))).encrypted), Some(Cause::Undecidable));
+        // A file of another mount namespace.
+        assert_eq!(cause(&of(None).encrypted), Some(Cause::Absent));
     }
 }

@@ -291,6 +291,9 @@ fn disk_encryption() -> Fact {
                     format: CryptFormat::Luks2,
                     cipher: known("aes-xts-plain64"),
                     key_bits: Reading::Known(512),
+                    key_slots: Some(Reading::Known(KeySlots {
+                        slots: vec![KeySlot { number: 0, kind: KeySlotKind::Passphrase }],
+                    })),
                 }),
                 below: vec![text("sda3")],
             },
@@ -313,6 +316,7 @@ fn disk_encryption() -> Fact {
         protection: Some(Reading::Known(if encrypted { Protection::On } else { Protection::Off })),
         encrypted_percent: Some(Reading::Known(100)),
         key_protectors: vec![KeyProtector::Tpm],
+        encrypted_folders: vec![path("/home/alice")],
     };
     Fact::DiskEncryption(Reading::Known(DiskEncryption {
         volumes: vec![volume("/", "/dev/mapper/sda3_crypt", true), volume("/boot", "/dev/sda2", false)],

@@ -5,7 +5,7 @@
 
 mod access;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Agent, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
@@ -144,6 +144,11 @@ fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
         (format!("{head}{}", below(&volume.layers, volume.source.as_str())), said)
     };
     let mut rows: Vec<_> = disk.volumes.iter().take(ITEMS).map(row).collect();
+    let folder = |volume: &Volume| {
+        let folders = volume.encrypted_folders.iter().take(ITEMS);
+        folders.map(|folder| (format!("  {folder}  fscrypt"), "encrypted".to_owned())).collect::<Vec<_>>()
+    };
+    rows.extend(disk.volumes.iter().take(ITEMS).flat_map(folder).take(ITEMS));
     rows.extend(disk.swap_areas.iter().take(ITEMS).map(|swap| {
         let chain = below(&swap.layers, "");
         let is_at_rest = swap.kind != super::SwapKind::Zram;
@@ -236,12 +241,27 @@ fn layer_text(layer: &Layer) -> String {
         super::CryptFormat::Integrity => "dm-integrity",
         super::CryptFormat::Apfs => "APFS encryption",
         super::CryptFormat::Bitlocker => "BitLocker",
+        super::CryptFormat::Opal => "LUKS2, OPAL drive",
+        super::CryptFormat::OpalCrypt => "LUKS2 on OPAL drive",
+        super::CryptFormat::Fscrypt => "fscrypt",
+        super::CryptFormat::Ecryptfs => "eCryptfs",
+        super::CryptFormat::Zfs => "ZFS",
         super::CryptFormat::Other => "dm-crypt",
     };
+    let slots = crypt.key_slots.as_ref().map_or_else(String::new, |slots| format!(", {}", key_slots(slots)));
     match (&crypt.cipher, &crypt.key_bits) {
-        (Reading::Known(cipher), Reading::Known(bits)) => format!("{name} ({format}, {cipher} {bits})"),
-        (cipher, bits) => format!("{name} ({format}, cipher {}, key {})", text(cipher), text(bits)),
+        (Reading::Known(cipher), Reading::Known(bits)) => format!("{name} ({format}, {cipher} {bits}{slots})"),
+        (cipher, bits) => format!("{name} ({format}, cipher {}, key {}{slots})", text(cipher), text(bits)),
     }
+}
+
+/// Returns what unlocks a device, such as `unlocked by passphrase, tpm2`: each kind once.
+fn key_slots(slots: &Reading<super::KeySlots>) -> String {
+    let kinds = |slots: &super::KeySlots| {
+        let kinds: BTreeSet<_> = slots.slots.iter().map(|slot| slot.kind.as_str()).collect();
+        if kinds.is_empty() { "nothing".to_owned() } else { Vec::from_iter(kinds).join(", ") }
+    };
+    format!("unlocked by {}", value(slots, kinds))
 }
 
 fn patch_level(patch: &PatchLevel) -> Vec<String> {
@@ -601,7 +621,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Crypt, CryptFormat, PathText, Text, VolumeKind};
+    use crate::fact::{Crypt, CryptFormat, KeySlot, KeySlotKind, KeySlots, PathText, Text, VolumeKind};
 
     fn layer(device: &str, kind: LayerKind, name: &str, below: &[&str]) -> Layer {
         let below = below.iter().map(|device| Text::new(device)).collect();
@@ -620,6 +640,7 @@ mod tests {
                 protection: None,
                 encrypted_percent: None,
                 key_protectors: Vec::new(),
+                encrypted_folders: vec![PathText::from_bytes(b"/home/alice")],
             }],
             swap_areas: Vec::new(),
         }))
@@ -632,6 +653,13 @@ mod tests {
             format: CryptFormat::Luks2,
             cipher: Reading::Known(Text::new("aes-xts-plain64")),
             key_bits: Reading::Known(512),
+            key_slots: Some(Reading::Known(KeySlots {
+                slots: [KeySlotKind::Tpm2, KeySlotKind::Passphrase, KeySlotKind::Passphrase]
+                    .into_iter()
+                    .zip(0..)
+                    .map(|(kind, number)| KeySlot { number, kind })
+                    .collect(),
+            })),
         });
         let layers = vec![
             layer("dm-1", LayerKind::Lvm, "vg0-home", &["dm-0"]),
@@ -640,8 +668,11 @@ mod tests {
             layer("nvme0n1", LayerKind::Disk, "", &[]),
         ];
         let lines = render(&volume(layers, Reading::Known(true)));
-        let chain = "vg0-home (LVM) <- cr (LUKS2, aes-xts-plain64 512) <- nvme0n1p3 <- nvme0n1";
-        assert_eq!(lines, [format!("/home  ext4 <- {chain}   encrypted")]);
+        let crypt = "cr (LUKS2, aes-xts-plain64 512, unlocked by passphrase, tpm2)";
+        let chain = format!("vg0-home (LVM) <- {crypt} <- nvme0n1p3 <- nvme0n1");
+        let volume = format!("/home  ext4 <- {chain}");
+        let folder = format!("{:<100}   encrypted", "  /home/alice  fscrypt");
+        assert_eq!(lines, [format!("{volume}   encrypted"), folder]);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use super::{
     Agent, AutomaticUpdates, Baseline, Boot, Capacity, Cause, ChainPolicy, ChangeKind, Clock, ClockService,
     ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl, ExecutionControlKind,
     ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType, FilterEngine, FilterFamily, Firewall,
-    FirewallManager, FirewallProfile, Firmware, HostClass, Inbound, InputChain, KeyProtector, Layer, LayerKind,
-    Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Protection, Reach,
-    Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind,
-    System, Text, Tpm, Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, VolumeSpace, WatchState,
-    WatchedPath,
+    FirewallManager, FirewallProfile, Firmware, HostClass, Inbound, InputChain, KeyProtector, KeySlot, KeySlotKind,
+    KeySlots, Layer, LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText,
+    PendingUpdate, Protection, Reach, Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors,
+    Software, Subject, SwapArea, SwapKind, System, Text, Tpm, Transport, Unknown, UnreadablePath, UpdateSource, Volume,
+    VolumeKind, VolumeSpace, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -72,7 +72,13 @@ pub fn system() -> System {
 
 /// Returns an encrypted home on LVM on LUKS2, and encrypted swap.
 pub fn disk_encryption() -> DiskEncryption {
-    let crypt = Crypt { format: CryptFormat::Luks2, cipher: text("aes-xts-plain64"), key_bits: Reading::Known(512) };
+    let slot = KeySlot { number: 0, kind: KeySlotKind::Passphrase };
+    let crypt = Crypt {
+        format: CryptFormat::Luks2,
+        cipher: text("aes-xts-plain64"),
+        key_bits: Reading::Known(512),
+        key_slots: Some(Reading::Known(KeySlots { slots: vec![slot] })),
+    };
     let layer = |device: &str, kind, name: &str, crypt, below: &[&str]| Layer {
         device: device.into(),
         kind,
@@ -101,6 +107,7 @@ pub fn disk_encryption() -> DiskEncryption {
             protection: Some(Reading::Known(Protection::On)),
             encrypted_percent: Some(Reading::Known(100)),
             key_protectors: vec![KeyProtector::Tpm],
+            encrypted_folders: vec![path("/home/alice")],
         }],
         swap_areas: vec![SwapArea {
             name: path("/dev/dm-2"),

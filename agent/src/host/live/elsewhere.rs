@@ -9,7 +9,7 @@ use std::{
 
 use super::Live;
 use crate::host::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
+    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool, Visit,
 };
 
 impl Host for Live {
@@ -54,6 +54,10 @@ impl Host for Live {
     }
 
     fn luks(&self, _: &Path) -> io::Result<Luks> {
+        unsupported()
+    }
+
+    fn encryption_policy(&self, _: &Path) -> io::Result<Policy> {
         unsupported()
     }
 

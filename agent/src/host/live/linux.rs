@@ -6,7 +6,10 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     io::{self, Read as _},
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::ffi::{OsStrExt as _, OsStringExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -16,9 +19,21 @@ use muster_proto::{fact::OsFamily, time::Timestamp};
 
 use super::{Live, netfilter, run, scan};
 use crate::host::{
-    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space,
-    Tool, Visit, luks,
+    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
+    Space, Tool, Visit, fscrypt, luks,
 };
+
+/// Bytes that `union` of `struct fscrypt_get_policy_ex_arg` has: the policy of version 2.
+const POLICY_BYTES: usize = 24;
+/// `FS_IOC_GET_ENCRYPTION_POLICY_EX`, whose argument linux/fscrypt.h counts as nine bytes, whatever the policy has.
+const GET_ENCRYPTION_POLICY_EX: rustix::ioctl::Opcode = rustix::ioctl::opcode::read_write::<[u8; 9]>(b'f', 22);
+
+/// `struct fscrypt_get_policy_ex_arg` of linux/fscrypt.h.
+#[repr(C)]
+struct PolicyArgument {
+    size: u64,
+    policy: [u8; POLICY_BYTES],
+}
 
 impl Host for Live {
     fn os_family(&self) -> OsFamily {
@@ -136,6 +151,21 @@ impl Host for Live {
         let mut start = Vec::with_capacity(luks::HEADER_BYTES);
         File::open(device)?.take(luks::HEADER_BYTES as u64).read_to_end(&mut start)?;
         luks::parse(&start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole LUKS header"))
+    }
+
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+        self.check_deadline()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let folder = rustix::fs::openat(CWD, folder, flags, Mode::empty())?;
+        let mut policy = PolicyArgument { size: POLICY_BYTES as u64, policy: [0; POLICY_BYTES] };
+        // SAFETY: the descriptor is open; the kernel writes no more of the policy than `size` says, and then its size.
+        let result = unsafe { libc::ioctl(folder.as_raw_fd(), GET_ENCRYPTION_POLICY_EX as _, &raw mut policy) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let size = usize::try_from(policy.size).unwrap_or(usize::MAX);
+        let policy = policy.policy.get(..size).and_then(fscrypt::parse);
+        policy.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no policy of a version that is known"))
     }
 
     fn nf_tables(&self, dump: Dump) -> io::Result<Vec<u8>> {

@@ -220,6 +220,7 @@ impl Look<'_> {
             protection: (!is_network).then_some(state.protection),
             encrypted_percent: state.percent,
             key_protectors: Vec::new(),
+            encrypted_folders: Vec::new(),
         }
     }
 
@@ -305,6 +306,7 @@ fn layers(container: &Container, volume: &ApfsVolume) -> Vec<Layer> {
         format: CryptFormat::Apfs,
         cipher: Reading::Unknown { unknown: untold() },
         key_bits: Reading::Unknown { unknown: untold() },
+        key_slots: None,
     });
     let layer = |device: &str, kind, crypt, below: Vec<Text>| Layer {
         device: Text::new(device),

@@ -34,6 +34,7 @@ const PSEUDO: &[&[u8]] = &[
     b"fuse.gvfsd-fuse",
     b"fuse.vmware-vmblock",
 ];
+/// Kept by another host, or by the one that a guest runs on.
 const NETWORK: &[&[u8]] = &[
     b"9p",
     b"afs",
@@ -41,9 +42,12 @@ const NETWORK: &[&[u8]] = &[
     b"ceph",
     b"cifs",
     b"coda",
+    b"fuse.ceph",
     b"fuse.glusterfs",
+    b"fuse.rclone",
     b"fuse.s3fs",
     b"fuse.sshfs",
+    b"fuse.vmhgfs-fuse",
     b"gfs2",
     b"gpfs",
     b"hostfs",
@@ -51,19 +55,28 @@ const NETWORK: &[&[u8]] = &[
     b"nfs",
     b"nfs4",
     b"ocfs2",
+    b"orangefs",
+    b"prl_fs",
     b"smb3",
     b"smbfs",
+    b"vboxsf",
     b"virtiofs",
 ];
 const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
-const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"iso9660", b"romfs", b"squashfs", b"udf"];
-const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"ecryptfs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs", b"zfs"];
+/// File systems that nothing can be written to.
+const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"fuse.snapfuse", b"fuse.squashfuse", b"iso9660", b"romfs", b"squashfs"];
+/// File systems that may encrypt by themselves, and of which this build cannot tell.
+const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs"];
+/// File systems whose folders may have fscrypt policies (Documentation/filesystems/fscrypt.rst).
+const FSCRYPT: &[&[u8]] = &[b"ceph", b"ext4", b"f2fs", b"ubifs"];
 
 /// A line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
     /// Major and minor number of the device.
     pub device: (u32, u32),
+    /// What of the file system is mounted: `/`, or a folder of it.
+    pub root: Vec<u8>,
     pub mount_point: Vec<u8>,
     pub file_system: Vec<u8>,
     pub source: Vec<u8>,
@@ -85,16 +98,44 @@ impl Mount {
     }
 
     pub fn is_image(&self) -> bool {
-        IMAGE.contains(&self.file_system.as_slice())
+        // UDF is that of optical disks, and may be written to on others.
+        let is_read_only = || self.file_system == b"udf" && self.has_option(b"ro");
+        IMAGE.contains(&self.file_system.as_slice()) || is_read_only()
     }
 
     pub fn has_own_encryption(&self) -> bool {
         OWN_ENCRYPTION.contains(&self.file_system.as_slice())
     }
 
+    pub fn may_have_fscrypt(&self) -> bool {
+        FSCRYPT.contains(&self.file_system.as_slice())
+    }
+
     /// Returns the value of the option that begins with `key`, such as `upperdir=`.
-    pub fn option(&self, key: &[u8]) -> Option<&[u8]> {
-        self.options.split(|&byte| byte == b',').find_map(|option| option.strip_prefix(key))
+    pub fn option(&self, key: &[u8]) -> Option<Vec<u8>> {
+        // A comma in a value is written as `\054`.
+        self.options.split(|&byte| byte == b',').find_map(|option| option.strip_prefix(key)).map(unescape)
+    }
+
+    pub fn has_option(&self, option: &[u8]) -> bool {
+        self.options.split(|&byte| byte == b',').any(|one| one == option)
+    }
+
+    /// Returns the lower folders of an overlay, the uppermost first. A colon in a name has a backslash before it.
+    pub fn lower_folders(&self) -> Vec<Vec<u8>> {
+        let Some(names) = self.option(b"lowerdir=") else { return Vec::new() };
+        let mut folders = vec![Vec::new()];
+        let mut bytes = names.into_iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b':' => folders.push(Vec::new()),
+                b'\\' => folders.last_mut().expect("has one from the start").extend(bytes.next()),
+                byte => folders.last_mut().expect("has one from the start").push(byte),
+            }
+        }
+        // Two colons in a row stand before layers of data alone.
+        folders.retain(|folder| !folder.is_empty());
+        folders
     }
 
     /// Returns whether `path` is at or below the mount point.
@@ -122,11 +163,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
-    let mount_point = unescape(fields.nth(1)?);
+    let root = unescape(fields.next()?);
+    let mount_point = unescape(fields.next()?);
     // Optional fields end with a dash.
     fields.by_ref().find(|field| *field == b"-")?;
     Some(Mount {
         device: (major.parse().ok()?, minor.parse().ok()?),
+        root,
         mount_point,
         file_system: unescape(fields.next()?),
         source: unescape(fields.next()?),
@@ -189,12 +232,14 @@ mod tests {
             b"36 35 98:0 /mnt1 /mnt\\040two\\134x rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,a=b\n";
         let expected = Mount {
             device: (98, 0),
+            root: b"/mnt1".to_vec(),
             mount_point: b"/mnt two\\x".to_vec(),
             file_system: b"ext3".to_vec(),
             source: b"/dev/root".to_vec(),
             options: b"rw,a=b".to_vec(),
         };
-        assert_eq!(expected.option(b"a="), Some(b"b".as_slice()));
+        assert_eq!(expected.option(b"a="), Some(b"b".to_vec()));
+        assert!(expected.has_option(b"rw") && !expected.has_option(b"ro"));
         assert_eq!(parse(line), Some(vec![expected]));
         assert_eq!(parse(b"36 35 98:0 /mnt1 /mnt rw master:1 ext3 /dev/root rw\n"), None);
         assert_eq!(parse(b"garbage\n"), None);
@@ -216,6 +261,28 @@ mod tests {
             assert!(parse(line.as_bytes()).unwrap()[0].is_pseudo(), "{file_system}");
         }
         assert!(!parse(b"1 1 0:9 / /x rw - nfs x rw\n").unwrap()[0].is_pseudo());
+    }
+
+    #[test]
+    fn the_folders_of_an_overlay_are_read_with_their_escapes() {
+        let folders = |options: &str| {
+            let line = format!("1 1 0:9 / /x rw - overlay overlay {options}\n");
+            parse(line.as_bytes()).unwrap()[0].lower_folders()
+        };
+        let expected = [b"/a".to_vec(), b"/b,c:d e\\f".to_vec()];
+        assert_eq!(folders(r"rw,lowerdir=/a:/b\054c\134:d\040e\134\134f,upperdir=/u"), expected);
+        assert_eq!(folders("rw,lowerdir=/a::/data"), [b"/a".to_vec(), b"/data".to_vec()]);
+        assert_eq!(folders("rw"), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn only_what_cannot_be_written_to_is_an_image() {
+        let is_image = |file_system: &str, options: &str| {
+            let line = format!("1 1 7:0 / /x ro - {file_system} /dev/loop0 {options}\n");
+            parse(line.as_bytes()).unwrap()[0].is_image()
+        };
+        assert!(is_image("squashfs", "ro") && is_image("iso9660", "ro") && is_image("udf", "ro,utf8"));
+        assert!(!is_image("udf", "rw") && !is_image("ext4", "ro"));
     }
 
     #[test]

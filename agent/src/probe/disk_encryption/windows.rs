@@ -166,6 +166,7 @@ fn volume(
         protection: Some(state.protection),
         encrypted_percent: state.percent,
         key_protectors,
+        encrypted_folders: Vec::new(),
     }
 }
 
@@ -250,7 +251,7 @@ fn layer(id: &str, volume: &Encryptable) -> Layer {
         device: Text::new(id.trim_start_matches(r"\\?\").trim_end_matches('\\')),
         kind: LayerKind::Crypt,
         name: Text::default(),
-        crypt: Some(Crypt { format: CryptFormat::Bitlocker, cipher, key_bits }),
+        crypt: Some(Crypt { format: CryptFormat::Bitlocker, cipher, key_bits, key_slots: None }),
         below: Vec::new(),
     }
 }

@@ -69,6 +69,7 @@ impl Machine {
             metadata: Default::default(),
             digests: Default::default(),
             luks: Default::default(),
+            encryption_policies: Default::default(),
             scans: Default::default(),
             errors: Default::default(),
         };

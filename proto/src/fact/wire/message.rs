@@ -44,6 +44,7 @@ text_enums!(
     HostClass,
     Inbound,
     KeyProtector,
+    KeySlotKind,
     LayerKind,
     OsFamily,
     PackageManager,
@@ -103,7 +104,7 @@ message!(ExecutionControl { kind, mode } required {});
 
 message!(DiskEncryption { volumes, swap_areas } required {});
 message!(Volume {
-    mount_point, file_system, source, kind, layers, protection, encrypted_percent, key_protectors,
+    mount_point, file_system, source, kind, layers, protection, encrypted_percent, key_protectors, encrypted_folders,
 } required { encrypted } check check::volume);
 message!(SwapArea { name, kind, layers } required { encrypted });
 
@@ -119,6 +120,7 @@ impl Wire for Layer {
             cipher: self.crypt.as_ref().map(|crypt| crypt.cipher.encode()),
             key_bits: self.crypt.as_ref().map(|crypt| crypt.key_bits.encode()),
             below: self.below.encode(),
+            key_slots: self.crypt.as_ref().and_then(|crypt| crypt.key_slots.encode()),
         }
     }
 
@@ -129,8 +131,13 @@ impl Wire for Layer {
                 format: CryptFormat::decode(message.format, "Layer.format")?,
                 cipher: required(message.cipher, "Layer.cipher")?,
                 key_bits: required(message.key_bits, "Layer.key_bits")?,
+                key_slots: Wire::decode(message.key_slots, "Layer.key_slots")?,
             })
-        } else if message.format.is_empty() && message.cipher.is_none() && message.key_bits.is_none() {
+        } else if message.format.is_empty()
+            && message.cipher.is_none()
+            && message.key_bits.is_none()
+            && message.key_slots.is_none()
+        {
             None
         } else {
             return Err(Error::Field("Layer.format"));
@@ -144,6 +151,9 @@ impl Wire for Layer {
         })
     }
 }
+
+message!(KeySlots { slots } required {});
+message!(KeySlot { number, kind } required {});
 
 message!(PatchLevel {
     manager, pending, sources, reboot_packages, reboot_required_since_time, security_metadata_verified, live_patches,
@@ -225,6 +235,7 @@ message!(VolumeSpace { mount_point, file_system } required { used_percent, inode
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
+    KeySlots => KeySlotsReading in key_slots_reading,
     PatchLevel => PatchLevelFact in patch_level_fact,
     Software => SoftwareFact in software_fact,
     Firewall => FirewallFact in firewall_fact,

@@ -65,9 +65,20 @@ static DISK_ENCRYPTION: Message = Message {
         list(2, "DiskEncryption.swap_areas", &Message { fields: &[list(3, "SwapArea.layers", &LAYER)] }),
     ],
 };
-static VOLUME: Message =
-    Message { fields: &[list(5, "Volume.layers", &LAYER), list(9, "Volume.key_protectors", &LEAF)] };
-static LAYER: Message = Message { fields: &[list(7, "Layer.below", &LEAF)] };
+static VOLUME: Message = Message {
+    fields: &[
+        list(5, "Volume.layers", &LAYER),
+        list(9, "Volume.key_protectors", &LEAF),
+        list(10, "Volume.encrypted_folders", &LEAF),
+    ],
+};
+static LAYER: Message = Message {
+    fields: &[
+        list(7, "Layer.below", &LEAF),
+        one(8, "Layer.key_slots", &Message { fields: &[one(1, "Layer.key_slots", &KEY_SLOTS)] }),
+    ],
+};
+static KEY_SLOTS: Message = Message { fields: &[list(1, "KeySlots.slots", &LEAF)] };
 static PATCH_LEVEL: Message = Message {
     fields: &[
         list(2, "PatchLevel.pending", &LEAF),

@@ -1,0 +1,283 @@
+//! One block device: what it is by what sysfs says of it. Pure.
+
+use muster_proto::fact::{Cause, Crypt, CryptFormat, KeySlots, Layer, LayerKind, Reading, Text, Unknown};
+
+use crate::host::Luks;
+
+/// Prefixes of device-mapper uuids of which is known that they pass data on as it is: of cryptsetup, LVM, multipath-tools, kpartx,
+/// dmraid and Stratis, whose own encryption is a LUKS2 device below.
+const PASS_ON: &[&str] =
+    &["CRYPT-VERITY-", "CRYPT-SUBDEV-", "CRYPT-INTEGRITY-", "LVM-", "mpath-", "DMRAID-", "stratis-1-"];
+
+/// What sysfs says of one device.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Device {
+    pub name: String,
+    /// Where it is in the device tree, such as `../../devices/pci0000:00/…/block/sda/sda1`.
+    pub place: String,
+    pub is_partition: bool,
+    pub dm_uuid: Option<String>,
+    /// Device-mapper or RAID name.
+    pub given_name: Option<String>,
+    pub backing_file: Option<Vec<u8>>,
+    pub zram_backing: Option<String>,
+    pub model: String,
+    pub is_removable: bool,
+    pub is_read_only: bool,
+    pub slaves: Vec<String>,
+    /// Header of a LUKS device; `None` of other devices.
+    pub luks: Option<Result<Luks, Unknown>>,
+    /// Of a crypt device whose cipher is not told: why that could be the cipher that encrypts nothing.
+    pub may_be_null: Option<Unknown>,
+}
+
+/// What a device does to the data that it passes on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Effect {
+    /// Encrypts all of it.
+    Encrypts,
+    /// Leaves it as it is.
+    PassesOn,
+    /// It could do either.
+    Untold { unknown: Unknown },
+}
+
+impl Device {
+    pub fn effect(&self) -> Effect {
+        match self.kind() {
+            LayerKind::Crypt => match (self.crypt_format(), &self.luks) {
+                (CryptFormat::Integrity, _) => Effect::PassesOn,
+                (_, Some(Ok(luks))) if luks.leaves_plain => Effect::PassesOn,
+                (_, Some(Ok(_))) => Effect::Encrypts,
+                (_, Some(Err(_)) | None) => match &self.may_be_null {
+                    Some(unknown) => Effect::Untold { unknown: unknown.clone() },
+                    None => Effect::Encrypts,
+                },
+            },
+            LayerKind::Other if self.starts("dm-") && !self.passes_on() => {
+                let detail = format!("what the device-mapper device {} does is not told by its uuid", self.name);
+                Effect::Untold { unknown: Unknown::new(Cause::Unsupported, detail) }
+            }
+            _ => Effect::PassesOn,
+        }
+    }
+
+    fn passes_on(&self) -> bool {
+        self.dm_uuid.as_deref().is_some_and(|uuid| PASS_ON.iter().any(|prefix| uuid.starts_with(prefix)))
+    }
+
+    /// Returns whether it is a loop device that nothing can be written to.
+    pub fn is_image(&self) -> bool {
+        self.backing_file.is_some() && self.is_read_only
+    }
+
+    /// Returns whether it keeps its data in memory, as brd does.
+    pub fn is_ram_disk(&self) -> bool {
+        self.starts("ram")
+    }
+
+    /// Returns whether a LUKS header is at the start of what it stands on.
+    pub fn has_header(&self) -> bool {
+        let formats = [CryptFormat::Luks1, CryptFormat::Luks2, CryptFormat::Opal, CryptFormat::OpalCrypt];
+        self.kind() == LayerKind::Crypt && formats.contains(&self.crypt_format())
+    }
+
+    /// Returns the names of the devices that it stands on: its slaves, or the disk that a partition is a part of.
+    pub fn below(&self) -> Vec<String> {
+        if self.is_partition {
+            return self.place.rsplit('/').nth(1).map(str::to_owned).into_iter().collect();
+        }
+        self.slaves.iter().chain(&self.zram_backing).cloned().collect()
+    }
+
+    pub fn kind(&self) -> LayerKind {
+        if self.is_partition {
+            return LayerKind::Partition;
+        }
+        if let Some(uuid) = &self.dm_uuid {
+            return match uuid.split_once('-').map_or("", |(kind, _)| kind) {
+                "CRYPT" if uuid.starts_with("CRYPT-VERITY") || uuid.starts_with("CRYPT-SUBDEV") => LayerKind::Other,
+                "CRYPT" => LayerKind::Crypt,
+                "LVM" => LayerKind::Lvm,
+                "mpath" => LayerKind::Multipath,
+                part if is_numbered(part, "part") => LayerKind::Partition,
+                _ => LayerKind::Other,
+            };
+        }
+        if self.starts("dm-") {
+            LayerKind::Other
+        } else if self.starts("loop") {
+            LayerKind::Loop
+        } else if self.starts("md") || self.starts("md_d") || self.name.starts_with("md_") {
+            LayerKind::Raid
+        } else if self.starts("zram") {
+            LayerKind::Zram
+        } else if self.starts("bcache") {
+            LayerKind::Bcache
+        } else if self.is_virtual() {
+            LayerKind::Virtual
+        } else if ["nbd", "rbd", "drbd", "zd", "ram"].into_iter().any(|prefix| self.starts(prefix)) {
+            LayerKind::Other
+        } else {
+            LayerKind::Disk
+        }
+    }
+
+    /// Returns whether the name is `prefix` and a number.
+    fn starts(&self, prefix: &str) -> bool {
+        is_numbered(&self.name, prefix)
+    }
+
+    /// Returns whether a hypervisor or another host stands behind the disk.
+    fn is_virtual(&self) -> bool {
+        const PLACES: &[&str] = &["/virtio", "/vbd-", "/VMBUS", "/vmbus", "/session", "/platform/uml-blkdev"];
+        const MODELS: &[&str] = &[
+            "QEMU",
+            "VMware",
+            "VBOX",
+            "Virtual",
+            "Amazon Elastic Block Store",
+            "Amazon EC2 NVMe Instance Storage",
+            "Google",
+            "nvme_card",
+            "MSFT NVMe",
+            "Microsoft NVMe Direct Disk",
+            "Msft",
+        ];
+        PLACES.iter().any(|place| self.place.contains(place))
+            || MODELS.iter().any(|model| self.model.contains(model))
+            || ["vd", "xvd", "ubd"].iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
+    /// Prefixes that cryptsetup gives to the device-mapper uuid (lib/utils_device.c, `DM_UUID_PREFIX`; lib/internal.h).
+    fn crypt_format(&self) -> CryptFormat {
+        let uuid = self.dm_uuid.as_deref().unwrap_or_default();
+        let header = self.luks.as_ref().and_then(|header| header.as_ref().ok());
+        let is_opal = uuid.starts_with("CRYPT-LUKS2-OPAL-") || header.is_some_and(|luks| luks.drive_encrypts);
+        match uuid.strip_prefix("CRYPT-").and_then(|rest| rest.split('-').next()) {
+            Some("LUKS1") => CryptFormat::Luks1,
+            Some("LUKS2") if is_opal && header.is_some_and(|luks| !luks.cipher.is_empty()) => CryptFormat::OpalCrypt,
+            // Without the header, the least that is so.
+            Some("LUKS2") if is_opal => CryptFormat::Opal,
+            Some("LUKS2") => CryptFormat::Luks2,
+            Some("PLAIN") => CryptFormat::Plain,
+            Some("INTEGRITY") => CryptFormat::Integrity,
+            _ => CryptFormat::Other,
+        }
+    }
+
+    pub fn layer(&self) -> Layer {
+        let kind = self.kind();
+        let mut names = self.below();
+        names.sort();
+        Layer {
+            device: Text::new(&self.name),
+            kind,
+            name: Text::new(self.given_name.as_deref().unwrap_or_default()),
+            crypt: (kind == LayerKind::Crypt).then(|| self.crypt()),
+            below: names.iter().map(|name| Text::new(name)).collect(),
+        }
+    }
+
+    fn crypt(&self) -> Crypt {
+        let format = self.crypt_format();
+        let untold = |unknown: &Unknown, key_slots| Crypt {
+            format,
+            cipher: Reading::Unknown { unknown: unknown.clone() },
+            key_bits: Reading::Unknown { unknown: unknown.clone() },
+            key_slots,
+        };
+        match &self.luks {
+            Some(Ok(luks)) => {
+                let key_slots = luks.key_slots.clone().map(|slots| Reading::Known(KeySlots { slots }));
+                if luks.cipher.is_empty() {
+                    return untold(&Unknown::new(Cause::Hidden, "the drive encrypts"), key_slots);
+                }
+                let (cipher, key_bits) = (Reading::Known(Text::new(&luks.cipher)), Reading::Known(luks.key_bits));
+                Crypt { format, cipher, key_bits, key_slots }
+            }
+            Some(Err(unknown)) => untold(unknown, Some(Reading::Unknown { unknown: unknown.clone() })),
+            None => untold(&Unknown::new(Cause::Unsupported, "only LUKS headers are read"), None),
+        }
+    }
+}
+
+/// Returns whether `name` is `prefix` and then a digit.
+fn is_numbered(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_uuid(uuid: &str) -> Device {
+        Device { name: "dm-0".to_owned(), dm_uuid: Some(uuid.to_owned()), ..Device::default() }
+    }
+
+    #[test]
+    fn a_mapping_is_what_its_uuid_says() {
+        for (uuid, kind, format) in [
+            ("CRYPT-LUKS1-00-x", LayerKind::Crypt, Some(CryptFormat::Luks1)),
+            ("CRYPT-LUKS2-00-x", LayerKind::Crypt, Some(CryptFormat::Luks2)),
+            ("CRYPT-LUKS2-OPAL-00-x", LayerKind::Crypt, Some(CryptFormat::Opal)),
+            ("CRYPT-PLAIN-x", LayerKind::Crypt, Some(CryptFormat::Plain)),
+            ("CRYPT-INTEGRITY-00-x", LayerKind::Crypt, Some(CryptFormat::Integrity)),
+            ("CRYPT-TCRYPT-00-x", LayerKind::Crypt, Some(CryptFormat::Other)),
+            ("CRYPT-VERITY-00-x", LayerKind::Other, None),
+            ("LVM-x", LayerKind::Lvm, None),
+            ("mpath-36001", LayerKind::Multipath, None),
+            ("part1-mpath-36001", LayerKind::Partition, None),
+            ("partner-x", LayerKind::Other, None),
+        ] {
+            let layer = of_uuid(uuid).layer();
+            assert_eq!((layer.kind, layer.crypt.map(|crypt| crypt.format)), (kind, format), "{uuid}");
+        }
+    }
+
+    #[test]
+    fn a_drive_that_encrypts_is_a_kind_of_its_own() {
+        let with = |cipher: &str| {
+            let header = Luks {
+                version: 2,
+                cipher: cipher.to_owned(),
+                key_bits: 512,
+                drive_encrypts: true,
+                leaves_plain: false,
+                key_slots: Some(Vec::new()),
+            };
+            let device = Device { luks: Some(Ok(header)), ..of_uuid("CRYPT-LUKS2-OPAL-00-x") };
+            assert_eq!(device.effect(), Effect::Encrypts);
+            device.layer().crypt.unwrap()
+        };
+        let alone = with("");
+        assert_eq!(alone.format, CryptFormat::Opal);
+        assert_eq!(alone.cipher, Reading::unknown(Cause::Hidden, "the drive encrypts"));
+        let both = with("aes-xts-plain64");
+        assert_eq!((both.format, both.key_bits), (CryptFormat::OpalCrypt, Reading::Known(512)));
+    }
+
+    #[test]
+    fn a_disk_of_a_provider_is_virtual() {
+        let disk = |name: &str, model: &str, place: &str| {
+            Device { name: name.to_owned(), model: model.to_owned(), place: place.to_owned(), ..Device::default() }
+                .kind()
+        };
+        let pci = "../../devices/pci0000:00/0000:00:1f.0/nvme/nvme0/nvme0n1";
+        for (name, model) in [
+            ("nvme0n1", "Amazon Elastic Block Store"),
+            ("nvme0n1", "Amazon EC2 NVMe Instance Storage"),
+            ("nvme0n1", "nvme_card-pd"),
+            ("nvme0n1", "MSFT NVMe Accelerator v1.0"),
+            ("sda", "Google PersistentDisk"),
+            ("sda", "Msft Virtual Disk"),
+            ("sda", "ATA QEMU HARDDISK"),
+            ("vda", ""),
+            ("xvda", ""),
+        ] {
+            assert_eq!(disk(name, model, pci), LayerKind::Virtual, "{name} {model}");
+        }
+        assert_eq!(disk("sda", "LIO-ORG disk", "../../devices/platform/host3/session1/target"), LayerKind::Virtual);
+        assert_eq!(disk("nvme0n1", "Samsung SSD 980 PRO", pci), LayerKind::Disk);
+    }
+}

@@ -1,0 +1,88 @@
+//! What ENC-01 says of the machines whose disks were captured: `agent/fixtures/disk_encryption`.
+
+use std::path::Path;
+
+use muster_proto::fact::{Fact, Subject};
+
+use super::{fixture, *};
+
+/// Returns the verdict and the reason for the captured `machine`, whose other facts are those of a healthy host.
+fn judged(machine: &str) -> (Verdict, String) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures/disk_encryption");
+    let facts = std::fs::read(fixtures.join(machine).join("expected.json")).unwrap();
+    let [fact]: [Fact; 1] = serde_json::from_slice::<Vec<Fact>>(&facts).unwrap().try_into().unwrap();
+    judged_with(fact)
+}
+
+fn judged_with(fact: Fact) -> (Verdict, String) {
+    let fixture = fixture::built_in().iter().find(|fixture| fixture.control == "ENC-01").unwrap();
+    let (mut evidence, now) = fixture.evidence().unwrap();
+    evidence.facts.insert(Subject::DiskEncryption, Observed::new(fact, now));
+    let judged = judge(Catalogue::built_in().control("ENC-01").unwrap(), &evidence, now);
+    (judged.verdict, judged.reason)
+}
+
+fn check(machine: &str, expected: Verdict, reasons: &[&str]) {
+    let (verdict, reason) = judged(machine);
+    assert_eq!(verdict, expected, "{machine}: {reason}");
+    for part in reasons {
+        assert!(reason.contains(part), "{machine}: {reason}");
+    }
+}
+
+#[test]
+fn s1_lvm_on_luks_and_luks_on_lvm_pass() {
+    check("uml-lvm-on-luks2", Verdict::Pass, &[]);
+    check("uml-luks2-on-lvm", Verdict::Pass, &[]);
+    check("uml-luks1", Verdict::Pass, &[]);
+    check("uml-raid-over-luks", Verdict::Pass, &[]);
+}
+
+/// Returns the verdict on a host whose root alone is a volume, with one layer of `format`.
+fn judged_of(format: &str, encrypted: serde_json::Value) -> (Verdict, String) {
+    let crypt = serde_json::json!({"format": format, "cipher": "aes-256-gcm", "key_bits": 256});
+    let layer = serde_json::json!({"device": "x", "kind": "crypt", "name": "", "crypt": crypt, "below": []});
+    let volume = serde_json::json!({
+        "mount_point": "/", "file_system": "x", "source": "x", "kind": "fixed", "layers": [layer], "encrypted": encrypted,
+    });
+    let state = serde_json::json!({"volumes": [volume], "swap_areas": []});
+    let fact = serde_json::json!({"subject": "disk_encryption", "state": state});
+    judged_with(serde_json::from_value(fact).unwrap())
+}
+
+#[test]
+fn s2_a_dataset_that_zfs_encrypts_passes_and_one_that_cannot_be_told_is_unknown() {
+    assert_eq!(judged_of("zfs", true.into()).0, Verdict::Pass);
+    let (verdict, reason) = judged_of("zfs", serde_json::json!({"unknown": {"cause": "absent", "detail": "run zfs"}}));
+    assert_eq!(verdict, Verdict::Unknown, "{reason}");
+    assert!(reason.contains("absent (run zfs)"), "{reason}");
+}
+
+#[test]
+fn s3_a_drive_that_encrypts_passes() {
+    assert_eq!(judged_of("opal", true.into()).0, Verdict::Pass);
+    assert_eq!(judged_of("opal_crypt", true.into()).0, Verdict::Pass);
+}
+
+#[test]
+fn s4_encryption_beside_the_data_fails_and_the_plain_mounts_are_named() {
+    check("uml-decoy", Verdict::Fail, &["not encrypted: /"]);
+    check("uml-plain-swap", Verdict::Fail, &["swap not encrypted: /dev/sd"]);
+    check("uml-btrfs-half", Verdict::Fail, &["not encrypted: /"]);
+    let kinds = ["/srv/bcache", "/srv/integrity", "/srv/multipath", "/srv/null"];
+    check("uml-kinds", Verdict::Fail, &kinds);
+    let (_, reason) = judged("uml-decoy");
+    assert!(!reason.contains("/vault") && !reason.contains("/home/alice"), "{reason}");
+}
+
+#[test]
+fn s5_a_host_passes_without_any_tool_and_without_its_devices() {
+    check("uml-no-devices", Verdict::Pass, &[]);
+}
+
+#[test]
+fn what_a_guest_cannot_see_below_itself_is_unknown_and_says_so() {
+    check("uml-virtual-disk", Verdict::Unknown, &["disk_encryption.volumes[/].encrypted: hidden"]);
+    check("cloud-vm-loop", Verdict::Unknown, &["disk_encryption.volumes[/].encrypted: hidden"]);
+    check("ext4-fscrypt", Verdict::Unknown, &[]);
+}
