@@ -163,6 +163,7 @@ fn counts(inputs: &Inputs<'_>, fleet: &Fleet, controls: &[&Control], verdicts: &
     let judged = fleet.hosts.iter().filter(|host| host.is_judged);
     let mut by_verdict = VerdictCounts::default();
     verdicts.iter().flatten().for_each(|verdict| by_verdict.count(verdict.judgement.verdict));
+    let by_statement = verdicts.iter().flatten().filter(|verdict| verdict.judgement.is_by_statement());
     Counts {
         hosts: fleet.hosts.len() as u64,
         hosts_judged: judged.clone().count() as u64,
@@ -171,6 +172,7 @@ fn counts(inputs: &Inputs<'_>, fleet: &Fleet, controls: &[&Control], verdicts: &
         controls: controls.len() as u64,
         results: verdicts.iter().map(Vec::len).sum::<usize>() as u64,
         verdicts: by_verdict,
+        passes_by_statement: by_statement.count() as u64,
         evidence: inputs.entries.len() as u64,
     }
 }
@@ -270,6 +272,7 @@ fn control_value(control: &Control, counts: VerdictCounts) -> Value {
         "parameters": control.parameters,
         "subjects": control.subjects,
         "max_age_seconds": max_age,
+        "statements": control.statements,
         "remediation_limit": control.remediation_limit,
         "hint": control.hint,
         "limits": control.limits,

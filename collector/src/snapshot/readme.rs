@@ -100,7 +100,8 @@ Verify without Muster
 
 8. Controls. The catalogue's digest is SHA-256 over "muster/catalogue/v1", a zero byte, and built_in.toml, support.toml and
    overlay.toml with a zero byte between them. The log holds it in the entry that manifest.json names. Each condition is CEL
-   (cel.dev) over the facts.
+   (cel.dev) over the facts. Where hidden readings alone leave one open, a [[statement]] of overlay.toml about the host makes
+   `encrypted` true in their place, from its first instant to before its last; the reason then says so.
 
 9. Custody. Every export is an act in the same log (SnapshotExported) with the SHA-256 of the whole zip file: ask the collector
    with `musterctl log proof INDEX`.
