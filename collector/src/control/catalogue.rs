@@ -14,9 +14,7 @@ use muster_proto::{
 use serde::Deserialize;
 
 use super::{
-    ByClass, Control, Expression, Mapping, Severity, cost,
-    coverage::{Mapped, Support},
-    evidence,
+    ByClass, Control, Expression, Mapping, Severity, cost, evidence,
     expression::{self, Shape, Use},
     fixture::{self, Fixture},
     framework, sample,
@@ -349,24 +347,6 @@ impl Catalogue {
     /// Returns the controls in order of id.
     pub fn controls(&self) -> impl ExactSizeIterator<Item = &Control> {
         self.controls.values()
-    }
-
-    /// Returns every mapping of every control.
-    pub fn mapped(&self) -> Vec<Mapped> {
-        let of = |control: &Control| {
-            let support = |confidence: &str| Support {
-                control: control.id.to_string(),
-                title: control.title.clone(),
-                confidence: confidence.to_owned(),
-            };
-            let mapped = |mapping: &Mapping| Mapped {
-                framework: mapping.framework.clone(),
-                requirement: mapping.requirement.clone(),
-                support: support(&mapping.confidence),
-            };
-            control.mappings.iter().map(mapped).collect::<Vec<_>>()
-        };
-        self.controls().flat_map(of).collect()
     }
 
     /// Returns a control.

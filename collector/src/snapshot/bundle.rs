@@ -32,7 +32,10 @@ use super::{
     signature, tables,
 };
 use crate::{
-    control::{Catalogue, Control},
+    control::{
+        Catalogue, Control,
+        coverage::{self, Requirement},
+    },
     log::{self, Checkpoint, Key},
 };
 
@@ -99,6 +102,7 @@ impl Bundle {
         put(PROOFS, proofs(inputs));
         put("keys.json", keys(inputs, &fleet));
         put("controls.json", controls_json(&controls, &verdicts));
+        put("coverage.json", coverage_json(&controls));
         put("hosts.json", tables::hosts_json(&fleet, &verdicts));
         put("hosts.csv", tables::hosts_csv(&fleet, &verdicts));
         put("results.json", tables::results_json(&fleet, &verdicts));
@@ -249,6 +253,27 @@ fn controls_json(controls: &[&Control], verdicts: &[Vec<Verdict<'_>>]) -> Vec<u8
         control_value(control, counts)
     };
     pretty(&Sorted(&Value::Array(controls.iter().map(value).collect())))
+}
+
+fn coverage_json(controls: &[&Control]) -> Vec<u8> {
+    let requirement = |requirement: &Requirement| {
+        let controls: Vec<_> = requirement
+            .controls
+            .iter()
+            .map(|support| json!({ "control_id": support.control, "confidence": support.confidence }))
+            .collect();
+        json!({ "id": requirement.id, "controls": controls })
+    };
+    lines(coverage::of(&coverage::mapped(controls.iter().copied())).iter().map(|it| {
+        json!({
+            "framework": it.framework,
+            "title": it.title,
+            "list_complete": it.lacks.is_none(),
+            "list_lacks": it.lacks,
+            "supported_in_part": it.addressed().map(requirement).collect::<Vec<_>>(),
+            "not_addressed": it.not_addressed().map(|requirement| &requirement.id).collect::<Vec<_>>(),
+        })
+    }))
 }
 
 fn control_value(control: &Control, counts: VerdictCounts) -> Value {

@@ -53,6 +53,7 @@ manifest.sig      the collector's signature of manifest.json, and so of every by
 hosts.json        each host: where it stands, last report, facts, looks (hosts.csv: the same for spreadsheets)
 results.json      each host and control: verdict, reason, times, evidence (results.csv: the same for spreadsheets)
 controls.json     the controls that judged; catalogue/*.toml are the exact texts that define them
+coverage.json     each framework: requirements that these controls support in part, and those that they do not address
 evidence/N.entry  the exact entry N of the collector's log, a protobuf message muster.v1.LogEntry
 proofs.json       for each entry, the hashes that prove that the log holds it
 checkpoint        size and root of the log, signed by the collector

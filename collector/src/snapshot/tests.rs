@@ -1019,3 +1019,25 @@ fn a_pass_that_rests_on_a_statement_says_so_and_is_judged_again_offline() {
     assert_eq!(later.bundle.manifest.counts.passes_by_statement, 0);
     assert_valid(&verify(&later.bytes, &fixture.trust()));
 }
+
+#[test]
+fn a_snapshot_tells_which_requirements_its_controls_support_and_which_they_do_not_address() {
+    let fixture = Fixture::new();
+    let made = fixture.made();
+    let soc2 = row(&made, "coverage.json", |row| row["framework"] == "soc2");
+    let ids = |name: &str| soc2[name].as_array().unwrap().len();
+    assert_eq!((ids("supported_in_part") + ids("not_addressed"), &soc2["list_complete"]), (61, &true.into()));
+    assert!(soc2["not_addressed"].as_array().unwrap().contains(&"CC1.1".into()));
+    let changed = repack(&made, &fixture.key, |files| {
+        replace(files.get_mut("coverage.json").unwrap(), "\"CC1.1\",", "");
+    });
+    assert!(!verify(&changed, &fixture.trust()).valid);
+    // With fewer controls in scope, more is not addressed by them.
+    let checkpoint = fixture.log.checkpoint().unwrap();
+    let controls = Some(vec!["FWL-01".parse().unwrap()]);
+    let parameters = Parameters { as_of: at(3700), log_size: checkpoint.size, controls, hosts: None };
+    let few = make::make(&fixture.log, &fixture.key, &checkpoint, &fixture.catalogue, parameters).unwrap();
+    let soc2 = row(&few, "coverage.json", |row| row["framework"] == "soc2");
+    assert_eq!(soc2["supported_in_part"].as_array().unwrap().len(), 2, "{soc2}");
+    assert_valid(&verify(&few.bytes, &fixture.trust()));
+}
