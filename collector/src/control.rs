@@ -12,6 +12,7 @@ pub mod field;
 mod fixture;
 mod framework;
 pub(crate) mod sample;
+pub mod statement;
 mod support;
 pub mod trial;
 
@@ -27,6 +28,7 @@ use muster_proto::{
 pub use catalogue::{Catalogue, Error, Overlay, Texts};
 pub use evidence::{Evidence, Observed, Reporting};
 pub use expression::Expression;
+pub use statement::Statement;
 
 /// Items that a reason names, at most; the rest is counted.
 const NAMED_ITEMS: usize = 8;
@@ -193,6 +195,8 @@ pub struct Control {
     pub mappings: Vec<Mapping>,
     /// Subjects whose facts it rests on, ordered.
     pub subjects: Vec<Subject>,
+    /// Statements of providers that may stand in for hidden readings, in order of the file.
+    pub statements: Vec<Statement>,
     /// Reference table behind the variable `support`.
     support: Arc<support::Table>,
     /// Whether it reads when the host last reported, or the skew of its clock.
@@ -208,10 +212,17 @@ pub struct Control {
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// Why, for a person. Empty for a pass.
+    /// Why, for a person. Empty for a pass that rests on observations alone.
     pub reason: String,
     /// Subjects that it rests on, ordered. Empty for a control that does not apply.
     pub subjects: Vec<Subject>,
+}
+
+impl Judgement {
+    /// Returns whether it is a pass by the statement of a provider, not by observations alone.
+    pub fn is_by_statement(&self) -> bool {
+        self.verdict == Verdict::Pass && !self.reason.is_empty()
+    }
 }
 
 /// The first change of a verdict that time alone will bring.
@@ -263,10 +274,11 @@ pub fn stale_reason(subject: Subject, confirmed: Timestamp, max_age: Duration) -
     format!("{} was last confirmed at {}; that holds for {}", subject.as_str(), confirmed.to_second(), hours(max_age))
 }
 
-/// Returns the first change of `judged` within `horizon` after `now` that the condition makes by time alone.
+/// Returns the first change of `judged` within `horizon` after `now` that the condition, or the beginning or end of a statement, makes
+/// by time alone.
 ///
-/// Going stale is not counted: [`stale`] tells it. A condition that changes and changes back is not found, which conditions that
-/// compare an age with a limit do not do.
+/// Going stale is not counted: [`stale`] tells it. A condition that changes and changes back between two such instants is not found,
+/// which conditions that compare an age with a limit do not do.
 pub fn turn(
     control: &Control,
     evidence: &Evidence,
@@ -280,10 +292,11 @@ pub fn turn(
     }
     let class = evidence.class();
     let verdict_at = |time| evidence.evaluate(control, class, time);
-    let (mut before, mut after) = (now.seconds(), now.plus(horizon).seconds());
-    if verdict_at(Timestamp::from_seconds(after)?).0 == judged.verdict {
-        return None;
-    }
+    let turned =
+        |seconds: &i64| Timestamp::from_seconds(*seconds).is_some_and(|time| verdict_at(time).0 != judged.verdict);
+    let points = points(control, evidence.host, now, now.plus(horizon));
+    let turned = points.iter().position(turned)?;
+    let (mut before, mut after) = (turned.checked_sub(1).map_or(now.seconds(), |last| points[last]), points[turned]);
     while after - before > 1 {
         let middle = before + (after - before) / 2;
         if verdict_at(Timestamp::from_seconds(middle)?).0 == judged.verdict { before = middle } else { after = middle }
@@ -291,6 +304,17 @@ pub fn turn(
     let at = Timestamp::from_seconds(after)?;
     let (verdict, reason) = verdict_at(at);
     Some(Turn { at, judgement: Judgement { verdict, reason, subjects: judged.subjects.clone() } })
+}
+
+/// Returns the seconds after `now` at which a statement about `host` begins or ends, and the last before each, and `end`, in order.
+fn points(control: &Control, host: AgentId, now: Timestamp, end: Timestamp) -> Vec<i64> {
+    let about = control.statements.iter().filter(|statement| statement.hosts.contains(&host));
+    let edges = about.flat_map(|statement| [statement.from.seconds(), statement.until.seconds()]);
+    let mut points: Vec<i64> = edges.flat_map(|edge| [edge - 1, edge]).chain([end.seconds()]).collect();
+    points.retain(|point| (now.seconds() + 1..=end.seconds()).contains(point));
+    points.sort_unstable();
+    points.dedup();
+    points
 }
 
 fn missing(control: &Control, evidence: &Evidence) -> Option<String> {

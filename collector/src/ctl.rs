@@ -17,6 +17,7 @@ mod log;
 mod pages;
 mod print;
 mod snapshots;
+mod statement;
 mod trial;
 mod verify;
 
@@ -89,6 +90,16 @@ fn offline(out: Out, command: &Command) -> Option<Result<Outcome, Error>> {
         Command::Controls { command: Controls::Test { example: true, .. } } => trial::example(),
         Command::Controls { command: Controls::Test { file, .. } } => trial::run(out, file.as_deref()),
         Command::Controls { command: Controls::Fields { prefix } } => trial::fields(out, prefix),
+        Command::Controls {
+            command: Controls::Statement { kind: _, provider, reference, document, host, from, until },
+        } => statement::write(&statement::Stated {
+            provider,
+            reference,
+            document,
+            hosts: host,
+            from: *from,
+            until: *until,
+        }),
         Command::Controls { command: Controls::Coverage { framework, built_in, file } }
             if *built_in || file.is_some() =>
         {
@@ -120,7 +131,7 @@ async fn ask(connection: &Connection, out: Out, command: Command) -> Result<Outc
                 coverage::print(out, &coverage::of_collector(connection).await?, framework.as_deref())
             }
             // These need no connection.
-            Controls::Test { .. } | Controls::Fields { .. } => Ok(Outcome::Yes),
+            Controls::Test { .. } | Controls::Fields { .. } | Controls::Statement { .. } => Ok(Outcome::Yes),
         },
         Command::Findings { command: Findings::List { list, exit_code } } => {
             fleet::findings(connection, out, &list.filter, list.limit, exit_code).await

@@ -101,6 +101,39 @@ fn an_operators_controls_are_tried_without_a_collector() {
     assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
     assert!(said.contains("cannot read ") && said.contains("none.toml"), "{said}");
 
+    // What a provider states is written for that file; the document itself stays here.
+    let document = folder.join("contract.pdf");
+    fs::write(&document, "the storage is encrypted").unwrap();
+    let document = document.display().to_string();
+    let host = "0123456789abcdef0123456789abcdef";
+    let stated = |until: &str| {
+        musterctl(
+            &[
+                &[
+                    "controls",
+                    "statement",
+                    "--provider",
+                    "Example Cloud",
+                    "--reference",
+                    "contract 7",
+                    "--document",
+                    &document,
+                ],
+                &["--host", host, "--from", "2026-01-01T00:00:00Z", "--until", until][..],
+            ]
+            .concat(),
+        )
+    };
+    let (code, statement, said) = stated("2027-01-01T00:00:00Z");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(statement.contains(host) && !statement.contains("the storage is encrypted"), "{statement}");
+    fs::write(&file, example + "\n" + &statement).unwrap();
+    let (code, out, said) = musterctl(&["controls", "test", &path]);
+    assert_eq!(code, Some(0), "{out}{said}");
+    assert!(out.contains("Example Cloud states disk_encryption of 1 host from 2026-01-01T00:00:00Z"), "{out}");
+    let (code, _, said) = stated("2029-01-01T00:00:00Z");
+    assert!(code == Some(2) && said.contains("more than 400 days"), "{said}");
+
     let (code, out, _) = musterctl(&["controls", "fields", "firewall."]);
     assert!(code == Some(0) && out.contains("firewall.inbound_ipv4"), "{out}");
     assert_eq!(musterctl(&["controls", "fields", "no_such"]).0, Some(1));

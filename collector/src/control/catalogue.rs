@@ -14,12 +14,12 @@ use muster_proto::{
 use serde::Deserialize;
 
 use super::{
-    ByClass, Control, Expression, Mapping, Severity, cost,
-    coverage::{Mapped, Support},
-    evidence,
+    ByClass, Control, Expression, Mapping, Severity, cost, evidence,
     expression::{self, Shape, Use},
     fixture::{self, Fixture},
-    framework, sample, support,
+    framework, sample,
+    statement::{self, Statement},
+    support,
 };
 
 const BUILT_IN: &str = include_str!("catalogue.toml");
@@ -109,6 +109,14 @@ pub enum Error {
         /// Why.
         source: expression::Error,
     },
+    /// A statement of a provider is not one that verdicts may rest on.
+    #[error("statement {number} of the file: {why}")]
+    Statement {
+        /// Its place in the file, from 1.
+        number: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// A control has no fixture for a verdict that it must be shown to give.
     #[error("control {control} has no fixture that expects {verdict}")]
     NoFixture {
@@ -173,6 +181,9 @@ pub struct Overlay {
     /// Hosts, and what any control must say of them with these parameters.
     #[serde(default)]
     pub(super) fixture: Vec<Fixture>,
+    /// What providers stated of hosts.
+    #[serde(default)]
+    pub(super) statement: Vec<Statement>,
 }
 
 #[derive(Deserialize)]
@@ -192,6 +203,8 @@ pub(super) struct Definition {
     family: String,
     #[serde(default)]
     applies_to: Vec<HostClass>,
+    #[serde(default)]
+    statements: Vec<statement::Kind>,
     condition: String,
     offenders: Option<String>,
     #[serde(default)]
@@ -259,19 +272,19 @@ impl Catalogue {
         let changes: Overlay = toml::from_str(&texts.overlay).map_err(|error| Error::Text(error.to_string()))?;
         let File { version, control: mut definitions } = File::parse(&texts.built_in)?;
         let built_in = support::Table::parse(&texts.support).map_err(Error::Text)?;
-        let table = Arc::new(changes.support.unwrap_or(built_in));
+        let beside = Beside::new(changes.support.unwrap_or(built_in), changes.statement)?;
         for (id, parameters) in changes.parameters {
             let found = definitions.iter_mut().find(|definition| definition.id.as_str() == id);
             set_parameters(found.ok_or(Error::UnknownControl(id))?, parameters)?;
         }
         let mut controls = BTreeMap::new();
         for definition in definitions {
-            insert(&mut controls, definition, &table)?;
+            insert(&mut controls, definition, &beside)?;
         }
         for definition in changes.control {
             let own = definition.fixture.clone();
             let id = definition.id.clone();
-            insert(&mut controls, definition, &table)?;
+            insert(&mut controls, definition, &beside)?;
             fixture::check(&controls[&id], own.iter().chain(of_control(&changes.fixture, &id)))?;
         }
         for fixture in &changes.fixture {
@@ -339,24 +352,6 @@ impl Catalogue {
         self.controls.values()
     }
 
-    /// Returns every mapping of every control.
-    pub fn mapped(&self) -> Vec<Mapped> {
-        let of = |control: &Control| {
-            let support = |confidence: &str| Support {
-                control: control.id.to_string(),
-                title: control.title.clone(),
-                confidence: confidence.to_owned(),
-            };
-            let mapped = |mapping: &Mapping| Mapped {
-                framework: mapping.framework.clone(),
-                requirement: mapping.requirement.clone(),
-                support: support(&mapping.confidence),
-            };
-            control.mappings.iter().map(mapped).collect::<Vec<_>>()
-        };
-        self.controls().flat_map(of).collect()
-    }
-
     /// Returns a control.
     pub fn control(&self, id: &str) -> Option<&Control> {
         self.controls.get(&id.parse::<ControlId>().ok()?)
@@ -369,10 +364,28 @@ impl File {
     }
 }
 
-/// Returns the built-in controls as they are written, and the table that they are built with.
-pub(super) fn built_in_definitions() -> (Vec<Definition>, Arc<support::Table>) {
-    let file = File::parse(BUILT_IN).expect("a test loads the built-in catalogue");
-    (file.control, Arc::new(support::Table::parse(support::BUILT_IN).expect("a test parses the built-in table")))
+/// What controls are judged with beside the facts.
+#[derive(Clone, Debug)]
+pub(super) struct Beside {
+    support: Arc<support::Table>,
+    statements: Arc<[Statement]>,
+}
+
+impl Beside {
+    fn new(support: support::Table, statements: Vec<Statement>) -> Result<Self, Error> {
+        statement::check(&statements).map_err(|(number, why)| Error::Statement { number, why })?;
+        Ok(Self { support: Arc::new(support), statements: statements.into() })
+    }
+
+    /// Returns the built-in reference table with the statements of a file.
+    pub fn built_in(statements: Vec<Statement>) -> Result<Self, Error> {
+        Self::new(support::Table::parse(support::BUILT_IN).expect("a test parses the built-in table"), statements)
+    }
+}
+
+/// Returns the built-in controls as they are written.
+pub(super) fn built_in_definitions() -> Vec<Definition> {
+    File::parse(BUILT_IN).expect("a test loads the built-in catalogue").control
 }
 
 /// Returns those of `fixtures` that are of the control `id`.
@@ -380,12 +393,8 @@ pub(super) fn of_control<'a>(fixtures: &'a [Fixture], id: &'a ControlId) -> impl
     fixtures.iter().filter(|fixture| fixture.control == id.as_str())
 }
 
-fn insert(
-    controls: &mut BTreeMap<ControlId, Control>,
-    definition: Definition,
-    support: &Arc<support::Table>,
-) -> Result<(), Error> {
-    let control = build(definition, support)?;
+fn insert(controls: &mut BTreeMap<ControlId, Control>, definition: Definition, beside: &Beside) -> Result<(), Error> {
+    let control = build(definition, beside)?;
     if controls.contains_key(&control.id) {
         return Err(Error::Twice(control.id));
     }
@@ -460,7 +469,7 @@ fn expected(old: &serde_json::Value) -> String {
 }
 
 /// Builds the control of a definition, checked in all but its fixtures.
-pub(super) fn build(definition: Definition, support: &Arc<support::Table>) -> Result<Control, Error> {
+pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, Error> {
     let id = definition.id;
     let bad = |field, why: String| Error::Field { control: id.clone(), field, why };
     for (field, text) in [
@@ -504,16 +513,25 @@ pub(super) fn build(definition: Definition, support: &Arc<support::Table>) -> Re
     if subjects.is_empty() && !condition.reads("reporting") {
         return Err(bad("condition", "it reads no fact".to_owned()));
     }
+    let takes = |statement: &&Statement| definition.statements.contains(&statement.kind);
+    let statements: Vec<Statement> = beside.statements.iter().filter(takes).cloned().collect();
+    if let Some(kind) = definition.statements.iter().find(|kind| !subjects.contains(&kind.subject())) {
+        return Err(bad("statements", format!("the condition does not read {}", kind.subject().as_str())));
+    }
     let control = Control {
         max_age: by_class(&definition.max_age).map_err(|why| bad("max_age", why))?,
         remediation_limit: duration(&definition.remediation.limit)
             .map(|_| definition.remediation.limit)
             .map_err(|why| bad("remediation.limit", why))?,
         mappings: mappings(&id, definition.mappings, definition.confidence)?,
-        support: Arc::clone(support),
+        support: Arc::clone(&beside.support),
         reads_reporting: condition.reads("reporting"),
         reads_skew: condition.paths().contains("reporting.skew_millis"),
-        reads_now: condition.reads("now") || condition.reads("reporting") || condition.reads("support"),
+        reads_now: condition.reads("now")
+            || condition.reads("reporting")
+            || condition.reads("support")
+            || !statements.is_empty(),
+        statements,
         id,
         title: definition.title,
         statement: definition.statement,

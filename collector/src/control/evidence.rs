@@ -19,7 +19,7 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{Control, ITEM_BYTES, Verdict, cost, expression::Cannot, host_text, named};
+use super::{Control, ITEM_BYTES, Statement, Verdict, cost, expression::Cannot, host_text, named};
 
 /// What is known of one host.
 #[derive(Debug)]
@@ -123,8 +123,45 @@ impl Evidence {
         }
     }
 
-    /// Returns what the condition of `control` says at `now`, whatever the age of the facts.
+    /// Returns what the condition of `control` says at `now`, whatever the age of the facts: by what was observed, and where that leaves
+    /// it open for hidden readings, by what a provider stated of them.
     pub(super) fn evaluate(&self, control: &Control, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
+        let observed = self.evaluate_with(control, class, now, None);
+        if observed.0 != Verdict::Unknown {
+            return observed;
+        }
+        // Of two that hold, the one that holds longer.
+        let covering = control.statements.iter().filter(|statement| statement.covers(self.host, now));
+        let stated = covering.max_by_key(|statement| statement.until);
+        stated.and_then(|statement| self.by_statement(control, class, now, statement)).unwrap_or(observed)
+    }
+
+    /// Returns the pass that `statement` makes of a condition that only hidden readings leave open.
+    fn by_statement(
+        &self,
+        control: &Control,
+        class: Option<HostClass>,
+        now: Timestamp,
+        statement: &Statement,
+    ) -> Option<(Verdict, String)> {
+        let subject = statement.kind.subject();
+        let (values, stated) = Values::stated(&self.facts.get(&subject)?.fact, statement.kind.reading());
+        if stated.is_empty() {
+            return None;
+        }
+        let (verdict, _) = self.evaluate_with(control, class, now, Some((subject, &values)));
+        let reason = || format!("by the statement of {statement}, not by observation: {}", named(&stated));
+        (verdict == Verdict::Pass).then(|| (verdict, reason()))
+    }
+
+    /// Returns what the condition says, with other values of one subject when they are given.
+    fn evaluate_with(
+        &self,
+        control: &Control,
+        class: Option<HostClass>,
+        now: Timestamp,
+        other: Option<(Subject, &Values)>,
+    ) -> (Verdict, String) {
         let (support, support_untold) = if control.condition.reads("support") {
             control.support.value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
         } else {
@@ -134,7 +171,11 @@ impl Evidence {
             let mut variables = vec![("now", Value::Int(now.seconds()))];
             for (subject, observed) in &self.facts {
                 if expression.reads(subject.as_str()) {
-                    variables.push((subject.as_str(), observed.values().value.clone()));
+                    let values = match other {
+                        Some((other, values)) if other == *subject => values,
+                        _ => observed.values(),
+                    };
+                    variables.push((subject.as_str(), values.value.clone()));
                 }
             }
             if expression.reads("host") {
@@ -264,6 +305,50 @@ impl Values {
         let mut notes = Notes::default();
         let value = json.and_then(|json| convert(json, subject, subject, &mut notes));
         Self { value: value.unwrap_or_else(|| object(HashMap::new())), notes }
+    }
+
+    /// Returns the values of `fact` with every hidden reading named `reading` true, and which those are.
+    fn stated(fact: &Fact, reading: &str) -> (Self, Vec<String>) {
+        let subject = fact.subject().as_str();
+        let json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
+        let (mut notes, mut stated) = (Notes::default(), Vec::new());
+        let value = json.and_then(|mut json| {
+            tell_hidden(&mut json, reading, subject, &mut stated);
+            // Whatever the order of fields is in.
+            stated.sort_unstable();
+            convert(json, subject, subject, &mut notes)
+        });
+        (Self { value: value.unwrap_or_else(|| object(HashMap::new())), notes }, stated)
+    }
+}
+
+/// Makes every hidden reading named `reading` in `json` true, and names it in `stated`.
+fn tell_hidden(json: &mut serde_json::Value, reading: &str, name: &str, stated: &mut Vec<String>) {
+    let is_hidden = |value: &serde_json::Value| {
+        value.as_object().and_then(as_unknown).is_some_and(|why| why.split(' ').next() == Some("hidden"))
+    };
+    match json {
+        serde_json::Value::Array(items) => {
+            for item in items {
+                let name = format!("{name}[{}]", label(item));
+                tell_hidden(item, reading, &name, stated);
+            }
+        }
+        serde_json::Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = format!("{name}.{field}");
+                if field == reading && is_hidden(value) {
+                    *value = serde_json::Value::Bool(true);
+                    stated.push(cut(&name));
+                } else {
+                    tell_hidden(value, reading, &name, stated);
+                }
+            }
+        }
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
     }
 }
 

@@ -431,3 +431,128 @@ fn a_catalogue_survives_the_log_and_one_that_an_entry_cannot_hold_is_refused() {
         assert!(matches!(Catalogue::from_entry(&entry), Err(Error::Entry)));
     }
 }
+
+/// A file with statements about the sample host, from January and from July on.
+const STATED: &str = r#"
+    [[statement]]
+    kind = "disk_encryption"
+    provider = "Example Cloud"
+    reference = "contract 7, section 3"
+    document_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
+    hosts = ["07070707070707070707070707070707"]
+    from = "2026-01-01T00:00:00Z"
+    until = "2026-07-01T00:00:00Z"
+    [[statement]]
+    kind = "disk_encryption"
+    provider = "Example Cloud"
+    reference = "contract 7, section 3, as of July"
+    document_sha256 = "2222222222222222222222222222222222222222222222222222222222222222"
+    hosts = ["07070707070707070707070707070707"]
+    from = "2026-07-02T00:00:00Z"
+    until = "2027-01-01T00:00:00Z"
+"#;
+
+/// Returns the evidence of the sample host with `changes`, as a fixture writes them.
+fn host_with(changes: &str) -> (Evidence, Timestamp) {
+    let fixture = format!("[[fixture]]\nname = \"a host\"\nexpect = \"pass\"\nset = {{ {changes} }}");
+    fixture::parse(&fixture).unwrap()[0].evidence().unwrap()
+}
+
+const HIDDEN: &str = r#"{ unknown = { cause = "hidden", detail = "a virtual disk" } }"#;
+
+#[test]
+fn a_statement_stands_in_for_hidden_readings_and_for_nothing_else() {
+    let (plain, stated) = (Catalogue::built_in(), Catalogue::with_overlay(STATED).unwrap());
+    let (plain, stated) = (plain.control("ENC-01").unwrap(), stated.control("ENC-01").unwrap());
+    let root = "disk_encryption.volumes.0.encrypted";
+    let swap = "disk_encryption.swap_areas.0.encrypted";
+    let (hidden, both) = (format!(r#""{root}" = {HIDDEN}"#), format!(r#""{root}" = {HIDDEN}, "{swap}" = {HIDDEN}"#));
+    for (changes, without, with, reason) in [
+        (hidden.as_str(), Verdict::Unknown, Verdict::Pass, "not by observation: disk_encryption.volumes[/].encrypted"),
+        (
+            &both,
+            Verdict::Unknown,
+            Verdict::Pass,
+            "disk_encryption.swap_areas[/dev/dm-1].encrypted, disk_encryption.volumes[/]",
+        ),
+        // What was observed stays: nobody's word makes a volume in clear encrypted.
+        (&format!(r#"{hidden}, "{swap}" = false"#), Verdict::Fail, Verdict::Fail, "swap not encrypted"),
+        (&format!(r#""{root}" = false"#), Verdict::Fail, Verdict::Fail, "not encrypted: /"),
+        // What could not be told for another cause stays, also beside what is hidden.
+        (
+            &format!(r#""{root}" = {{ unknown = {{ cause = "forbidden" }} }}"#),
+            Verdict::Unknown,
+            Verdict::Unknown,
+            "forbidden",
+        ),
+        (
+            &format!(r#"{hidden}, "{swap}" = {{ unknown = {{ cause = "forbidden" }} }}"#),
+            Verdict::Unknown,
+            Verdict::Unknown,
+            "forbidden",
+        ),
+        (&format!(r#""disk_encryption" = {HIDDEN}"#), Verdict::Unknown, Verdict::Unknown, "hidden"),
+        (r#""disk_encryption.volumes" = []"#, Verdict::Unknown, Verdict::Unknown, "no fixed volume"),
+        // What is observed to be encrypted needs no statement, and rests on none.
+        (r#""system.processors" = 2"#, Verdict::Pass, Verdict::Pass, ""),
+    ] {
+        let (evidence, now) = host_with(changes);
+        assert_eq!(judge(plain, &evidence, now).verdict, without, "{changes}");
+        let judged = judge(stated, &evidence, now);
+        assert_eq!(judged.verdict, with, "{changes}: {judged:?}");
+        assert!(judged.reason.contains(reason), "{changes}: {judged:?}");
+        assert_eq!(
+            judged.is_by_statement(),
+            with == Verdict::Pass && without != Verdict::Pass,
+            "{changes}: {judged:?}"
+        );
+    }
+    let (evidence, now) = host_with(&hidden);
+    let reason = judge(stated, &evidence, now).reason;
+    let expected =
+        format!("by the statement of Example Cloud (contract 7, section 3, sha256:{}, from ", "1".repeat(64));
+    assert!(reason.starts_with(&expected), "{reason}");
+    // Another host is not meant.
+    let other = Evidence { host: AgentId::new([8; 16]), ..evidence };
+    assert_eq!(judge(stated, &other, now).verdict, Verdict::Unknown);
+}
+
+#[test]
+fn a_verdict_turns_at_the_instant_at_which_a_statement_begins_or_ends() {
+    let catalogue = Catalogue::with_overlay(STATED).unwrap();
+    let control = catalogue.control("ENC-01").unwrap();
+    let hidden = || host_with(&format!(r#""disk_encryption.volumes.0.encrypted" = {HIDDEN}"#)).0;
+    let year = Duration::from_secs(366 * 86_400);
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    for (now, is_pass, turns) in [
+        ("2026-06-01T00:00:00Z", true, Some("2026-07-01T00:00:00Z")),
+        ("2026-06-30T23:59:59Z", true, Some("2026-07-01T00:00:00Z")),
+        ("2026-07-01T00:00:00Z", false, Some("2026-07-02T00:00:00Z")),
+        ("2026-07-02T00:00:00Z", true, Some("2027-01-01T00:00:00Z")),
+        ("2027-01-01T00:00:00Z", false, None),
+    ] {
+        let now = at(now);
+        let mut evidence = hidden();
+        evidence.facts.values_mut().for_each(|observed| observed.confirmed = now);
+        let judged = judge(control, &evidence, now);
+        assert_eq!(judged.verdict, if is_pass { Verdict::Pass } else { Verdict::Unknown }, "{now}: {judged:?}");
+        let found = turn(control, &evidence, now, &judged, year);
+        assert_eq!(found.as_ref().map(|turn| turn.at), turns.map(at), "{now}");
+        if let Some(turn) = found {
+            assert_eq!(turn.judgement.verdict == Verdict::Pass, !is_pass, "{now}");
+        }
+    }
+}
+
+#[test]
+fn a_control_takes_only_statements_about_what_it_reads() {
+    let takes = r#"family = "acme"
+        statements = ["disk_encryption"]"#;
+    let overlay = trial::EXAMPLE.replacen("family = \"acme\"", takes, 1);
+    let error = Catalogue::with_overlay(&overlay).unwrap_err().to_string();
+    assert!(error.contains("ACME-01 has a bad statements: the condition does not read disk_encryption"), "{error}");
+    let bad = STATED.replacen("until = \"2026-07-01T00:00:00Z\"", "until = \"2029-07-01T00:00:00Z\"", 1);
+    let trials = trial::of_file(&bad);
+    assert!(trials.faults[0].what.contains("statement 1 of the file: it ends before"), "{trials:?}");
+    assert!(Catalogue::with_overlay(&bad).is_err());
+}

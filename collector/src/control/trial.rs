@@ -3,16 +3,17 @@
 //! It is the check that the collector makes when it loads the file, told whole: not the first thing that is wrong, but each, with
 //! what to do. A file that a trial calls sound is one that the collector takes, and no other is; a test compares the two.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use muster_proto::id::ControlId;
 
 use super::{
     Catalogue, Control, Error, Verdict,
-    catalogue::{self, Definition, Overlay},
+    catalogue::{self, Beside, Definition, Overlay},
     expression, field, fixture,
     fixture::Fixture,
-    framework, sample, support,
+    framework, sample,
+    statement::Statement,
 };
 
 /// A file of controls that shows what one may hold.
@@ -29,6 +30,8 @@ pub struct Trials {
     pub faults: Vec<Fault>,
     /// Controls: for a file, those that it defines, changes or has fixtures for.
     pub controls: Vec<Trial>,
+    /// What the file holds of statements of providers.
+    pub statements: Vec<Statement>,
 }
 
 /// A control, and what it gave.
@@ -110,6 +113,10 @@ impl Trial {
 }
 
 impl Trials {
+    fn of(version: Option<String>) -> Self {
+        Self { version, faults: Vec::new(), controls: Vec::new(), statements: Vec::new() }
+    }
+
     /// Returns whether nothing is wrong and nothing is untested, so that a collector takes the file.
     pub fn is_sound(&self) -> bool {
         self.faults.is_empty() && self.controls.iter().all(|trial| trial.outcome() == Outcome::Sound)
@@ -124,7 +131,7 @@ pub fn of_built_in() -> Trials {
         tried(control, &fixtures)
     };
     let controls = catalogue.controls().map(trial).collect();
-    Trials { version: Some(catalogue.version().to_owned()), faults: Vec::new(), controls }
+    Trials { controls, ..Trials::of(Some(catalogue.version().to_owned())) }
 }
 
 /// Tries an operator's file: TOML, as the collector's setting `catalogue` names one.
@@ -133,8 +140,12 @@ pub fn of_file(text: &str) -> Trials {
         Ok(overlay) => overlay,
         Err(error) => return unreadable(text, &error),
     };
-    let mut trials = Trials { version: None, faults: Vec::new(), controls: Vec::new() };
-    let (definitions, table) = catalogue::built_in_definitions();
+    let mut trials = Trials { statements: overlay.statement.clone(), ..Trials::of(None) };
+    let beside = Beside::built_in(overlay.statement).unwrap_or_else(|error| {
+        trials.faults.push(fault(&error, None));
+        Beside::built_in(Vec::new()).expect("no statement is wrong")
+    });
+    let definitions = catalogue::built_in_definitions();
     let mut built_in: BTreeMap<ControlId, Definition> =
         definitions.into_iter().map(|definition| (definition.id.clone(), definition)).collect();
     for (id, parameters) in overlay.parameters {
@@ -154,14 +165,14 @@ pub fn of_file(text: &str) -> Trials {
     }
     for trial in &mut trials.controls {
         let id: ControlId = trial.control.parse().expect("it is a built-in control's");
-        try_on(trial, built_in[&id].clone(), &table, &overlay.fixture);
+        try_on(trial, built_in[&id].clone(), &beside, &overlay.fixture);
     }
     for (index, definition) in overlay.control.into_iter().enumerate() {
         let mut trial = untried(&definition, true);
         if built_in.contains_key(&definition.id) || own[..index].contains(&definition.id) {
             trial.faults.push(fault(&Error::Twice(definition.id), None));
         } else {
-            try_on(&mut trial, definition, &table, &overlay.fixture);
+            try_on(&mut trial, definition, &beside, &overlay.fixture);
         }
         trials.controls.push(trial);
     }
@@ -205,10 +216,10 @@ fn changed(definition: &mut Definition, parameters: serde_json::Map<String, serd
 }
 
 /// Builds a control and runs its fixtures: those beneath it, and those of the file that name it.
-fn try_on(trial: &mut Trial, definition: Definition, table: &Arc<support::Table>, fixtures: &[Fixture]) {
+fn try_on(trial: &mut Trial, definition: Definition, beside: &Beside, fixtures: &[Fixture]) {
     let own = if trial.is_own { definition.fixture.clone() } else { Vec::new() };
     let id = definition.id.clone();
-    match catalogue::build(definition.clone(), table) {
+    match catalogue::build(definition.clone(), beside) {
         Ok(control) => {
             let fixtures: Vec<&Fixture> = own.iter().chain(catalogue::of_control(fixtures, &id)).collect();
             let done = tried(&control, &fixtures);
@@ -244,7 +255,8 @@ fn tried(control: &Control, fixtures: &[&Fixture]) -> Trial {
 
 /// Says of a file that is not as documented where, and of which control.
 fn unreadable(text: &str, error: &toml::de::Error) -> Trials {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let line = |start: usize| 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+    let line = error.span().map(|span| line(span.start));
     let place = line.map_or_else(String::new, |line| format!("line {line}: "));
     let advice = || "compare it with the example: musterctl controls test --example".to_owned();
     let controls: Vec<toml::Value> = toml::from_str::<toml::Table>(text)
@@ -252,7 +264,7 @@ fn unreadable(text: &str, error: &toml::de::Error) -> Trials {
         .and_then(|mut table| table.remove("control"))
         .and_then(|controls| controls.as_array().cloned())
         .unwrap_or_default();
-    let mut trials = Trials { version: None, faults: Vec::new(), controls: Vec::new() };
+    let mut trials = Trials::of(None);
     for (index, value) in controls.into_iter().enumerate() {
         let told = |key: &str| value.get(key).and_then(toml::Value::as_str).map(str::to_owned);
         let control = told("id").unwrap_or_else(|| format!("control {} of the file", index + 1));
@@ -316,6 +328,7 @@ fn advice(error: &Error, definition: Option<&Definition>) -> String {
         Error::Parameter { expected, .. } => format!("write {expected}"),
         Error::UnknownFramework { .. } => format!("name one of: {}", list(framework::all().keys().cloned())),
         Error::UnknownRequirement { framework, requirement, .. } => requirements(framework, requirement),
+        Error::Statement { .. } => "correct it; the document itself stays with you: musterctl controls statement --help".to_owned(),
         Error::Field { .. } => "correct it; the example shows each field: musterctl controls test --example".to_owned(),
         Error::Expression { source, .. } => expression_advice(source, parameters()),
         Error::NoFixture { verdict, .. } => format!(
@@ -493,6 +506,26 @@ mod tests {
         let run = &of(&trials, "ACME-01").runs[0];
         assert!(run.fault.as_ref().unwrap().what.contains("names ENC-01"), "{run:?}");
         assert!(Catalogue::with_overlay(&text).is_err());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+        #[test]
+        fn whatever_is_changed_in_a_file_a_trial_and_the_collector_agree(
+            cut in proptest::collection::vec((0..100_usize, 0..3_u8, "[a-z0-9 =\"\\[\\].é]{1,8}"), 1..3)
+        ) {
+            let mut lines: Vec<String> = EXAMPLE.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+            for (at, how, text) in cut {
+                let at = at % lines.len();
+                match how {
+                    0 => drop(lines.remove(at)),
+                    1 => lines[at].push_str(&text),
+                    _ => lines[at] = lines[at].chars().rev().collect(),
+                }
+            }
+            let text = lines.join("\n");
+            proptest::prop_assert_eq!(of_file(&text).is_sound(), Catalogue::with_overlay(&text).is_ok(), "{}", text);
+        }
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use muster_proto::{id::Digest, time::Timestamp};
+use muster_proto::{
+    id::{AgentId, Digest},
+    time::Timestamp,
+};
 
 use super::{
     Error, Outcome,
@@ -259,6 +262,36 @@ pub enum Controls {
         /// Print a file to begin with.
         #[arg(long, conflicts_with = "file")]
         example: bool,
+    },
+    /// Write a provider's statement about what no agent can see, for an operator's file of controls. Needs no collector.
+    ///
+    /// The storage below a virtual disk is hidden from the agent, so that the verdict is unknown. Where its provider states that it is
+    /// encrypted, add what this prints to the file that the collector's setting `catalogue` names, and restart the collector: the
+    /// statement is then an entry of the evidence log and part of every snapshot, and the verdict says that it rests on it. Take it
+    /// out of the file to revoke it. `musterctl controls show ENC-01` lists what is in force. Of the document only its SHA-256 is
+    /// taken: keep it.
+    Statement {
+        /// What is stated: all storage below what the hosts can see is encrypted at rest.
+        #[arg(long, default_value = "disk_encryption", value_parser = ["disk_encryption"])]
+        kind: String,
+        /// Who states it.
+        #[arg(long, value_name = "NAME")]
+        provider: String,
+        /// Where it is stated, such as the number of a contract and its section.
+        #[arg(long, value_name = "TEXT")]
+        reference: String,
+        /// The document.
+        #[arg(long, value_name = "FILE")]
+        document: PathBuf,
+        /// Hosts (full id) that it speaks of.
+        #[arg(long, required = true, value_name = "HOST")]
+        host: Vec<AgentId>,
+        /// From when on it holds.
+        #[arg(long, value_parser = instant, value_name = "TIME")]
+        from: Timestamp,
+        /// Until when it holds, at most 400 days later.
+        #[arg(long, value_parser = instant, value_name = "TIME")]
+        until: Timestamp,
     },
     /// List what conditions may read: each field of each fact, and its value on the sample host. Needs no collector.
     Fields {

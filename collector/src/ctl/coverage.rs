@@ -47,7 +47,7 @@ pub fn of_file(file: Option<&Path>) -> Result<Mappings, Error> {
         Some(file) => Catalogue::with_overlay(&trial::read(file)?)
             .map_err(|source| Error::Controls { path: file.to_owned(), source: Box::new(source) })?,
     };
-    Ok(Mappings { catalogue: catalogue.version().to_owned(), mapped: catalogue.mapped() })
+    Ok(Mappings { catalogue: catalogue.version().to_owned(), mapped: coverage::mapped(catalogue.controls()) })
 }
 
 /// Returns the mappings of the catalogue that a collector judges by.

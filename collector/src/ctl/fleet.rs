@@ -168,6 +168,18 @@ fn control_text(out: Out, control: &v1::GetControlResponse) -> String {
         let line = format!("{} {} (confidence {})", mapping.framework, mapping.requirement, mapping.confidence);
         text.push_str(&field("supports", &line));
     }
+    for it in &control.statements {
+        let (from, until) = (time_text(it.start_time.as_ref()), time_text(it.end_time.as_ref()));
+        let hosts = it.host_ids.iter().map(|id| id.get(..12).unwrap_or(id)).collect::<Vec<_>>().join(" ");
+        let line = format!(
+            "by {} ({}), sha256:{}, from {from} until {until}, of {} hosts\n{hosts}",
+            it.provider,
+            it.reference,
+            hex::encode(&it.document_digest),
+            it.host_ids.len()
+        );
+        text.push_str(&field("stated", &line));
+    }
     text
 }
 

@@ -122,12 +122,11 @@ fn verdicts_text(out: Out, verdicts: &[v1::HostVerdict]) -> String {
             let since = format!("since {}", time_text(it.since_time.as_ref()));
             text.push_str(&format!("{:<20}{}\n", "", out.tone(Tone::Dim, &since)));
         }
-        if verdict != Verdict::Pass {
-            let is_open = matches!(verdict, Verdict::Fail | Verdict::Unknown | Verdict::NoData);
-            let hint = if is_open { it.hint.as_str() } else { "" };
-            for line in [it.reason.as_str(), hint].into_iter().flat_map(str::lines).filter(|line| !line.is_empty()) {
-                text.push_str(&format!("{:<20}{}\n", "", safe(line)));
-            }
+        // A pass has a reason where it rests on a statement.
+        let is_open = matches!(verdict, Verdict::Fail | Verdict::Unknown | Verdict::NoData);
+        let hint = if is_open { it.hint.as_str() } else { "" };
+        for line in [it.reason.as_str(), hint].into_iter().flat_map(str::lines).filter(|line| !line.is_empty()) {
+            text.push_str(&format!("{:<20}{}\n", "", safe(line)));
         }
     }
     text
@@ -230,6 +229,20 @@ mod tests {
         };
         let text = show_text(Out::new(Form::Json), &answer);
         assert!(!text.chars().any(|c| c != '\n' && fact::is_unsafe(c)), "{text:?}");
+    }
+
+    #[test]
+    fn a_pass_shows_a_reason_where_it_has_one_and_no_hint() {
+        let verdict = |reason: &str| v1::HostVerdict {
+            control_id: "ENC-01".to_owned(),
+            verdict: Verdict::Pass.into(),
+            reason: reason.to_owned(),
+            hint: "encrypt it".to_owned(),
+            ..Default::default()
+        };
+        let text = verdicts_text(Out::new(Form::Json), &[verdict(""), verdict("by the statement of Example Cloud")]);
+        assert_eq!(text.matches("by the statement of Example Cloud").count(), 1, "{text}");
+        assert!(!text.contains("encrypt it") && text.lines().count() == 5, "{text}");
     }
 
     #[test]

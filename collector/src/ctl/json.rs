@@ -160,11 +160,20 @@ pub fn control(control: &v1::GetControlResponse) -> Value {
         .iter()
         .map(|it| json!({ "framework": it.framework, "requirement": it.requirement, "confidence": it.confidence }))
         .collect();
+    let statements: Vec<_> = control.statements.iter().map(statement).collect();
     json!({
         "summary": control_summary(&control.summary.clone().unwrap_or_default()), "statement": control.statement,
         "condition": control.condition, "applies_to": control.applies_to, "parameters": parameters,
         "max_age_seconds": max_age, "hint": control.hint, "mappings": mappings, "limits": control.limits,
-        "catalogue_version": control.catalogue_version,
+        "catalogue_version": control.catalogue_version, "statements": statements,
+    })
+}
+
+fn statement(statement: &v1::ProviderStatement) -> Value {
+    json!({
+        "kind": statement.kind, "provider": statement.provider, "reference": statement.reference,
+        "document_sha256": hex::encode(&statement.document_digest), "host_ids": statement.host_ids,
+        "start_time": time(statement.start_time.as_ref()), "end_time": time(statement.end_time.as_ref()),
     })
 }
 

@@ -102,6 +102,18 @@ fn text(out: Out, file: Option<&Path>, trials: &Trials) -> String {
             ));
         }
     }
+    for it in &trials.statements {
+        let line = format!(
+            "{} states {} of {} from {} until {} ({})",
+            it.provider,
+            it.kind.as_str(),
+            count(it.hosts.len(), "host"),
+            it.from,
+            it.until,
+            it.reference
+        );
+        text.push_str(&format!("\n{}\n", safe(&line)));
+    }
     let faults: Vec<Fault> = trials.faults.iter().cloned().chain(trials.controls.iter().flat_map(faults)).collect();
     if !faults.is_empty() {
         text.push_str(&format!("\n{}\n", out.tone(Tone::Bad, "Wrong")));
@@ -204,7 +216,7 @@ fn value(trials: &Trials) -> Value {
     json!({
         "sound": trials.is_sound(), "catalogue_version": trials.version,
         "faults": trials.faults.iter().map(fault).collect::<Vec<_>>(),
-        "controls": trials.controls.iter().map(control).collect::<Vec<_>>(),
+        "controls": trials.controls.iter().map(control).collect::<Vec<_>>(), "statements": trials.statements,
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 pub(crate) use muster_proto::report::PROBES;
 use muster_proto::{
-    fact::{Fact, Reading, Subject},
+    fact::{Cause, Fact, Reading, Subject},
     fact_set::FactSet,
     id::{Digest, Epoch, ReportSeq},
     report::{
@@ -703,6 +703,59 @@ fn each_span_of_the_log_is_judged_by_the_catalogue_in_force_there() {
         panic!("no catalogue")
     };
     assert!(String::from_utf8(told.overlay).unwrap().contains("ACME-01"));
+}
+
+#[test]
+fn a_statement_makes_a_hidden_reading_pass_between_its_two_instants() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let overlay = format!(
+        "[[statement]]\nkind = \"disk_encryption\"\nprovider = \"Example Cloud\"\nreference = \"contract 7\"\n\
+         document_sha256 = \"{}\"\nhosts = [\"{}\"]\nfrom = \"{}\"\nuntil = \"{}\"",
+        Digest::of_bytes(b"a document"),
+        sim.id(),
+        at(100),
+        at(7200)
+    );
+    let stated = Catalogue::with_overlay(&overlay).unwrap();
+    let hidden = changed(sample::healthy(), Subject::DiskEncryption, |fact| {
+        if let Fact::DiskEncryption(Reading::Known(disk)) = fact {
+            disk.volumes[0].encrypted = Reading::unknown(Cause::Hidden, "a virtual disk");
+        }
+    });
+    let mut all = sample::healthy();
+    all.retain(|fact| fact.subject() != Subject::DiskEncryption);
+    all.push(hidden);
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        entry(at(1), v1::log_entry::Entry::Catalogue(stated.to_entry())),
+        sim.facts(at(10), &all, true),
+        sim.attestation(at(3600), &ALL_PROBES),
+        entry(at(3700), v1::log_entry::Entry::Catalogue(Catalogue::built_in().to_entry())),
+    ]);
+    let path = dir.path().join("v");
+    let (views, mut follower) = open(&path, &log, &StillClock::default());
+    let standing = |now| {
+        let (_, hosts) = views.hosts().unwrap();
+        let found = standings(stated.controls(), &hosts[0], now).into_iter().find(|(c, _)| c.id.as_str() == "ENC-01");
+        let standing = found.unwrap().1;
+        (standing.verdict, standing.since, standing.reason.starts_with("by the statement of Example Cloud"))
+    };
+    follower.catch_up(3).unwrap();
+    assert_eq!(standing(at(99)), (Verdict::Unknown, Some(at(10)), false));
+    assert_eq!(standing(at(100)), (Verdict::Pass, Some(at(100)), true));
+    follower.catch_up(4).unwrap();
+    assert_eq!(standing(at(7199)), (Verdict::Pass, Some(at(100)), true));
+    assert_eq!(standing(at(7200)), (Verdict::Unknown, Some(at(7200)), false));
+    // Revoked: a catalogue without it is in force.
+    follower.catch_up(5).unwrap();
+    assert_eq!(standing(at(3700)).0, Verdict::Unknown);
+    assert_eq!(views.dump().unwrap(), views_of(dir.path(), "again", &log).dump().unwrap());
+    let judged = |size, now| {
+        let past = views.as_of(&*log, size, now).unwrap();
+        judge(stated.control("ENC-01").unwrap(), &past[0].evidence(), now).verdict
+    };
+    assert_eq!((judged(4, at(3601)), judged(4, at(7200))), (Verdict::Pass, Verdict::Unknown));
 }
 
 #[test]

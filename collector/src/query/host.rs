@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::{Liveness, Seen, name};
 use crate::{
-    control::{Catalogue, Control, Verdict},
+    control::{Catalogue, Control, Statement, Verdict},
     judge::Standing,
     serve::status::{Reason, refuse},
     views::{Error, GapRow, HostRow, HostState, Views, confirmation},
@@ -210,5 +210,18 @@ pub(super) fn control(control: &Control, summary: v1::ControlSummary, version: &
             .collect(),
         limits: control.limits.clone(),
         catalogue_version: version.to_owned(),
+        statements: control.statements.iter().map(statement).collect(),
+    }
+}
+
+fn statement(statement: &Statement) -> v1::ProviderStatement {
+    v1::ProviderStatement {
+        kind: statement.kind.as_str().to_owned(),
+        provider: statement.provider.clone(),
+        reference: statement.reference.clone(),
+        document_digest: statement.document_sha256.as_bytes().to_vec(),
+        host_ids: statement.hosts.iter().map(ToString::to_string).collect(),
+        start_time: Some(statement.from.to_wire()),
+        end_time: Some(statement.until.to_wire()),
     }
 }

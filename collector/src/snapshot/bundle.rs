@@ -32,7 +32,10 @@ use super::{
     signature, tables,
 };
 use crate::{
-    control::{Catalogue, Control},
+    control::{
+        Catalogue, Control,
+        coverage::{self, Requirement},
+    },
     log::{self, Checkpoint, Key},
 };
 
@@ -99,6 +102,7 @@ impl Bundle {
         put(PROOFS, proofs(inputs));
         put("keys.json", keys(inputs, &fleet));
         put("controls.json", controls_json(&controls, &verdicts));
+        put("coverage.json", coverage_json(&controls));
         put("hosts.json", tables::hosts_json(&fleet, &verdicts));
         put("hosts.csv", tables::hosts_csv(&fleet, &verdicts));
         put("results.json", tables::results_json(&fleet, &verdicts));
@@ -163,6 +167,7 @@ fn counts(inputs: &Inputs<'_>, fleet: &Fleet, controls: &[&Control], verdicts: &
     let judged = fleet.hosts.iter().filter(|host| host.is_judged);
     let mut by_verdict = VerdictCounts::default();
     verdicts.iter().flatten().for_each(|verdict| by_verdict.count(verdict.judgement.verdict));
+    let by_statement = verdicts.iter().flatten().filter(|verdict| verdict.judgement.is_by_statement());
     Counts {
         hosts: fleet.hosts.len() as u64,
         hosts_judged: judged.clone().count() as u64,
@@ -171,6 +176,7 @@ fn counts(inputs: &Inputs<'_>, fleet: &Fleet, controls: &[&Control], verdicts: &
         controls: controls.len() as u64,
         results: verdicts.iter().map(Vec::len).sum::<usize>() as u64,
         verdicts: by_verdict,
+        passes_by_statement: by_statement.count() as u64,
         evidence: inputs.entries.len() as u64,
     }
 }
@@ -249,6 +255,27 @@ fn controls_json(controls: &[&Control], verdicts: &[Vec<Verdict<'_>>]) -> Vec<u8
     pretty(&Sorted(&Value::Array(controls.iter().map(value).collect())))
 }
 
+fn coverage_json(controls: &[&Control]) -> Vec<u8> {
+    let requirement = |requirement: &Requirement| {
+        let controls: Vec<_> = requirement
+            .controls
+            .iter()
+            .map(|support| json!({ "control_id": support.control, "confidence": support.confidence }))
+            .collect();
+        json!({ "id": requirement.id, "controls": controls })
+    };
+    lines(coverage::of(&coverage::mapped(controls.iter().copied())).iter().map(|it| {
+        json!({
+            "framework": it.framework,
+            "title": it.title,
+            "list_complete": it.lacks.is_none(),
+            "list_lacks": it.lacks,
+            "supported_in_part": it.addressed().map(requirement).collect::<Vec<_>>(),
+            "not_addressed": it.not_addressed().map(|requirement| &requirement.id).collect::<Vec<_>>(),
+        })
+    }))
+}
+
 fn control_value(control: &Control, counts: VerdictCounts) -> Value {
     let mut max_age: BTreeMap<&str, u64> =
         control.max_age.classes.iter().map(|(class, age)| (class.as_str(), age.as_secs())).collect();
@@ -270,6 +297,7 @@ fn control_value(control: &Control, counts: VerdictCounts) -> Value {
         "parameters": control.parameters,
         "subjects": control.subjects,
         "max_age_seconds": max_age,
+        "statements": control.statements,
         "remediation_limit": control.remediation_limit,
         "hint": control.hint,
         "limits": control.limits,

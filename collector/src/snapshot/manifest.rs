@@ -133,6 +133,8 @@ pub struct Counts {
     pub results: u64,
     /// The verdicts, by verdict.
     pub verdicts: VerdictCounts,
+    /// Passes that rest on the statement of a provider, not on observations alone.
+    pub passes_by_statement: u64,
     /// Entries of the log in it.
     pub evidence: u64,
 }
@@ -199,6 +201,8 @@ pub const LIMITS: &[&str] = &[
      reports did not add up. \
      A report that is included proves the one before it through the digest that it states; the entries between can be asked for \
      from the log and checked against the same checkpoint.",
+    "A pass whose reason begins with \"by the statement of\" rests on the word of a provider about what no agent can see, and not on an \
+     observation. The reason names provider, document and span; the operator entered the statement and keeps the document.",
     "received_time and clock_skew_millis are the collector's own measurement. The log proves that they were not changed later, not \
      that they were right.",
     "Times of observations are of the host's clock, moved by the measured skew where they are compared with the instant. A host's \

@@ -53,6 +53,7 @@ manifest.sig      the collector's signature of manifest.json, and so of every by
 hosts.json        each host: where it stands, last report, facts, looks (hosts.csv: the same for spreadsheets)
 results.json      each host and control: verdict, reason, times, evidence (results.csv: the same for spreadsheets)
 controls.json     the controls that judged; catalogue/*.toml are the exact texts that define them
+coverage.json     each framework: requirements that these controls support in part, and those that they do not address
 evidence/N.entry  the exact entry N of the collector's log, a protobuf message muster.v1.LogEntry
 proofs.json       for each entry, the hashes that prove that the log holds it
 checkpoint        size and root of the log, signed by the collector
@@ -100,7 +101,8 @@ Verify without Muster
 
 8. Controls. The catalogue's digest is SHA-256 over "muster/catalogue/v1", a zero byte, and built_in.toml, support.toml and
    overlay.toml with a zero byte between them. The log holds it in the entry that manifest.json names. Each condition is CEL
-   (cel.dev) over the facts.
+   (cel.dev) over the facts. Where hidden readings alone leave one open, a [[statement]] of overlay.toml about the host makes
+   `encrypted` true in their place, from its first instant to before its last; the reason then says so.
 
 9. Custody. Every export is an act in the same log (SnapshotExported) with the SHA-256 of the whole zip file: ask the collector
    with `musterctl log proof INDEX`.

@@ -977,3 +977,67 @@ fn no_mutation_of_a_snapshot_is_valid_or_stops_the_program() {
         }
     }
 }
+
+#[test]
+fn a_pass_that_rests_on_a_statement_says_so_and_is_judged_again_offline() {
+    let mut fixture = Fixture::new();
+    let mut web = fixture.take_web();
+    let (from, until) = (at(0).to_second(), at(7000).to_second());
+    let stated = format!(
+        "[[statement]]\nkind = \"disk_encryption\"\nprovider = \"Example Cloud\"\nreference = \"contract 7\"\n\
+         document_sha256 = \"{}\"\nhosts = [\"{}\"]\nfrom = \"{from}\"\nuntil = \"{until}\"",
+        Digest::of_bytes(b"a document"),
+        web.id()
+    );
+    fixture.catalogue = Catalogue::with_overlay(&stated).unwrap();
+    let mut disk =
+        control::sample::healthy().into_iter().find(|fact| fact.subject() == Subject::DiskEncryption).unwrap();
+    if let Fact::DiskEncryption(Reading::Known(known)) = &mut disk {
+        known.volumes[0].encrypted = Reading::unknown(Cause::Hidden, "a virtual disk");
+    }
+    let version = fixture.catalogue.to_entry();
+    let checkpoint = fixture.add(&[entry(at(3650), Entry::Catalogue(version)), web.facts(at(3660), at(3661), &[disk])]);
+
+    let made = fixture.make(&checkpoint, at(3700));
+    assert_eq!(verdict_of(&made, web.id(), "ENC-01"), "pass");
+    let of = |row: &serde_json::Value| row["agent_id"] == web.id().to_string() && row["control_id"] == "ENC-01";
+    let reason = row(&made, "results.json", of)["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("by the statement of Example Cloud (contract 7, sha256:"), "{reason}");
+    assert_eq!(made.bundle.manifest.counts.passes_by_statement, 1);
+    let verification = verify(&made.bytes, &fixture.trust());
+    assert_valid(&verification);
+    let claims = verification.claimed.join(" ");
+    assert!(claims.contains("for 1 passes: they rest on statements of Example Cloud, not on observations"), "{claims}");
+
+    // It is part of what the log holds: none can be put in or changed, and after its end it holds no more.
+    let forged = repack(&made, &fixture.key, |files| {
+        replace(files.get_mut("catalogue/overlay.toml").unwrap(), "Example Cloud", "Another Cloud");
+    });
+    assert!(!verify(&forged, &fixture.trust()).valid);
+    let later = fixture.make(&checkpoint, at(7000));
+    assert_eq!(verdict_of(&later, web.id(), "ENC-01"), "unknown");
+    assert_eq!(later.bundle.manifest.counts.passes_by_statement, 0);
+    assert_valid(&verify(&later.bytes, &fixture.trust()));
+}
+
+#[test]
+fn a_snapshot_tells_which_requirements_its_controls_support_and_which_they_do_not_address() {
+    let fixture = Fixture::new();
+    let made = fixture.made();
+    let soc2 = row(&made, "coverage.json", |row| row["framework"] == "soc2");
+    let ids = |name: &str| soc2[name].as_array().unwrap().len();
+    assert_eq!((ids("supported_in_part") + ids("not_addressed"), &soc2["list_complete"]), (61, &true.into()));
+    assert!(soc2["not_addressed"].as_array().unwrap().contains(&"CC1.1".into()));
+    let changed = repack(&made, &fixture.key, |files| {
+        replace(files.get_mut("coverage.json").unwrap(), "\"CC1.1\",", "");
+    });
+    assert!(!verify(&changed, &fixture.trust()).valid);
+    // With fewer controls in scope, more is not addressed by them.
+    let checkpoint = fixture.log.checkpoint().unwrap();
+    let controls = Some(vec!["FWL-01".parse().unwrap()]);
+    let parameters = Parameters { as_of: at(3700), log_size: checkpoint.size, controls, hosts: None };
+    let few = make::make(&fixture.log, &fixture.key, &checkpoint, &fixture.catalogue, parameters).unwrap();
+    let soc2 = row(&few, "coverage.json", |row| row["framework"] == "soc2");
+    assert_eq!(soc2["supported_in_part"].as_array().unwrap().len(), 2, "{soc2}");
+    assert_valid(&verify(&few.bytes, &fixture.trust()));
+}

@@ -121,7 +121,7 @@ fn check(out: &mut Verification, files: &Files<'_>, trust: &Trust) {
     let judges_revoked = manifest.parameters.hosts.is_some();
     let fleet = Fleet::new(&entries, &selection, judges_revoked);
     check_collector(out, &fleet, &manifest, trust);
-    conclude(out, &manifest, &fleet, &tally);
+    conclude(out, &manifest, &catalogue, &fleet, &tally);
 }
 
 fn read_manifest(out: &mut Verification, files: &Files<'_>) -> Option<Manifest> {
@@ -487,7 +487,7 @@ fn check_collector(out: &mut Verification, fleet: &Fleet, manifest: &Manifest, t
 }
 
 /// Says what was found, in words. Whatever is wrong is among the problems.
-fn conclude(out: &mut Verification, manifest: &Manifest, fleet: &Fleet, tally: &Tally) {
+fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, fleet: &Fleet, tally: &Tally) {
     let Manifest { counts, parameters, catalogue, .. } = manifest;
     if out.problems.is_empty() {
         out.proven.push(
@@ -525,11 +525,11 @@ fn conclude(out: &mut Verification, manifest: &Manifest, fleet: &Fleet, tally: &
             counts.verdicts.excepted
         ));
     }
-    claims(out, manifest, tally);
+    claims(out, manifest, judge, tally);
     unknowns(out, fleet, manifest);
 }
 
-fn claims(out: &mut Verification, manifest: &Manifest, tally: &Tally) {
+fn claims(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, tally: &Tally) {
     if !out.log_key_trusted {
         out.claimed.push(
             "That the log's key is the collector's: it comes from the file itself, and whoever forges a file puts their own there. Get it \
@@ -538,6 +538,16 @@ fn claims(out: &mut Verification, manifest: &Manifest, tally: &Tally) {
         );
     }
     out.claimed.push("What hosts observed: facts are self-reported.".to_owned());
+    if manifest.counts.passes_by_statement > 0 {
+        let statements = judge.controls().flat_map(|control| &control.statements);
+        let providers: BTreeSet<&str> = statements.map(|statement| statement.provider.as_str()).collect();
+        out.claimed.push(format!(
+            "What no agent could see, for {} passes: they rest on statements of {}, not on observations. The reasons in results.json name \
+             each document; ask the operator for it and compare its SHA-256.",
+            manifest.counts.passes_by_statement,
+            providers.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
     out.claimed
         .push("When reports were received, and the skew of hosts' clocks: the collector measured them.".to_owned());
     match manifest.parameters.hosts {
