@@ -112,6 +112,8 @@ impl Settings {
 }
 
 #[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
