@@ -12,7 +12,10 @@ use muster_proto::fact::{
 
 use crate::{
     host::{self, Host, Tool},
-    probe::plist::{self, Value},
+    probe::{
+        plist::{self, Value},
+        system::is_guest,
+    },
 };
 
 /// Roles of volumes that start or repair the system, or belong to its hardware.
@@ -263,15 +266,10 @@ impl Look<'_> {
 
     /// What a virtual disk is kept on cannot be seen from inside.
     fn in_guest(&self, state: State) -> State {
-        // 1 in a guest of a hypervisor, 0 elsewhere; systems before macOS 11 do not have it, and sysctl ends with an error.
-        let unknown = match self.host.run(Tool::Sysctl, &["-n", "kern.hv_vmm_present"]) {
-            Ok(number) => match number.trim_ascii() {
-                b"0" => return state,
-                b"1" => Unknown::new(Cause::Hidden, "disk of a virtual machine"),
-                _ => Unknown::new(Cause::Garbled, "kern.hv_vmm_present is neither 0 nor 1"),
-            },
-            Err(error) if host::cause(&error) == Cause::Failed => return state,
-            Err(error) => host::unknown("run sysctl kern.hv_vmm_present", &error),
+        let unknown = match is_guest(self.host) {
+            Ok(false) => return state,
+            Ok(true) => Unknown::new(Cause::Hidden, "disk of a virtual machine"),
+            Err(unknown) => unknown,
         };
         State { encrypted: Reading::Unknown { unknown }, ..state }
     }
