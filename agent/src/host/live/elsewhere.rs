@@ -1,7 +1,7 @@
 //! A host of macOS or Windows: files, folders and tools. What Linux alone has is an error that says so.
 //!
-//! It is compiled for those systems and **has never run on one**. Scans and digests of files are not there yet, so that
-//! file integrity is unknown on them.
+//! **It has never run on one of those systems**: the compiler has checked its calls and nothing more, and the agent as a whole does not
+//! build for Windows yet. Scans and digests of files are not there, so that file integrity is unknown on them.
 
 use std::{
     collections::BTreeSet,
