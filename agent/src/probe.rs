@@ -132,6 +132,8 @@ impl Settings {
 }
 
 #[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 

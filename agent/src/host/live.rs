@@ -10,6 +10,9 @@ mod memory;
 mod netfilter;
 #[cfg(unix)]
 mod run;
+#[cfg(windows)]
+#[path = "live/run_windows.rs"]
+mod run;
 #[cfg(target_os = "linux")]
 mod scan;
 

@@ -16,6 +16,12 @@ $policy = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU'
       @{ id = $_.Identity.UpdateID; revision = $_.Identity.RevisionNumber; title = $_.Title
          articles = @($_.KBArticleIDs | ForEach-Object { $_ }); severity = $_.MsrcSeverity; hidden = $_.IsHidden
          categories = @($_.Categories | ForEach-Object { $_.CategoryID }) } } }
+  history = Part {
+    $searcher = (New-Object -ComObject Microsoft.Update.Session).CreateUpdateSearcher()
+    $count = $searcher.GetTotalHistoryCount()
+    if ($count -gt 200) { $count = 200 }
+    if ($count -gt 0) { $searcher.QueryHistory(0, $count) | ForEach-Object {
+      @{ time = Time $_.Date; operation = [int]$_.Operation; result = [int]$_.ResultCode } } } }
   automatic = Part {
     $automatic = New-Object -ComObject Microsoft.Update.AutoUpdate
     @{ service = $automatic.ServiceEnabled; level = $automatic.Settings.NotificationLevel

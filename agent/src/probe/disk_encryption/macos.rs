@@ -12,7 +12,10 @@ use muster_proto::fact::{
 
 use crate::{
     host::{self, Host, Tool},
-    probe::plist::{self, Value},
+    probe::{
+        plist::{self, Value},
+        system::is_guest,
+    },
 };
 
 /// Roles of volumes that start or repair the system, or belong to its hardware.
@@ -25,9 +28,11 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let apfs = diskutil(host, &["apfs", "list", "-plist"]).and_then(|list| {
         Apfs::of(&list).ok_or_else(|| Unknown::new(Cause::Garbled, "diskutil apfs list gave no list of containers"))
     });
-    // Without it a disk at the outside is judged as one that is built in.
-    let external = diskutil(host, &["list", "-plist", "external"]).ok().map(|list| names(&list, "AllDisks"));
-    let look = Look { host, apfs, external: external.unwrap_or_default() };
+    let external = diskutil(host, &["list", "-plist", "external"]).and_then(|list| {
+        let absent = || Unknown::new(Cause::Garbled, "diskutil list external has no AllDisks");
+        list.array("AllDisks").map(|_| names(&list, "AllDisks")).ok_or_else(absent)
+    });
+    let look = Look { host, apfs, external };
     let (mut volumes, mut swap_areas) = (Vec::new(), Vec::new());
     for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
         match look.apfs_volume(mount) {
@@ -164,7 +169,7 @@ fn names(list: &Value, key: &str) -> BTreeSet<String> {
 struct Look<'a> {
     host: &'a dyn Host,
     apfs: Result<Apfs, Unknown>,
-    external: BTreeSet<String>,
+    external: Result<BTreeSet<String>, Unknown>,
 }
 
 type Found<'f> = Option<Result<(&'f Container, &'f ApfsVolume), Unknown>>;
@@ -210,13 +215,20 @@ impl Look<'_> {
             }
             Err(unknown) => (State::unknown(&unknown), Vec::new()),
         };
+        // A disk that may be at the outside is no fixed one that is known to be plain.
+        let encrypted = match (&self.external, kind, state.encrypted) {
+            (Err(unknown), VolumeKind::Fixed, Reading::Known(false)) if mount.mount_point.starts_with(b"/Volumes/") => {
+                Reading::Unknown { unknown: unknown.clone() }
+            }
+            (_, _, encrypted) => encrypted,
+        };
         Volume {
             mount_point: PathText::from_bytes(&mount.mount_point),
             file_system: Text::new(&mount.file_system),
             source: PathText::from_bytes(&mount.source),
             kind,
             layers,
-            encrypted: state.encrypted,
+            encrypted,
             protection: (!is_network).then_some(state.protection),
             encrypted_percent: state.percent,
             key_protectors: Vec::new(),
@@ -226,6 +238,7 @@ impl Look<'_> {
 
     fn kind(&self, mount: &Mount, found: Option<(&Container, &ApfsVolume)>) -> VolumeKind {
         let is_read_only = mount.has("read-only");
+        let is_external = |device: &str| self.external.as_ref().is_ok_and(|external| external.contains(device));
         match found {
             _ if !mount.has("local") => VolumeKind::Network,
             _ if mount.file_system == "tmpfs" => VolumeKind::Memory,
@@ -234,11 +247,9 @@ impl Look<'_> {
             Some((_, volume)) if volume.has_role(&["System"]) && is_read_only && mount.has("sealed") => {
                 VolumeKind::Image
             }
-            Some((container, _)) if container.stores.iter().any(|store| self.external.contains(store)) => {
-                VolumeKind::Removable
-            }
+            Some((container, _)) if container.stores.iter().any(|store| is_external(store)) => VolumeKind::Removable,
             None if is_read_only => VolumeKind::Image,
-            None if mount.device().is_some_and(|device| self.external.contains(device)) => VolumeKind::Removable,
+            None if mount.device().is_some_and(is_external) => VolumeKind::Removable,
             Some(_) | None => VolumeKind::Fixed,
         }
     }
@@ -256,12 +267,12 @@ impl Look<'_> {
 
     /// What a virtual disk is kept on cannot be seen from inside.
     fn in_guest(&self, state: State) -> State {
-        // 1 in a guest of a hypervisor, 0 elsewhere; systems before macOS 11 do not have it.
-        let is_guest = self.host.run(Tool::Sysctl, &["-n", "kern.hv_vmm_present"]);
-        match is_guest.as_deref().map(<[u8]>::trim_ascii) {
-            Ok(b"1") => State { encrypted: Reading::unknown(Cause::Hidden, "disk of a virtual machine"), ..state },
-            _ => state,
-        }
+        let unknown = match is_guest(self.host) {
+            Ok(false) => return state,
+            Ok(true) => Unknown::new(Cause::Hidden, "disk of a virtual machine"),
+            Err(unknown) => unknown,
+        };
+        State { encrypted: Reading::Unknown { unknown }, ..state }
     }
 
     /// fdesetup(8) is not translated: its lines are those of its manual page and of Apple's documents.
@@ -285,7 +296,8 @@ impl Look<'_> {
         let encrypted = match self.host.run(Tool::Sysctl, &["-n", "vm.swapusage"]) {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output);
-                if !text.starts_with("total = ") {
+                // The last word tells, so that a line that was cut tells nothing.
+                if !text.starts_with("total = ") || !text.ends_with('\n') {
                     Reading::unknown(Cause::Garbled, "vm.swapusage does not follow its format")
                 } else if text.trim_end().ends_with("(encrypted)") {
                     Reading::Known(true)

@@ -38,6 +38,13 @@ struct Mounted {
     system: Option<bool>,
 }
 
+impl Mounted {
+    /// Whether a letter or a folder leads to it.
+    fn has_path(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| !path.eq_ignore_ascii_case(&self.id))
+    }
+}
+
 /// `Win32_EncryptableVolume` with what its methods return: for each the result, 0 for success, and the value.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -77,15 +84,15 @@ struct PageFile {
 pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let answer = answer::ask(host, Script::Volumes)?;
     let mounted: Vec<Mounted> = answer.part("volumes")?;
-    // Without the partitions a volume that only starts the system is judged as one that holds data.
-    let partitions: Vec<Partition> = answer.part("partitions").unwrap_or_default();
+    let partitions: Result<Vec<Partition>, Unknown> = answer.part("partitions");
     let boot_paths: Vec<String> = partitions
-        .into_iter()
+        .iter()
+        .flatten()
         .filter(|partition| {
             let gpt_type = partition.gpt_type.as_deref().unwrap_or_default().to_ascii_lowercase();
             BOOT_PARTITIONS.contains(&gpt_type.as_str())
         })
-        .flat_map(|partition| partition.paths.into_iter().flatten().map(|path| path.to_ascii_lowercase()))
+        .flat_map(|partition| partition.paths.iter().flatten().map(|path| path.to_ascii_lowercase()))
         .collect();
     let encryptable = answer.part::<Encryptable>("encryptable").map(|volumes| {
         volumes.into_iter().map(|volume| (volume.id.to_ascii_lowercase(), volume)).collect::<BTreeMap<_, _>>()
@@ -107,7 +114,12 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
             }),
             Err(unknown) => Err(unknown.clone()),
         };
-        volumes.push(volume(mounted, is_boot, bitlocker, &is_virtual));
+        let mut volume = volume(mounted, is_boot, bitlocker, &is_virtual);
+        // Without the partitions a volume that no path leads to may be one that only starts or repairs the system.
+        if let (Err(unknown), false, Reading::Known(false)) = (&partitions, mounted.has_path(), &volume.encrypted) {
+            volume.encrypted = Reading::Unknown { unknown: unknown.clone() };
+        }
+        volumes.push(volume);
     }
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     let swap_areas = match answer.part::<PageFile>("page_files") {

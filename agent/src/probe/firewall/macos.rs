@@ -126,18 +126,26 @@ impl Pf {
                 .map_or_else(|| Reading::unknown(Cause::Garbled, "pfctl -s info told no status"), Reading::Known),
             Err(unknown) => Reading::Unknown { unknown },
         };
+        let rules = |args: &[&str]| {
+            let output = run(args)?;
+            // A line that was cut could be a part of a narrower rule.
+            match output.last() {
+                None | Some(b'\n') => Ok(output),
+                Some(_) => Err(Unknown::new(Cause::Garbled, format!("pfctl {} printed half a line", args.join(" ")))),
+            }
+        };
         let anchors = || {
-            let names = pf::anchors(&run(&["-v", "-s", "Anchors"])?);
+            let names = pf::anchors(&rules(&["-v", "-s", "Anchors"])?);
             if names.len() > ANCHORS {
                 return Err(Unknown::new(Cause::Limit, "more anchors than are followed"));
             }
-            names.into_iter().map(|name| Ok((name.clone(), run(&["-a", &name, "-s", "rules"])?))).collect()
+            names.into_iter().map(|name| Ok((name.clone(), rules(&["-a", &name, "-s", "rules"])?))).collect()
         };
         // Rules that are not in force decide nothing, and are not asked for.
         let off = || Unknown::new(Cause::Absent, "pf is off");
         match enabled.known() {
             Some(false) => Self { enabled, rules: Err(off()), anchors: Err(off()) },
-            _ => Self { enabled, rules: run(&["-s", "rules"]), anchors: anchors() },
+            _ => Self { enabled, rules: rules(&["-s", "rules"]), anchors: anchors() },
         }
     }
 

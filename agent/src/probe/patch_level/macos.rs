@@ -40,9 +40,18 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         Err(unknown) => (Vec::new(), Reading::Unknown { unknown }),
     };
     let running = product_version(look.host);
-    // The list stays as it is until the next search, the installed update included.
-    let is_installed = |update: &Update| update.is_system && running.known().map(Text::as_str) == Some(&update.version);
-    let updates: Vec<Update> = updates.into_iter().filter(|update| !is_installed(update)).collect();
+    let pending_complete = match &running {
+        Reading::Unknown { unknown } if updates.iter().any(|update| update.is_system) => {
+            Reading::Unknown { unknown: unknown.clone() }
+        }
+        _ => pending_complete,
+    };
+    // The list stays as it is until the next search, the installed update included; without the version of the system, an
+    // update of it may be that one.
+    let is_pending = |update: &Update| {
+        !update.is_system || running.known().is_some_and(|version| version.as_str() != update.version)
+    };
+    let updates: Vec<Update> = updates.into_iter().filter(is_pending).collect();
     let searched = searched(&preferences);
     let is_complete = pending_complete == Reading::Known(true);
     let sight = Sight { now: look.now, is_complete, metadata: searched.known().copied() };

@@ -45,6 +45,14 @@ struct Automatic {
     installed: Option<String>,
 }
 
+/// `IUpdateHistoryEntry`.
+#[derive(Deserialize)]
+struct Event {
+    time: Option<String>,
+    operation: Option<i64>,
+    result: Option<i64>,
+}
+
 /// The policy of automatic updates in the registry.
 #[derive(Default, Deserialize)]
 struct Policy {
@@ -105,7 +113,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         reboot_packages: Vec::new(),
         automatic_updates: AutomaticUpdates {
             enabled: enabled(&answer, &automatic),
-            last_success_time: time(&automatic, |automatic| &automatic.installed, "LastInstallationSuccessDate"),
+            last_success_time: installed(&answer, &automatic),
         },
         security_metadata_verified: None,
         live_patches: Vec::new(),
@@ -147,6 +155,27 @@ fn time(
         Ok(None) => Reading::unknown(Cause::Absent, format!("{name} is not told")),
         Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
     }
+}
+
+/// Returns when an update was last installed without an error: newer versions of Windows leave the result of the automatic
+/// updates empty, and have it in the history alone.
+fn installed(answer: &Answer, automatic: &Result<Automatic, Unknown>) -> Reading<Timestamp> {
+    let told = time(automatic, |automatic| &automatic.installed, "LastInstallationSuccessDate");
+    match (answer.part::<Event>("history"), told) {
+        (Ok(events), told) => match (last_success(&events), told) {
+            (Some(event), Reading::Known(told)) => Reading::Known(event.max(told)),
+            (Some(event), Reading::Unknown { .. }) => Reading::Known(event),
+            (None, told) => told,
+        },
+        (Err(_), Reading::Known(told)) => Reading::Known(told),
+        (Err(unknown), Reading::Unknown { .. }) => Reading::Unknown { unknown },
+    }
+}
+
+/// UpdateOperation 1 is an installation, OperationResultCode 2 a success (wuapi.h).
+fn last_success(events: &[Event]) -> Option<Timestamp> {
+    let installed = events.iter().filter(|event| (event.operation, event.result) == (Some(1), Some(2)));
+    installed.filter_map(|event| event.time.as_ref()?.parse().ok()).max()
 }
 
 fn build(answer: &Answer) -> Reading<Text> {
@@ -207,6 +236,24 @@ mod tests {
         assert_eq!(decide(None, Some(5), Some(true), Some(4)), Some(true));
         assert_eq!(decide(Some(1), Some(4), Some(true), Some(4)), Some(false));
         assert_eq!(decide(None, None, Some(false), Some(4)), Some(false));
+    }
+
+    #[test]
+    fn only_an_installation_that_succeeded_counts() {
+        let event = |time: &str, operation, result| Event {
+            time: Some(time.to_owned()),
+            operation: Some(operation),
+            result: Some(result),
+        };
+        let events = [
+            event("2026-11-20T03:00:00Z", 1, 4),
+            event("2026-11-12T03:00:00Z", 1, 2),
+            event("2026-11-10T03:00:00Z", 1, 2),
+            event("2026-11-21T03:00:00Z", 2, 2),
+            event("gestern", 1, 2),
+        ];
+        assert_eq!(last_success(&events), Some("2026-11-12T03:00:00Z".parse().unwrap()));
+        assert_eq!(last_success(&events[..1]), None);
     }
 
     #[test]

@@ -93,15 +93,29 @@ fn name(version: &Result<Value, Unknown>) -> Reading<Text> {
 
 /// A Mac with a battery of its own is a laptop.
 fn host_class(host: &dyn Host) -> Reading<HostClass> {
-    match host.run(Tool::Sysctl, &["-n", "kern.hv_vmm_present"]).as_deref().map(<[u8]>::trim_ascii) {
-        Ok(b"1") => return Reading::Known(HostClass::Vm),
-        // Systems before macOS 11 do not have the number, and end with an error.
-        Ok(_) | Err(_) => {}
+    match is_guest(host) {
+        Ok(true) => return Reading::Known(HostClass::Vm),
+        Ok(false) => {}
+        Err(unknown) => return Reading::Unknown { unknown },
     }
     match registry(host, &["-a", "-r", "-d", "1", "-c", "AppleSmartBattery"]) {
         Ok(batteries) if batteries.is_empty() => Reading::Known(HostClass::Desktop),
         Ok(_) => Reading::Known(HostClass::Laptop),
         Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+/// Returns whether a hypervisor runs the host: 1 in a guest, 0 elsewhere. Systems before macOS 11 do not have the number, and
+/// sysctl(8) ends with an error.
+pub(in crate::probe) fn is_guest(host: &dyn Host) -> Result<bool, Unknown> {
+    match host.run(Tool::Sysctl, &["-n", "kern.hv_vmm_present"]) {
+        Ok(number) => match number.trim_ascii() {
+            b"0" => Ok(false),
+            b"1" => Ok(true),
+            _ => Err(Unknown::new(Cause::Garbled, "kern.hv_vmm_present is neither 0 nor 1")),
+        },
+        Err(error) if host::cause(&error) == Cause::Failed => Ok(false),
+        Err(error) => Err(host::unknown("run sysctl kern.hv_vmm_present", &error)),
     }
 }
 

@@ -85,7 +85,10 @@ pub(super) fn system(host: &dyn Host) -> System {
         hardware_model: text(&computer, |computer| computer.model, "Model"),
         processors: of_machine(&machine, |machine| machine.processors),
         memory_bytes: of_machine(&machine, |machine| machine.memory_bytes),
-        secure_boot: secure_boot(part("secure_boot").one()),
+        secure_boot: match &answer {
+            Ok(answer) => secure_boot(answer.one("secure_boot")),
+            Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
+        },
         execution_controls: control.into_iter().collect(),
         execution_controls_complete: complete,
         clock_synchronized: Reading::unknown(Cause::Unsupported, "w32tm tells it in the host's language alone"),
