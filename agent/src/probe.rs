@@ -11,6 +11,8 @@ pub mod file_integrity;
 pub mod firewall;
 mod memory;
 pub mod patch_level;
+#[cfg(test)]
+mod stable;
 pub mod system;
 
 use std::path::{Path, PathBuf};
