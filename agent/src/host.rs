@@ -3,8 +3,6 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
-#[cfg(test)]
-pub mod faulty;
 pub mod live;
 pub mod luks;
 pub mod recorded;
@@ -27,6 +25,9 @@ pub use live::Live;
 pub use luks::Luks;
 pub use recorded::Recorded;
 pub use recording::Recording;
+
+#[cfg(test)]
+pub mod faulty;
 
 /// Bytes of a small file of the kernel or of a configuration, at most.
 pub const SMALL_FILE_BYTES: usize = 64 * 1024;

@@ -5,14 +5,10 @@
 
 mod deb822;
 pub mod disk_encryption;
-#[cfg(test)]
-mod faults;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
 pub mod patch_level;
-#[cfg(test)]
-mod stable;
 pub mod system;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +23,11 @@ use serde::{Deserialize, Serialize};
 pub use memory::Folder;
 
 use crate::host::Host;
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod stable;
 
 /// Looks at one side of the machine.
 pub trait Probe: Send + Sync {
