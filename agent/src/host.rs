@@ -3,8 +3,6 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
-#[cfg(test)]
-pub mod faulty;
 pub mod fscrypt;
 pub mod live;
 pub mod luks;
@@ -33,6 +31,9 @@ pub use luks::Luks;
 pub use recorded::Recorded;
 pub use recording::Recording;
 pub use script::Script;
+
+#[cfg(test)]
+pub mod faulty;
 
 /// Bytes of a small file of the kernel or of a configuration, at most.
 pub const SMALL_FILE_BYTES: usize = 64 * 1024;

@@ -7,7 +7,10 @@ use muster_proto::{
     report::Probe,
     v1::HostClaim,
 };
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
 
 use crate::{
     chain::VERSION,
@@ -100,8 +103,7 @@ impl Drop for Probes {
 /// Watches the paths of `settings` and turns what the kernel tells into hints, until it is aborted.
 fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Hint>) -> AbortHandle {
     let watching = tokio::spawn(async move {
-        // Counts folders, which may take seconds.
-        let Ok(watch) = tokio::task::spawn_blocking(move || Watch::start(&settings)).await else { return };
+        let Some(watch) = start(settings).await else { return };
         for problem in watch.problems() {
             tracing::warn!(problem, "changes of some files are only found by scans");
         }
@@ -117,6 +119,20 @@ fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Hint>) -> Abort
         }
     });
     watching.abort_handle()
+}
+
+/// Starts the watch, which counts folders: it may take seconds, and on a file system that hangs it never ends. So it has a
+/// thread of its own, for which neither other blocking work nor the end of the program waits.
+async fn start(settings: Settings) -> Option<Watch> {
+    let (sender, receiver) = oneshot::channel();
+    let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
+        // Nobody waits for a watch of settings that are no longer in force.
+        let _ = sender.send(Watch::start(&settings));
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "changes of files are only found by scans");
+    }
+    receiver.await.ok()
 }
 
 #[cfg(test)]

@@ -10,8 +10,6 @@ pub mod capacity;
 pub mod clock;
 mod deb822;
 pub mod disk_encryption;
-#[cfg(test)]
-mod faults;
 pub mod file_integrity;
 pub mod firewall;
 mod memory;
@@ -37,6 +35,11 @@ use serde::{Deserialize, Serialize};
 pub use memory::Folder;
 
 use crate::host::Host;
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod stable;
 
 /// Looks at one side of the machine.
 pub trait Probe: Send + Sync {

@@ -78,6 +78,7 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
                 assert!(State::decode(&state.encode()).is_ok());
             }
         }),
+        parser("agent/luks_header", luks_headers(), |bytes| drop(host::luks::parse(bytes))),
         parser("agent/certificates", vec![certificate()], |bytes| {
             for certificate in identity::certificates(bytes).unwrap_or_default() {
                 drop(identity::leaf(&certificate));
@@ -293,6 +294,24 @@ fn entries() -> Vec<Vec<u8>> {
 fn certificate() -> Vec<u8> {
     let signed = rcgen::generate_simple_self_signed(["c1".to_owned()]).expect("a key can be made");
     signed.cert.pem().into_bytes()
+}
+
+/// Headers of both versions, with no more than tells the cipher and the size of the key.
+fn luks_headers() -> Vec<Vec<u8>> {
+    let mut luks1 = vec![0; 592];
+    luks1[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
+    luks1[8..11].copy_from_slice(b"aes");
+    luks1[40..51].copy_from_slice(b"xts-plain64");
+    luks1[108..112].copy_from_slice(&64_u32.to_be_bytes());
+    let json =
+        br#"{"keyslots":{"0":{"type":"luks2","key_size":64}},"digests":{"0":{"keyslots":["0"],"segments":["0"]}},
+        "segments":{"0":{"type":"crypt","encryption":"aes-xts-plain64"}}}"#;
+    let mut luks2 = b"LUKS\xba\xbe\0\x02".to_vec();
+    luks2.extend(16_384_u64.to_be_bytes());
+    luks2.resize(4096, 0);
+    luks2.extend(json);
+    assert!(host::luks::parse(&luks1).is_some() && host::luks::parse(&luks2).is_some(), "headers of a real form");
+    vec![luks1, luks2]
 }
 
 fn page_token() -> Vec<u8> {

@@ -267,7 +267,9 @@ impl Host for Recorded {
 
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
         let names = self.find("list", folder, &self.index.lists)?;
-        names.iter().map(|name| Ok(path(name)?.into_os_string())).collect()
+        let mut names = names.iter().map(|name| Ok(path(name)?.into_os_string())).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {

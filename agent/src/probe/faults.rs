@@ -45,16 +45,16 @@ const ACCESSES_SHOWN: usize = 8;
 const CUTS: usize = 24;
 
 /// A capture, as a look needs it.
-struct Case {
+pub(super) struct Case {
     probe: &'static dyn Probe,
-    name: String,
-    host: Recorded,
+    pub(super) name: String,
+    pub(super) host: Recorded,
     settings: Settings,
     memory: PathBuf,
 }
 
 impl Case {
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let mut cases = Vec::new();
         for probe in PROBES {
@@ -78,16 +78,16 @@ impl Case {
     }
 
     /// Returns a folder with what earlier looks left in the probe's memory.
-    fn memory(&self) -> tempfile::TempDir {
+    pub(super) fn memory(&self) -> tempfile::TempDir {
         copy_of(&self.memory)
     }
 
     /// Returns when the first look is; the others are each a minute later.
-    fn at(&self, minutes: u64) -> Timestamp {
+    pub(super) fn at(&self, minutes: u64) -> Timestamp {
         self.host.captured().plus(Duration::from_secs(60 * minutes))
     }
 
-    fn look(&self, host: &dyn Host, memory: &Path, now: Timestamp) -> Vec<Fact> {
+    pub(super) fn look(&self, host: &dyn Host, memory: &Path, now: Timestamp) -> Vec<Fact> {
         let (settings, watch) = (&self.settings, WatchState::Live);
         self.probe.look(&Look { host, now, settings, memory, watch, run: 7 })
     }

@@ -730,7 +730,7 @@ fn a_statement_makes_a_hidden_reading_pass_between_its_two_instants() {
         sim.enrollment(at(0)),
         entry(at(1), v1::log_entry::Entry::Catalogue(stated.to_entry())),
         sim.facts(at(10), &all, true),
-        sim.attestation(at(3600), &ALL_PROBES),
+        sim.attestation(at(3600), &PROBES),
         entry(at(3700), v1::log_entry::Entry::Catalogue(Catalogue::built_in().to_entry())),
     ]);
     let path = dir.path().join("v");

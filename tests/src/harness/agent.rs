@@ -25,6 +25,7 @@ pub const FAST: &str = "attestation_interval = \"10s\"\n\
 pub struct Agent {
     process: Option<Process>,
     namespace: Option<String>,
+    prepare: Option<String>,
     // Last, so that it goes after the process.
     folder: Folder,
 }
@@ -40,7 +41,7 @@ impl Agent {
         let enroll = folder.join("enroll.toml");
         collector.ctl().text(&["token", "create", "--enroll-file", &enroll.display().to_string()]);
         fs::write(folder.join("agent.toml"), settings).expect("the agent's configuration");
-        Self { process: None, namespace: None, folder }
+        Self { process: None, namespace: None, prepare: None, folder }
     }
 
     /// Returns another agent whose folder is a copy of this one's, as a cloned host has it.
@@ -53,12 +54,17 @@ impl Agent {
         let source = format!("{}/.", self.folder().display());
         let status = Command::new("cp").args(["-a", &source]).arg(folder.path()).status().expect("cp runs");
         assert!(status.success(), "the folder cannot be copied");
-        Self { process: None, namespace: self.namespace.clone(), folder }
+        Self { process: None, namespace: self.namespace.clone(), prepare: self.prepare.clone(), folder }
     }
 
     /// Makes it run inside `namespace` from its next start on.
     pub fn inside(&mut self, namespace: &Namespace) {
         self.namespace = Some(namespace.name().to_owned());
+    }
+
+    /// Makes it run from its next start on in a mount namespace of its own, in which a shell runs `script` first.
+    pub fn prepared(&mut self, script: &str) {
+        self.prepare = Some(script.to_owned());
     }
 
     /// Starts it.
@@ -68,14 +74,20 @@ impl Agent {
     /// When it runs already or cannot be started.
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "it runs");
-        let mut command = match &self.namespace {
+        let mut command = match (&self.prepare, &self.namespace) {
+            // Each of these programs becomes the next, so that the process stays the one started.
+            (Some(script), _) => {
+                let mut command = private_mounts(&format!("{script} && exec \"$0\" \"$@\""));
+                command.arg(program("test-agent"));
+                command
+            }
             // Of all of `ip netns exec` only this: a new process that stays the one started, in the other network.
-            Some(name) => {
+            (None, Some(name)) => {
                 let mut command = Command::new("nsenter");
                 command.arg(format!("--net=/run/netns/{name}")).arg("--").arg(program("test-agent"));
                 command
             }
-            None => Command::new(program("test-agent")),
+            (None, None) => Command::new(program("test-agent")),
         };
         command
             .arg("run")
@@ -137,4 +149,11 @@ impl Agent {
     pub fn status(&self) -> anyhow::Result<serde_json::Value> {
         Ok(serde_json::from_slice(&fs::read(self.state().join("status.json"))?)?)
     }
+}
+
+/// Returns a shell that runs `script` in a mount namespace of its own. Root only.
+pub fn private_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    command
 }

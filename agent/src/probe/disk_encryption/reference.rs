@@ -10,10 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::fact::{Reading, SwapKind, VolumeKind};
+use muster_proto::fact::{OsFamily, Reading, SwapKind, VolumeKind};
 
 use super::state;
-use crate::host::{Digests, Dump, EntryKind, Family, Host, Luks, Machine, Metadata, Policy, SocketOwners, Tool, Visit};
+use crate::host::{
+    Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool,
+    Visit,
+};
 
 /// Hosts that are compared; a tenth of them where the build is not optimised, which takes as long.
 const CASES: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
@@ -374,6 +377,18 @@ fn unsupported<T>() -> io::Result<T> {
 }
 
 impl Host for MadeHost {
+    fn os_family(&self) -> OsFamily {
+        OsFamily::Linux
+    }
+
+    fn clock(&self) -> io::Result<KernelClock> {
+        unsupported()
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        unsupported()
+    }
+
     fn read(&self, path: &Path, _: usize) -> io::Result<Vec<u8>> {
         of(&self.files, path).cloned()
     }
