@@ -154,13 +154,13 @@ pub trait Host {
     /// As open(2) says; `InvalidData` when it has no LUKS header.
     fn luks(&self, device: &Path) -> io::Result<Luks>;
 
-    /// Returns the fscrypt policy of `folder`, which is not followed if it is a link.
+    /// Returns the fscrypt policy of the folder or file at `path`, which is not followed if it is a link.
     ///
     /// # Errors
     ///
-    /// As open(2) says; `ENODATA` when it has none, `EOPNOTSUPP` when the file system is not set up for any, `ENOTTY` when
-    /// its kind has no fscrypt.
-    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy>;
+    /// As open(2) says, `ENOTDIR` when it is neither; `ENODATA` when it has none, `EOPNOTSUPP` when the file system is not
+    /// set up for any, `ENOTTY` when its kind has no fscrypt.
+    fn encryption_policy(&self, path: &Path) -> io::Result<Policy>;
 
     /// Returns the kernel's answer to a dump of its nf_tables objects: netlink messages, one after the other.
     ///

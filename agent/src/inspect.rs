@@ -269,6 +269,9 @@ fn show_disks(state: &DiskEncryption, out: &mut dyn Write) -> io::Result<()> {
         let below: String = volume.layers.iter().map(|layer| format!(" <- {}", of_layer(layer))).collect();
         let (kind, encrypted) = (volume.kind.as_str(), yes_no(&volume.encrypted));
         writeln!(out, "  {}  {}{below}   {kind}, {encrypted}", volume.mount_point, volume.file_system)?;
+        for folder in &volume.encrypted_folders {
+            writeln!(out, "    {folder}  fscrypt   encrypted")?;
+        }
     }
     for swap in &state.swap_areas {
         let below: String = swap.layers.iter().map(|layer| format!(" <- {}", of_layer(layer))).collect();

@@ -153,13 +153,18 @@ impl Host for Live {
         luks::parse(&start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no whole LUKS header"))
     }
 
-    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+    fn encryption_policy(&self, path: &Path) -> io::Result<Policy> {
         self.check_deadline()?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let folder = rustix::fs::openat(CWD, folder, flags, Mode::empty())?;
+        // Opening anything else, such as a device, could do something.
+        match FileType::from_raw_mode(rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_mode) {
+            FileType::Directory | FileType::RegularFile => {}
+            _ => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let mut policy = PolicyArgument { size: POLICY_BYTES as u64, policy: [0; POLICY_BYTES] };
         // SAFETY: the descriptor is open; the kernel writes no more of the policy than `size` says, and then its size.
-        let result = unsafe { libc::ioctl(folder.as_raw_fd(), GET_ENCRYPTION_POLICY_EX as _, &raw mut policy) };
+        let result = unsafe { libc::ioctl(file.as_raw_fd(), GET_ENCRYPTION_POLICY_EX as _, &raw mut policy) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -322,6 +327,25 @@ mod tests {
             assert_eq!(read.modified.map(Timestamp::micros), expected, "{seconds} s");
             assert_eq!(read.modified_time().known().is_some(), expected.is_some(), "{seconds} s");
         }
+    }
+
+    #[test]
+    fn only_folders_and_files_are_asked_for_a_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), b"x").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for name in ["link", "fifo"] {
+            let error = Live::new().encryption_policy(&at(name)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory, "{name}");
+        }
+        // Whether the kernel and the file system know policies or not, this file has none.
+        for name in ["", "file"] {
+            let error = Live::new().encryption_policy(&at(name)).unwrap_err();
+            assert!(matches!(error.raw_os_error(), Some(25 | 61 | 95)), "{name} {error}");
+        }
+        assert_eq!(Live::new().encryption_policy(&at("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
