@@ -4,6 +4,8 @@
 //! followed as a new packet would, of which only its being new and from outside is known; see [`rules`].
 
 mod legacy;
+#[cfg(test)]
+mod model;
 mod netlink;
 mod nf_tables;
 mod packet;

@@ -112,7 +112,8 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
         at += next;
     }
     let mut set = RuleSet { canonical, ..RuleSet::default() };
-    set.untracks = parsed.values().any(|entry| entry.untracks);
+    let untracking = parsed.values().filter(|entry| entry.untracks);
+    set.untracking = untracking.map(|entry| entry.rule.conditions.clone()).collect();
     set.translates = parsed.values().any(|entry| entry.translates);
     let number = match family {
         Family::Ipv4 => packet::IPV4,

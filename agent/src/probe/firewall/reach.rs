@@ -183,7 +183,7 @@ impl Reaches {
         sender_port: u16,
     ) -> Packet {
         let is_unread = self.unread.iter().any(Option::is_some);
-        Packet {
+        let mut packet = Packet {
             family: place.family,
             protocol: match place.protocol {
                 Transport::Tcp => TCP,
@@ -193,10 +193,13 @@ impl Reaches {
             receiver_port: place.port,
             receiver,
             interface,
-            is_tracked: true,
-            may_be_untracked: is_unread || self.sets.iter().any(|set| set.untracks),
+            is_tracked: false,
+            may_be_untracked: is_unread,
             may_be_translated: is_unread || self.sets.iter().any(|set| set.translates),
-        }
+        };
+        let mut untracking = self.sets.iter().flat_map(|set| &set.untracking);
+        packet.may_be_untracked |= untracking.any(|conditions| !packet.meets(conditions).perhaps.is_none());
+        packet
     }
 
     /// Returns from whom `packet` is let in, and the place of the first rule that leaves it open.

@@ -26,7 +26,7 @@ const RECENT_SETS: u8 = 2;
 const CONNLIMIT_BYTES: usize = 24;
 const CONNLIMIT_INVERTS: u32 = 1;
 // linux/netfilter/xt_rpfilter.h
-const INVERTS_WAY_BACK: u8 = 4;
+const INVERTS_WAY_BACK: u8 = 8;
 // linux/netfilter/xt_tcpudp.h
 const INVERTS_FLAGS: u8 = 4;
 const INVERTS_SOURCE: u8 = 1;

@@ -44,8 +44,10 @@ enum Source {
     Sender(usize),
     /// Address of the receiver.
     Receiver(usize),
-    /// Several fields of a header side by side.
-    Fields,
+    /// Addresses of sender and receiver side by side, of so many bytes each.
+    Addresses(usize),
+    /// Ports of sender and receiver side by side.
+    Ports,
     SenderPort,
     ReceiverPort,
     TcpFlags,
@@ -79,7 +81,9 @@ impl Source {
             (1, 24, 1..=16) => Self::Receiver(16),
             (1, 12, 1..=4) => Self::Sender(4),
             (1, 16, 1..=4) => Self::Receiver(4),
-            (1, 12, 8) | (1, 8, 32) | (2, 0, 4) => Self::Fields,
+            (1, 12, 8) => Self::Addresses(4),
+            (1, 8, 32) => Self::Addresses(16),
+            (2, 0, 4) => Self::Ports,
             (2, 0, 2) => Self::SenderPort,
             (2, 2, 2) => Self::ReceiverPort,
             (2, 13, 1) => Self::TcpFlags,
@@ -111,7 +115,7 @@ impl Source {
             (Self::Receiver(_), _, _) => share::destinations(first, last),
             (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
             _ if first != last => Share::UNTOLD,
-            (Self::Fields, _, _) => Share::LEAST,
+            (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
             // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
             (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
             (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
@@ -146,7 +150,28 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Fields | Self::WayBack | Self::Other => Field::Other,
+            Self::Addresses(_) | Self::Ports | Self::WayBack | Self::Other => Field::Other,
+        }
+    }
+
+    /// Returns what lies side by side in it.
+    fn halves(self) -> Option<[Self; 2]> {
+        match self {
+            Self::Addresses(bytes) => Some([Self::Sender(bytes), Self::Receiver(bytes)]),
+            Self::Ports => Some([Self::SenderPort, Self::ReceiverPort]),
+            _ => None,
+        }
+    }
+
+    /// Returns the tests for a value from `first` to `last`.
+    fn tests(self, first: &[u8], last: &[u8]) -> Vec<Test> {
+        match self.halves() {
+            Some([left, right]) if first == last => {
+                let (a, b) = first.split_at(first.len() / 2);
+                vec![left.within(a, a), right.within(b, b)]
+            }
+            Some(_) => vec![UNTOLD],
+            None => vec![self.within(first, last)],
         }
     }
 
@@ -233,8 +258,8 @@ pub(super) struct RuleReader<'n> {
     scope: Scope,
     conditions: Vec<Condition>,
     act: Act<Name>,
-    /// Whether it keeps packets from being tracked.
-    pub untracks: bool,
+    /// The conditions under which it keeps packets from being tracked.
+    pub untracking: Option<Vec<Condition>>,
     /// Whether it changes to whom packets go.
     pub translates: bool,
     /// What the elements of a verdict map do, each for its own packets.
@@ -252,7 +277,7 @@ impl<'n> RuleReader<'n> {
             scope: Scope::All,
             conditions: Vec::new(),
             act: Act::Continue,
-            untracks: false,
+            untracking: None,
             translates: false,
             map: None,
             wanted: BTreeSet::new(),
@@ -281,7 +306,7 @@ impl<'n> RuleReader<'n> {
         let value_at = |at: u16| field(at).and_then(number).unwrap_or(0);
         match kind {
             "counter" | "log" | "last" => {}
-            "notrack" => self.untracks = true,
+            "notrack" => self.untracking = Some(self.conditions.clone()),
             "payload" if field(1).is_some() => {
                 let (offset, length) = (value_at(3), value_at(4));
                 self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
@@ -352,7 +377,9 @@ impl<'n> RuleReader<'n> {
             }
             "target" => {
                 let name = text(field(1)?);
-                self.untracks |= xt::untracks(&name, field(3).unwrap_or_default());
+                if xt::untracks(&name, field(3).unwrap_or_default()) {
+                    self.untracking = Some(self.conditions.clone());
+                }
                 self.translates |= xt::translates(&name);
                 self.act = xt::target(&name);
             }
@@ -494,7 +521,7 @@ impl<'n> RuleReader<'n> {
             let Some(loaded) = loaded else { break };
             let end = at + loaded.bytes;
             let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else { break };
-            tests.push(loaded.source.within(low, high));
+            tests.extend(loaded.source.tests(low, high));
             at = end.next_multiple_of(WORD_BYTES);
             word = word.saturating_add(words(loaded.bytes));
         }
@@ -576,6 +603,22 @@ impl Loaded {
             return match operator {
                 EQUAL | NOT_EQUAL if is_nobody != is_inverted => Condition::Seldom,
                 EQUAL | NOT_EQUAL => Condition::Mostly,
+                _ => Condition::Unclear,
+            };
+        }
+        if let Some([left, right]) = source.halves() {
+            let half = wanted.len() / 2;
+            let whole = vec![0xff; wanted.len()];
+            let mask = self.mask.as_deref().unwrap_or(&whole);
+            let (Some((a, b)), Some((mask_a, mask_b))) = (wanted.split_at_checked(half), mask.split_at_checked(half))
+            else {
+                return Condition::Unclear;
+            };
+            return match (share::network(a, mask_a), share::network(b, mask_b), operator) {
+                (Some((first, last)), Some((other_first, other_last)), EQUAL | NOT_EQUAL) => {
+                    let tests = vec![left.within(&first, &last), right.within(&other_first, &other_last)];
+                    Condition::AnyOf { lists: vec![tests], is_inverted }
+                }
                 _ => Condition::Unclear,
             };
         }
