@@ -262,6 +262,7 @@ fn surroundings() -> Surroundings {
         ),
         ipv4: Some(vec![Receiver { address: 0x0a63_0001, kind: KIND_LOCAL }]),
         ipv6: Some(Vec::new()),
+        routes_loopback: false,
     }
 }
 

@@ -151,6 +151,7 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()>
     }
     set.untracking.extend(reader.untracking.take());
     set.translates |= reader.translates;
+    set.diverts |= reader.diverts;
     set.chains.entry(name.clone()).or_default().extend(reader.rules());
     Some(())
 }

@@ -68,6 +68,8 @@ pub(super) struct RuleSet {
     pub untracking: Vec<Vec<Condition>>,
     /// Whether some rule changes to whom packets go.
     pub translates: bool,
+    /// Whether some rule hands packets to a socket that they are not for.
+    pub diverts: bool,
     /// What the digest covers: all of it without counters, handles and use counts.
     pub canonical: Vec<u8>,
 }

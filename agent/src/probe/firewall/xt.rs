@@ -277,6 +277,11 @@ pub(super) fn translates(name: &str) -> bool {
     matches!(name, "DNAT" | "NETMAP" | "REDIRECT" | "SAME")
 }
 
+/// Returns whether the target `name` hands packets to a socket that they are not for.
+pub(super) fn diverts(name: &str) -> bool {
+    name == "TPROXY"
+}
+
 /// Returns what the target `name` does.
 pub(super) fn target<C>(name: &str) -> Act<C> {
     match name {

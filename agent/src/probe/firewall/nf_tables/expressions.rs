@@ -55,6 +55,8 @@ enum Source {
     Family,
     /// Protocol above IP, of whatever header.
     Protocol,
+    /// What follows the first header of IPv6: before the protocol above it, there may be more headers.
+    NextHeader,
     /// Place of a fragment, with flags.
     Fragment,
     Interface,
@@ -74,7 +76,8 @@ impl Source {
     /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
     fn of_payload(base: u32, offset: u32, length: u32) -> Self {
         match (base, offset, length) {
-            (1, 9 | 6, 1) => Self::Protocol,
+            (1, 9, 1) => Self::Protocol,
+            (1, 6, 1) => Self::NextHeader,
             (1, 6, 2) => Self::Fragment,
             // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
             (1, 8, 2..=16) => Self::Sender(16),
@@ -113,7 +116,7 @@ impl Source {
             }
             (Self::Sender(_), _, _) => share::sources(first, last),
             (Self::Receiver(_), _, _) => share::destinations(first, last),
-            (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
+            (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
             _ if first != last => Share::UNTOLD,
             (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
             // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
@@ -150,7 +153,7 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Addresses(_) | Self::Ports | Self::WayBack | Self::Other => Field::Other,
+            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack | Self::Other => Field::Other,
         }
     }
 
@@ -262,6 +265,8 @@ pub(super) struct RuleReader<'n> {
     pub untracking: Option<Vec<Condition>>,
     /// Whether it changes to whom packets go.
     pub translates: bool,
+    /// Whether it hands packets to a socket that they are not for.
+    pub diverts: bool,
     /// What the elements of a verdict map do, each for its own packets.
     map: Option<Vec<Rule<Name>>>,
     pub wanted: BTreeSet<Name>,
@@ -279,6 +284,7 @@ impl<'n> RuleReader<'n> {
             act: Act::Continue,
             untracking: None,
             translates: false,
+            diverts: false,
             map: None,
             wanted: BTreeSet::new(),
         }
@@ -381,6 +387,7 @@ impl<'n> RuleReader<'n> {
                     self.untracking = Some(self.conditions.clone());
                 }
                 self.translates |= xt::translates(&name);
+                self.diverts |= xt::diverts(&name);
                 self.act = xt::target(&name);
             }
             "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
@@ -402,6 +409,10 @@ impl<'n> RuleReader<'n> {
             | "socket" | "tunnel" | "xfrm" => {
                 self.registers.clear();
                 self.limit(Scope::Unclear, Condition::Unclear);
+            }
+            "tproxy" => {
+                self.diverts = true;
+                self.act = Act::Unclear;
             }
             // What hands the packet on, such as a queue, and what this build does not know.
             _ => self.act = Act::Unclear,
