@@ -52,7 +52,7 @@ fn entry(conditions: &Conditions, goes: bool, target: &[u8]) -> Vec<u8> {
     let halves = |numbers: &[u16]| numbers.iter().flat_map(|half| half.to_ne_bytes()).collect::<Vec<_>>();
     if let Some(Not { is_inverted: false, is: protocol }) = conditions.protocol {
         let mut info = halves(&[sender.0, sender.1, receiver.0, receiver.1]);
-        let inverts = u8::from(not(&conditions.sender_ports)) | u8::from(not(&conditions.ports)) * 2;
+        let inverts = u8::from(not(&conditions.sender_ports)) | (u8::from(not(&conditions.ports)) * 2);
         // `struct xt_tcp` asks for flags too.
         let is_tcp = protocol == super::TCP;
         info.extend_from_slice(if is_tcp { &[0, 0x17, 2, 0] } else { &[0, 0] });
