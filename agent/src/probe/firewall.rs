@@ -5,6 +5,8 @@
 
 mod legacy;
 mod macos;
+#[cfg(test)]
+mod model;
 mod netlink;
 mod nf_tables;
 mod packet;
@@ -177,8 +179,9 @@ impl Reachability {
     pub fn read(host: &dyn Host) -> Self {
         let filters = Filters::read(host);
         let unread = [filters.unread(Family::Ipv4), filters.unread(Family::Ipv6)];
-        let sets = filters.engines.into_iter().flatten().flatten().collect();
-        Self { reaches: Reaches::new(sets, unread, Surroundings::read(host)) }
+        let sets: Vec<RuleSet> = filters.engines.into_iter().flatten().flatten().collect();
+        let surroundings = Surroundings::read(host, sets.iter().any(|set| set.translates));
+        Self { reaches: Reaches::new(sets, unread, surroundings) }
     }
 
     /// Returns from whom a socket is reached that waits at `address`. `takes_ipv4` says of one that waits at every address of
@@ -186,13 +189,16 @@ impl Reachability {
     pub fn of(&mut self, protocol: Transport, address: IpAddr, port: u16, takes_ipv4: bool) -> Reading<Reach> {
         // Of the older family, written as the newer.
         let address = address.to_canonical();
-        if address.is_loopback() {
-            return Reading::Known(Reach::None);
-        }
         let (family, number) = match address {
             IpAddr::V4(address) => (Family::Ipv4, u128::from(u32::from(address))),
             IpAddr::V6(address) => (Family::Ipv6, u128::from(address)),
         };
+        if address.is_loopback() {
+            return match self.reaches.of_loopback(family) {
+                Some(unknown) => Reading::Unknown { unknown },
+                None => Reading::Known(Reach::None),
+            };
+        }
         let place = Place { family, protocol, address: (number != 0).then_some(number), port };
         let told = self.reaches.of(place);
         if family == Family::Ipv4 || number != 0 || !takes_ipv4 {
@@ -272,7 +278,8 @@ fn managers<'n>(names: impl Iterator<Item = &'n str>) -> Vec<FirewallManager> {
             "firewalld" => Some(FirewallManager::Firewalld),
             "DOCKER" => Some(FirewallManager::Docker),
             name if name.starts_with("ufw-") || name.starts_with("ufw6-") => Some(FirewallManager::Ufw),
-            name if name.starts_with("filter_IN_") => Some(FirewallManager::Firewalld),
+            // Of its back end for nf_tables, and of that for iptables.
+            name if name.starts_with("filter_IN_") || name == "INPUT_ZONES" => Some(FirewallManager::Firewalld),
             _ => None,
         })
         .collect()
@@ -324,6 +331,56 @@ mod tests {
         host.index_mut().errors.insert("nf_tables.elements.1.firewall.__set0".to_owned(), failure);
         let Reading::Unknown { unknown } = state(&host) else { panic!("the digest leaves out a part of a rule") };
         assert_eq!(unknown.cause, Cause::Limit);
+    }
+
+    #[test]
+    fn a_socket_is_reached_as_the_rules_of_its_machine_say() {
+        use Transport::{Tcp, Udp};
+        for (name, protocol, address, port, expected) in [
+            ("empty", Tcp, "0.0.0.0", 22, "any"),
+            ("empty", Tcp, "127.0.0.1", 22, "none"),
+            ("empty", Tcp, "::1", 22, "none"),
+            ("empty", Tcp, "::ffff:127.0.0.1", 22, "none"),
+            ("forbidden", Tcp, "0.0.0.0", 22, "unknown"),
+            ("forbidden", Tcp, "127.0.0.1", 22, "none"),
+            ("ufw-limit", Tcp, "0.0.0.0", 22, "any"),
+            ("ufw-limit", Tcp, "0.0.0.0", 80, "none"),
+            ("ufw-limit", Udp, "::", 123, "any"),
+            // To a group, which is let in, and to the host, which is not and is in no such group.
+            ("ufw-limit", Udp, "224.0.0.251", 5353, "any"),
+            ("ufw-limit", Udp, "0.0.0.0", 5353, "none"),
+            ("firewalld", Tcp, "0.0.0.0", 22, "any"),
+            ("firewalld", Tcp, "::", 80, "none"),
+            ("nft-tproxy", Tcp, "127.0.0.1", 631, "unknown"),
+            ("nft-prerouting", Tcp, "0.0.0.0", 22, "any"),
+            ("nft-prerouting", Tcp, "0.0.0.0", 80, "none"),
+            ("nft-ingress", Tcp, "0.0.0.0", 80, "none"),
+            ("nft-ingress", Udp, "0.0.0.0", 123, "some"),
+            ("nft-ingress", Udp, "::", 123, "any"),
+            ("nft-one-family", Tcp, "0.0.0.0", 80, "none"),
+            ("nft-one-family", Tcp, "::", 80, "any"),
+            ("iptables-legacy-raw", Tcp, "0.0.0.0", 80, "none"),
+            ("iptables-legacy-raw", Udp, "0.0.0.0", 123, "some"),
+            ("iptables-legacy-raw", Tcp, "::", 80, "any"),
+            // A capture that does not tell interfaces, of which rules let one in.
+            ("iptables-nft", Tcp, "0.0.0.0", 80, "unknown"),
+        ] {
+            let mut reachability = Reachability::read(&Recorded::at(&fixture(name)).unwrap());
+            let word = match reachability.of(protocol, address.parse().unwrap(), port, false) {
+                Reading::Known(reach) => reach.as_str(),
+                Reading::Unknown { .. } => "unknown",
+            };
+            assert_eq!(word, expected, "{name} {protocol:?} {address} {port}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_may_take_both_families_is_reached_by_either() {
+        let host = Recorded::at(&fixture("nft-one-family")).unwrap();
+        let any = "::".parse().unwrap();
+        let told = |port, takes_ipv4| Reachability::read(&host).of(Transport::Tcp, any, port, takes_ipv4);
+        assert_eq!(told(80, true), Reading::Known(Reach::Any));
+        assert_eq!(told(80, false), Reading::Known(Reach::Any));
     }
 
     #[test]

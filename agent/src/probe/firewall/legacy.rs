@@ -81,6 +81,7 @@ struct Entry {
     name: Option<String>,
     untracks: bool,
     translates: bool,
+    diverts: bool,
 }
 
 /// Returns the chains of the table `name`; `None` when it does not follow the format. `priority` is that of the table.
@@ -112,7 +113,9 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
         at += next;
     }
     let mut set = RuleSet { canonical, ..RuleSet::default() };
-    set.untracks = parsed.values().any(|entry| entry.untracks);
+    let untracking = parsed.values().filter(|entry| entry.untracks);
+    set.untracking = untracking.map(|entry| entry.rule.conditions.clone()).collect();
+    set.diverts = parsed.values().any(|entry| entry.diverts);
     set.translates = parsed.values().any(|entry| entry.translates);
     let number = match family {
         Family::Ipv4 => packet::IPV4,
@@ -246,6 +249,7 @@ fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Opti
         name: chain_name,
         untracks: xt::untracks(&target_name, target.get(PART_HEADER_BYTES..).unwrap_or_default()),
         translates: xt::translates(&target_name),
+        diverts: xt::diverts(&target_name),
     })
 }
 

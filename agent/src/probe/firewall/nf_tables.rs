@@ -149,8 +149,9 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()>
         let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
         keep(set, message, &parts);
     }
-    set.untracks |= reader.untracks;
+    set.untracking.extend(reader.untracking.take());
     set.translates |= reader.translates;
+    set.diverts |= reader.diverts;
     set.chains.entry(name.clone()).or_default().extend(reader.rules());
     Some(())
 }

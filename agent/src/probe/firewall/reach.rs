@@ -93,6 +93,27 @@ impl Reaches {
         }
     }
 
+    /// Returns why a socket on the loopback may be reached from outside, if it may.
+    pub fn of_loopback(&self, family: Family) -> Option<Unknown> {
+        if let Some(unknown) = self.diverted() {
+            return Some(unknown);
+        }
+        let translates = self.sets.iter().any(|set| set.translates);
+        (family == Family::Ipv4 && translates && self.surroundings.routes_loopback).then(|| {
+            Unknown::new(
+                Cause::Undecidable,
+                "rules translate addresses, and route_localnet lets packets to the loopback in",
+            )
+        })
+    }
+
+    /// Returns why packets for other places may come to any socket, if they may.
+    fn diverted(&self) -> Option<Unknown> {
+        let is_diverted = self.sets.iter().any(|set| set.diverts);
+        is_diverted
+            .then(|| Unknown::new(Cause::Undecidable, "a rule hands packets to sockets that they are not for (tproxy)"))
+    }
+
     /// Returns from whom the socket at `place` is reached.
     pub fn of(&mut self, place: Place) -> Reading<Reach> {
         if let Some(known) = self.known.get(&place) {
@@ -137,7 +158,10 @@ impl Reaches {
             Family::Ipv6 => &self.unread[1],
         };
         match unread {
-            _ if is_none => Reading::Known(Reach::None),
+            _ if is_none => match self.diverted() {
+                Some(unknown) => Reading::Unknown { unknown },
+                None => Reading::Known(Reach::None),
+            },
             Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
             None if is_any => Reading::Known(Reach::Any),
             None if is_some && is_not_all => Reading::Known(Reach::Some),
@@ -183,7 +207,7 @@ impl Reaches {
         sender_port: u16,
     ) -> Packet {
         let is_unread = self.unread.iter().any(Option::is_some);
-        Packet {
+        let mut packet = Packet {
             family: place.family,
             protocol: match place.protocol {
                 Transport::Tcp => TCP,
@@ -193,10 +217,13 @@ impl Reaches {
             receiver_port: place.port,
             receiver,
             interface,
-            is_tracked: true,
-            may_be_untracked: is_unread || self.sets.iter().any(|set| set.untracks),
+            is_tracked: false,
+            may_be_untracked: is_unread,
             may_be_translated: is_unread || self.sets.iter().any(|set| set.translates),
-        }
+        };
+        let mut untracking = self.sets.iter().flat_map(|set| &set.untracking);
+        packet.may_be_untracked |= untracking.any(|conditions| !packet.meets(conditions).perhaps.is_none());
+        packet
     }
 
     /// Returns from whom `packet` is let in, and the place of the first rule that leaves it open.

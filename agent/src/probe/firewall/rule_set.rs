@@ -6,6 +6,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily
 
 use super::{
     Input,
+    packet::Condition,
     rules::{self, Rule, Verdict},
 };
 use crate::host::Family;
@@ -63,10 +64,12 @@ pub(super) struct RuleSet {
     pub bases: Vec<Base>,
     pub tables: BTreeSet<String>,
     pub rule_counts: BTreeMap<Name, u32>,
-    /// Whether some rule keeps packets from being tracked.
-    pub untracks: bool,
+    /// The conditions of each rule that keeps packets from being tracked.
+    pub untracking: Vec<Vec<Condition>>,
     /// Whether some rule changes to whom packets go.
     pub translates: bool,
+    /// Whether some rule hands packets to a socket that they are not for.
+    pub diverts: bool,
     /// What the digest covers: all of it without counters, handles and use counts.
     pub canonical: Vec<u8>,
 }

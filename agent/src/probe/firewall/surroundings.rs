@@ -22,10 +22,13 @@ pub(super) struct Surroundings {
     pub ipv4: Option<Vec<Receiver>>,
     /// The same of IPv6.
     pub ipv6: Option<Vec<Receiver>>,
+    /// Whether packets from outside to 127.0.0.0/8 may be let in (`route_localnet` of ip-sysctl), or it is not told.
+    pub routes_loopback: bool,
 }
 
 impl Surroundings {
-    pub fn read(host: &dyn Host) -> Self {
+    /// Reads what is the host's own. What the loopback lets in matters where rules translate addresses.
+    pub fn read(host: &dyn Host, translates: bool) -> Self {
         let text = |path: &str| -> io::Result<String> {
             Ok(String::from_utf8_lossy(&host.read(Path::new(path), TABLE_BYTES)?).into_owned())
         };
@@ -38,11 +41,19 @@ impl Surroundings {
         let routes = text("/proc/net/fib_trie").ok();
         let addresses6 = or_nothing(text("/proc/net/if_inet6"));
         let groups6 = or_nothing(text("/proc/net/igmp6"));
+        let devices = text("/proc/net/dev");
+        let names = devices.iter().flat_map(|table| names(table)).chain(["all"]);
+        let is_off = |name: &str| {
+            let setting = text(&format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"));
+            setting.is_ok_and(|setting| setting.trim() == "0")
+        };
+        let routes_loopback = translates && !names.filter(|name| *name != LOOPBACK).all(is_off);
         let mut indexes = BTreeMap::new();
         indexes.extend(groups.as_deref().map(indexes_of_igmp).into_iter().flatten());
         indexes.extend(addresses6.as_deref().map(indexes_of_if_inet6).into_iter().flatten());
         Self {
-            interfaces: text("/proc/net/dev").ok().map(|table| interfaces(&table, &indexes)),
+            routes_loopback,
+            interfaces: devices.as_ref().ok().map(|table| interfaces(table, &indexes)),
             ipv4: routes
                 .zip(groups)
                 .map(|(routes, groups)| [addresses_of_fib_trie(&routes), groups_of_igmp(&groups)].concat()),
@@ -72,9 +83,13 @@ pub(super) fn kind_of(receivers: Option<&[Receiver]>, family: Family, address: u
     receivers?.iter().find(|receiver| receiver.address == address).map(|receiver| receiver.kind)
 }
 
+/// A line of an interface begins with its name and a colon.
+fn names(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
+}
+
 fn interfaces(table: &str, indexes: &BTreeMap<String, u32>) -> Vec<Interface> {
-    let names = table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
-    let mut found: Vec<_> = names
+    let mut found: Vec<_> = names(table)
         .filter(|name| *name != LOOPBACK)
         .map(|name| Interface { name: name_number(name), index: indexes.get(name).copied() })
         .collect();

@@ -26,7 +26,7 @@ const RECENT_SETS: u8 = 2;
 const CONNLIMIT_BYTES: usize = 24;
 const CONNLIMIT_INVERTS: u32 = 1;
 // linux/netfilter/xt_rpfilter.h
-const INVERTS_WAY_BACK: u8 = 4;
+const INVERTS_WAY_BACK: u8 = 8;
 // linux/netfilter/xt_tcpudp.h
 const INVERTS_FLAGS: u8 = 4;
 const INVERTS_SOURCE: u8 = 1;
@@ -275,6 +275,11 @@ pub(super) fn untracks(name: &str, info: &[u8]) -> bool {
 /// Returns whether the target `name` changes to whom packets go.
 pub(super) fn translates(name: &str) -> bool {
     matches!(name, "DNAT" | "NETMAP" | "REDIRECT" | "SAME")
+}
+
+/// Returns whether the target `name` hands packets to a socket that they are not for.
+pub(super) fn diverts(name: &str) -> bool {
+    name == "TPROXY"
 }
 
 /// Returns what the target `name` does.

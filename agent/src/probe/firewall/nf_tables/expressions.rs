@@ -44,8 +44,10 @@ enum Source {
     Sender(usize),
     /// Address of the receiver.
     Receiver(usize),
-    /// Several fields of a header side by side.
-    Fields,
+    /// Addresses of sender and receiver side by side, of so many bytes each.
+    Addresses(usize),
+    /// Ports of sender and receiver side by side.
+    Ports,
     SenderPort,
     ReceiverPort,
     TcpFlags,
@@ -53,6 +55,8 @@ enum Source {
     Family,
     /// Protocol above IP, of whatever header.
     Protocol,
+    /// What follows the first header of IPv6: before the protocol above it, there may be more headers.
+    NextHeader,
     /// Place of a fragment, with flags.
     Fragment,
     Interface,
@@ -72,14 +76,17 @@ impl Source {
     /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
     fn of_payload(base: u32, offset: u32, length: u32) -> Self {
         match (base, offset, length) {
-            (1, 9 | 6, 1) => Self::Protocol,
+            (1, 9, 1) => Self::Protocol,
+            (1, 6, 1) => Self::NextHeader,
             (1, 6, 2) => Self::Fragment,
             // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
             (1, 8, 2..=16) => Self::Sender(16),
             (1, 24, 1..=16) => Self::Receiver(16),
             (1, 12, 1..=4) => Self::Sender(4),
             (1, 16, 1..=4) => Self::Receiver(4),
-            (1, 12, 8) | (1, 8, 32) | (2, 0, 4) => Self::Fields,
+            (1, 12, 8) => Self::Addresses(4),
+            (1, 8, 32) => Self::Addresses(16),
+            (2, 0, 4) => Self::Ports,
             (2, 0, 2) => Self::SenderPort,
             (2, 2, 2) => Self::ReceiverPort,
             (2, 13, 1) => Self::TcpFlags,
@@ -109,9 +116,9 @@ impl Source {
             }
             (Self::Sender(_), _, _) => share::sources(first, last),
             (Self::Receiver(_), _, _) => share::destinations(first, last),
-            (Self::Protocol, &[first], &[last]) => share::protocols(first, last),
+            (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
             _ if first != last => Share::UNTOLD,
-            (Self::Fields, _, _) => Share::LEAST,
+            (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
             // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
             (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
             (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
@@ -146,7 +153,28 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Fields | Self::WayBack | Self::Other => Field::Other,
+            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack | Self::Other => Field::Other,
+        }
+    }
+
+    /// Returns what lies side by side in it.
+    fn halves(self) -> Option<[Self; 2]> {
+        match self {
+            Self::Addresses(bytes) => Some([Self::Sender(bytes), Self::Receiver(bytes)]),
+            Self::Ports => Some([Self::SenderPort, Self::ReceiverPort]),
+            _ => None,
+        }
+    }
+
+    /// Returns the tests for a value from `first` to `last`.
+    fn tests(self, first: &[u8], last: &[u8]) -> Vec<Test> {
+        match self.halves() {
+            Some([left, right]) if first == last => {
+                let (a, b) = first.split_at(first.len() / 2);
+                vec![left.within(a, a), right.within(b, b)]
+            }
+            Some(_) => vec![UNTOLD],
+            None => vec![self.within(first, last)],
         }
     }
 
@@ -233,10 +261,12 @@ pub(super) struct RuleReader<'n> {
     scope: Scope,
     conditions: Vec<Condition>,
     act: Act<Name>,
-    /// Whether it keeps packets from being tracked.
-    pub untracks: bool,
+    /// The conditions under which it keeps packets from being tracked.
+    pub untracking: Option<Vec<Condition>>,
     /// Whether it changes to whom packets go.
     pub translates: bool,
+    /// Whether it hands packets to a socket that they are not for.
+    pub diverts: bool,
     /// What the elements of a verdict map do, each for its own packets.
     map: Option<Vec<Rule<Name>>>,
     pub wanted: BTreeSet<Name>,
@@ -252,8 +282,9 @@ impl<'n> RuleReader<'n> {
             scope: Scope::All,
             conditions: Vec::new(),
             act: Act::Continue,
-            untracks: false,
+            untracking: None,
             translates: false,
+            diverts: false,
             map: None,
             wanted: BTreeSet::new(),
         }
@@ -281,7 +312,7 @@ impl<'n> RuleReader<'n> {
         let value_at = |at: u16| field(at).and_then(number).unwrap_or(0);
         match kind {
             "counter" | "log" | "last" => {}
-            "notrack" => self.untracks = true,
+            "notrack" => self.untracking = Some(self.conditions.clone()),
             "payload" if field(1).is_some() => {
                 let (offset, length) = (value_at(3), value_at(4));
                 self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
@@ -352,8 +383,11 @@ impl<'n> RuleReader<'n> {
             }
             "target" => {
                 let name = text(field(1)?);
-                self.untracks |= xt::untracks(&name, field(3).unwrap_or_default());
+                if xt::untracks(&name, field(3).unwrap_or_default()) {
+                    self.untracking = Some(self.conditions.clone());
+                }
                 self.translates |= xt::translates(&name);
+                self.diverts |= xt::diverts(&name);
                 self.act = xt::target(&name);
             }
             "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
@@ -375,6 +409,10 @@ impl<'n> RuleReader<'n> {
             | "socket" | "tunnel" | "xfrm" => {
                 self.registers.clear();
                 self.limit(Scope::Unclear, Condition::Unclear);
+            }
+            "tproxy" => {
+                self.diverts = true;
+                self.act = Act::Unclear;
             }
             // What hands the packet on, such as a queue, and what this build does not know.
             _ => self.act = Act::Unclear,
@@ -494,7 +532,7 @@ impl<'n> RuleReader<'n> {
             let Some(loaded) = loaded else { break };
             let end = at + loaded.bytes;
             let (Some(low), Some(high)) = (first.get(at..end), last.get(at..end)) else { break };
-            tests.push(loaded.source.within(low, high));
+            tests.extend(loaded.source.tests(low, high));
             at = end.next_multiple_of(WORD_BYTES);
             word = word.saturating_add(words(loaded.bytes));
         }
@@ -576,6 +614,22 @@ impl Loaded {
             return match operator {
                 EQUAL | NOT_EQUAL if is_nobody != is_inverted => Condition::Seldom,
                 EQUAL | NOT_EQUAL => Condition::Mostly,
+                _ => Condition::Unclear,
+            };
+        }
+        if let Some([left, right]) = source.halves() {
+            let half = wanted.len() / 2;
+            let whole = vec![0xff; wanted.len()];
+            let mask = self.mask.as_deref().unwrap_or(&whole);
+            let (Some((a, b)), Some((mask_a, mask_b))) = (wanted.split_at_checked(half), mask.split_at_checked(half))
+            else {
+                return Condition::Unclear;
+            };
+            return match (share::network(a, mask_a), share::network(b, mask_b), operator) {
+                (Some((first, last)), Some((other_first, other_last)), EQUAL | NOT_EQUAL) => {
+                    let tests = vec![left.within(&first, &last), right.within(&other_first, &other_last)];
+                    Condition::AnyOf { lists: vec![tests], is_inverted }
+                }
                 _ => Condition::Unclear,
             };
         }
