@@ -272,6 +272,8 @@ pub enum Family {
 pub enum Tool {
     /// Prints apt's settings, whose files have includes, scopes and directives that only apt reads rightly.
     AptConfig,
+    /// Lists what rpm installed, whose database is of four formats that rpm alone reads rightly.
+    Rpm,
 }
 
 impl Tool {
@@ -279,6 +281,7 @@ impl Tool {
     pub fn name(self) -> &'static str {
         match self {
             Self::AptConfig => "apt-config",
+            Self::Rpm => "rpm",
         }
     }
 
@@ -286,6 +289,7 @@ impl Tool {
     pub fn paths(self) -> &'static [&'static str] {
         match self {
             Self::AptConfig => &["/usr/bin/apt-config"],
+            Self::Rpm => &["/usr/bin/rpm", "/bin/rpm"],
         }
     }
 }

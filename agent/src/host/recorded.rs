@@ -333,7 +333,9 @@ pub(super) fn iptables_name(family: Family, table: &str) -> String {
 }
 
 pub(super) fn tool_name(tool: Tool, args: &[&str]) -> String {
-    format!("tool.{}.{}", tool.name(), args.join("."))
+    // Arguments such as formats have characters that no file name has everywhere.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    format!("tool.{}.{}", tool.name(), args.join(".").replace(|c| !is_plain(c), "_"))
 }
 
 fn path(text: &PathText) -> io::Result<PathBuf> {

@@ -23,6 +23,8 @@ pub(super) const PACKAGES: &str = "/run/reboot-required.pkgs";
 const BUILD: &str = "/proc/sys/kernel/version";
 /// Drawn at each start of the kernel (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// Live patches that are loaded, a folder each.
+const LIVE_PATCHES: &str = "/sys/kernel/livepatch";
 /// When a restart was first seen to be needed, in the probe's memory.
 const NEEDED: &str = "restart_needed.json";
 const VERSION: u32 = 1;
@@ -191,6 +193,17 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     Restart { required, since: since.map(Reading::Known), packages }
 }
 
+/// Returns the live patches that are in force, sorted (the kernel's `Documentation/ABI/testing/sysfs-kernel-livepatch`).
+pub(super) fn live_patches(host: &dyn Host) -> Vec<Text> {
+    let names = host.list(Path::new(LIVE_PATCHES)).unwrap_or_default();
+    let is_on = |name: &std::ffi::OsString| {
+        let file = |file: &str| host.read(&Path::new(LIVE_PATCHES).join(name).join(file), SMALL_FILE_BYTES);
+        let says = |name: &str, word: &[u8]| file(name).is_ok_and(|bytes| bytes.trim_ascii() == word);
+        says("enabled", b"1") && !says("transition", b"1")
+    };
+    names.iter().filter(|name| is_on(name)).map(|name| Text::new(&name.to_string_lossy())).collect()
+}
+
 /// Returns when dpkg unpacked the package: it then writes the list of its files. The files' own times are of their build.
 fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
     let list = format!("/var/lib/dpkg/info/{}.list", kernel.package);
@@ -198,7 +211,12 @@ fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
 }
 
 /// Returns since when a restart is needed: `told`, or when that was first seen since the kernel started, whichever is sooner.
-fn since(look: &Look<'_>, running: &Running, required: &Reading<bool>, told: Option<Timestamp>) -> Option<Timestamp> {
+pub(super) fn since(
+    look: &Look<'_>,
+    running: &Running,
+    required: &Reading<bool>,
+    told: Option<Timestamp>,
+) -> Option<Timestamp> {
     match required {
         Reading::Known(true) => {}
         Reading::Known(false) => {
