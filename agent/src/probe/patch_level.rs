@@ -14,6 +14,7 @@ mod offered;
 mod packing;
 mod pacman;
 mod repodata;
+mod repositories;
 mod restart;
 mod rpm;
 mod rpm_restart;

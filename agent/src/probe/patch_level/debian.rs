@@ -24,8 +24,16 @@ use crate::{
 pub(super) const STATUS: &str = "/var/lib/dpkg/status";
 
 /// Files that the facts are made from.
-pub(super) const FILES: &[&str] =
-    &[STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, sources::LIST, "/etc/apt/apt.conf"];
+pub(super) const FILES: &[&str] = &[
+    STATUS,
+    restart::NOTE,
+    restart::PACKAGES,
+    apt::STAMP,
+    apt::PREFERENCES,
+    apt::TIMER,
+    sources::LIST,
+    "/etc/apt/apt.conf",
+];
 /// Folders of such files.
 pub(super) const FOLDERS: &[&str] = &[lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER];
 

@@ -18,11 +18,10 @@ use muster_proto::{
 };
 
 use super::{
-    Dated, Found,
-    dnf::matches,
-    ini,
+    Dated, Found, ini,
     offered::Sight,
     packing::{Packing, unpack},
+    repositories::matches,
     restart::{self, Restart, Running},
     tar::Archive,
 };

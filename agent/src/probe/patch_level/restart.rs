@@ -308,6 +308,37 @@ mod tests {
     }
 
     #[test]
+    fn stale_kernels_and_those_of_the_release_beside_one_of_backports_are_not_newer() {
+        let build = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1~bpo12+1 (2026-08-01)";
+        let packages = [
+            ("linux-image-6.1.0-56-amd64", "amd64", "6.1.176-1"),
+            ("linux-image-6.1.0-57-amd64", "amd64", "6.1.177-1"),
+            ("linux-image-6.12.9+bpo-amd64", "amd64", "6.12.9-1~bpo12+1"),
+        ];
+        let (installed, own) = (installed(&packages), running("6.12.9+bpo-amd64", build));
+        assert!(newer(&installed, &own).is_empty());
+        assert_eq!(newest_kernel(&installed, &own).map(|kernel| kernel.release), Some("6.12.9+bpo-amd64"));
+    }
+
+    #[test]
+    fn live_patches_are_told_when_they_are_in_force() {
+        let mut host = host(&[]);
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(live_patches(&host), Vec::<Text>::new());
+        let names = ["on", "off", "coming"];
+        let listed = names.map(|name| PathText::from_bytes(name.as_bytes())).to_vec();
+        host.index_mut().lists.insert(PathText::from_bytes(LIVE_PATCHES.as_bytes()), listed);
+        for (name, enabled, transition) in [("on", "1\n", "0\n"), ("off", "0\n", "0\n"), ("coming", "1\n", "1\n")] {
+            let place = folder.path().join("files").join(LIVE_PATCHES.trim_start_matches('/')).join(name);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("enabled"), enabled).unwrap();
+            std::fs::write(place.join("transition"), transition).unwrap();
+        }
+        std::fs::write(folder.path().join("index.json"), serde_json::to_vec(host.index_mut()).unwrap()).unwrap();
+        assert_eq!(live_patches(&Recorded::at(folder.path()).unwrap()), [Text::new("on")]);
+    }
+
+    #[test]
     fn of_flavours_of_one_abi_the_running_one_is_the_newest() {
         let both = [("linux-image-6.1.0-56-amd64", "amd64", "1"), ("linux-image-6.1.0-56-cloud-amd64", "amd64", "1")];
         for own in ["6.1.0-56-amd64", "6.1.0-56-cloud-amd64"] {

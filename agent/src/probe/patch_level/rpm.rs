@@ -59,7 +59,8 @@ fn parse(output: &[u8]) -> Result<Installed, Unknown> {
             evr,
             architecture: architecture.to_owned(),
             installed: time.parse().ok().and_then(Timestamp::from_seconds),
-            vendor: vendor.to_owned(),
+            // What rpm writes where a package names none.
+            vendor: if vendor == "(none)" { String::new() } else { vendor.to_owned() },
         };
         installed.entry((name.to_owned(), architecture.to_owned())).or_default().push(package);
     }
