@@ -2,12 +2,7 @@
 //!
 //! A repository of pacman's does not tell which updates are about security, and so nothing here does.
 
-use std::{
-    cmp::Ordering,
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{cmp::Ordering, collections::BTreeMap, io, path::Path};
 
 use muster_proto::{
     fact::{
@@ -274,7 +269,7 @@ fn source(host: &dyn Host, repository: &str, path: &Path) -> UpdateSource {
 }
 
 /// Calls `each` with name and version of every package in the database of a repository.
-fn database(host: &dyn Host, path: &PathBuf, mut each: impl FnMut(String, String)) -> io::Result<()> {
+fn database(host: &dyn Host, path: &Path, mut each: impl FnMut(String, String)) -> io::Result<()> {
     let mut beginning = [0; 8];
     let count = io::Read::read(&mut host.stream(path)?, &mut beginning)?;
     let mut archive = Archive::new(
