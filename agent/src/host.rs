@@ -380,6 +380,8 @@ pub enum Tool {
     Sysctl,
     /// Prints the encryption of ZFS datasets, which no file tells, and `/dev/zfs` only by an interface that each version changes.
     Zfs,
+    /// Lists what rpm installed, whose database is of four formats that rpm alone reads rightly.
+    Rpm,
 }
 
 impl Tool {
@@ -398,6 +400,7 @@ impl Tool {
             Self::Spctl => "spctl",
             Self::Sysctl => "sysctl",
             Self::Zfs => "zfs",
+            Self::Rpm => "rpm",
         }
     }
 
@@ -417,6 +420,7 @@ impl Tool {
             Self::Spctl => &["/usr/sbin/spctl"],
             Self::Sysctl => &["/usr/sbin/sysctl"],
             Self::Zfs => &["/usr/sbin/zfs", "/sbin/zfs", "/usr/local/sbin/zfs"],
+            Self::Rpm => &["/usr/bin/rpm", "/bin/rpm"],
         }
     }
 }

@@ -383,8 +383,10 @@ pub(super) fn iptables_name(family: Family, table: &str) -> String {
 }
 
 pub(super) fn tool_name(tool: Tool, args: &[&str]) -> String {
+    // Arguments such as formats and paths have characters that no file name has everywhere.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let parts = std::iter::once(tool.name()).chain(args.iter().copied());
-    format!("tool.{}", parts.collect::<Vec<_>>().join(".").replace(['/', '\\'], "~"))
+    format!("tool.{}", parts.collect::<Vec<_>>().join(".").replace(|c| !is_plain(c), "_"))
 }
 
 fn path(text: &PathText) -> io::Result<PathBuf> {

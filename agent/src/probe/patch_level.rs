@@ -1,25 +1,38 @@
-//! Updates that dpkg and apt know of, and the software that is installed.
+//! Updates that the host's package manager knows of, and the software that is installed.
 //!
-//! dpkg's status file and apt's fetched lists are read as they are, in one pass each, so that no list is ever held whole.
+//! What the manager fetched is read as it is, in one pass, so that no list is ever held whole, and nothing is fetched.
 //! A host whose files are as at the look before costs a few dozen lstat(2): the facts are kept beside a digest of what they
 //! were made from.
 
 mod apt;
+mod debian;
+mod dnf;
 mod dpkg;
+mod ini;
 mod lists;
 mod macos;
 mod offered;
+mod packing;
+mod pacman;
+mod repodata;
+mod repositories;
 mod restart;
+mod rpm;
+mod rpm_restart;
+mod rpm_version;
+mod security;
 mod sources;
+mod tar;
 mod windows;
+mod xml;
 
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::{
-    fact::{
-        Cause, Fact, OsFamily, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Subject, Text,
-        Unknown,
-    },
+    fact::{Cause, Fact, OsFamily, PatchLevel, PendingUpdate, Reading, Software, Subject, Text, Unknown},
     id::Digest,
     report,
     time::Timestamp,
@@ -27,16 +40,12 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    dpkg::Installed,
-    lists::Offers,
     offered::{Sight, Update},
     restart::Running,
 };
-use super::{Look, Probe, memory};
-use crate::host::{self, Host};
+use super::{Look, Probe, memory, system::os_release_value};
+use crate::host::{self, Host, SMALL_FILE_BYTES};
 
-/// Where dpkg keeps what is installed.
-const STATUS: &str = "/var/lib/dpkg/status";
 /// Name of the kept facts in the probe's memory.
 const CACHE: &str = "facts.json";
 /// Version of it.
@@ -87,33 +96,85 @@ struct Facts {
     software: Software,
 }
 
+/// What a look at the packages gives.
+struct Found {
+    patch_level: PatchLevel,
+    software: Software,
+}
+
+/// An update that is pending, and the date that its publisher gives the oldest fix in it.
+struct Dated {
+    update: PendingUpdate,
+    published: Option<Timestamp>,
+}
+
+/// What keeps the packages of a host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Packages {
+    Dpkg,
+    Rpm,
+    Pacman,
+}
+
 fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
     let host = look.host;
-    if let Err(error) = host.metadata(Path::new(STATUS)) {
-        return Err(match host::cause(&error) {
-            Cause::Absent => Unknown::new(Cause::Unsupported, "this build reads dpkg and apt alone"),
-            _ => host::unknown(format!("look at {STATUS}"), &error),
-        });
-    }
-    let made_from = made_from(host);
+    let packages = packages(host)?;
+    let made_from = made_from(host, packages);
     if let Some(facts) = memory::read_json::<Facts>(&look.memory.join(CACHE))
         && facts.version == VERSION
         && facts.made_from == made_from
     {
         return Ok(facts);
     }
-    let installed = dpkg::read(host)?;
-    let facts = Facts {
-        version: VERSION,
-        made_from,
-        patch_level: patch_level(look, &installed)?,
-        software: software(&installed),
+    let Found { patch_level, software } = match packages {
+        Packages::Dpkg => debian::look(look)?,
+        Packages::Rpm => dnf::look(look)?,
+        Packages::Pacman => pacman::look(look)?,
     };
+    let facts = Facts { version: VERSION, made_from, patch_level, software };
     // A cache that cannot be written costs the next look its work.
     if is_lasting(&facts.patch_level) {
         let _ = memory::write_json(look.memory, CACHE, &facts);
     }
     Ok(facts)
+}
+
+/// Returns what keeps the packages of this host: as the distribution does, for another one's tools may be installed beside.
+fn packages(host: &dyn Host) -> Result<Packages, Unknown> {
+    let os_release = ["/etc/os-release", "/usr/lib/os-release"];
+    let text = os_release.iter().find_map(|path| host.read(Path::new(path), SMALL_FILE_BYTES).ok()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let ids = ["ID", "ID_LIKE"].map(|key| os_release_value(&text, key).unwrap_or_default()).join(" ");
+    let dpkg = debian::check(host);
+    let is_there = [
+        (Packages::Dpkg, dpkg.is_ok()),
+        (Packages::Rpm, rpm::has_database(host)),
+        (Packages::Pacman, pacman::is_there(host)),
+    ];
+    match (packages_of(&ids), dpkg) {
+        (Some(Packages::Dpkg), Err(unknown)) => return Err(unknown),
+        (Some(packages), _) => return Ok(packages),
+        (None, Err(unknown)) if unknown.cause != Cause::Absent => return Err(unknown),
+        (None, _) => {}
+    }
+    let mut found = is_there.iter().filter(|(_, is_there)| *is_there).map(|(packages, _)| *packages);
+    match (found.next(), found.next()) {
+        (Some(packages), None) => Ok(packages),
+        (Some(_), Some(_)) => {
+            Err(Unknown::new(Cause::Undecidable, "several package databases, and no os-release to choose"))
+        }
+        (None, _) => Err(Unknown::new(Cause::Unsupported, "this build reads dpkg, rpm and pacman alone")),
+    }
+}
+
+/// Returns what keeps the packages of a distribution by `ID` and `ID_LIKE` of os-release(5).
+fn packages_of(ids: &str) -> Option<Packages> {
+    ids.split_whitespace().find_map(|id| match id {
+        "debian" | "ubuntu" => Some(Packages::Dpkg),
+        "fedora" | "rhel" | "centos" | "suse" | "opensuse" | "sles" | "amzn" | "mageia" | "ol" => Some(Packages::Rpm),
+        "arch" | "archlinux" => Some(Packages::Pacman),
+        _ => None,
+    })
 }
 
 /// Returns whether the same files will always give this: what only failed this time must be tried again.
@@ -135,211 +196,70 @@ fn is_lasting(state: &PatchLevel) -> bool {
 }
 
 /// Returns a digest of what tells whether any input changed.
-fn made_from(host: &dyn Host) -> Digest {
+fn made_from(host: &dyn Host, packages: Packages) -> Digest {
     let mut text = String::new();
     let mut add = |path: &Path| {
         let metadata = host.metadata(path).ok();
         let state = metadata.map(|metadata| (metadata.size_bytes, metadata.modified, metadata.inode));
         text.push_str(&format!("{} {state:?}\n", path.display()));
     };
-    for path in
-        [STATUS, restart::NOTE, restart::PACKAGES, apt::STAMP, apt::PREFERENCES, sources::LIST, "/etc/apt/apt.conf"]
-    {
+    let (files, folders): (&[&str], Vec<PathBuf>) = match packages {
+        Packages::Dpkg => (debian::FILES, debian::FOLDERS.iter().map(PathBuf::from).collect()),
+        Packages::Rpm => (dnf::FILES, dnf::folders(host)),
+        Packages::Pacman => (pacman::FILES, pacman::FOLDERS.iter().map(PathBuf::from).collect()),
+    };
+    for path in files {
         add(Path::new(path));
     }
-    for folder in [lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER] {
-        add(Path::new(folder));
-        for name in host.list(Path::new(folder)).unwrap_or_default() {
-            add(&Path::new(folder).join(name));
+    for folder in folders {
+        add(&folder);
+        for name in host.list(&folder).unwrap_or_default() {
+            add(&folder.join(name));
         }
     }
     let release = host.machine().map(|machine| machine.release).ok();
-    text.push_str(&format!("{:?}", Running::look(host, release.as_deref())));
+    text.push_str(&format!("{:?} {:?}", Running::look(host, release.as_deref()), restart::live_patches(host)));
     Digest::of_bytes(text.as_bytes())
 }
 
-fn software(installed: &Installed) -> Software {
-    let mut packages: Vec<Package> = installed
-        .packages
-        .iter()
-        .flat_map(|(name, packages)| {
-            packages.iter().map(move |package| Package {
-                name: Text::new(name),
-                version: Text::new(&package.version_text),
-                architecture: Text::new(&package.architecture),
-                manager: PackageManager::Dpkg,
-            })
-        })
-        .collect();
-    packages.sort_by(|a, b| (&a.name, &a.architecture, &a.version).cmp(&(&b.name, &b.architecture, &b.version)));
-    Software { packages }
-}
-
-fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unknown> {
-    let host = look.host;
-    let config = apt::config(host);
-    let configured = sources::read(host, installed.native());
-    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
-    let running = host.machine().map(|machine| machine.release);
-    let kernel = Running::look(host, running.as_deref().ok());
-    let newest = restart::newest_kernel(installed, &kernel);
-    let restart = restart::look(look, &kernel, installed);
-    let pending_complete = apt::pending_complete(host, &config, &offers, installed);
-    let security_time = security_time(&offers);
-    let is_complete = pending_complete == Reading::Known(true);
-    let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
-    Ok(PatchLevel {
-        manager: PackageManager::Apt,
-        pending: pending(look, sight, installed, &offers)?,
-        pending_complete,
-        security_metadata_time: security_time,
-        security_metadata_valid_until_time: security_end(&offers),
-        running_kernel: match running {
-            Ok(release) => Reading::Known(Text::new(&release)),
-            Err(error) => Reading::Unknown { unknown: host::unknown("uname", &error) },
-        },
-        newest_kernel: match newest {
-            Some(kernel) => Reading::Known(Text::new(kernel.release)),
-            None => Reading::unknown(Cause::Absent, "no kernel package is installed"),
-        },
-        reboot_required: restart.required,
-        reboot_required_since_time: restart.since,
-        reboot_packages: restart.packages,
-        automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
-        security_metadata_verified: Some(security_verified(&offers)),
-        sources: offers.sources,
-        live_patches: Vec::new(),
-    })
-}
-
-/// Returns when the oldest metadata of the security repositories were made; one that is unknown makes it unknown.
-fn security_time(offers: &Offers) -> Reading<Timestamp> {
-    let mut earliest: Option<Timestamp> = None;
-    for source in offers.sources.iter().filter(|source| source.security) {
-        match &source.release_time {
-            Reading::Known(time) => earliest = Some(earliest.map_or(*time, |earliest| earliest.min(*time))),
-            unknown => return unknown.clone(),
-        }
-    }
-    earliest.map_or_else(no_security_list, Reading::Known)
-}
-
-/// Returns until when the metadata of the security repositories may be used. A repository that states no end, as Ubuntu's,
-/// sets none; an end that cannot be read makes it unknown.
-fn security_end(offers: &Offers) -> Reading<Timestamp> {
-    let mut ends =
-        offers.sources.iter().filter(|source| source.security).map(|source| &source.valid_until_time).peekable();
-    if ends.peek().is_none() {
-        return no_security_list();
-    }
-    let mut earliest: Option<Timestamp> = None;
-    for end in ends {
-        match end {
-            Reading::Known(time) => earliest = Some(earliest.map_or(*time, |earliest| earliest.min(*time))),
-            Reading::Unknown { unknown } if unknown.cause == Cause::Absent => {}
-            unknown => return unknown.clone(),
-        }
-    }
-    let states_none = || Reading::unknown(Cause::Absent, "states none: the security repositories set no Valid-Until");
-    earliest.map_or_else(states_none, Reading::Known)
-}
-
-/// Returns whether the metadata of every security repository are verified: one that is not decides.
-fn security_verified(offers: &Offers) -> Reading<bool> {
-    let sources = offers.sources.iter().filter(|source| source.security);
-    let mut found: Vec<Reading<bool>> = sources.filter_map(|source| source.verified.clone()).collect();
-    let rank = |verified: &Reading<bool>| match verified {
-        Reading::Known(false) => 0,
-        Reading::Unknown { .. } => 1,
-        Reading::Known(true) => 2,
-    };
-    found.sort_by_key(rank);
-    let none = || Reading::unknown(Cause::Undecidable, "no list of a security repository was fetched");
-    found.into_iter().next().unwrap_or_else(none)
-}
-
-fn no_security_list() -> Reading<Timestamp> {
-    Reading::unknown(Cause::Absent, "no list of a security repository was fetched")
-}
-
+/// Returns `updates` in order, each with since when it is available. `installed` says the versions of a key.
 fn pending(
     look: &Look<'_>,
     sight: Sight,
-    installed: &Installed,
-    offers: &Offers,
+    mut updates: Vec<Dated>,
+    installed: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<PendingUpdate>, Unknown> {
-    let mut pending: Vec<PendingUpdate> = offers
-        .candidates
+    let order = |it: &Dated| (it.update.package.clone(), it.update.architecture.clone());
+    updates.sort_by_key(order);
+    let seen: Vec<Update> = updates
         .iter()
-        .filter_map(|((name, at), offer)| {
-            let package = &installed.packages[name][*at];
-            let candidate = offer.candidate()?;
-            Some(PendingUpdate {
-                package: Text::new(name),
-                architecture: Text::new(&package.architecture),
-                installed_version: Text::new(&package.version_text),
-                candidate_version: Text::new(&candidate.version.to_string()),
-                security: offer.security,
-                held: package.held,
-                origin: Text::new(&candidate.label),
-                first_offered_time: sight.now,
-                available_after_time: None,
-                phased_percent: candidate.phased_percent.map(Reading::Known),
-            })
-        })
-        .collect();
-    pending.sort_by(|a, b| (&a.package, &a.architecture).cmp(&(&b.package, &b.architecture)));
-    let updates: Vec<Update> = pending
-        .iter()
-        .map(|update| Update {
+        .map(|Dated { update, published }| Update {
             key: format!("{}:{}", update.package, update.architecture),
             installed_version: update.installed_version.to_string(),
             security: update.security,
-            published: None,
+            published: *published,
         })
         .collect();
-    let since = offered::since(look, sight, &updates, &|key| installed.versions(key))
+    let since = offered::since(look, sight, &seen, installed)
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
-    for (update, since) in pending.iter_mut().zip(since) {
-        update.first_offered_time = since.first_offered;
-        update.available_after_time = Some(since.available_after_time());
+    let with_since = |(Dated { update, .. }, since): (Dated, offered::Since)| PendingUpdate {
+        first_offered_time: since.first_offered,
+        available_after_time: Some(since.available_after_time()),
+        ..update
+    };
+    Ok(updates.into_iter().zip(since).map(with_since).collect())
+}
+
+fn running_kernel(release: io::Result<String>) -> Reading<Text> {
+    match release {
+        Ok(release) => Reading::Known(Text::new(&release)),
+        Err(error) => Reading::Unknown { unknown: host::unknown("uname", &error) },
     }
-    Ok(pending)
 }
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::UpdateSource;
-
     use super::*;
-
-    #[test]
-    fn metadata_without_an_end_are_told_from_an_end_that_is_not_readable() {
-        let source = |security, end: &Reading<Timestamp>| UpdateSource {
-            label: Text::default(),
-            codename: Text::default(),
-            suite: Text::default(),
-            security,
-            release_time: Reading::Known(Timestamp::EPOCH),
-            valid_until_time: end.clone(),
-            origin: Text::default(),
-            verified: None,
-        };
-        let (early, late) = ("2026-11-02T00:00:00Z".parse().unwrap(), "2026-11-09T00:00:00Z".parse().unwrap());
-        let none = Reading::unknown(Cause::Absent, "Release file has no Valid-Until");
-        let garbled = Reading::unknown(Cause::Garbled, "no date");
-        let (early, late) = (Reading::Known(early), Reading::Known(late));
-        let end = |sources: &[(bool, &Reading<Timestamp>)]| {
-            let sources = sources.iter().map(|(security, end)| source(*security, end)).collect();
-            security_end(&Offers { sources, ..Offers::default() })
-        };
-        assert_eq!(end(&[(true, &late), (true, &early), (false, &garbled)]), early);
-        assert_eq!(end(&[(true, &none), (true, &late)]), late);
-        assert_eq!(end(&[(true, &late), (true, &garbled)]), garbled);
-        let Reading::Unknown { unknown } = end(&[(true, &none)]) else { panic!() };
-        assert_eq!((unknown.cause, unknown.detail.as_str().split(':').next()), (Cause::Absent, Some("states none")));
-        assert_eq!(end(&[(false, &late)]), no_security_list());
-    }
 
     #[test]
     fn what_failed_this_time_is_not_kept_for_the_next_look() {

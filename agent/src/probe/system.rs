@@ -109,7 +109,7 @@ fn system(host: &dyn Host) -> System {
 /// Returns the value of `key` in an os-release file, without its quotes and escapes.
 ///
 /// `text` is the whole file, as in `os-release(5)`. Returns `None` when the key is absent or empty.
-fn os_release_value(text: &str, key: &str) -> Option<String> {
+pub(in crate::probe) fn os_release_value(text: &str, key: &str) -> Option<String> {
     // As in a shell, the last assignment holds.
     let value = text.lines().filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix('=')).next_back()?;
     let quoted = |quote: char| value.strip_prefix(quote).and_then(|value| value.strip_suffix(quote));

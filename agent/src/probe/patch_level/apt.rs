@@ -24,6 +24,9 @@ pub(super) const PREFERENCES_FOLDER: &str = "/etc/apt/preferences.d";
 /// unattended-upgrades touches it when it ran to its end.
 pub(super) const STAMP: &str = "/var/lib/apt/periodic/unattended-upgrades-stamp";
 
+/// The timer that runs unattended-upgrades; a link to `/dev/null` masks it (systemctl(1)).
+pub(super) const TIMER: &str = "/etc/systemd/system/apt-daily-upgrade.timer";
+
 /// Returns `apt-config dump`.
 pub(super) fn config(host: &dyn Host) -> io::Result<String> {
     String::from_utf8(host.run(Tool::AptConfig, &["dump"])?)
@@ -200,7 +203,9 @@ pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_
         Ok(config) => {
             let interval = value(&config, "APT::Periodic::Unattended-Upgrade").unwrap_or("0");
             let is_periodic = value(&config, "APT::Periodic::Enable") != Some("0");
-            Reading::Known(is_installed && is_periodic && !matches!(interval, "" | "0"))
+            let is_masked = host.read_link(Path::new(TIMER)).is_ok_and(|target| target == Path::new("/dev/null"));
+            let is_on = is_periodic && !matches!(interval, "" | "0") && !is_masked && has_origins(&config);
+            Reading::Known(is_installed && is_on)
         }
         Err(_) if !is_installed => Reading::Known(false),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
@@ -210,6 +215,13 @@ pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_
         Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {STAMP}"), &error) },
     };
     AutomaticUpdates { enabled, last_success_time }
+}
+
+/// Returns whether unattended-upgrades may take anything from anywhere: without a pattern of origins it takes nothing.
+fn has_origins(config: &str) -> bool {
+    ["Unattended-Upgrade::Origins-Pattern::", "Unattended-Upgrade::Allowed-Origins::"]
+        .iter()
+        .any(|key| value(config, key).is_some_and(|pattern| !pattern.is_empty()))
 }
 
 #[cfg(test)]
@@ -305,12 +317,16 @@ mod tests {
     fn automatic_updates_need_the_package_the_interval_and_the_main_switch() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
         let host = crate::host::Recorded::at(&case).unwrap();
-        let on = "APT::Periodic::Unattended-Upgrade \"1\";\n";
+        let interval = "APT::Periodic::Unattended-Upgrade \"1\";\n";
+        let on = format!("{interval}Unattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n");
+        let on = on.as_str();
         for (config, is_installed, expected) in [
             (on.to_owned(), true, true),
             (format!("APT::Periodic::Enable \"1\";\n{on}"), true, true),
             (format!("APT::Periodic::Enable \"0\";\n{on}"), true, false),
             ("APT::Periodic::Unattended-Upgrade \"0\";\n".to_owned(), true, false),
+            (format!("{interval}Unattended-Upgrade::Allowed-Origins:: \"Ubuntu:jammy-security\";\n"), true, true),
+            (format!("{interval}Unattended-Upgrade::Origins-Pattern \"\";\n"), true, false),
             (String::new(), true, false),
             (on.to_owned(), false, false),
         ] {

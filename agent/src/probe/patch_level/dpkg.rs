@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use debversion::Version;
 use muster_proto::fact::{Cause, Unknown};
 
-use super::STATUS;
+use super::debian::STATUS;
 use crate::{
     host::{self, Host},
     probe::deb822::Stanzas,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, BufReader, Read as _},
+    io,
     path::Path,
 };
 
@@ -12,15 +12,17 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{dpkg::Installed, sources::Configured};
+use super::{
+    dpkg::Installed,
+    packing::{Packing, unpack},
+    sources::Configured,
+};
 use crate::{
     host::{self, FILE_BYTES, Host},
     probe::deb822::Stanzas,
 };
 
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
-/// Bytes that a list may have once it is unpacked.
-const LIST_BYTES: u64 = 1024 * 1024 * 1024;
 /// How a file begins that has its signature in itself (RFC 9580, section 7).
 const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 /// Priority of what is installed (apt_preferences(5)).
@@ -227,28 +229,15 @@ impl Release {
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Packing {
-    None,
-    Gzip,
-    Lz4,
-    Xz,
-    Unknown,
-}
-
 /// Returns the name of a list of packages without its ending, and how it is packed.
 fn packing(name: &str) -> Option<(&str, Packing)> {
     let (list, rest) = name.split_at(name.find("_Packages")? + "_Packages".len());
     Some((
         list,
         match rest {
-            "" => Packing::None,
-            ".gz" => Packing::Gzip,
-            ".lz4" => Packing::Lz4,
-            ".xz" => Packing::Xz,
             // The index of changes to a list, which is beside it.
             ".diff_Index" | ".IndexDiff" => return None,
-            _ if rest.starts_with('.') => Packing::Unknown,
+            _ if rest.is_empty() || rest.starts_with('.') => Packing::of_ending(rest),
             _ => return None,
         },
     ))
@@ -265,22 +254,7 @@ impl Offers {
         let mut stanzas = Stanzas::new(&["Package", "Version", "Architecture", "Phased-Update-Percentage"], |fields| {
             self.add(fields, release, installed);
         });
-        match packing {
-            Packing::None => io::copy(&mut file.take(LIST_BYTES), &mut stanzas).map(drop)?,
-            Packing::Gzip => {
-                let unpacked = flate2::read::MultiGzDecoder::new(BufReader::new(file));
-                io::copy(&mut unpacked.take(LIST_BYTES), &mut stanzas).map(drop)?;
-            }
-            Packing::Lz4 => {
-                let unpacked = lz4_flex::frame::FrameDecoder::new(BufReader::new(file));
-                io::copy(&mut unpacked.take(LIST_BYTES), &mut stanzas).map(drop)?;
-            }
-            Packing::Xz => lzma_rs::xz_decompress(&mut BufReader::new(file), &mut stanzas)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:?}")))?,
-            Packing::Unknown => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "its compression is not known"));
-            }
-        }
+        unpack(file, packing, &mut stanzas)?;
         stanzas.finish();
         Ok(())
     }
@@ -563,7 +537,7 @@ mod tests {
     fn a_list_is_told_with_its_packing() {
         assert_eq!(packing("d_main_binary-amd64_Packages.lz4"), Some(("d_main_binary-amd64_Packages", Packing::Lz4)));
         assert_eq!(packing("d_Packages"), Some(("d_Packages", Packing::None)));
-        assert_eq!(packing("d_Packages.zst"), Some(("d_Packages", Packing::Unknown)));
+        assert_eq!(packing("d_Packages.bz2"), Some(("d_Packages", Packing::Unknown)));
         assert_eq!(packing("d_InRelease"), None);
         assert_eq!(packing("d_main_binary-amd64_Packages.diff_Index"), None);
     }

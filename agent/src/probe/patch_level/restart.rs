@@ -23,6 +23,8 @@ pub(super) const PACKAGES: &str = "/run/reboot-required.pkgs";
 const BUILD: &str = "/proc/sys/kernel/version";
 /// Drawn at each start of the kernel (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// Live patches that are loaded, a folder each.
+const LIVE_PATCHES: &str = "/sys/kernel/livepatch";
 /// When a restart was first seen to be needed, in the probe's memory.
 const NEEDED: &str = "restart_needed.json";
 const VERSION: u32 = 1;
@@ -191,6 +193,17 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     Restart { required, since: since.map(Reading::Known), packages }
 }
 
+/// Returns the live patches that are in force, sorted (the kernel's `Documentation/ABI/testing/sysfs-kernel-livepatch`).
+pub(super) fn live_patches(host: &dyn Host) -> Vec<Text> {
+    let names = host.list(Path::new(LIVE_PATCHES)).unwrap_or_default();
+    let is_on = |name: &std::ffi::OsString| {
+        let file = |file: &str| host.read(&Path::new(LIVE_PATCHES).join(name).join(file), SMALL_FILE_BYTES);
+        let says = |name: &str, word: &[u8]| file(name).is_ok_and(|bytes| bytes.trim_ascii() == word);
+        says("enabled", b"1") && !says("transition", b"1")
+    };
+    names.iter().filter(|name| is_on(name)).map(|name| Text::new(&name.to_string_lossy())).collect()
+}
+
 /// Returns when dpkg unpacked the package: it then writes the list of its files. The files' own times are of their build.
 fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
     let list = format!("/var/lib/dpkg/info/{}.list", kernel.package);
@@ -198,7 +211,12 @@ fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
 }
 
 /// Returns since when a restart is needed: `told`, or when that was first seen since the kernel started, whichever is sooner.
-fn since(look: &Look<'_>, running: &Running, required: &Reading<bool>, told: Option<Timestamp>) -> Option<Timestamp> {
+pub(super) fn since(
+    look: &Look<'_>,
+    running: &Running,
+    required: &Reading<bool>,
+    told: Option<Timestamp>,
+) -> Option<Timestamp> {
     match required {
         Reading::Known(true) => {}
         Reading::Known(false) => {
@@ -287,6 +305,37 @@ mod tests {
             let found = newer(&installed, &running(own, build));
             assert_eq!(!found.is_empty(), expected, "{own} {build} {packages:?}");
         }
+    }
+
+    #[test]
+    fn stale_kernels_and_those_of_the_release_beside_one_of_backports_are_not_newer() {
+        let build = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.9-1~bpo12+1 (2026-08-01)";
+        let packages = [
+            ("linux-image-6.1.0-56-amd64", "amd64", "6.1.176-1"),
+            ("linux-image-6.1.0-57-amd64", "amd64", "6.1.177-1"),
+            ("linux-image-6.12.9+bpo-amd64", "amd64", "6.12.9-1~bpo12+1"),
+        ];
+        let (installed, own) = (installed(&packages), running("6.12.9+bpo-amd64", build));
+        assert!(newer(&installed, &own).is_empty());
+        assert_eq!(newest_kernel(&installed, &own).map(|kernel| kernel.release), Some("6.12.9+bpo-amd64"));
+    }
+
+    #[test]
+    fn live_patches_are_told_when_they_are_in_force() {
+        let mut host = host(&[]);
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(live_patches(&host), Vec::<Text>::new());
+        let names = ["on", "off", "coming"];
+        let listed = names.map(|name| PathText::from_bytes(name.as_bytes())).to_vec();
+        host.index_mut().lists.insert(PathText::from_bytes(LIVE_PATCHES.as_bytes()), listed);
+        for (name, enabled, transition) in [("on", "1\n", "0\n"), ("off", "0\n", "0\n"), ("coming", "1\n", "1\n")] {
+            let place = folder.path().join("files").join(LIVE_PATCHES.trim_start_matches('/')).join(name);
+            std::fs::create_dir_all(&place).unwrap();
+            std::fs::write(place.join("enabled"), enabled).unwrap();
+            std::fs::write(place.join("transition"), transition).unwrap();
+        }
+        std::fs::write(folder.path().join("index.json"), serde_json::to_vec(host.index_mut()).unwrap()).unwrap();
+        assert_eq!(live_patches(&Recorded::at(folder.path()).unwrap()), [Text::new("on")]);
     }
 
     #[test]

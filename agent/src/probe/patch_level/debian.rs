@@ -1,0 +1,124 @@
+//! Debian and its like: dpkg's packages, and what apt's fetched lists offer.
+
+use std::path::Path;
+
+use muster_proto::{
+    fact::{Cause, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
+    time::Timestamp,
+};
+
+use super::{
+    Dated, Found, apt,
+    dpkg::{self, Installed},
+    lists::{self, Offers},
+    offered::Sight,
+    restart::{self, Running},
+    security, sources,
+};
+use crate::{
+    host::{self, Host},
+    probe::Look,
+};
+
+/// Where dpkg keeps what is installed.
+pub(super) const STATUS: &str = "/var/lib/dpkg/status";
+
+/// Files that the facts are made from.
+pub(super) const FILES: &[&str] = &[
+    STATUS,
+    restart::NOTE,
+    restart::PACKAGES,
+    apt::STAMP,
+    apt::PREFERENCES,
+    apt::TIMER,
+    sources::LIST,
+    "/etc/apt/apt.conf",
+];
+/// Folders of such files.
+pub(super) const FOLDERS: &[&str] = &[lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER];
+
+pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
+    let installed = dpkg::read(look.host)?;
+    Ok(Found { patch_level: patch_level(look, &installed)?, software: software(&installed) })
+}
+
+/// Returns why dpkg's packages cannot be read, if they are not there or not shown.
+pub(super) fn check(host: &dyn Host) -> Result<(), Unknown> {
+    let looked = host.metadata(Path::new(STATUS));
+    looked.map(drop).map_err(|error| host::unknown(format!("look at {STATUS}"), &error))
+}
+
+fn software(installed: &Installed) -> Software {
+    let mut packages: Vec<Package> = installed
+        .packages
+        .iter()
+        .flat_map(|(name, packages)| {
+            packages.iter().map(move |package| Package {
+                name: Text::new(name),
+                version: Text::new(&package.version_text),
+                architecture: Text::new(&package.architecture),
+                manager: PackageManager::Dpkg,
+            })
+        })
+        .collect();
+    packages.sort_by(|a, b| (&a.name, &a.architecture, &a.version).cmp(&(&b.name, &b.architecture, &b.version)));
+    Software { packages }
+}
+
+fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unknown> {
+    let host = look.host;
+    let config = apt::config(host);
+    let configured = sources::read(host, installed.native());
+    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
+    let running = host.machine().map(|machine| machine.release);
+    let kernel = Running::look(host, running.as_deref().ok());
+    let newest = restart::newest_kernel(installed, &kernel);
+    let restart = restart::look(look, &kernel, installed);
+    let pending_complete = apt::pending_complete(host, &config, &offers, installed);
+    let security_time = security::time(&offers.sources);
+    let is_complete = pending_complete == Reading::Known(true);
+    let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
+    Ok(PatchLevel {
+        manager: PackageManager::Apt,
+        pending: super::pending(look, sight, pending(installed, &offers, look.now), &|key| installed.versions(key))?,
+        pending_complete,
+        security_metadata_time: security_time,
+        security_metadata_valid_until_time: security::end(&offers.sources),
+        running_kernel: super::running_kernel(running),
+        newest_kernel: match newest {
+            Some(kernel) => Reading::Known(Text::new(kernel.release)),
+            None => Reading::unknown(Cause::Absent, "no kernel package is installed"),
+        },
+        reboot_required: restart.required,
+        reboot_required_since_time: restart.since,
+        reboot_packages: restart.packages,
+        automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
+        security_metadata_verified: Some(security::verified(&offers.sources)),
+        sources: offers.sources,
+        live_patches: restart::live_patches(host),
+    })
+}
+
+fn pending(installed: &Installed, offers: &Offers, now: Timestamp) -> Vec<Dated> {
+    offers
+        .candidates
+        .iter()
+        .filter_map(|((name, at), offer)| {
+            let package = &installed.packages[name][*at];
+            let candidate = offer.candidate()?;
+            let update = PendingUpdate {
+                package: Text::new(name),
+                architecture: Text::new(&package.architecture),
+                installed_version: Text::new(&package.version_text),
+                candidate_version: Text::new(&candidate.version.to_string()),
+                security: offer.security,
+                held: package.held,
+                origin: Text::new(&candidate.label),
+                first_offered_time: now,
+                available_after_time: None,
+                phased_percent: candidate.phased_percent.map(Reading::Known),
+            };
+            Some(Dated { update, published: None })
+        })
+        .collect()
+}

@@ -1,0 +1,519 @@
+//! Hosts of the rpm world: which repositories dnf or zypper use, and what their fetched metadata offer.
+//!
+//! Both keep the metadata as they fetched them, in one format. No resolver is asked: an update is the newest version of what is
+//! installed in a repository in use, and it is about security when an advisory about security brings a version that is newer
+//! than the installed one. What renames a package (`Obsoletes`) is not followed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+};
+
+use muster_proto::{
+    fact::{AutomaticUpdates, Cause, PackageManager, PatchLevel, PendingUpdate, Reading, Text, Unknown, UpdateSource},
+    time::Timestamp,
+};
+
+use super::{
+    Dated, Found, ini,
+    offered::Sight,
+    packing::{Packing, unpack},
+    repodata::{self, Advised},
+    repositories::{
+        DNF_REPOSITORIES, DNF_SETTINGS, MODULES, Repository, ZYPPER_LOCKS, ZYPPER_REPOSITORIES, held, is_left_out,
+        matches, module_streams, repositories, text,
+    },
+    restart::{self, Running},
+    rpm::{self, Installed, Rpm},
+    rpm_restart,
+    rpm_version::Evr,
+    security,
+};
+use crate::{
+    host::{self, Host, SMALL_FILE_BYTES},
+    probe::Look,
+};
+
+const DNF_CACHES: &[&str] = &["/var/cache/libdnf5", "/var/cache/dnf"];
+const ZYPPER_CACHE: &str = "/var/cache/zypp/raw";
+const AUTOMATIC: &str = "/etc/dnf/automatic.conf";
+const TIMERS: &str = "/etc/systemd/system/timers.target.wants";
+/// YaST's online update, which cron runs.
+const ONLINE_UPDATE: &[&str] = &[
+    "/etc/cron.daily/opensuse.org-online_update",
+    "/etc/cron.weekly/opensuse.org-online_update",
+    "/etc/cron.monthly/opensuse.org-online_update",
+];
+/// Of a distribution's own packages some are always installed. Advisories of a repository that has none of them, such as one of
+/// additions, say nothing about the distribution.
+const BASE: &[&str] = &[
+    "bash",
+    "curl",
+    "glibc",
+    "kernel",
+    "kernel-core",
+    "kernel-default",
+    "libopenssl3",
+    "openssl-libs",
+    "rpm",
+    "systemd",
+];
+
+/// Files that the facts are made from, beside those of [`folders`].
+pub(super) const FILES: &[&str] = &[
+    DNF_SETTINGS,
+    ZYPPER_LOCKS,
+    AUTOMATIC,
+    rpm_restart::NOTE,
+    "/etc/dnf/plugins/versionlock.list",
+    "/etc/dnf/versionlock.toml",
+    "/etc/cron.daily/opensuse.org-online_update",
+    "/etc/cron.weekly/opensuse.org-online_update",
+    "/etc/cron.monthly/opensuse.org-online_update",
+];
+
+/// Returns the folders of files that the facts are made from.
+pub(super) fn folders(host: &dyn Host) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = rpm::FOLDERS.iter().chain(DNF_REPOSITORIES).map(PathBuf::from).collect();
+    folders.extend([ZYPPER_REPOSITORIES, MODULES, TIMERS].map(PathBuf::from));
+    for cache in DNF_CACHES.iter().copied().chain([ZYPPER_CACHE]) {
+        let names = host.list(Path::new(cache)).unwrap_or_default();
+        folders.extend(names.iter().map(|name| Path::new(cache).join(name).join("repodata")));
+    }
+    folders
+}
+
+pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
+    let host = look.host;
+    let installed = rpm::read(host)?;
+    let manager = match host.list(Path::new(ZYPPER_REPOSITORIES)) {
+        Ok(_) => PackageManager::Zypper,
+        Err(_) => PackageManager::Dnf,
+    };
+    let mut offers = Offers::of(&installed, manager, module_streams(host));
+    let held = match repositories(host, manager) {
+        Ok(repositories) if repositories.is_empty() => {
+            offers.incomplete = Some(Unknown::new(Cause::Absent, "no repository is enabled"));
+            Vec::new()
+        }
+        Ok(repositories) => {
+            repositories.iter().for_each(|repository| offers.add_repository(host, repository));
+            held(host, manager)
+        }
+        Err(unknown) => {
+            offers.incomplete = Some(unknown);
+            Vec::new()
+        }
+    };
+    let running = host.machine().map(|machine| machine.release);
+    let kernel = Running::look(host, running.as_deref().ok());
+    let (restart, newest_kernel) = rpm_restart::look(look, &kernel, &installed);
+    let pending_complete = match &offers.incomplete {
+        Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
+        None => Reading::Known(true),
+    };
+    let security_time = match offers.has_base {
+        true => security::time(&offers.sources),
+        false => Reading::unknown(
+            Cause::Absent,
+            "no repository with the distribution's own packages has security advisories",
+        ),
+    };
+    let is_complete = pending_complete == Reading::Known(true);
+    let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
+    let versions = |key: &str| {
+        let (name, architecture) = key.rsplit_once(':').unwrap_or((key, ""));
+        let packages = installed.get(&(name.to_owned(), architecture.to_owned())).into_iter().flatten();
+        packages.map(|package| package.evr.to_string()).collect()
+    };
+    let patch_level = PatchLevel {
+        manager,
+        pending: super::pending(look, sight, offers.pending(&held, look.now), &versions)?,
+        pending_complete,
+        security_metadata_time: security_time,
+        security_metadata_valid_until_time: security::end(&offers.sources),
+        running_kernel: super::running_kernel(running),
+        newest_kernel,
+        reboot_required: restart.required,
+        reboot_required_since_time: restart.since,
+        reboot_packages: restart.packages,
+        automatic_updates: automatic_updates(host, manager),
+        security_metadata_verified: Some(security::verified(&offers.sources)),
+        sources: offers.sources,
+        live_patches: restart::live_patches(host),
+    };
+    Ok(Found { patch_level, software: rpm::software(&installed) })
+}
+
+/// What the metadata of all repositories offer for what is installed.
+struct Offers<'i> {
+    /// The newest installed version of each package.
+    installed: BTreeMap<(&'i str, &'i str), &'i Rpm>,
+    names: BTreeSet<&'i str>,
+    manager: PackageManager,
+    streams: BTreeSet<String>,
+    candidates: BTreeMap<(&'i str, &'i str), Candidate>,
+    /// By package: the newest version that an advisory about security brings, and the date of the oldest such advisory.
+    fixes: BTreeMap<(&'i str, &'i str), Fix>,
+    sources: Vec<UpdateSource>,
+    /// Whether advisories about security cover the distribution itself.
+    has_base: bool,
+    incomplete: Option<Unknown>,
+}
+
+struct Candidate {
+    priority: u32,
+    evr: Evr,
+    repository: String,
+}
+
+struct Fix {
+    evr: Evr,
+    repository: String,
+    issued: Option<Timestamp>,
+}
+
+/// Returns whether a version is of a module, whose streams are counted apart.
+fn is_modular(evr: &Evr) -> bool {
+    evr.release.contains(".module")
+}
+
+impl<'i> Offers<'i> {
+    fn of(installed: &'i Installed, manager: PackageManager, streams: BTreeSet<String>) -> Self {
+        let newest = installed.iter().filter_map(|((name, architecture), packages)| {
+            Some(((name.as_str(), architecture.as_str()), packages.last()?))
+        });
+        Self {
+            installed: newest.collect(),
+            names: installed.keys().map(|(name, _)| name.as_str()).collect(),
+            manager,
+            streams,
+            candidates: BTreeMap::new(),
+            fixes: BTreeMap::new(),
+            sources: Vec::new(),
+            has_base: false,
+            incomplete: None,
+        }
+    }
+
+    fn add_repository(&mut self, host: &dyn Host, repository: &Repository) {
+        if let Err(unknown) = self.try_add(host, repository) {
+            self.incomplete = Some(unknown);
+        }
+    }
+
+    fn try_add(&mut self, host: &dyn Host, repository: &Repository) -> Result<(), Unknown> {
+        let (folder, index) = cache(host, self.manager, &repository.id)?;
+        let primary = list(&folder, &index, "primary").ok_or_else(|| {
+            let what = format!("metadata of repository {} have no list of packages that is read here", repository.id);
+            Unknown::new(Cause::Unsupported, what)
+        })?;
+        let mut has_base = false;
+        let unknown = |path: &Path, error: &io::Error| host::unknown(format!("read {}", path.display()), error);
+        let each = |package: &repodata::Offered| {
+            has_base |= BASE.contains(&package.name.as_str()) && self.names.contains(package.name.as_str());
+            self.add_package(repository, package);
+        };
+        repodata::primary(|to| fill(host, &primary, to), each).map_err(|error| unknown(&primary, &error))?;
+        let mut is_security = false;
+        if index.lists.contains_key("updateinfo") {
+            let path = list(&folder, &index, "updateinfo").expect("the index has it");
+            let names = self.names.clone();
+            let each = |advised: &Advised| self.add_advised(repository, advised);
+            let advisories = repodata::advisories(|to| fill(host, &path, to), |name| names.contains(name), each);
+            is_security = advisories.map_err(|error| unknown(&path, &error))?;
+        }
+        self.has_base |= has_base && is_security;
+        let is_signed = repository.is_signed && host.metadata(&folder.join("repomd.xml.asc")).is_ok();
+        let no_time = || Reading::unknown(Cause::Absent, "repomd.xml states no time");
+        self.sources.push(UpdateSource {
+            label: Text::new(&repository.id),
+            codename: Text::default(),
+            suite: Text::default(),
+            security: is_security,
+            release_time: index.made.map_or_else(no_time, Reading::Known),
+            valid_until_time: Reading::unknown(Cause::Absent, "repomd.xml states no end"),
+            origin: Text::default(),
+            verified: Some(match is_signed {
+                true => Reading::Known(true),
+                false => Reading::unknown(Cause::Absent, "no signature over the metadata is asked for"),
+            }),
+        });
+        self.sources.sort_by(|a, b| a.label.cmp(&b.label));
+        Ok(())
+    }
+
+    /// Returns the installed package that a version of another architecture may stand for, too.
+    fn installed_as(&self, name: &str, architecture: &str) -> Option<&'i Rpm> {
+        let of_name = self.installed.range((name, "")..).take_while(|((own, _), _)| *own == name);
+        let fits = |own: &str| own == architecture || own == "noarch" || architecture == "noarch";
+        of_name.filter(|((_, own), _)| fits(own)).map(|(_, package)| *package).next()
+    }
+
+    fn add_package(&mut self, repository: &Repository, package: &repodata::Offered) {
+        let Some(installed) = self.installed_as(&package.name, &package.architecture) else { return };
+        if is_left_out(repository, &package.name) || is_modular(&package.evr) || is_modular(&installed.evr) {
+            // Of modules, the advisories tell which stream a version is of.
+            return;
+        }
+        if self.manager == PackageManager::Zypper && vendor(&package.vendor) != vendor(&installed.vendor) {
+            // zypp.conf(5), `solver.allowVendorChange`: off, unless it is set.
+            return;
+        }
+        self.add_candidate(installed, &package.evr, repository);
+    }
+
+    fn add_candidate(&mut self, installed: &'i Rpm, evr: &Evr, repository: &Repository) {
+        let key = (installed.name.as_str(), installed.architecture.as_str());
+        let candidate =
+            || Candidate { priority: repository.priority, evr: evr.clone(), repository: repository.id.clone() };
+        let best = self.candidates.entry(key).or_insert_with(candidate);
+        // A repository of a higher rank hides what others have of the same name.
+        let is_better = repository.priority < best.priority || repository.priority == best.priority && *evr > best.evr;
+        if is_better {
+            *best = candidate();
+        }
+    }
+
+    fn add_advised(&mut self, repository: &Repository, advised: &Advised) {
+        let Some(installed) = self.installed_as(&advised.name, &advised.architecture) else { return };
+        let is_of_stream = match &advised.module {
+            Some(stream) => self.streams.contains(stream) && is_modular(&installed.evr),
+            None => !is_modular(&installed.evr),
+        };
+        if !is_of_stream || advised.evr <= installed.evr || is_left_out(repository, &advised.name) {
+            return;
+        }
+        if is_modular(&advised.evr) {
+            self.add_candidate(installed, &advised.evr, repository);
+        }
+        if !advised.security {
+            return;
+        }
+        let key = (installed.name.as_str(), installed.architecture.as_str());
+        let fix = || Fix { evr: advised.evr.clone(), repository: repository.id.clone(), issued: advised.issued };
+        let known = self.fixes.entry(key).or_insert_with(fix);
+        if advised.evr > known.evr {
+            (known.evr, known.repository) = (advised.evr.clone(), repository.id.clone());
+        }
+        known.issued = match (known.issued, advised.issued) {
+            (Some(known), Some(issued)) => Some(known.min(issued)),
+            (known, issued) => known.or(issued),
+        };
+    }
+
+    fn pending(&self, held: &[String], now: Timestamp) -> Vec<Dated> {
+        let update = |(key, installed): (&(&'i str, &'i str), &&'i Rpm)| {
+            let candidate = self.candidates.get(key).filter(|candidate| candidate.evr > installed.evr);
+            let fix = self.fixes.get(key);
+            let (evr, origin) = match (candidate, fix) {
+                (Some(candidate), _) => (&candidate.evr, &candidate.repository),
+                (None, Some(fix)) => (&fix.evr, &fix.repository),
+                (None, None) => return None,
+            };
+            let update = PendingUpdate {
+                package: Text::new(&installed.name),
+                architecture: Text::new(&installed.architecture),
+                installed_version: Text::new(&installed.evr.to_string()),
+                candidate_version: Text::new(&evr.to_string()),
+                security: fix.is_some(),
+                held: held.iter().any(|pattern| matches(pattern, &installed.name)),
+                origin: Text::new(origin),
+                first_offered_time: now,
+                available_after_time: None,
+                phased_percent: None,
+            };
+            Some(Dated { update, published: fix.and_then(|fix| fix.issued) })
+        };
+        self.installed.iter().filter_map(update).collect()
+    }
+}
+
+/// Returns what tells vendors apart: zypper takes `SUSE LLC <https://www.suse.com/>` and `SUSE Linux GmbH` for one.
+fn vendor(vendor: &str) -> String {
+    vendor.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Returns the folder of a repository's metadata, and what its index says: of several, the newest.
+fn cache(host: &dyn Host, manager: PackageManager, id: &str) -> Result<(PathBuf, repodata::Index), Unknown> {
+    let roots = if manager == PackageManager::Zypper { &[ZYPPER_CACHE] } else { DNF_CACHES };
+    let mut newest: Option<(PathBuf, repodata::Index)> = None;
+    for root in roots {
+        let names = match host.list(Path::new(root)) {
+            Ok(names) => names,
+            Err(error) if host::cause(&error) == Cause::Absent => continue,
+            Err(error) => return Err(host::unknown(format!("list {root}"), &error)),
+        };
+        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_cache_of(name, manager, id)) {
+            let folder = Path::new(root).join(name).join("repodata");
+            let path = folder.join("repomd.xml");
+            let unknown = |error: &io::Error| host::unknown(format!("read {}", path.display()), error);
+            let bytes = match host.read(&path, SMALL_FILE_BYTES) {
+                Ok(bytes) => bytes,
+                Err(error) if host::cause(&error) == Cause::Absent => continue,
+                Err(error) => return Err(unknown(&error)),
+            };
+            let index = repodata::index(&bytes).map_err(|error| unknown(&error))?;
+            if newest.as_ref().is_none_or(|(_, known)| known.made < index.made) {
+                newest = Some((folder, index));
+            }
+        }
+    }
+    newest.ok_or_else(|| {
+        Unknown::new(Cause::Absent, format!("repository {id} is enabled, and no metadata of it were fetched"))
+    })
+}
+
+/// Returns whether a folder is the cache of a repository: dnf puts a digest of its address behind its id.
+fn is_cache_of(folder: &str, manager: PackageManager, id: &str) -> bool {
+    if manager == PackageManager::Zypper {
+        return folder == id;
+    }
+    let digest = folder.strip_prefix(id).and_then(|rest| rest.strip_prefix('-'));
+    digest.is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Returns the file of a list of this kind.
+fn list(folder: &Path, index: &repodata::Index, kind: &str) -> Option<PathBuf> {
+    index.lists.get(kind).map(|name| folder.join(name))
+}
+
+/// Writes the unpacked content of a list.
+fn fill(host: &dyn Host, path: &Path, to: &mut dyn io::Write) -> io::Result<()> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let ending = if extension == "xml" { String::new() } else { format!(".{extension}") };
+    unpack(host.stream(path)?, Packing::of_ending(&ending), to)
+}
+
+fn automatic_updates(host: &dyn Host, manager: PackageManager) -> AutomaticUpdates {
+    let is_there = |path: String| host.metadata(Path::new(&path)).is_ok();
+    let has_timer = |names: &[&str]| names.iter().any(|name| is_there(format!("{TIMERS}/{name}.timer")));
+    let enabled = match manager {
+        PackageManager::Zypper => {
+            let is_cron = ONLINE_UPDATE.iter().any(|path| is_there((*path).to_owned()));
+            Reading::Known(is_cron || has_timer(&["transactional-update"]))
+        }
+        _ if has_timer(&["dnf-automatic-install"]) => Reading::Known(true),
+        _ if has_timer(&["dnf-automatic", "dnf5-automatic"]) => match text(host, Path::new(AUTOMATIC)) {
+            Ok(text) => {
+                let sections = ini::sections(&text);
+                let commands = sections.iter().filter(|section| section.name == "commands");
+                Reading::Known(commands.filter_map(|section| section.switch("apply_updates")).next_back() == Some(true))
+            }
+            Err(unknown) => Reading::Unknown { unknown },
+        },
+        _ => Reading::Known(false),
+    };
+    let last_success_time =
+        Reading::unknown(Cause::Unsupported, "the host keeps when the job was started last, and not how it ended");
+    AutomaticUpdates { enabled, last_success_time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::patch_level::{repositories::PRIORITY, rpm::installed};
+
+    fn any_repository(id: &str, priority: u32) -> Repository {
+        let (excluded, included) = (Vec::new(), Vec::new());
+        Repository { id: id.to_owned(), priority, is_signed: false, excluded, included }
+    }
+
+    /// Returns what is pending, as `name installed -> candidate origin`, `!` before what is about security.
+    fn pending(
+        packages: &[&str],
+        streams: &[&str],
+        offered: &[(&Repository, &str)],
+        advised: &[(&str, bool, Option<&str>)],
+    ) -> Vec<String> {
+        let installed = installed(packages);
+        let streams = streams.iter().map(|&stream| stream.to_owned()).collect();
+        let mut offers = Offers::of(&installed, PackageManager::Dnf, streams);
+        let split = |text: &str| {
+            let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            (words[0].clone(), words[1].clone(), Evr::parse(&words[2]).unwrap())
+        };
+        for (repository, text) in offered {
+            let (name, architecture, evr) = split(text);
+            offers.add_package(repository, &repodata::Offered { name, architecture, evr, vendor: String::new() });
+        }
+        for (text, security, module) in advised {
+            let (name, architecture, evr) = split(text);
+            let module = module.map(str::to_owned);
+            let advised = Advised { name, architecture, evr, security: *security, issued: None, module };
+            offers.add_advised(&any_repository("adv", PRIORITY), &advised);
+        }
+        let line = |it: &Dated| {
+            let mark = if it.update.security { "!" } else { "" };
+            let it = &it.update;
+            format!("{mark}{} {} -> {} {}", it.package, it.installed_version, it.candidate_version, it.origin)
+        };
+        offers.pending(&[], Timestamp::EPOCH).iter().map(line).collect()
+    }
+
+    #[test]
+    fn an_update_is_the_newest_version_and_about_security_by_its_advisory() {
+        let (usual, first) = (any_repository("u", PRIORITY), any_repository("p", 1));
+        for (packages, offered, advised, expected) in [
+            (
+                vec!["a noarch 1-1"],
+                vec![(&usual, "a noarch 2-1"), (&usual, "a noarch 3-1")],
+                vec![],
+                vec!["a 1-1 -> 3-1 u"],
+            ),
+            (vec!["a noarch 1-1"], vec![(&usual, "a noarch 1-1"), (&usual, "b noarch 3-1")], vec![], vec![]),
+            (
+                vec!["a noarch 1-1"],
+                vec![(&usual, "a noarch 2-1")],
+                vec![("a noarch 2-1", true, None)],
+                vec!["!a 1-1 -> 2-1 u"],
+            ),
+            // A fix that was superseded by a version that is no fix is still missing.
+            (
+                vec!["a noarch 1-1"],
+                vec![(&usual, "a noarch 3-1")],
+                vec![("a noarch 2-1", true, None), ("a noarch 3-1", false, None)],
+                vec!["!a 1-1 -> 3-1 u"],
+            ),
+            (vec!["a noarch 2-1"], vec![(&usual, "a noarch 2-1")], vec![("a noarch 2-1", true, None)], vec![]),
+            (vec!["a noarch 1-1"], vec![], vec![("a noarch 2-1", true, None)], vec!["!a 1-1 -> 2-1 adv"]),
+            // Of kernels beside each other the newest counts.
+            (
+                vec!["kernel-core x86_64 5-1", "kernel-core x86_64 5-2"],
+                vec![(&usual, "kernel-core x86_64 5-2")],
+                vec![("kernel-core x86_64 5-2", true, None)],
+                vec![],
+            ),
+            (vec!["a x86_64 1-1"], vec![(&usual, "a i686 2-1")], vec![("a aarch64 2-1", true, None)], vec![]),
+            (vec!["a noarch 1-1"], vec![(&usual, "a x86_64 2-1")], vec![], vec!["a 1-1 -> 2-1 u"]),
+            // A repository of a higher rank hides the others.
+            (vec!["a noarch 1-1"], vec![(&usual, "a noarch 9-1"), (&first, "a noarch 1-1")], vec![], vec![]),
+        ] {
+            assert_eq!(pending(&packages, &[], &offered, &advised), expected, "{packages:?} {offered:?} {advised:?}");
+        }
+    }
+
+    #[test]
+    fn only_advisories_of_the_enabled_stream_are_about_a_module() {
+        let package = ["n x86_64 10-1.module+el8"];
+        let advised = [("n x86_64 12-1.module+el8", true, Some("n:12"))];
+        assert_eq!(pending(&package, &["n:10"], &[], &advised), Vec::<String>::new());
+        assert_eq!(pending(&package, &["n:12"], &[], &advised), ["!n 10-1.module+el8 -> 12-1.module+el8 adv"]);
+        assert_eq!(pending(&["n x86_64 10-1.el8"], &["n:12"], &[], &advised), Vec::<String>::new());
+        let plain = any_repository("u", PRIORITY);
+        assert_eq!(pending(&package, &["n:10"], &[(&plain, "n x86_64 14-1.el8")], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_cache_belongs_to_the_repository_whose_whole_id_it_begins_with() {
+        for (folder, manager, expected) in [
+            ("updates-e36d5c2e50dbc8ae", PackageManager::Dnf, true),
+            ("updates-testing-e36d5c2e50dbc8ae", PackageManager::Dnf, false),
+            ("updates", PackageManager::Dnf, false),
+            ("updates", PackageManager::Zypper, true),
+        ] {
+            assert_eq!(is_cache_of(folder, manager, "updates"), expected, "{folder}");
+        }
+    }
+}
