@@ -41,7 +41,8 @@ mod tests {
     fn what_locks_a_password_stays_and_the_hash_does_not() {
         let file = b"root:$y$j9T$salt$hash:20000:0:99999:7:::\nbin:*:1::::::\nlocked:!$6$s$h:1::::::\nnew:!!:1::::::\nopen::1::::::\n\
             secret-without-fields\n";
-        let kept = b"root:(hash):20000:0:99999:7:::\nbin:*:1::::::\nlocked:!(hash):1::::::\nnew:!!:1::::::\nopen::1::::::\n";
+        let kept =
+            b"root:(hash):20000:0:99999:7:::\nbin:*:1::::::\nlocked:!(hash):1::::::\nnew:!!:1::::::\nopen::1::::::\n";
         assert_eq!(without_hashes(file).as_slice(), kept);
     }
 

@@ -5,12 +5,14 @@
 //! does not have; it knows no more of a server that runs, which took its settings when it started. Where the files are newer than
 //! that, or the server was started with settings of its own, what is in force is unknown.
 
-mod sshd_config;
+pub(super) mod sshd_config;
 
 use std::path::{Path, PathBuf};
 
 use muster_proto::{
-    fact::{Cause, Fact, Listener, Listeners, Reading, RemoteAccess, RemoteProgram, SshServer, Text, Transport, Unknown},
+    fact::{
+        Cause, Fact, Listener, Listeners, Reading, RemoteAccess, RemoteProgram, SshServer, Text, Transport, Unknown,
+    },
     report,
 };
 
@@ -48,7 +50,12 @@ struct Known {
 /// In order of name.
 const KNOWN: &[Known] = &[
     Known { name: "anydesk", files: &["/usr/bin/anydesk"], process: "anydesk", ports: &[7070] },
-    Known { name: "cockpit", files: &["/usr/lib/cockpit/cockpit-tls", "/usr/libexec/cockpit-tls"], process: "cockpit-tls", ports: &[9090] },
+    Known {
+        name: "cockpit",
+        files: &["/usr/lib/cockpit/cockpit-tls", "/usr/libexec/cockpit-tls"],
+        process: "cockpit-tls",
+        ports: &[9090],
+    },
     Known { name: "dropbear", files: &["/usr/sbin/dropbear"], process: "dropbear", ports: &[22] },
     Known {
         name: "gnome_remote_desktop",
@@ -57,11 +64,36 @@ const KNOWN: &[Known] = &[
         ports: &[3389],
     },
     Known { name: "rustdesk", files: &["/usr/bin/rustdesk"], process: "rustdesk", ports: &[21118] },
-    Known { name: "teamviewer", files: &["/opt/teamviewer/tv_bin/teamviewerd"], process: "teamviewerd", ports: &[5938] },
-    Known { name: "telnetd", files: &["/usr/sbin/in.telnetd", "/usr/sbin/telnetd"], process: "in.telnetd", ports: &[23] },
-    Known { name: "tigervnc", files: &["/usr/bin/Xtigervnc", "/usr/bin/Xvnc"], process: "Xtigervnc", ports: &[5900, 5901, 5902] },
-    Known { name: "vino", files: &["/usr/lib/vino/vino-server", "/usr/libexec/vino-server"], process: "vino-server", ports: &[5900] },
-    Known { name: "webmin", files: &["/usr/share/webmin/miniserv.pl", "/usr/libexec/webmin/miniserv.pl"], process: "miniserv.pl", ports: &[10000] },
+    Known {
+        name: "teamviewer",
+        files: &["/opt/teamviewer/tv_bin/teamviewerd"],
+        process: "teamviewerd",
+        ports: &[5938],
+    },
+    Known {
+        name: "telnetd",
+        files: &["/usr/sbin/in.telnetd", "/usr/sbin/telnetd"],
+        process: "in.telnetd",
+        ports: &[23],
+    },
+    Known {
+        name: "tigervnc",
+        files: &["/usr/bin/Xtigervnc", "/usr/bin/Xvnc"],
+        process: "Xtigervnc",
+        ports: &[5900, 5901, 5902],
+    },
+    Known {
+        name: "vino",
+        files: &["/usr/lib/vino/vino-server", "/usr/libexec/vino-server"],
+        process: "vino-server",
+        ports: &[5900],
+    },
+    Known {
+        name: "webmin",
+        files: &["/usr/share/webmin/miniserv.pl", "/usr/libexec/webmin/miniserv.pl"],
+        process: "miniserv.pl",
+        ports: &[10000],
+    },
     Known { name: "x11vnc", files: &["/usr/bin/x11vnc"], process: "x11vnc", ports: &[5900] },
     Known { name: "xrdp", files: &["/usr/sbin/xrdp"], process: "xrdp", ports: &[3389] },
 ];
@@ -88,7 +120,9 @@ impl Probe for RemoteAccessProbe {
 fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
     match is_there(host, &PROGRAMS) {
         Ok(true) => {}
-        Ok(false) => return without_server(Reading::Known(false), &Unknown::new(Cause::Absent, "no sshd is installed")),
+        Ok(false) => {
+            return without_server(Reading::Known(false), &Unknown::new(Cause::Absent, "no sshd is installed"));
+        }
         Err(unknown) => return without_server(Reading::Unknown { unknown: unknown.clone() }, &unknown),
     }
     let server = Server::look(host);
@@ -261,7 +295,14 @@ fn starts(host: &dyn Host) -> Result<bool, Unknown> {
         return Ok(true);
     }
     // Where systemd runs, a script of System V starts nothing for which there is a unit.
-    if is_there(host, &["/lib/systemd/system/ssh.service", "/usr/lib/systemd/system/ssh.service", "/usr/lib/systemd/system/sshd.service"])? {
+    if is_there(
+        host,
+        &[
+            "/lib/systemd/system/ssh.service",
+            "/usr/lib/systemd/system/ssh.service",
+            "/usr/lib/systemd/system/sshd.service",
+        ],
+    )? {
         return Ok(false);
     }
     for folder in RUNLEVELS {
@@ -308,7 +349,9 @@ fn listening(known: &Known, listeners: &Reading<Listeners>) -> Reading<bool> {
     }
     let untold = |listener: &&Listener| listener.program.known().is_none();
     match listeners.iter().filter(untold).find(|listener| known.ports.contains(&listener.port)) {
-        Some(listener) => Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port)),
+        Some(listener) => {
+            Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
+        }
         None => Reading::unknown(Cause::Forbidden, "who waits on some ports is not shown"),
     }
 }
@@ -322,7 +365,8 @@ mod tests {
             protocol: Transport::Tcp,
             address: Text::new("0.0.0.0"),
             port: *port,
-            program: program.map_or_else(|| Reading::unknown(Cause::Forbidden, ""), |name| Reading::Known(Text::new(name))),
+            program: program
+                .map_or_else(|| Reading::unknown(Cause::Forbidden, ""), |name| Reading::Known(Text::new(name))),
         };
         Reading::Known(Listeners { listeners: rows.iter().map(listener).collect() })
     }
@@ -346,12 +390,9 @@ mod tests {
     #[test]
     fn an_installed_program_listens_by_its_name_alone() {
         let xrdp = KNOWN.iter().find(|known| known.name == "xrdp").unwrap();
-        for (port, program, expected) in [
-            (3389, Some("xrdp"), Some(true)),
-            (3389, Some("other"), Some(false)),
-            (3389, None, None),
-            (80, None, None),
-        ] {
+        for (port, program, expected) in
+            [(3389, Some("xrdp"), Some(true)), (3389, Some("other"), Some(false)), (3389, None, None), (80, None, None)]
+        {
             let found = listening(xrdp, &listeners(&[(port, program)]));
             assert_eq!(found.known().copied(), expected, "{port} {program:?}");
         }

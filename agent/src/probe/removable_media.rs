@@ -332,14 +332,17 @@ fn usbguard(host: &dyn Host) -> Result<Option<Guard>, Unknown> {
 /// Returns whether a rule of usbguard-rules.conf(5) may let storage in: it allows, and does not name interfaces of other kinds
 /// alone. 08 is the class of mass storage.
 fn may_let_storage_in(line: &str) -> bool {
-    let Some(rest) = line.trim().strip_prefix("allow").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+    let Some(rest) =
+        line.trim().strip_prefix("allow").filter(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
     else {
         return false;
     };
     let Some((_, interfaces)) = rest.split_once("with-interface") else { return true };
     let interfaces = interfaces.trim_start();
     let list = match interfaces.split_once('{') {
-        Some((operator, list)) if operator.split_whitespace().all(|word| matches!(word, "one-of" | "equals" | "equals-ordered")) => {
+        Some((operator, list))
+            if operator.split_whitespace().all(|word| matches!(word, "one-of" | "equals" | "equals-ordered")) =>
+        {
             list.split('}').next().unwrap_or_default()
         }
         Some(_) => return true,
@@ -347,7 +350,9 @@ fn may_let_storage_in(line: &str) -> bool {
     };
     // A device that is one of several kinds may be storage, too.
     let is_other = |word: &str| word.len() == 8 && !word.starts_with("08:") && !word.starts_with('*');
-    list.split_whitespace().next().is_none() || !list.split_whitespace().all(is_other) || interfaces.starts_with("one-of")
+    list.split_whitespace().next().is_none()
+        || !list.split_whitespace().all(is_other)
+        || interfaces.starts_with("one-of")
 }
 
 /// Notes lines of the rules in a folder that speak of storage.
@@ -367,7 +372,8 @@ fn rules(host: &dyn Host, folder: &str, speaks: fn(&str) -> bool, mechanisms: &m
             Err(error) => return Finding::Untold(host::unknown(format!("read {}", path.display()), &error)),
         };
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let found = text.lines().enumerate().find(|(_, line)| !line.trim_start().starts_with(['#', '/']) && speaks(line));
+        let found =
+            text.lines().enumerate().find(|(_, line)| !line.trim_start().starts_with(['#', '/']) && speaks(line));
         if let Some((number, _)) = found {
             let at = format!("{}:{}: a rule that speaks of storage", path.display(), number + 1);
             finding = Finding::Untold(Unknown::new(Cause::Undecidable, &at));
@@ -380,7 +386,9 @@ fn rules(host: &dyn Host, folder: &str, speaks: fn(&str) -> bool, mechanisms: &m
 /// Returns whether a line of udev(7) may keep USB storage out or make it read-only.
 fn speaks_of_storage(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["authorized", "udisks_ignore", "--setro", "attr{ro}", "usb-storage", "usb_storage"].iter().any(|word| line.contains(word))
+    ["authorized", "udisks_ignore", "--setro", "attr{ro}", "usb-storage", "usb_storage"]
+        .iter()
+        .any(|word| line.contains(word))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     let people = people(host)?;
     let mut users = Vec::new();
     for desktop in desktops {
-        let settings: Box<dyn Fn(Option<&Path>) -> Settings> = match desktop {
+        let settings: Read<'_> = match desktop {
             Desktop::Gnome => {
                 let gnome = Gnome::look(host);
                 Box::new(move |home| gnome.of(host, home))
@@ -82,13 +82,25 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
                 Settings::untold(&Unknown::new(Cause::Unsupported, "this build reads the settings of GNOME and KDE"))
             }),
         };
-        for (name, home) in std::iter::once(("", None)).chain(people.iter().map(|(n, h)| (n.as_str(), Some(h.as_path())))) {
+        for (name, home) in
+            std::iter::once(("", None)).chain(people.iter().map(|(n, h)| (n.as_str(), Some(h.as_path()))))
+        {
             let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(home);
-            users.push(UserScreenLock { user: Text::new(name), desktop, enabled, idle_seconds, grace_seconds, enforced });
+            users.push(UserScreenLock {
+                user: Text::new(name),
+                desktop,
+                enabled,
+                idle_seconds,
+                grace_seconds,
+                enforced,
+            });
         }
     }
     Ok(ScreenLock { sessions: Sessions::Graphical, users })
 }
+
+/// Gives what the settings of the account with a home come to; without one, of an account without its own.
+type Read<'a> = Box<dyn Fn(Option<&Path>) -> Settings + 'a>;
 
 /// What one account's settings come to.
 struct Settings {
@@ -197,7 +209,8 @@ impl Gnome {
         // Defaults of gsettings-desktop-schemas.
         let (idle, delay) = (number(IDLE_DELAY, 300)?, number(LOCK_DELAY, 0)?);
         let enabled = yes_no(LOCK_ENABLED, true)? && !yes_no(DISABLE_LOCK, false)?;
-        let is_locked = |key: &str| databases.iter().skip(1).any(|database| database.locks.iter().any(|lock| lock == key));
+        let is_locked =
+            |key: &str| databases.iter().skip(1).any(|database| database.locks.iter().any(|lock| lock == key));
         let enforced = !self.has_own || [IDLE_DELAY, LOCK_ENABLED, LOCK_DELAY].iter().all(|key| is_locked(key));
         Ok(Settings {
             enabled: Reading::Known(enabled),
@@ -295,7 +308,8 @@ fn parse_override(text: &str) -> Result<BTreeMap<String, Value>, String> {
             continue;
         }
         let Some((name, value)) = line.split_once('=') else { continue };
-        let (schema, desktop) = section.split_once(':').map_or((section.as_str(), None), |(schema, d)| (schema, Some(d)));
+        let (schema, desktop) =
+            section.split_once(':').map_or((section.as_str(), None), |(schema, d)| (schema, Some(d)));
         let key = format!("/{}/{}", schema.replace('.', "/"), name.trim());
         if !keys.contains(&key.as_str()) {
             continue;

@@ -80,7 +80,9 @@ fn is_needless_for_access(control: &str, fixture: &str, path: &str) -> bool {
         }
         ("FWL-03", _) => ["permit_root_login", "permit_empty_passwords"].contains(&field),
         // Of an account that is used nothing is asked that would close it, and the other way about.
-        ("ACC-03", "an account that is used") => ["expired", "authorized_keys", "password_changed_time"].contains(&field),
+        ("ACC-03", "an account that is used") => {
+            ["expired", "authorized_keys", "password_changed_time"].contains(&field)
+        }
         ("ACC-03", _) => !["password", "authorized_keys"].contains(&field) && path.starts_with("accounts.accounts[]"),
         // Delegation and a policy of the host are enough each.
         ("ACC-04", "long passwords and a lock") => path == "accounts.accounts[].password",

@@ -226,18 +226,17 @@ impl Sim {
     }
 }
 
-pub(crate) const ALL_PROBES: [Probe; 9] =
-    [
-        Probe::System,
-        Probe::DiskEncryption,
-        Probe::PatchLevel,
-        Probe::Firewall,
-        Probe::FileIntegrity,
-        Probe::Accounts,
-        Probe::RemoteAccess,
-        Probe::ScreenLock,
-        Probe::RemovableMedia,
-    ];
+pub(crate) const ALL_PROBES: [Probe; 9] = [
+    Probe::System,
+    Probe::DiskEncryption,
+    Probe::PatchLevel,
+    Probe::Firewall,
+    Probe::FileIntegrity,
+    Probe::Accounts,
+    Probe::RemoteAccess,
+    Probe::ScreenLock,
+    Probe::RemovableMedia,
+];
 
 pub(crate) fn entry(received: Timestamp, entry: v1::log_entry::Entry) -> Vec<u8> {
     v1::LogEntry { received_time: Some(received.to_wire()), entry: Some(entry) }.encode_to_vec()

@@ -133,16 +133,16 @@ impl Chain {
         let start = self.covered.min(now);
         self.covered = now;
         let looks = [
-        Probe::System,
-        Probe::DiskEncryption,
-        Probe::PatchLevel,
-        Probe::Firewall,
-        Probe::FileIntegrity,
-        Probe::Accounts,
-        Probe::RemoteAccess,
-        Probe::ScreenLock,
-        Probe::RemovableMedia,
-    ];
+            Probe::System,
+            Probe::DiskEncryption,
+            Probe::PatchLevel,
+            Probe::Firewall,
+            Probe::FileIntegrity,
+            Probe::Accounts,
+            Probe::RemoteAccess,
+            Probe::ScreenLock,
+            Probe::RemovableMedia,
+        ];
         let largest_gap_millis = u64::try_from(now.since(start).as_millis()).expect("a short time");
         let looks = looks
             .into_iter()

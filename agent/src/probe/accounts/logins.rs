@@ -134,7 +134,8 @@ impl Logins {
             Unknown::new(Cause::Unsupported, format!("this build does not know the records of {path} on {machine}"))
         })?;
         let mut bytes = host.stream(Path::new(path)).map_err(|error| unknown(&error))?.take(LOG_BYTES);
-        let result = if path == LASTLOG { self.add_lastlog(&mut bytes, layout) } else { self.add_wtmp(&mut bytes, layout) };
+        let result =
+            if path == LASTLOG { self.add_lastlog(&mut bytes, layout) } else { self.add_wtmp(&mut bytes, layout) };
         result.map_err(|error| unknown(&error))
     }
 
@@ -154,8 +155,9 @@ impl Logins {
             }
         }
         let bytes = host.read(Path::new(path), DATABASE_BYTES).map_err(|error| read(&error))?;
-        self.add_rows(&bytes, source)
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{path} has no table of sign-ins that this build reads")))
+        self.add_rows(&bytes, source).ok_or_else(|| {
+            Unknown::new(Cause::Garbled, format!("{path} has no table of sign-ins that this build reads"))
+        })
     }
 
     /// Adds the rows of a database; of one that has a type of record, those of people.
@@ -165,7 +167,8 @@ impl Logins {
         let column = |name: &str| table.columns.iter().position(|column| column == name);
         let (name_at, time_at, type_at) = (column(source.name)?, column(source.time)?, column("type"));
         database.each_row(&table, &mut |row| {
-            let is_sign_in = type_at.is_none_or(|at| row.get(at) == Some(&Value::Number(i64::from(DATABASE_USER_PROCESS))));
+            let is_sign_in =
+                type_at.is_none_or(|at| row.get(at) == Some(&Value::Number(i64::from(DATABASE_USER_PROCESS))));
             if let (Some(Value::Text(name)), Some(Value::Number(time))) = (row.get(name_at), row.get(time_at))
                 && is_sign_in
                 && *time > 0

@@ -195,7 +195,8 @@ fn sign_in_stacks(host: &dyn Host) -> Result<Vec<Vec<Line>>, Unknown> {
 
 fn delegates(stacks: &Result<Vec<Vec<Line>>, Unknown>) -> Vec<Text> {
     let lines = stacks.iter().flatten().flatten();
-    let mut names: Vec<&str> = lines.map(|line| line.module.as_str()).filter(|name| DIRECTORIES.contains(name)).collect();
+    let mut names: Vec<&str> =
+        lines.map(|line| line.module.as_str()).filter(|name| DIRECTORIES.contains(name)).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter().map(Text::new).collect()

@@ -129,7 +129,9 @@ impl Shadow {
         let today = now.seconds().div_euclid(DAY);
         match self.expires {
             // shadow(5) warns that 0 is taken for either.
-            Some(0) => return Reading::unknown(Cause::Undecidable, "its expiry date is day 0, which means never to some"),
+            Some(0) => {
+                return Reading::unknown(Cause::Undecidable, "its expiry date is day 0, which means never to some");
+            }
             Some(day) if day > 0 && today >= day => return Reading::Known(true),
             _ => {}
         }
@@ -160,11 +162,11 @@ fn day(days: Option<i64>, absent: &str) -> Reading<Timestamp> {
 
 /// Returns the services of `database` in an nsswitch.conf(5) file; `files` alone where it is not named.
 pub fn services(file: &str, database: &str) -> Vec<String> {
-    let line = file.lines().filter_map(|line| {
+    let mut lines = file.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default().trim();
         line.strip_prefix(database)?.trim_start().strip_prefix(':')
     });
-    let Some(line) = line.last() else { return vec!["files".to_owned()] };
+    let Some(line) = lines.next_back() else { return vec!["files".to_owned()] };
     // What to do after a service stands in brackets behind it.
     let mut services = Vec::new();
     let mut is_action = false;
@@ -189,7 +191,8 @@ mod tests {
     #[test]
     fn an_account_is_a_line_of_seven_fields_with_numbers() {
         let file = b"root:x:0:0:root:/root:/bin/bash\n# a comment\nbroken:x:0\nx:x:no:0::/:/bin/sh\n+@nis::::::\nopen::1000:1000::/home/open:\n";
-        let names: Vec<_> = parse_passwd(file).into_iter().map(|entry| (entry.name.clone(), entry.is_interactive())).collect();
+        let names: Vec<_> =
+            parse_passwd(file).into_iter().map(|entry| (entry.name.clone(), entry.is_interactive())).collect();
         assert_eq!(names, [("root".to_owned(), true), ("open".to_owned(), true)]);
         assert!(has_nis_lines(file) && !has_nis_lines(b"root:x:0:0:+:/root:/bin/bash\n"));
     }
@@ -240,7 +243,8 @@ mod tests {
 
     #[test]
     fn services_are_read_without_their_actions() {
-        let file = "# x\npasswd:\tfiles [SUCCESS=merge] sss [NOTFOUND=return UNAVAIL=continue] ldap # more\ngroup: files\n";
+        let file =
+            "# x\npasswd:\tfiles [SUCCESS=merge] sss [NOTFOUND=return UNAVAIL=continue] ldap # more\ngroup: files\n";
         assert_eq!(services(file, "passwd"), ["files", "sss", "ldap"]);
         assert_eq!(services(file, "sudoers"), ["files"]);
     }

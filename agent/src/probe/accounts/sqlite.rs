@@ -216,9 +216,12 @@ mod tests {
 
     #[test]
     fn numbers_have_one_to_nine_bytes() {
-        for (bytes, expected) in
-            [(vec![0x7f], Some(127)), (vec![0x81, 0x00], Some(128)), (vec![0xff; 9], Some(u64::MAX)), (vec![0x80], None)]
-        {
+        for (bytes, expected) in [
+            (vec![0x7f], Some(127)),
+            (vec![0x81, 0x00], Some(128)),
+            (vec![0xff; 9], Some(u64::MAX)),
+            (vec![0x80], None),
+        ] {
             assert_eq!(varint(&mut bytes.as_slice()), expected, "{bytes:?}");
         }
         assert_eq!(integer(&[0xff, 0xfe], 2), Some(Value::Number(-2)));

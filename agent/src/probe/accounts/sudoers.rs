@@ -5,7 +5,10 @@
 
 mod rules;
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 use muster_proto::fact::{Cause, Unknown};
@@ -87,7 +90,8 @@ impl Sudoers {
         for (number, line) in logical_lines(&String::from_utf8_lossy(&bytes)) {
             self.lines += 1;
             if self.lines > LINES {
-                return self.doubt(Unknown::new(Cause::Limit, format!("more lines than are read, at {}", path.display())));
+                return self
+                    .doubt(Unknown::new(Cause::Limit, format!("more lines than are read, at {}", path.display())));
             }
             let at = format!("{}:{number}", path.display());
             match directive(&line) {
@@ -151,7 +155,8 @@ impl Sudoers {
 
     fn add_defaults(&mut self, text: &str, at: &str) {
         let is_scoped = text.starts_with(['@', ':', '!', '>']);
-        let settings = if is_scoped { text.split_once(char::is_whitespace).map_or("", |(_, settings)| settings) } else { text };
+        let settings =
+            if is_scoped { text.split_once(char::is_whitespace).map_or("", |(_, settings)| settings) } else { text };
         for setting in split(settings, ',') {
             let setting = setting.trim();
             let name = setting.trim_start_matches('!').trim();
@@ -226,7 +231,8 @@ fn without_comment(line: &str) -> &str {
             b'"' => is_quoted = !is_quoted,
             b'#' if !is_quoted => {
                 let is_id = bytes.get(at + 1).is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-');
-                let begins_item = at == 0 || matches!(bytes[at - 1], b' ' | b'\t' | b',' | b'(' | b':' | b'!' | b'%' | b'=');
+                let begins_item =
+                    at == 0 || matches!(bytes[at - 1], b' ' | b'\t' | b',' | b'(' | b':' | b'!' | b'%' | b'=');
                 if !(is_id && begins_item) {
                     return &line[..at];
                 }

@@ -39,9 +39,8 @@ fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
         }
     };
     let garbled = |key: &str, value: &str| Unknown::new(Cause::Garbled, format!("kscreenlockerrc: {key}={value}"));
-    let number = |key: &str, default: u64| {
-        of(key).map_or(Ok(default), |value| value.parse().map_err(|_| garbled(key, value)))
-    };
+    let number =
+        |key: &str, default: u64| of(key).map_or(Ok(default), |value| value.parse().map_err(|_| garbled(key, value)));
     let enabled = match of("Autolock") {
         None => true,
         Some(value) if ["true", "on", "yes", "1"].iter().any(|yes| value.eq_ignore_ascii_case(yes)) => true,

@@ -8,13 +8,28 @@ const DEPTH: usize = 16;
 const ITEMS: usize = 10_000;
 /// Tags (sudoers(5), "Tag_Spec").
 const TAGS: [&str; 18] = [
-    "EXEC", "NOEXEC", "FOLLOW", "NOFOLLOW", "INTERCEPT", "NOINTERCEPT", "LOG_INPUT", "NOLOG_INPUT", "LOG_OUTPUT",
-    "NOLOG_OUTPUT", "MAIL", "NOMAIL", "NOPASSWD", "PASSWD", "SETENV", "NOSETENV", "CLOSEFROM", "NOCLOSEFROM",
+    "EXEC",
+    "NOEXEC",
+    "FOLLOW",
+    "NOFOLLOW",
+    "INTERCEPT",
+    "NOINTERCEPT",
+    "LOG_INPUT",
+    "NOLOG_INPUT",
+    "LOG_OUTPUT",
+    "NOLOG_OUTPUT",
+    "MAIL",
+    "NOMAIL",
+    "NOPASSWD",
+    "PASSWD",
+    "SETENV",
+    "NOSETENV",
+    "CLOSEFROM",
+    "NOCLOSEFROM",
 ];
 /// Options (sudoers(5), "Option_Spec").
-const OPTIONS: [&str; 10] = [
-    "ROLE", "TYPE", "APPARMOR_PROFILE", "PRIVS", "LIMITPRIVS", "NOTBEFORE", "NOTAFTER", "TIMEOUT", "CWD", "CHROOT",
-];
+const OPTIONS: [&str; 10] =
+    ["ROLE", "TYPE", "APPARMOR_PROFILE", "PRIVS", "LIMITPRIVS", "NOTBEFORE", "NOTAFTER", "TIMEOUT", "CWD", "CHROOT"];
 
 /// That somebody may run commands as the superuser.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -296,7 +311,9 @@ fn split_commands(text: &str) -> Vec<String> {
 /// Returns whether a runas list, such as `root`, `ALL : ALL` or `#0`, allows the superuser or one of its groups.
 fn runs_as_root(sudoers: &Sudoers, runas: &str) -> Option<bool> {
     let (users, groups) = runas.split_once(':').map_or((runas, ""), |(users, groups)| (users, groups));
-    let items = |text: &str| split(text, ',').iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect();
+    let items = |text: &str| {
+        split(text, ',').iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+    };
     let (users, groups): (Vec<String>, Vec<String>) = (items(users), items(groups));
     let is_root = |item: &String| matches!(item.as_str(), "root" | "ALL" | "#0" | "%root" | "%#0");
     // An empty list is the caller alone; who may take on a group may be given the power of its files.
