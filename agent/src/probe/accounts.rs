@@ -25,7 +25,7 @@ use self::{
     passwd::{Entry, Group, Shadow},
     sudoers::{Grant, Sudoers},
 };
-use super::{Look, Probe};
+use super::{Look, Probe, remote_access::sshd_config::Config};
 use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
 const PASSWD: &str = "/etc/passwd";
@@ -72,8 +72,9 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let groups = passwd::parse_group(&group);
     let shadow = host.shadow().map(|file| passwd::parse_shadow(&file));
     let logins = Logins::look(host);
+    let elsewhere = keys_elsewhere(host);
     let mut accounts: Vec<Account> =
-        entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, now)).collect();
+        entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), now)).collect();
     accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
     let directories = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
     let (directories, mut untold) = match directories {
@@ -103,6 +104,7 @@ fn account(
     entry: &Entry,
     shadow: Result<&BTreeMap<String, Shadow>, &std::io::Error>,
     logins: &Logins,
+    elsewhere: Option<&Unknown>,
     now: Timestamp,
 ) -> Account {
     // passwd(5): whatever else stands there is the password itself, and shadow(5) is not asked.
@@ -131,7 +133,7 @@ fn account(
             Reading::Known(passwd::password_state(&entry.password))
         },
         expired: of_line(line, |line| line.expired(now), || Reading::Known(false)),
-        authorized_keys: authorized_keys(host, entry),
+        authorized_keys: authorized_keys(host, entry, elsewhere),
         password_changed_time: of_line(line, Shadow::changed_time, absent),
         expires_time: of_line(line, Shadow::expires_time, absent),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
@@ -140,7 +142,7 @@ fn account(
 }
 
 /// Returns whether a file of the account's home names keys: the two that sshd_config(5) reads where nothing else is set.
-fn authorized_keys(host: &dyn Host, entry: &Entry) -> Reading<bool> {
+fn authorized_keys(host: &dyn Host, entry: &Entry, elsewhere: Option<&Unknown>) -> Reading<bool> {
     if !entry.is_interactive() || !entry.home.starts_with('/') {
         return Reading::Known(false);
     }
@@ -156,7 +158,17 @@ fn authorized_keys(host: &dyn Host, entry: &Entry) -> Reading<bool> {
             }
         }
     }
-    Reading::Known(false)
+    elsewhere.map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown: unknown.clone() })
+}
+
+/// Returns why keys may be where no file of a home names them.
+fn keys_elsewhere(host: &dyn Host) -> Option<Unknown> {
+    match Config::look(host) {
+        Ok(config) => config
+            .keys_elsewhere()
+            .map(|at| Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere"))),
+        Err(unknown) => Some(unknown),
+    }
 }
 
 /// Returns what accounts, groups or sudo rules come from beside the host's files.

@@ -5,7 +5,7 @@
 //! does not have; it knows no more of a server that runs, which took its settings when it started. Where the files are newer than
 //! that, or the server was started with settings of its own, what is in force is unknown.
 
-mod sshd_config;
+pub(super) mod sshd_config;
 
 use std::path::{Path, PathBuf};
 

@@ -72,7 +72,7 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     let people = people(host)?;
     let mut users = Vec::new();
     for desktop in desktops {
-        let settings: Box<dyn Fn(Option<&Path>) -> Settings> = match desktop {
+        let settings: Read<'_> = match desktop {
             Desktop::Gnome => {
                 let gnome = Gnome::look(host);
                 Box::new(move |home| gnome.of(host, home))
@@ -98,6 +98,9 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     }
     Ok(ScreenLock { sessions: Sessions::Graphical, users })
 }
+
+/// Gives what the settings of the account with a home come to; without one, of an account without its own.
+type Read<'a> = Box<dyn Fn(Option<&Path>) -> Settings + 'a>;
 
 /// What one account's settings come to.
 struct Settings {

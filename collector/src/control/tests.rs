@@ -80,11 +80,11 @@ fn is_needless_for_access(control: &str, fixture: &str, path: &str) -> bool {
     match (control, fixture) {
         // The volumes of the sample host are fixed ones.
         ("ENC-03", _) => path == "disk_encryption.volumes[].encrypted",
-        // Where no password opens a session, it does not matter whose it would be.
-        ("FWL-03", "no server at all") => {
+        // Where there is no server, or no password opens a session, it does not matter whose it would be.
+        ("FWL-03", "a server that is switched off") => {
             ["password_suffices", "permit_root_login", "permit_empty_passwords"].contains(&field)
         }
-        ("FWL-03", _) => ["permit_root_login", "permit_empty_passwords"].contains(&field),
+        ("FWL-03", _) => ["enabled", "permit_root_login", "permit_empty_passwords"].contains(&field),
         // Of an account that is used nothing is asked that would close it, and the other way about.
         ("ACC-03", "an account that is used") => {
             ["expired", "authorized_keys", "password_changed_time"].contains(&field)

@@ -233,7 +233,7 @@ mod tests {
             ),
             ("a kind that is no word", volume("\u{1b}[2J"), Err(Reason::Malformed)),
             ("a kind that only a newer agent knows", volume("zfs_dataset"), Ok(())),
-            ("a subject that only a newer agent knows", vec![0x4a, 0x02, 0x0a, 0x00], Ok(())),
+            ("a subject that only a newer agent knows", vec![0xa2, 0x06, 0x02, 0x0a, 0x00], Ok(())),
         ];
         for (what, fact, expected) in cases {
             let said = check_report(std::slice::from_ref(&fact), None);

@@ -122,7 +122,7 @@ async fn a_fact_that_no_agent_can_mean_is_refused_and_nothing_of_it_is_in_the_lo
         assert_eq!((rejection.sequence, chain.next), (place.number(), place));
     }
     // What only a newer agent can say is evidence.
-    let newer = whole(&[0x4a, 0x02, 0x0a, 0x00]);
+    let newer = whole(&[0xa2, 0x06, 0x02, 0x0a, 0x00]);
     assert_eq!(send(&mut session, &mut chain, &identity, newer).await, None);
     assert_eq!(send(&mut session, &mut chain, &identity, whole(&of_cause(1))).await, None);
     judged(&scene).await;

@@ -162,11 +162,11 @@ fn day(days: Option<i64>, absent: &str) -> Reading<Timestamp> {
 
 /// Returns the services of `database` in an nsswitch.conf(5) file; `files` alone where it is not named.
 pub fn services(file: &str, database: &str) -> Vec<String> {
-    let line = file.lines().filter_map(|line| {
+    let mut lines = file.lines().filter_map(|line| {
         let line = line.split('#').next().unwrap_or_default().trim();
         line.strip_prefix(database)?.trim_start().strip_prefix(':')
     });
-    let Some(line) = line.last() else { return vec!["files".to_owned()] };
+    let Some(line) = lines.next_back() else { return vec!["files".to_owned()] };
     // What to do after a service stands in brackets behind it.
     let mut services = Vec::new();
     let mut is_action = false;

@@ -16,6 +16,8 @@ const FILES: usize = 256;
 const DEPTH: usize = 16;
 /// Lines of all files, at most.
 const LINES: usize = 10_000;
+/// What a block is for that is for every connection.
+const ALL: &str = "all";
 /// Port without a setting.
 const PORT: u16 = 22;
 
@@ -25,10 +27,19 @@ struct Setting {
     /// In lower case.
     name: String,
     value: String,
-    /// What the block that holds it is for; `None` outside of blocks.
-    scope: Option<String>,
+    /// The block that holds it; `None` outside of blocks.
+    scope: Option<Scope>,
     /// File and line.
     at: String,
+}
+
+/// A `Match` block.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Scope {
+    /// What it is for.
+    text: String,
+    /// Its place among the blocks.
+    block: usize,
 }
 
 /// All settings of a server, in the order in which it reads them.
@@ -38,6 +49,7 @@ pub struct Config {
     /// The files and folders that they are from.
     pub paths: Vec<PathBuf>,
     lines: usize,
+    blocks: usize,
 }
 
 /// What the settings allow.
@@ -65,7 +77,7 @@ impl Config {
         for main in MAIN {
             match host.metadata(Path::new(main)) {
                 Ok(_) => {
-                    config.add_file(host, Path::new(main), &mut None, 0)?;
+                    config.add_file(host, Path::new(main), None, 0)?;
                     break;
                 }
                 Err(error) if host::cause(&error) == Cause::Absent => {}
@@ -75,13 +87,7 @@ impl Config {
         Ok(config)
     }
 
-    fn add_file(
-        &mut self,
-        host: &dyn Host,
-        path: &Path,
-        scope: &mut Option<String>,
-        depth: usize,
-    ) -> Result<(), Unknown> {
+    fn add_file(&mut self, host: &dyn Host, path: &Path, outer: Option<&Scope>, depth: usize) -> Result<(), Unknown> {
         if self.paths.len() >= FILES || depth > DEPTH {
             return Err(Unknown::new(Cause::Limit, format!("more files than are read, at {}", path.display())));
         }
@@ -89,6 +95,8 @@ impl Config {
         let bytes = host
             .read(path, SMALL_FILE_BYTES)
             .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+        // A block of an included file ends with it, and holds only where the block around the line that includes it does.
+        let mut scope = outer.cloned();
         for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
             self.lines += 1;
             if self.lines > LINES {
@@ -99,24 +107,26 @@ impl Config {
             match name.as_str() {
                 "include" => {
                     for target in words(&value) {
-                        self.add_included(host, &target, scope.clone(), &at, depth)?;
+                        self.add_included(host, &target, scope.as_ref(), &at, depth)?;
                     }
                 }
-                "match" if value.eq_ignore_ascii_case("all") => *scope = Some("all".to_owned()),
-                "match" => *scope = Some(value),
+                "match" => {
+                    self.blocks += 1;
+                    let text = inner_scope(outer.map(|outer| outer.text.as_str()), &value);
+                    scope = Some(Scope { text, block: self.blocks });
+                }
                 _ => self.settings.push(Setting { name, value, scope: scope.clone(), at }),
             }
         }
         Ok(())
     }
 
-    /// Adds what an `Include` names: a path, relative to `/etc/ssh`, whose last part may have wildcards. A block of an included
-    /// file ends with it, and one around the line goes on in it.
+    /// Adds what an `Include` names: a path, relative to `/etc/ssh`, whose last part may have wildcards.
     fn add_included(
         &mut self,
         host: &dyn Host,
         target: &str,
-        scope: Option<String>,
+        scope: Option<&Scope>,
         at: &str,
         depth: usize,
     ) -> Result<(), Unknown> {
@@ -130,7 +140,7 @@ impl Config {
         }
         if !has_wildcard(pattern) {
             return match host.metadata(&path) {
-                Ok(_) => self.add_file(host, &path, &mut scope.clone(), depth + 1),
+                Ok(_) => self.add_file(host, &path, scope, depth + 1),
                 // glob(3) finds nothing, and sshd goes on.
                 Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
                 Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
@@ -143,9 +153,26 @@ impl Config {
         };
         self.paths.push(folder.to_owned());
         for name in names.iter().filter(|name| matches(pattern, &name.to_string_lossy())) {
-            self.add_file(host, &folder.join(name), &mut scope.clone(), depth + 1)?;
+            self.add_file(host, &folder.join(name), scope, depth + 1)?;
         }
         Ok(())
+    }
+
+    /// Returns file and line of a setting by which an account may sign in with keys or certificates that no file of its home names.
+    pub fn keys_elsewhere(&self) -> Option<&str> {
+        let usual = [
+            ".ssh/authorized_keys",
+            ".ssh/authorized_keys2",
+            "%h/.ssh/authorized_keys",
+            "%h/.ssh/authorized_keys2",
+            "none",
+        ];
+        let is_elsewhere = |setting: &&Setting| match setting.name.as_str() {
+            "authorizedkeysfile" => !words(&setting.value).iter().all(|file| usual.contains(&file.as_str())),
+            "authorizedkeyscommand" | "trustedusercakeys" => !setting.value.eq_ignore_ascii_case("none"),
+            _ => false,
+        };
+        self.settings.iter().find(is_elsewhere).map(|setting| setting.at.as_str())
     }
 
     /// Returns what the settings allow. `defaults` are sshd's own, of OpenSSH 7.0 and later.
@@ -216,11 +243,25 @@ impl Config {
                 None => return garbled(setting),
             },
         };
+        let mut blocks: Vec<(T, String)> = Vec::new();
+        let mut last_block = 0;
         for setting in own() {
-            let Some(scope) = &setting.scope else { continue };
+            let Some(Scope { text: scope, block }) = &setting.scope else { continue };
+            // In a block, too, the first value holds.
+            if std::mem::replace(&mut last_block, *block) == *block {
+                continue;
+            }
             let Some(value) = parse(&setting.value) else { return garbled(setting) };
+            blocks.push((value, format!("{} {} by Match {scope} ({})", setting.name, setting.value, setting.at)));
+            // It is for every connection, so that nothing outside of blocks and no later block is asked any more.
+            if scope == ALL {
+                loosest = blocks[blocks.len() - 1].0.clone();
+                break;
+            }
+        }
+        for (value, by) in blocks {
             if rank(&value) > rank(&loosest) {
-                loosened_by.push(format!("{} {} by Match {scope} ({})", setting.name, setting.value, setting.at));
+                loosened_by.push(by);
                 loosest = value;
             }
         }
@@ -286,6 +327,17 @@ impl Config {
         addresses.sort();
         addresses.dedup();
         (ports, addresses)
+    }
+}
+
+/// Returns what a `Match` is for that stands in a block which is for `outer`.
+fn inner_scope(outer: Option<&str>, value: &str) -> String {
+    let is_all = value.eq_ignore_ascii_case(ALL);
+    match outer {
+        Some(outer) if is_all => outer.to_owned(),
+        Some(outer) => format!("{outer}, {value}"),
+        None if is_all => ALL.to_owned(),
+        None => value.to_owned(),
     }
 }
 
@@ -389,7 +441,7 @@ mod tests {
         let mut scope = None;
         for (number, line) in text.lines().enumerate() {
             match parse_line(line) {
-                Some((name, value)) if name == "match" => scope = Some(value),
+                Some((name, value)) if name == "match" => scope = Some(Scope { text: value, block: number + 1 }),
                 Some((name, value)) => {
                     config.settings.push(Setting {
                         name,
@@ -426,6 +478,11 @@ mod tests {
         );
         assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::Yes));
         assert_eq!(found.loosened_by, ["permitrootlogin yes by Match Address 10.0.0.0/8 (f:3)"]);
+        let text = "PermitRootLogin yes\nMatch User git\nPermitRootLogin forced-commands-only\nMatch all\nPermitRootLogin no\nMatch User x\nPermitRootLogin yes";
+        assert_eq!(allowed(text).permit_root_login, Reading::Known(PermitRootLogin::ForcedCommandsOnly));
+        let text = "Match User git\nKbdInteractiveAuthentication no\nChallengeResponseAuthentication yes\nMatch all\nKbdInteractiveAuthentication no";
+        assert_eq!(allowed(text).kbd_interactive, Reading::Known(false));
+        assert_eq!([inner_scope(Some("User a"), "All"), inner_scope(None, "ALL")], ["User a", "all"]);
         let found = allowed("PermitRootLogin yes\nMatch Address 10.0.0.0/8\n PermitRootLogin no\n");
         assert_eq!((found.permit_root_login, found.loosened_by.len()), (Reading::Known(PermitRootLogin::Yes), 0));
     }
@@ -449,6 +506,20 @@ mod tests {
             ),
         ] {
             assert_eq!(allowed(text).password_suffices, Reading::Known(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_of_another_place_are_noticed() {
+        for (text, expected) in [
+            ("", None),
+            ("AuthorizedKeysFile .ssh/authorized_keys %h/.ssh/authorized_keys2", None),
+            ("AuthorizedKeysCommand none", None),
+            ("AuthorizedKeysFile /etc/ssh/keys/%u", Some("f:1")),
+            ("Match User git\nAuthorizedKeysCommand /usr/bin/keys", Some("f:2")),
+            ("TrustedUserCAKeys /etc/ssh/ca.pub", Some("f:1")),
+        ] {
+            assert_eq!(config(text).keys_elsewhere(), expected, "{text}");
         }
     }
 

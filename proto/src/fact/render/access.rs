@@ -3,7 +3,7 @@
 use super::{ITEMS, more, table, text, value, yes_no};
 use crate::fact::{
     Account, Accounts, Administrator, AdministratorKind, Reading, RemoteAccess, RemovableMedia, ScreenLock, Sessions,
-    Text, UserScreenLock,
+    SshServer, Text, UserScreenLock,
 };
 
 pub(super) fn accounts(state: &Accounts) -> Vec<String> {
@@ -58,7 +58,23 @@ fn administrator(administrator: &Administrator) -> String {
 }
 
 pub(super) fn remote_access(state: &RemoteAccess) -> Vec<String> {
-    let ssh = &state.ssh;
+    let mut lines = if state.ssh.enabled == Reading::Known(false) && state.ssh.ports.is_empty() {
+        table(&[("SSH server", "none".to_owned())])
+    } else {
+        ssh_server(&state.ssh)
+    };
+    lines.extend(
+        state
+            .programs
+            .iter()
+            .take(ITEMS)
+            .map(|program| format!("program {}: listening {}", program.name, yes_no(&program.listening))),
+    );
+    lines.extend(more(state.programs.len(), "programs"));
+    lines
+}
+
+fn ssh_server(ssh: &SshServer) -> Vec<String> {
     let ports: Vec<String> = ssh.ports.iter().take(ITEMS).map(u16::to_string).collect();
     let mut lines = table(&[
         ("SSH server", format!("enabled {}, running {}", yes_no(&ssh.enabled), yes_no(&ssh.running))),
@@ -78,14 +94,6 @@ pub(super) fn remote_access(state: &RemoteAccess) -> Vec<String> {
     ]);
     lines.extend(ssh.loosened_by.iter().take(ITEMS).map(|rule| format!("loosened by {rule}")));
     lines.extend(more(ssh.loosened_by.len(), "rules that loosen"));
-    lines.extend(
-        state
-            .programs
-            .iter()
-            .take(ITEMS)
-            .map(|program| format!("program {}: listening {}", program.name, yes_no(&program.listening))),
-    );
-    lines.extend(more(state.programs.len(), "programs"));
     lines
 }
 
