@@ -64,6 +64,8 @@ pub struct Intervals {
     pub boot: Interval,
     /// How full file systems are. Default `15m`.
     pub capacity: Interval,
+    /// Backup clients. Default `1h`.
+    pub backup: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -180,6 +182,7 @@ impl Default for Intervals {
             clock: seconds(3_600),
             boot: seconds(3_600),
             capacity: seconds(900),
+            backup: seconds(3_600),
         }
     }
 }
@@ -192,7 +195,7 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 9] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 10] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
@@ -203,6 +206,7 @@ impl Intervals {
             (Probe::Clock, self.clock.0),
             (Probe::Boot, self.boot.0),
             (Probe::Capacity, self.capacity.0),
+            (Probe::Backup, self.backup.0),
         ]
     }
 }
@@ -221,6 +225,10 @@ impl Config {
         }
         if let Some(collector) = &self.collector {
             collector.parse::<crate::identity::CollectorUrl>().map_err(|error| format!("collector: {error}"))?;
+        }
+        let stamps = &self.probes.backup_stamps;
+        if stamps.len() > 100 || stamps.iter().any(|path| !path.has_root()) {
+            return Err("probes.backup_stamps has more than 100 paths, or one that is not absolute".to_owned());
         }
         for path in &self.probes.watched_paths {
             if !path.has_root() || path.components().any(|part| part == std::path::Component::ParentDir) {

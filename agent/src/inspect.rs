@@ -214,7 +214,8 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         Fact::Sensors(Reading::Known(_))
         | Fact::Clock(Reading::Known(_))
         | Fact::Boot(Reading::Known(_))
-        | Fact::Capacity(Reading::Known(_)) => show_lines(fact, out),
+        | Fact::Capacity(Reading::Known(_))
+        | Fact::Backup(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::DiskEncryption(Reading::Unknown { unknown })
@@ -227,6 +228,7 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Clock(Reading::Unknown { unknown })
         | Fact::Boot(Reading::Unknown { unknown })
         | Fact::Capacity(Reading::Unknown { unknown })
+        | Fact::Backup(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }

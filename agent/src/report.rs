@@ -27,7 +27,7 @@ pub use draft::Draft;
 pub(crate) use draft::unknown as draft_unknown;
 
 /// Every probe, in order.
-pub const PROBES: [Probe; 9] = [
+pub const PROBES: [Probe; 10] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -37,6 +37,7 @@ pub const PROBES: [Probe; 9] = [
     Probe::Clock,
     Probe::Boot,
     Probe::Capacity,
+    Probe::Backup,
 ];
 /// Rounds that are waited for at once; who asks for more waits for the last of them.
 const OPEN_ASKS: usize = 64;

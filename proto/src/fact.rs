@@ -584,3 +584,34 @@ pub struct VolumeSpace {
     pub used_percent: Reading<u64>,
     pub inodes_percent: Reading<u64>,
 }
+
+/// The backup clients of the agent's table that are on the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Backup {
+    pub clients: Vec<BackupClient>,
+    pub complete: Reading<bool>,
+    pub table_time: Timestamp,
+    pub stamps: Vec<BackupStamp>,
+}
+
+/// A program that makes backups of the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct BackupClient {
+    pub name: Text,
+    pub product: Text,
+    pub program: PathText,
+    pub package: Reading<Text>,
+    pub version: Reading<Text>,
+    pub has_settings: Reading<bool>,
+    pub last_success_time: Reading<Timestamp>,
+}
+
+/// A file that a backup job touches when it ended well.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct BackupStamp {
+    pub path: PathText,
+    pub last_success_time: Reading<Timestamp>,
+}

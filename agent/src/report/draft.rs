@@ -219,6 +219,7 @@ pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
         Subject::Clock => Fact::Clock(Reading::unknown(cause, detail)),
         Subject::Boot => Fact::Boot(Reading::unknown(cause, detail)),
         Subject::Capacity => Fact::Capacity(Reading::unknown(cause, detail)),
+        Subject::Backup => Fact::Backup(Reading::unknown(cause, detail)),
         Subject::DiskEncryption => Fact::DiskEncryption(Reading::unknown(cause, detail)),
         Subject::FileIntegrity => Fact::FileIntegrity(Reading::unknown(cause, detail)),
         Subject::Firewall => Fact::Firewall(Reading::unknown(cause, detail)),

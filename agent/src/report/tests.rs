@@ -48,6 +48,7 @@ fn facts_of(probe: Probe, port: u16) -> Vec<Fact> {
         Probe::Clock => vec![unknown(Subject::Clock)],
         Probe::Boot => vec![unknown(Subject::Boot)],
         Probe::Capacity => vec![unknown(Subject::Capacity)],
+        Probe::Backup => vec![unknown(Subject::Backup)],
         _ => vec![unknown(Subject::FileIntegrity)],
     }
 }
@@ -157,7 +158,7 @@ fn a_restart_with_the_same_facts_attests_once_and_resends_nothing() {
     let draft = restarted.draft(at(901)).unwrap();
     assert!(!draft.changes_facts);
     peer.take(&mut restarted, draft);
-    assert_eq!(peer.coverages.last().unwrap().looks.len(), 5);
+    assert_eq!(peer.coverages.last().unwrap().looks.len(), PROBES.len());
     assert!(restarted.draft(at(901)).is_none());
 }
 
@@ -280,7 +281,7 @@ fn a_resync_reports_everything_from_an_empty_set() {
     let draft = reporter.draft(at(10)).unwrap();
     let facts = peer.take(&mut reporter, draft);
     assert!(facts[0].resync);
-    assert_eq!(facts[0].subjects.len(), 8);
+    assert_eq!(facts[0].subjects.len(), Subject::ALL.len());
 }
 
 #[test]
@@ -290,7 +291,7 @@ fn a_subject_that_a_probe_gives_no_more_leaves_the_set_by_a_resync() {
     let draft = reporter.draft(at(60)).unwrap();
     let facts = peer.take(&mut reporter, draft);
     assert!(facts[0].resync);
-    assert!(!peer.set.facts().contains_key(&Subject::Software) && peer.set.facts().len() == 7);
+    assert!(!peer.set.facts().contains_key(&Subject::Software) && peer.set.facts().len() == Subject::ALL.len() - 1);
 }
 
 #[test]
@@ -309,7 +310,7 @@ fn a_full_spool_is_told_later_with_its_span_and_counts_and_then_everything_again
     assert_eq!(gap.counts, [(GapKind::Looks, 2), (GapKind::Reports, 2)]);
     let facts = peer.take(&mut reporter, draft);
     assert!(!reporter.is_held() && reporter.draft(at(200)).is_none());
-    assert!(facts[0].resync && facts[0].subjects.len() == 8);
+    assert!(facts[0].resync && facts[0].subjects.len() == Subject::ALL.len());
     assert_eq!(facts[0].coverage.start, at(200).wall);
     let held = &peer.set.facts()[&Subject::Listeners];
     assert_eq!(held.bytes, listeners(24).encode());

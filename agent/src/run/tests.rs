@@ -15,7 +15,7 @@ use crate::{
     enroll::{self, Request, Token},
     identity::Folder,
     moment::Moment,
-    report::draft_unknown,
+    report::{PROBES, draft_unknown},
     testing::{Collector, Seen},
 };
 
@@ -154,12 +154,12 @@ fn is_attestation(report: &Report) -> bool {
     matches!(report.body, Body::Attestation(_))
 }
 
-/// A first run says 5 `Facts`, one for each probe.
-fn is_fifth_facts() -> impl Fn(&Report) -> bool {
+/// A first run says as many `Facts` as there are probes, one for each.
+fn is_last_first_facts() -> impl Fn(&Report) -> bool {
     let seen = std::cell::Cell::new(0);
     move |report| {
-        seen.set(seen.get() + u32::from(matches!(report.body, Body::Facts(_))));
-        seen.get() == 5
+        seen.set(seen.get() + usize::from(matches!(report.body, Body::Facts(_))));
+        seen.get() == PROBES.len()
     }
 }
 
@@ -235,7 +235,7 @@ fn an_agent_reports_stops_in_order_and_after_a_restart_says_only_what_is_new() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        let reports = fleet.collector.until(is_fifth_facts()).await;
+        let reports = fleet.collector.until(is_last_first_facts()).await;
         assert!(is_event(&reports[0], LifecycleKind::EpochStarted) && is_event(&reports[1], LifecycleKind::Started));
         let options = crate::status::Options { reports: 0, facts: false };
         let is_running = || crate::status::show(&fleet.state, options).unwrap().is_running;
@@ -257,7 +257,7 @@ fn an_agent_reports_stops_in_order_and_after_a_restart_says_only_what_is_new() {
         agent.kill().await;
 
         let agent = Agent::start(&fleet.state, "two");
-        let reports = fleet.collector.until(is_fifth_facts()).await;
+        let reports = fleet.collector.until(is_last_first_facts()).await;
         let Body::Gap(gap) = &reports[0].body else { panic!() };
         assert!(gap.detail.as_str().contains("ended without a last report"), "{}", gap.detail);
         assert!(reports.iter().all(|report| !matches!(&report.body, Body::Facts(facts) if facts.resync)));
@@ -271,7 +271,7 @@ fn what_a_collector_without_memory_missed_is_sent_again() {
         let mut fleet = Fleet::new().await;
         fleet.collector.inner().script.forgets_once = true;
         let agent = Agent::start(&fleet.state, "one");
-        let reports = fleet.collector.until(is_fifth_facts()).await;
+        let reports = fleet.collector.until(is_last_first_facts()).await;
         let sequence: Vec<_> = reports.iter().map(|report| report.seq.number()).collect();
         assert_eq!(sequence, (1..=7).collect::<Vec<_>>());
         agent.kill().await;
@@ -287,7 +287,7 @@ fn reports_wait_while_the_collector_is_away_and_arrive_in_order() {
         let status = fleet.until_status(|status| status.uplink.error.is_some()).await;
         assert!(!status.uplink.needs_someone, "{status:?}");
         fleet.collector.inner().script.refuses = None;
-        let reports = fleet.collector.until(is_fifth_facts()).await;
+        let reports = fleet.collector.until(is_last_first_facts()).await;
         assert_eq!(reports.len(), 7);
         fleet.collector.drop_streams();
         agent.hints.send(Hint { probes: vec![Probe::Firewall], ..Hint::default() }).await.unwrap();
@@ -322,7 +322,7 @@ fn a_log_that_was_rewritten_behind_the_agent_is_noticed_at_the_next_contact() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         agent.stop().await;
         fleet.collector.until(|report| is_event(report, LifecycleKind::Stopped)).await;
         // The same key signs another history.
@@ -342,7 +342,7 @@ fn a_log_that_was_swapped_within_a_stream_is_noticed_at_the_next_contact_and_bot
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         let size = fleet.collector.inner().log.size();
         let mut swapped = crate::checkpoint::testing::TestLog::new("c1", 7);
         (0..size + 3).for_each(|_| swapped.push(b"another"));
@@ -374,13 +374,13 @@ fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         agent.stop().await;
         fleet.collector.until(|report| is_event(report, LifecycleKind::Stopped)).await;
         let old = fleet.spool_state();
         fleet.collector.inner().script.claims_durable = Some(1_000);
         let agent = Agent::start(&fleet.state, "one");
-        let mut reports = fleet.collector.until(is_fifth_facts_or_all()).await;
+        let mut reports = fleet.collector.until(is_resync()).await;
         let first = reports.remove(0);
         let Body::Lifecycle(event) = &first.body else { panic!("{}", first.body) };
         assert_eq!(event.kind, LifecycleKind::EpochStarted);
@@ -392,7 +392,7 @@ fn a_host_that_was_put_back_begins_an_epoch_that_names_the_old_one() {
         let Body::Gap(gap) = &reports[0].body else { panic!("{}", reports[0].body) };
         assert!(gap.detail.as_str().contains("set aside") && gap.counts[0].1 >= 2, "{gap:?}");
         let Body::Facts(facts) = &reports[1].body else { panic!("{}", reports[1].body) };
-        assert!(facts.resync && facts.subjects.len() == 8, "everything again");
+        assert!(facts.resync && facts.subjects.len() == Subject::ALL.len(), "everything again");
         agent.kill().await;
     });
 }
@@ -410,15 +410,15 @@ fn a_report_that_no_collector_takes_ends_in_an_epoch_that_says_so() {
         let Body::Lifecycle(event) = &reports.last().unwrap().body else { panic!() };
         assert_eq!(event.previous.unwrap().0, reports[0].epoch);
         assert!(event.detail.as_str().contains("MALFORMED: it is not one"), "{}", event.detail);
-        let reports = fleet.collector.until(is_fifth_facts_or_all()).await;
+        let reports = fleet.collector.until(is_resync()).await;
         let Body::Gap(gap) = &reports[0].body else { panic!("{}", reports[0].body) };
         assert!(gap.counts.iter().any(|(kind, count)| kind.as_str() == "reports" && *count >= 1), "{gap:?}");
         agent.kill().await;
     });
 }
 
-fn is_fifth_facts_or_all() -> impl Fn(&Report) -> bool {
-    |report| matches!(&report.body, Body::Facts(facts) if facts.subjects.len() == 8)
+fn is_resync() -> impl Fn(&Report) -> bool {
+    |report| matches!(&report.body, Body::Facts(facts) if facts.subjects.len() == Subject::ALL.len())
 }
 
 #[test]
@@ -426,17 +426,17 @@ fn directives_are_followed() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         let directive = |id, directive| Step::Directive(v1::Directive { id, directive: Some(directive) });
 
         fleet.collector.say(directive(41, v1::directive::Directive::LookNow(v1::LookNow {})));
         let reports = fleet.collector.until(is_attestation).await;
         let Body::Attestation(attestation) = &reports.last().unwrap().body else { panic!() };
         assert_eq!(attestation.coverage.directive_ids, [41]);
-        assert_eq!(attestation.coverage.looks.len(), 5);
+        assert_eq!(attestation.coverage.looks.len(), PROBES.len());
 
         fleet.collector.say(directive(42, v1::directive::Directive::Resync(v1::Resync {})));
-        fleet.collector.until(is_fifth_facts_or_all()).await;
+        fleet.collector.until(is_resync()).await;
 
         let interval = v1::ProbeInterval { probe: Probe::Firewall.into(), seconds: 5 };
         let refused = v1::Profile { revision: 3, intervals: vec![interval], watched_paths: vec![] };
@@ -471,13 +471,13 @@ fn a_scan_of_files_keeps_no_other_look_waiting() {
         let mut fleet = Fleet::new().await;
         let probes = TestProbes { detail: "one".to_owned(), stuck: Some(Probe::FileIntegrity) };
         let agent = Agent::start_probes(config(&fleet.state), probes);
-        fleet.until_status(|status| status.probes.len() == 4).await;
+        fleet.until_status(|status| status.probes.len() == PROBES.len() - 1).await;
         let look_now = v1::Directive { id: 1, directive: Some(v1::directive::Directive::LookNow(v1::LookNow {})) };
         while !matches!(fleet.collector.next().await, Seen::Hello) {}
         fleet.collector.say(Step::Directive(look_now));
         let is_second = |status: &Status| status.probes.iter().all(|probe| probe.looks >= 2);
         let status = fleet.until_status(is_second).await;
-        assert_eq!(status.probes.len(), 4, "the scan has not ended");
+        assert_eq!(status.probes.len(), PROBES.len() - 1, "the scan has not ended");
         agent.stop().await;
     });
 }
@@ -487,7 +487,7 @@ fn events_that_the_kernel_dropped_are_a_signed_gap() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         agent.hints.send(Hint { overflowed: true, ..Hint::default() }).await.unwrap();
         let is_gap = |report: &Report| matches!(&report.body, Body::Gap(gap) if gap.cause == GapCause::EventOverflow);
         fleet.collector.until(is_gap).await;
@@ -514,7 +514,7 @@ fn an_agent_whose_certificate_ended_rejoins_by_its_evidence_key() {
             }
         }
         assert!(has_rejoined);
-        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        assert_eq!(fleet.collector.until(is_last_first_facts()).await.len(), 7);
         agent.kill().await;
     });
 }
@@ -531,7 +531,7 @@ fn an_agent_without_identity_waits_and_enrols_when_the_file_appears() {
             fleet.collector.url, fleet.collector.pin
         );
         std::fs::write(fleet.state.join("enroll.toml"), file).unwrap();
-        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        assert_eq!(fleet.collector.until(is_last_first_facts()).await.len(), 7);
         agent.stop().await;
     });
 }
@@ -555,7 +555,7 @@ fn an_enrolment_file_that_was_refused_is_tried_again_when_anything_about_it_chan
         fleet.collector.inner().script.token = "good";
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        assert_eq!(fleet.collector.until(is_last_first_facts()).await.len(), 7);
         agent.stop().await;
     });
 }
@@ -566,7 +566,7 @@ fn an_agent_whose_certificate_is_damaged_rejoins_by_its_evidence_key() {
         let mut fleet = Fleet::new().await;
         std::fs::write(fleet.state.join("identity/tls.pem"), "damaged").unwrap();
         let agent = Agent::start(&fleet.state, "one");
-        assert_eq!(fleet.collector.until(is_fifth_facts()).await.len(), 7);
+        assert_eq!(fleet.collector.until(is_last_first_facts()).await.len(), 7);
         assert!(Folder::open(&fleet.state).unwrap().tls().is_ok());
         agent.stop().await;
     });
@@ -591,7 +591,7 @@ fn two_agents_never_share_a_state_folder() {
     on_one_thread(async {
         let mut fleet = Fleet::new().await;
         let agent = Agent::start(&fleet.state, "one");
-        fleet.collector.until(is_fifth_facts()).await;
+        fleet.collector.until(is_last_first_facts()).await;
         let second = Agent::start(&fleet.state, "one");
         assert!(matches!(second.task.await.unwrap(), Err(Error::InUse(_))));
         agent.kill().await;
@@ -606,7 +606,7 @@ fn a_spool_that_fills_up_while_nobody_listens_ends_in_a_gap_and_a_resync() {
         let small = Config { spool_bytes: 1 << 20, ..config(&fleet.state) };
         // Each fills more than half of the spool.
         let agent = Agent::start_with(small.clone(), "packages 15000");
-        fleet.until_status(|status| status.probes.len() == 5).await;
+        fleet.until_status(|status| status.probes.len() == PROBES.len()).await;
         agent.kill().await;
         let agent = Agent::start_with(small, "packages 15001");
         fleet.until_status(|status| status.held_since_time.is_some()).await;

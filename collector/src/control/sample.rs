@@ -136,6 +136,23 @@ fn full() -> Vec<Fact> {
             measured_boot: Reading::Known(true),
             ima_measures: Reading::Known(false),
         })),
+        Fact::Backup(Reading::Known(Backup {
+            clients: vec![BackupClient {
+                name: text("rsnapshot"),
+                product: text("rsnapshot"),
+                program: path("/usr/bin/rsnapshot"),
+                package: known("rsnapshot"),
+                version: known("1.5.1-1"),
+                has_settings: Reading::Known(true),
+                last_success_time: Reading::Known(days_ago(1)),
+            }],
+            complete: Reading::Known(true),
+            table_time: days_ago(100),
+            stamps: vec![BackupStamp {
+                path: path("/var/lib/backup/stamp"),
+                last_success_time: Reading::Known(days_ago(30)),
+            }],
+        })),
         Fact::Capacity(Reading::Known(Capacity {
             volumes: vec![VolumeSpace {
                 mount_point: path("/"),

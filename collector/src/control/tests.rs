@@ -61,11 +61,13 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 6] = [
+const NOT_NEEDED: [(&str, &str, &str); 7] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
+    // One backup is enough.
+    ("AVL-02", "backup.complete", "/state/complete"),
     // A TPM is not demanded.
     ("PLT-01", "boot", "/state"),
     ("PLT-01", "boot.tpm", "/state/tpm"),
@@ -104,6 +106,9 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                         || fixture.name == "swap in compressed memory" && path == "disk_encryption.swap_areas[].encrypted"
                         || fixture.name == "the unencrypted boot volume may be untold" && pointer == "/state/volumes/1/encrypted"
                         || fixture.name == "a sensor without definitions" && path == "sensors.sensors[].definitions_time"
+                        // The other one is recent, or this one alone.
+                        || control.id.as_str() == "AVL-02"
+                            && (path == "backup.stamps[].last_success_time") != (fixture.name == "a job that touched its file")
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01" && fixture.name != "a parent is watched"
                             && ["/state/paths/0/entries", "/state/paths/3/entries"].contains(&pointer.as_str());

@@ -226,7 +226,7 @@ impl Sim {
     }
 }
 
-pub(crate) const ALL_PROBES: [Probe; 9] = [
+pub(crate) const ALL_PROBES: [Probe; 10] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -236,6 +236,7 @@ pub(crate) const ALL_PROBES: [Probe; 9] = [
     Probe::Clock,
     Probe::Boot,
     Probe::Capacity,
+    Probe::Backup,
 ];
 
 pub(crate) fn entry(received: Timestamp, entry: v1::log_entry::Entry) -> Vec<u8> {

@@ -367,5 +367,6 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::Clock => "clock",
         Probe::Boot => "boot",
         Probe::Capacity => "capacity",
+        Probe::Backup => "backup",
     }
 }

@@ -155,6 +155,7 @@ fn coverage(end: Timestamp) -> Coverage {
         Probe::Clock,
         Probe::Boot,
         Probe::Capacity,
+        Probe::Backup,
     ];
     let looks = probes.map(|probe| ProbeLooks { probe, count: 1, last_before_end_millis: 0, largest_gap_millis: 1000 });
     Coverage {

@@ -71,7 +71,7 @@ pub struct Look {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Looks([Option<Look>; PROBES.len()]);
 
-const PROBES: [Probe; 9] = [
+const PROBES: [Probe; 10] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -81,6 +81,7 @@ const PROBES: [Probe; 9] = [
     Probe::Clock,
     Probe::Boot,
     Probe::Capacity,
+    Probe::Backup,
 ];
 
 impl Looks {

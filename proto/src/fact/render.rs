@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Agent, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall, Layer,
-    LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown, Volume,
+    Agent, Backup, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
+    Layer, LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown,
+    Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -30,6 +31,7 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::Clock(reading) => whole(reading, clock),
         Fact::Boot(reading) => whole(reading, boot),
         Fact::Capacity(reading) => whole(reading, capacity),
+        Fact::Backup(reading) => whole(reading, backup),
     }
 }
 
@@ -493,6 +495,32 @@ fn capacity(capacity: &Capacity) -> Vec<String> {
         format!("{}  {}: used {}, inodes {inodes}", volume.mount_point, volume.file_system, share(&volume.used_percent))
     }));
     lines.extend(more(capacity.volumes.len(), "volumes"));
+    lines
+}
+
+fn backup(backup: &Backup) -> Vec<String> {
+    let clients = backup.clients.iter().take(ITEMS).map(|client| client.product.to_string()).collect();
+    let mut lines =
+        table(&[("clients", listed(clients, &backup.complete)), ("table of", backup.table_time.to_string())]);
+    lines.extend(backup.clients.iter().take(ITEMS).map(|client| {
+        format!(
+            "{} {} ({}): settings {}, last success {}",
+            client.product,
+            text(&client.version),
+            client.program,
+            yes_no(&client.has_settings),
+            text(&client.last_success_time)
+        )
+    }));
+    lines.extend(more(backup.clients.len(), "clients"));
+    lines.extend(
+        backup
+            .stamps
+            .iter()
+            .take(ITEMS)
+            .map(|stamp| format!("stamp {}: {}", stamp.path, text(&stamp.last_success_time))),
+    );
+    lines.extend(more(backup.stamps.len(), "stamps"));
     lines
 }
 

@@ -1,13 +1,13 @@
 //! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
 
 use super::{
-    Agent, AutomaticUpdates, Baseline, Boot, Capacity, Cause, ChainPolicy, ChangeKind, Clock, ClockService,
-    ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl, ExecutionControlKind,
-    ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType, FilterEngine, FilterFamily, Firewall,
-    FirewallManager, Firmware, HostClass, Inbound, InputChain, Layer, LayerKind, Listener, Listeners, OsFamily,
-    Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading, SecureBoot, Sensor, SensorKind, SensorMode,
-    SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind, System, Text, Tpm, Transport, Unknown, UnreadablePath,
-    UpdateSource, Volume, VolumeKind, VolumeSpace, WatchState, WatchedPath,
+    Agent, AutomaticUpdates, Backup, BackupClient, BackupStamp, Baseline, Boot, Capacity, Cause, ChainPolicy,
+    ChangeKind, Clock, ClockService, ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption,
+    ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType,
+    FilterEngine, FilterFamily, Firewall, FirewallManager, Firmware, HostClass, Inbound, InputChain, Layer, LayerKind,
+    Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Reading, SecureBoot,
+    Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind, System, Text, Tpm,
+    Transport, Unknown, UnreadablePath, UpdateSource, Volume, VolumeKind, VolumeSpace, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
 
@@ -15,6 +15,7 @@ use crate::time::Timestamp;
 pub fn facts() -> Vec<Fact> {
     vec![
         Fact::Agent(Reading::Known(agent())),
+        Fact::Backup(Reading::Known(backup())),
         Fact::Boot(Reading::Known(boot())),
         Fact::Capacity(Reading::Known(capacity())),
         Fact::Clock(Reading::Known(clock())),
@@ -280,6 +281,21 @@ pub fn capacity() -> Capacity {
         inodes_percent: Reading::Known(50),
     };
     Capacity { volumes: vec![volume], boot_time: Reading::Known(time(-604_800)) }
+}
+
+/// Returns a host that rsnapshot keeps, and a job that touches a file.
+pub fn backup() -> Backup {
+    let client = BackupClient {
+        name: "rsnapshot".into(),
+        product: "rsnapshot".into(),
+        program: path("/usr/bin/rsnapshot"),
+        package: text("rsnapshot"),
+        version: text("1.5.1-1"),
+        has_settings: Reading::Known(true),
+        last_success_time: Reading::Known(time(-3600)),
+    };
+    let stamp = BackupStamp { path: path("/var/lib/backup/stamp"), last_success_time: Reading::Known(time(-7200)) };
+    Backup { clients: vec![client], complete: Reading::Known(true), table_time: time(-86_400), stamps: vec![stamp] }
 }
 
 /// Returns the instant `seconds` after 2026-11-24T12:00:00Z, which is when the made-up host is looked at.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel, Reading,
-    Sensors, Software, System, Unknown, wire::Wire,
+    Agent, Backup, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel,
+    Reading, Sensors, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -71,6 +71,7 @@ macro_rules! subjects {
 
 subjects! {
     Agent "agent" 8 System,
+    Backup "backup" 18 Backup,
     Boot "boot" 16 Boot,
     Capacity "capacity" 17 Capacity,
     Clock "clock" 14 Clock,

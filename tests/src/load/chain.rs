@@ -142,6 +142,7 @@ impl Chain {
             Probe::Clock,
             Probe::Boot,
             Probe::Capacity,
+            Probe::Backup,
         ];
         let largest_gap_millis = u64::try_from(now.since(start).as_millis()).expect("a short time");
         let looks = looks

@@ -186,6 +186,11 @@ message!(Capacity { volumes } required { boot_time });
 message!(VolumeSpace { mount_point, file_system } required { used_percent, inodes_percent }
     check check::volume_space);
 
+message!(Backup { clients, stamps } required { complete, table_time });
+message!(BackupClient { name, product, program } required { package, version, has_settings, last_success_time }
+    check |client| check::word(&client.name, "BackupClient.name"));
+message!(BackupStamp { path } required { last_success_time });
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -199,4 +204,5 @@ readable!(
     Clock => ClockFact in clock_fact,
     Boot => BootFact in boot_fact,
     Capacity => CapacityFact in capacity_fact,
+    Backup => BackupFact in backup_fact,
 );

@@ -52,6 +52,7 @@ static FACT: Message = Message {
         one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
         one(16, "boot", &LEAF),
         one(17, "capacity", &Message { fields: &[one(1, "capacity", &CAPACITY)] }),
+        one(18, "backup", &Message { fields: &[one(1, "backup", &BACKUP)] }),
     ],
 };
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
@@ -83,6 +84,7 @@ static FILE_INTEGRITY: Message = Message {
 static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
 static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
 static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };
+static BACKUP: Message = Message { fields: &[list(1, "Backup.clients", &LEAF), list(4, "Backup.stamps", &LEAF)] };
 
 /// Fields of one message that are counted, at most.
 const FIELDS: usize = 32;
