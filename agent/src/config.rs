@@ -60,6 +60,8 @@ pub struct Intervals {
     pub sensors: Interval,
     /// The clock and what keeps it. Default `1h`.
     pub clock: Interval,
+    /// Auditing, the journal and what sends it away. Default `1h`.
+    pub logging: Interval,
     /// Firmware, TPM and measured boot. Default `1h`.
     pub boot: Interval,
     /// How full file systems are. Default `15m`.
@@ -180,6 +182,7 @@ impl Default for Intervals {
             file_integrity: seconds(3_600),
             sensors: seconds(3_600),
             clock: seconds(3_600),
+            logging: seconds(3_600),
             boot: seconds(3_600),
             capacity: seconds(900),
             backup: seconds(3_600),
@@ -195,7 +198,7 @@ impl Default for Log {
 
 impl Intervals {
     /// Returns the interval of each probe, in order of probe.
-    pub fn by_probe(&self) -> [(Probe, Duration); 10] {
+    pub fn by_probe(&self) -> [(Probe, Duration); 11] {
         [
             (Probe::System, self.system.0),
             (Probe::DiskEncryption, self.disk_encryption.0),
@@ -204,6 +207,7 @@ impl Intervals {
             (Probe::FileIntegrity, self.file_integrity.0),
             (Probe::Sensors, self.sensors.0),
             (Probe::Clock, self.clock.0),
+            (Probe::Logging, self.logging.0),
             (Probe::Boot, self.boot.0),
             (Probe::Capacity, self.capacity.0),
             (Probe::Backup, self.backup.0),

@@ -215,7 +215,8 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Clock(Reading::Known(_))
         | Fact::Boot(Reading::Known(_))
         | Fact::Capacity(Reading::Known(_))
-        | Fact::Backup(Reading::Known(_)) => show_lines(fact, out),
+        | Fact::Backup(Reading::Known(_))
+        | Fact::Logging(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::DiskEncryption(Reading::Unknown { unknown })
@@ -229,6 +230,7 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Boot(Reading::Unknown { unknown })
         | Fact::Capacity(Reading::Unknown { unknown })
         | Fact::Backup(Reading::Unknown { unknown })
+        | Fact::Logging(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }

@@ -11,6 +11,7 @@ mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
+pub mod logging;
 mod memory;
 mod packages;
 pub mod patch_level;
@@ -68,6 +69,7 @@ pub const PROBES: &[&dyn Probe] = &[
     &file_integrity::FileIntegrityProbe,
     &sensors::SensorsProbe,
     &clock::ClockProbe,
+    &logging::LoggingProbe,
     &boot::BootProbe,
     &capacity::CapacityProbe,
     &backup::BackupProbe,

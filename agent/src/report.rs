@@ -27,7 +27,7 @@ pub use draft::Draft;
 pub(crate) use draft::unknown as draft_unknown;
 
 /// Every probe, in order.
-pub const PROBES: [Probe; 10] = [
+pub const PROBES: [Probe; 11] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -35,6 +35,7 @@ pub const PROBES: [Probe; 10] = [
     Probe::FileIntegrity,
     Probe::Sensors,
     Probe::Clock,
+    Probe::Logging,
     Probe::Boot,
     Probe::Capacity,
     Probe::Backup,

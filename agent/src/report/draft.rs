@@ -224,6 +224,7 @@ pub fn unknown(subject: Subject, cause: Cause, detail: &str) -> Fact {
         Subject::FileIntegrity => Fact::FileIntegrity(Reading::unknown(cause, detail)),
         Subject::Firewall => Fact::Firewall(Reading::unknown(cause, detail)),
         Subject::Listeners => Fact::Listeners(Reading::unknown(cause, detail)),
+        Subject::Logging => Fact::Logging(Reading::unknown(cause, detail)),
         Subject::PatchLevel => Fact::PatchLevel(Reading::unknown(cause, detail)),
         Subject::Sensors => Fact::Sensors(Reading::unknown(cause, detail)),
         Subject::Software => Fact::Software(Reading::unknown(cause, detail)),

@@ -136,6 +136,26 @@ fn full() -> Vec<Fact> {
             measured_boot: Reading::Known(true),
             ima_measures: Reading::Known(false),
         })),
+        Fact::Logging(Reading::Known(Logging {
+            audit: KernelAudit {
+                enabled: Reading::Known(true),
+                immutable: Reading::Known(false),
+                daemon_running: Reading::Known(true),
+                lost: Reading::Known(0),
+                backlog_limit: Reading::Known(8192),
+                rules: Reading::Known(12),
+                rules_digest: known(&"8".repeat(64)),
+            },
+            journal_storage: Reading::Known(JournalStorage::Persistent),
+            kept_since_time: Reading::Known(days_ago(30)),
+            forwarders: vec![Forwarder {
+                program: ForwarderProgram::Rsyslog,
+                running: Reading::Known(true),
+                sends: Reading::Known(true),
+                ways: vec![Transmission::SyslogTls],
+            }],
+            forwarders_complete: Reading::Known(true),
+        })),
         Fact::Backup(Reading::Known(Backup {
             clients: vec![BackupClient {
                 name: text("rsnapshot"),

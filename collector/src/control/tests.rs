@@ -61,13 +61,16 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 7] = [
+const NOT_NEEDED: [(&str, &str, &str); 9] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
     // One backup is enough.
     ("AVL-02", "backup.complete", "/state/complete"),
+    // No rules are assigned; one program that sends is enough.
+    ("LOG-01", "logging.audit.rules_digest", "/state/audit/rules_digest"),
+    ("LOG-01", "logging.forwarders_complete", "/state/forwarders_complete"),
     // A TPM is not demanded.
     ("PLT-01", "boot", "/state"),
     ("PLT-01", "boot.tpm", "/state/tpm"),

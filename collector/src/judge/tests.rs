@@ -226,7 +226,7 @@ impl Sim {
     }
 }
 
-pub(crate) const ALL_PROBES: [Probe; 10] = [
+pub(crate) const ALL_PROBES: [Probe; 11] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -234,6 +234,7 @@ pub(crate) const ALL_PROBES: [Probe; 10] = [
     Probe::FileIntegrity,
     Probe::Sensors,
     Probe::Clock,
+    Probe::Logging,
     Probe::Boot,
     Probe::Capacity,
     Probe::Backup,

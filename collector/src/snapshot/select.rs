@@ -365,6 +365,7 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::FileIntegrity => "file_integrity",
         Probe::Sensors => "sensors",
         Probe::Clock => "clock",
+        Probe::Logging => "logging",
         Probe::Boot => "boot",
         Probe::Capacity => "capacity",
         Probe::Backup => "backup",

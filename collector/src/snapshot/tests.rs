@@ -153,6 +153,7 @@ fn coverage(end: Timestamp) -> Coverage {
         Probe::FileIntegrity,
         Probe::Sensors,
         Probe::Clock,
+        Probe::Logging,
         Probe::Boot,
         Probe::Capacity,
         Probe::Backup,

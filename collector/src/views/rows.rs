@@ -71,7 +71,7 @@ pub struct Look {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Looks([Option<Look>; PROBES.len()]);
 
-const PROBES: [Probe; 10] = [
+const PROBES: [Probe; 11] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -79,6 +79,7 @@ const PROBES: [Probe; 10] = [
     Probe::FileIntegrity,
     Probe::Sensors,
     Probe::Clock,
+    Probe::Logging,
     Probe::Boot,
     Probe::Capacity,
     Probe::Backup,

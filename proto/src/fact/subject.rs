@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Agent, Backup, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel,
-    Reading, Sensors, Software, System, Unknown, wire::Wire,
+    Agent, Backup, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, Logging,
+    PatchLevel, Reading, Sensors, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -79,6 +79,7 @@ subjects! {
     FileIntegrity "file_integrity" 7 FileIntegrity,
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
+    Logging "logging" 15 Logging,
     PatchLevel "patch_level" 3 PatchLevel,
     Sensors "sensors" 13 Sensors,
     Software "software" 4 PatchLevel,

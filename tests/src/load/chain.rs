@@ -140,6 +140,7 @@ impl Chain {
             Probe::FileIntegrity,
             Probe::Sensors,
             Probe::Clock,
+            Probe::Logging,
             Probe::Boot,
             Probe::Capacity,
             Probe::Backup,

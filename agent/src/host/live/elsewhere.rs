@@ -9,7 +9,7 @@ use std::{
 
 use super::Live;
 use crate::host::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
+    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space, Tool, Visit,
 };
 
 impl Host for Live {
@@ -46,6 +46,10 @@ impl Host for Live {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
+        unsupported()
+    }
+
+    fn audit(&self, _: AuditQuery) -> io::Result<Vec<u8>> {
         unsupported()
     }
 

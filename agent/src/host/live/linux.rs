@@ -14,10 +14,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use muster_proto::time::Timestamp;
 
-use super::{Live, netfilter, run, scan};
+use super::{Live, audit, netfilter, run, scan};
 use crate::host::{
-    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, SocketOwners, Space,
-    Tool, Visit, luks,
+    AuditQuery, Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata,
+    SocketOwners, Space, Tool, Visit, luks,
 };
 
 impl Host for Live {
@@ -107,6 +107,11 @@ impl Host for Live {
             inodes: space.f_files,
             free_inodes: space.f_ffree,
         })
+    }
+
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        audit::ask(query)
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

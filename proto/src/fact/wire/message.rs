@@ -38,8 +38,10 @@ text_enums!(
     FilterFamily,
     FirewallManager,
     Firmware,
+    ForwarderProgram,
     HostClass,
     Inbound,
+    JournalStorage,
     LayerKind,
     OsFamily,
     PackageManager,
@@ -49,6 +51,7 @@ text_enums!(
     SensorSeen,
     SwapKind,
     Tpm,
+    Transmission,
     Transport,
     VolumeKind,
     WatchState,
@@ -191,6 +194,11 @@ message!(BackupClient { name, product, program } required { package, version, ha
     check |client| check::word(&client.name, "BackupClient.name"));
 message!(BackupStamp { path } required { last_success_time });
 
+message!(Logging { forwarders } required { audit, journal_storage, kept_since_time, forwarders_complete });
+message!(KernelAudit {} required { enabled, immutable, daemon_running, lost, backlog_limit, rules, rules_digest }
+    check |audit| check::read_digest(&audit.rules_digest, "KernelAudit.rules_digest"));
+message!(Forwarder { program, ways } required { running, sends });
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -202,6 +210,7 @@ readable!(
     Agent => AgentFact in agent_fact,
     Sensors => SensorsFact in sensors_fact,
     Clock => ClockFact in clock_fact,
+    Logging => LoggingFact in logging_fact,
     Boot => BootFact in boot_fact,
     Capacity => CapacityFact in capacity_fact,
     Backup => BackupFact in backup_fact,

@@ -50,6 +50,7 @@ static FACT: Message = Message {
         one(8, "agent", &LEAF),
         one(13, "sensors", &Message { fields: &[one(1, "sensors", &SENSORS)] }),
         one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
+        one(15, "logging", &Message { fields: &[one(1, "logging", &LOGGING)] }),
         one(16, "boot", &LEAF),
         one(17, "capacity", &Message { fields: &[one(1, "capacity", &CAPACITY)] }),
         one(18, "backup", &Message { fields: &[one(1, "backup", &BACKUP)] }),
@@ -83,6 +84,8 @@ static FILE_INTEGRITY: Message = Message {
 };
 static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
 static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
+static LOGGING: Message =
+    Message { fields: &[list(4, "Logging.forwarders", &Message { fields: &[list(4, "Forwarder.ways", &LEAF)] })] };
 static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };
 static BACKUP: Message = Message { fields: &[list(1, "Backup.clients", &LEAF), list(4, "Backup.stamps", &LEAF)] };
 
