@@ -79,6 +79,7 @@ impl Host for Live {
         self.clock().map(|clock| clock.synchronized)
     }
 
+    #[allow(clippy::useless_conversion, reason = "a long has 32 bits on other machines")]
     fn clock(&self) -> io::Result<KernelClock> {
         // SAFETY: timex is plain numbers, for which zero is a value; modes 0 makes adjtimex(2) a pure read.
         let (state, timex) = unsafe {

@@ -126,13 +126,13 @@ impl Rsnapshot {
 /// Returns whether the last backup of `level` that came to its end ended well. A line is such as
 /// `[2026-11-26T14:00:52] /usr/bin/rsnapshot alpha: completed successfully`.
 fn last_end(log: &str, level: &str) -> Option<bool> {
-    let ends = log.lines().filter_map(|line| {
+    let mut ends = log.lines().filter_map(|line| {
         let (_, line) = line.split_once("] ")?;
         let (command, said) = line.split_once(": ")?;
         let is_of_level = command.split_whitespace().next_back() == Some(level);
         (is_of_level && said.starts_with("completed")).then_some(said == "completed successfully")
     });
-    ends.last()
+    ends.next_back()
 }
 
 #[cfg(test)]

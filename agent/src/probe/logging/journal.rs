@@ -179,7 +179,7 @@ mod tests {
         header[..8].copy_from_slice(SIGNATURE);
         assert_eq!(head_time(&header), None, "without an entry");
         // As `journalctl --header` shows it: Thu 2026-11-26 13:51:08 UTC (6612e3c4e418f).
-        header[HEAD_TIME..].copy_from_slice(&0x6612_e3c4_e418_f_u64.to_le_bytes());
+        header[HEAD_TIME..].copy_from_slice(&0x0006_612e_3c4e_418f_u64.to_le_bytes());
         assert_eq!(head_time(&header).unwrap().to_string().get(..19), Some("2026-11-26T13:51:08"));
         assert_eq!(head_time(&header[..HEADER_BYTES - 1]), None);
         header[0] = b'X';
