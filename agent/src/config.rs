@@ -68,10 +68,14 @@ pub struct Intervals {
     pub sensors: Interval,
     /// The clock and what keeps it. Default `1h`.
     pub clock: Interval,
+    /// Auditing, the journal and what sends it away. Default `1h`.
+    pub logging: Interval,
     /// Firmware, TPM and measured boot. Default `1h`.
     pub boot: Interval,
     /// How full file systems are. Default `15m`.
     pub capacity: Interval,
+    /// Backup clients. Default `1h`.
+    pub backup: Interval,
 }
 
 /// What the agent says in its log, on standard error.
@@ -190,8 +194,10 @@ impl Default for Intervals {
             removable_media: seconds(3_600),
             sensors: seconds(3_600),
             clock: seconds(3_600),
+            logging: seconds(3_600),
             boot: seconds(3_600),
             capacity: seconds(900),
+            backup: seconds(3_600),
         }
     }
 }
@@ -217,8 +223,10 @@ impl Intervals {
             (Probe::RemovableMedia, self.removable_media.0),
             (Probe::Sensors, self.sensors.0),
             (Probe::Clock, self.clock.0),
+            (Probe::Logging, self.logging.0),
             (Probe::Boot, self.boot.0),
             (Probe::Capacity, self.capacity.0),
+            (Probe::Backup, self.backup.0),
         ]
     }
 }
@@ -237,6 +245,10 @@ impl Config {
         }
         if let Some(collector) = &self.collector {
             collector.parse::<crate::identity::CollectorUrl>().map_err(|error| format!("collector: {error}"))?;
+        }
+        let stamps = &self.probes.backup_stamps;
+        if stamps.len() > 100 || stamps.iter().any(|path| !path.has_root()) {
+            return Err("probes.backup_stamps has more than 100 paths, or one that is not absolute".to_owned());
         }
         for path in &self.probes.watched_paths {
             if !path.has_root() || path.components().any(|part| part == std::path::Component::ParentDir) {

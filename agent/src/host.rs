@@ -49,6 +49,8 @@ pub const TOOL_TIME: Duration = Duration::from_secs(10);
 pub const SCRIPT_TIME: Duration = Duration::from_secs(45);
 /// Bytes of a packet filter's answer, at most.
 pub const RULE_SET_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of the audit system's answer, at most.
+pub const AUDIT_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of a scan of one folder with all below it, at most.
 pub const SCAN_ENTRIES: u64 = 2_000_000;
 
@@ -139,6 +141,13 @@ pub trait Host {
     ///
     /// As statvfs(3) says.
     fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Returns the answer of the kernel's audit system: netlink messages, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// `PermissionDenied` without CAP_AUDIT_CONTROL, `ConnectionRefused` in a container.
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>>;
 
     /// Returns which programs hold the sockets of `inodes`.
     ///
@@ -340,6 +349,24 @@ impl Dump {
         match self {
             Self::Tables => "tables",
             Self::Chains => "chains",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// What the kernel's audit system is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs, reason = "the name says it")]
+pub enum AuditQuery {
+    Status,
+    Rules,
+}
+
+impl AuditQuery {
+    /// Returns its name in captures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
             Self::Rules => "rules",
         }
     }

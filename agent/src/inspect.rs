@@ -220,7 +220,9 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         Fact::Sensors(Reading::Known(_))
         | Fact::Clock(Reading::Known(_))
         | Fact::Boot(Reading::Known(_))
-        | Fact::Capacity(Reading::Known(_)) => show_lines(fact, out),
+        | Fact::Capacity(Reading::Known(_))
+        | Fact::Backup(Reading::Known(_))
+        | Fact::Logging(Reading::Known(_)) => show_lines(fact, out),
         Fact::System(Reading::Known(state)) => show_fields(state, out),
         Fact::Agent(Reading::Known(state)) => show_fields(state, out),
         Fact::Accounts(_) | Fact::RemoteAccess(_) | Fact::ScreenLock(_) | Fact::RemovableMedia(_) => {
@@ -236,6 +238,8 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
         | Fact::Clock(Reading::Unknown { unknown })
         | Fact::Boot(Reading::Unknown { unknown })
         | Fact::Capacity(Reading::Unknown { unknown })
+        | Fact::Backup(Reading::Unknown { unknown })
+        | Fact::Logging(Reading::Unknown { unknown })
         | Fact::System(Reading::Unknown { unknown })
         | Fact::Agent(Reading::Unknown { unknown }) => writeln!(out, "  {}", of_unknown(unknown)),
     }

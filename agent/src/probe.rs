@@ -5,6 +5,7 @@
 
 pub mod accounts;
 mod answer;
+pub mod backup;
 pub mod boot;
 pub mod capacity;
 pub mod clock;
@@ -12,6 +13,7 @@ mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
+pub mod logging;
 mod memory;
 mod packages;
 pub mod patch_level;
@@ -26,7 +28,7 @@ pub mod system;
 use std::path::{Path, PathBuf};
 
 use muster_proto::{
-    fact::{Fact, Subject, Unknown, WatchState},
+    fact::{Cause, Fact, Reading, Subject, Unknown, WatchState},
     report,
     time::Timestamp,
 };
@@ -82,8 +84,10 @@ pub const PROBES: &[&dyn Probe] = &[
     &removable_media::RemovableMediaProbe,
     &sensors::SensorsProbe,
     &clock::ClockProbe,
+    &logging::LoggingProbe,
     &boot::BootProbe,
     &capacity::CapacityProbe,
+    &backup::BackupProbe,
 ];
 
 /// Returns the probe of `id`; `None` when this build has none.
@@ -101,6 +105,16 @@ pub fn unknown(id: report::Probe, unknown: &Unknown) -> Vec<Fact> {
     subjects(id).map(|subject| Fact::unknown(subject, unknown.clone())).collect()
 }
 
+/// Returns a time that something is said to have happened at, unless that is still to come: such a time would be recent for ever.
+fn past(time: Reading<Timestamp>, now: Timestamp) -> Reading<Timestamp> {
+    match time {
+        Reading::Known(time) if time > now => {
+            Reading::unknown(Cause::Undecidable, format!("{time} is later than the host's clock, {now}"))
+        }
+        other => other,
+    }
+}
+
 /// What probes are told to do.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,6 +125,10 @@ pub struct Settings {
     /// Folders that may be watched for changes as they happen, at most; each costs the kernel about 1 KiB. The rest is only
     /// scanned. Default: 8192; 0 watches none.
     pub watched_folders: usize,
+    /// Absolute paths of files that a backup job touches when it ended well, such as by `ExecStartPost=` of its unit: for clients
+    /// that keep no record on the host. Default: none; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub backup_stamps: Vec<PathBuf>,
     /// Seconds that a look of one probe may take; file integrity may take ten times as long. Default: 60.
     pub look_seconds: u64,
 }
@@ -121,6 +139,7 @@ impl Default for Settings {
         Self {
             watched_paths: watched.into_iter().map(PathBuf::from).collect(),
             watched_folders: 8192,
+            backup_stamps: Vec::new(),
             look_seconds: 60,
         }
     }
@@ -142,6 +161,14 @@ mod tests {
 
     use super::*;
     use crate::host::Recorded;
+
+    #[test]
+    fn what_is_still_to_come_is_not_taken_for_what_happened() {
+        let time = |seconds| Timestamp::from_seconds(seconds).unwrap();
+        for (at, expected) in [(9, Some(9)), (10, Some(10)), (11, None)] {
+            assert_eq!(past(Reading::Known(time(at)), time(10)).known().copied(), expected.map(time), "{at}");
+        }
+    }
 
     #[test]
     fn probes_have_unique_names_and_ids_and_keep_every_subject_fresh() {

@@ -283,6 +283,24 @@ text_enum!(
     /// Trusted Platform Module.
     Tpm { Tpm1_2 = "tpm1_2", Tpm2_0 = "tpm2_0", None = "none" }
 );
+text_enum!(
+    /// Where systemd's journal is kept.
+    JournalStorage { Persistent = "persistent", Volatile = "volatile", None = "none" }
+);
+text_enum!(
+    /// Program that may send the log to other hosts.
+    ForwarderProgram {
+        Filebeat = "filebeat", FluentBit = "fluent_bit", JournalUpload = "journal_upload", Rsyslog = "rsyslog",
+        SyslogNg = "syslog_ng", Vector = "vector",
+    }
+);
+text_enum!(
+    /// Way by which the log goes to other hosts.
+    Transmission {
+        Http = "http", Other = "other", Relp = "relp", SyslogTcp = "syslog_tcp", SyslogTls = "syslog_tls",
+        SyslogUdp = "syslog_udp",
+    }
+);
 
 /// Identity and platform of a host. All of it is self-reported and authorises nothing.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -695,4 +713,69 @@ pub struct VolumeSpace {
     pub file_system: Text,
     pub used_percent: Reading<u64>,
     pub inodes_percent: Reading<u64>,
+}
+
+/// The backup clients of the agent's table that are on the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Backup {
+    pub clients: Vec<BackupClient>,
+    pub complete: Reading<bool>,
+    pub table_time: Timestamp,
+    pub stamps: Vec<BackupStamp>,
+}
+
+/// A program that makes backups of the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct BackupClient {
+    pub name: Text,
+    pub product: Text,
+    pub program: PathText,
+    pub package: Reading<Text>,
+    pub version: Reading<Text>,
+    pub has_settings: Reading<bool>,
+    pub last_success_time: Reading<Timestamp>,
+}
+
+/// A file that a backup job touches when it ended well.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct BackupStamp {
+    pub path: PathText,
+    pub last_success_time: Reading<Timestamp>,
+}
+
+/// Whether the host keeps a record of what happens on it, and sends it away.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Logging {
+    pub audit: KernelAudit,
+    pub journal_storage: Reading<JournalStorage>,
+    pub kept_since_time: Reading<Timestamp>,
+    pub forwarders: Vec<Forwarder>,
+    pub forwarders_complete: Reading<bool>,
+}
+
+/// What the kernel says of its audit system.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct KernelAudit {
+    pub enabled: Reading<bool>,
+    pub immutable: Reading<bool>,
+    pub daemon_running: Reading<bool>,
+    pub lost: Reading<u64>,
+    pub backlog_limit: Reading<u64>,
+    pub rules: Reading<u64>,
+    pub rules_digest: Reading<Text>,
+}
+
+/// A program that may send the log to other hosts.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Forwarder {
+    pub program: ForwarderProgram,
+    pub running: Reading<bool>,
+    pub sends: Reading<bool>,
+    pub ways: Vec<Transmission>,
 }

@@ -15,7 +15,7 @@ use crate::{
 pub use crate::v1::{GapCause, LifecycleKind, Probe};
 
 /// Every probe, in order of number.
-pub const PROBES: [Probe; 13] = [
+pub const PROBES: [Probe; 15] = [
     Probe::System,
     Probe::DiskEncryption,
     Probe::PatchLevel,
@@ -27,8 +27,10 @@ pub const PROBES: [Probe; 13] = [
     Probe::RemovableMedia,
     Probe::Sensors,
     Probe::Clock,
+    Probe::Logging,
     Probe::Boot,
     Probe::Capacity,
+    Probe::Backup,
 ];
 
 /// Bytes are not a report that the contract allows.

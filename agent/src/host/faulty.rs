@@ -14,9 +14,9 @@ use std::{
 use muster_proto::fact::OsFamily;
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners, Space, Tool,
-    Visit,
-    recorded::{iptables_name, key, nf_elements_name, nf_tables_name, tool_name},
+    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners,
+    Space, Tool, Visit,
+    recorded::{audit_name, iptables_name, key, nf_elements_name, nf_tables_name, tool_name},
 };
 
 /// Bytes that an endless file gives before the time of the look is over.
@@ -217,6 +217,10 @@ impl Host for Faulty<'_> {
 
     fn luks(&self, device: &Path) -> io::Result<Luks> {
         self.value(key("luks", device), || self.host.luks(device))
+    }
+
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>> {
+        self.content(audit_name(query), || self.host.audit(query))
     }
 
     fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {

@@ -3,6 +3,8 @@
 //! Only this module and those below it make system calls. Nothing here writes anything.
 
 #[cfg(target_os = "linux")]
+mod audit;
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 mod memory;

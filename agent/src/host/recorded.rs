@@ -24,8 +24,8 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners, Space,
-    TOOL_OUTPUT_BYTES, Tool, Visit, path_bytes, path_of,
+    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners,
+    Space, TOOL_OUTPUT_BYTES, Tool, Visit, path_bytes, path_of,
 };
 
 /// Version of the format of a capture.
@@ -296,6 +296,10 @@ impl Host for Recorded {
         self.find("space", path, &self.index.space)
     }
 
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>> {
+        self.answer(&audit_name(query))
+    }
+
     fn socket_owners(&self, _inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {
         Answer::get(self.index.socket_owners.as_ref(), "socket owners")
     }
@@ -362,6 +366,10 @@ pub(super) fn key(verb: &str, path: &Path) -> String {
 
 pub(super) fn text(path: &Path) -> PathText {
     PathText::from_bytes(&path_bytes(path))
+}
+
+pub(super) fn audit_name(query: AuditQuery) -> String {
+    format!("audit.{}", query.as_str())
 }
 
 pub(super) fn nf_tables_name(dump: Dump) -> String {

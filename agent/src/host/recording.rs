@@ -18,10 +18,11 @@ use muster_proto::{
 };
 
 use super::{
-    Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool, Visit,
+    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool,
+    Visit,
     recorded::{
-        Answer, Failure, Index, ScanLine, VERSION, file, iptables_name, key, nf_elements_name, nf_tables_name, text,
-        tool_name,
+        Answer, Failure, Index, ScanLine, VERSION, audit_name, file, iptables_name, key, nf_elements_name,
+        nf_tables_name, text, tool_name,
     },
     shadow,
 };
@@ -206,6 +207,12 @@ impl Host for Recording<'_> {
         let space = result?;
         self.index.borrow_mut().space.insert(text(path), space);
         Ok(space)
+    }
+
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>> {
+        let result = self.host.audit(query);
+        self.keep_answer(&audit_name(query), &result)?;
+        result
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

@@ -89,11 +89,11 @@ impl Probe for SensorsProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![Fact::Sensors(Reading::Known(sensors(look.host, &TABLE)))]
+        vec![Fact::Sensors(Reading::Known(sensors(look.host, &TABLE, look.now)))]
     }
 }
 
-fn sensors(host: &dyn Host, table: &Table) -> Sensors {
+fn sensors(host: &dyn Host, table: &Table, now: Timestamp) -> Sensors {
     let processes = processes::look(host);
     let names: BTreeSet<&str> = table.sensor.iter().flat_map(|known| &known.packages).map(String::as_str).collect();
     let packages = packages::look(host, &names);
@@ -126,7 +126,7 @@ fn sensors(host: &dyn Host, table: &Table) -> Sensors {
             version,
             mode: mode(host, known, &processes),
             uses_definitions: known.definitions != Definitions::None,
-            definitions_time: definitions_time(host, known),
+            definitions_time: definitions_time(host, known).map(|time| super::past(time, now)),
             running,
             seen,
         });

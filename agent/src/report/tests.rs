@@ -57,6 +57,8 @@ fn facts_of(probe: Probe, port: u16) -> Vec<Fact> {
         Probe::Clock => vec![unknown(Subject::Clock)],
         Probe::Boot => vec![unknown(Subject::Boot)],
         Probe::Capacity => vec![unknown(Subject::Capacity)],
+        Probe::Backup => vec![unknown(Subject::Backup)],
+        Probe::Logging => vec![unknown(Subject::Logging)],
         _ => vec![unknown(Subject::FileIntegrity)],
     }
 }

@@ -142,6 +142,44 @@ pub(super) fn full() -> Vec<Fact> {
             measured_boot: Reading::Known(true),
             ima_measures: Reading::Known(false),
         })),
+        Fact::Logging(Reading::Known(Logging {
+            audit: KernelAudit {
+                enabled: Reading::Known(true),
+                immutable: Reading::Known(false),
+                daemon_running: Reading::Known(true),
+                lost: Reading::Known(0),
+                backlog_limit: Reading::Known(8192),
+                rules: Reading::Known(12),
+                rules_digest: known(&"8".repeat(64)),
+            },
+            journal_storage: Reading::Known(JournalStorage::Persistent),
+            kept_since_time: Reading::Known(days_ago(30)),
+            forwarders: vec![Forwarder {
+                program: ForwarderProgram::Rsyslog,
+                running: Reading::Known(true),
+                sends: Reading::Known(true),
+                ways: vec![Transmission::SyslogTls],
+            }],
+            forwarders_complete: Reading::Known(true),
+        })),
+        Fact::Backup(Reading::Known(Backup {
+            clients: vec![BackupClient {
+                name: text("rsnapshot"),
+                product: text("rsnapshot"),
+                program: path("/usr/bin/rsnapshot"),
+                package: known("rsnapshot"),
+                version: known("1.5.1-1"),
+                has_settings: Reading::Known(true),
+                // So late that tests in which days pass see no backup become too old.
+                last_success_time: Reading::Known(days_ahead(300)),
+            }],
+            complete: Reading::Known(true),
+            table_time: days_ago(100),
+            stamps: vec![BackupStamp {
+                path: path("/var/lib/backup/stamp"),
+                last_success_time: Reading::Known(days_ago(30)),
+            }],
+        })),
         Fact::Capacity(Reading::Known(Capacity {
             volumes: vec![VolumeSpace {
                 mount_point: path("/"),

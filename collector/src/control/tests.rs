@@ -61,11 +61,16 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 6] = [
+const NOT_NEEDED: [(&str, &str, &str); 9] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
+    // One backup is enough.
+    ("AVL-02", "backup.complete", "/state/complete"),
+    // No rules are assigned; one program that sends is enough.
+    ("LOG-01", "logging.audit.rules_digest", "/state/audit/rules_digest"),
+    ("LOG-01", "logging.forwarders_complete", "/state/forwarders_complete"),
     // A TPM is not demanded.
     ("PLT-01", "boot", "/state"),
     ("PLT-01", "boot.tpm", "/state/tpm"),
@@ -132,6 +137,12 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                         // Who reaches an expected service, or one on the loopback.
                         || control.id.as_str() == "FWL-02" && fixture.name != "one that packet filters let nobody reach"
                             && path == "listeners.listeners[].reachable"
+                        // The other one is recent, or this one alone.
+                        || control.id.as_str() == "AVL-02"
+                            && path == match fixture.name.as_str() {
+                                "a job that touched its file" => "backup.clients[].last_success_time",
+                                _ => "backup.stamps[].last_success_time",
+                            }
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01" && fixture.name != "a parent is watched"
                             && ["/state/paths/0/entries", "/state/paths/3/entries"].contains(&pointer.as_str());

@@ -802,10 +802,10 @@ fn a_gap_is_in_the_views_with_its_span_cause_and_place() {
 /// One step of a fleet.
 #[derive(Clone, Debug)]
 enum Step {
-    Facts { which: u8, is_open: bool, is_resync: bool },
+    Facts { which: u32, is_open: bool, is_resync: bool },
     Old { minutes: i64 },
     Parts,
-    Attest { probes: u8 },
+    Attest { probes: u32 },
     Lie,
     Lifecycle,
     Gap,
@@ -823,11 +823,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any::<u8>(), any::<bool>(), any::<bool>())
+        4 => (any::<u32>(), any::<bool>(), any::<bool>())
             .prop_map(|(which, is_open, is_resync)| Step::Facts { which, is_open, is_resync }),
         1 => (0_i64..20_000).prop_map(|minutes| Step::Old { minutes }),
         1 => Just(Step::Parts),
-        8 => any::<u8>().prop_map(|probes| Step::Attest { probes }),
+        8 => any::<u32>().prop_map(|probes| Step::Attest { probes }),
         1 => Just(Step::Lie),
         1 => Just(Step::Lifecycle),
         1 => Just(Step::Gap),

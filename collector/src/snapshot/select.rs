@@ -369,7 +369,9 @@ pub fn probe_name(probe: Probe) -> &'static str {
         Probe::RemovableMedia => "removable_media",
         Probe::Sensors => "sensors",
         Probe::Clock => "clock",
+        Probe::Logging => "logging",
         Probe::Boot => "boot",
         Probe::Capacity => "capacity",
+        Probe::Backup => "backup",
     }
 }

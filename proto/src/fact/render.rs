@@ -8,9 +8,9 @@ mod access;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Agent, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
-    FirewallProfile, Layer, LayerKind, Listeners, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software,
-    System, Unknown, Volume,
+    Agent, Backup, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
+    FirewallProfile, Forwarder, Layer, LayerKind, Listeners, Logging, PatchLevel, PendingUpdate, Reading, Sensor,
+    Sensors, Software, System, Unknown, Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -35,8 +35,10 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::RemovableMedia(reading) => whole(reading, access::removable_media),
         Fact::Sensors(reading) => whole(reading, sensors),
         Fact::Clock(reading) => whole(reading, clock),
+        Fact::Logging(reading) => whole(reading, logging),
         Fact::Boot(reading) => whole(reading, boot),
         Fact::Capacity(reading) => whole(reading, capacity),
+        Fact::Backup(reading) => whole(reading, backup),
     }
 }
 
@@ -573,6 +575,65 @@ fn capacity(capacity: &Capacity) -> Vec<String> {
     }));
     lines.extend(more(capacity.volumes.len(), "volumes"));
     lines
+}
+
+fn backup(backup: &Backup) -> Vec<String> {
+    let clients = backup.clients.iter().take(ITEMS).map(|client| client.product.to_string()).collect();
+    let mut lines =
+        table(&[("clients", listed(clients, &backup.complete)), ("table of", backup.table_time.to_string())]);
+    lines.extend(backup.clients.iter().take(ITEMS).map(|client| {
+        format!(
+            "{} {} ({}): settings {}, last success {}",
+            client.product,
+            text(&client.version),
+            client.program,
+            yes_no(&client.has_settings),
+            text(&client.last_success_time)
+        )
+    }));
+    lines.extend(more(backup.clients.len(), "clients"));
+    lines.extend(
+        backup
+            .stamps
+            .iter()
+            .take(ITEMS)
+            .map(|stamp| format!("stamp {}: {}", stamp.path, text(&stamp.last_success_time))),
+    );
+    lines.extend(more(backup.stamps.len(), "stamps"));
+    lines
+}
+
+fn logging(logging: &Logging) -> Vec<String> {
+    let audit = &logging.audit;
+    let rules = match &audit.rules_digest {
+        Reading::Known(digest) => format!("{} rules, sha256 {digest}", text(&audit.rules)),
+        Reading::Unknown { .. } => format!("rules {}", text(&audit.rules)),
+    };
+    let mut lines = table(&[
+        ("auditing", yes_no(&audit.enabled)),
+        ("immutable", yes_no(&audit.immutable)),
+        ("taken up", yes_no(&audit.daemon_running)),
+        ("lost", value(&audit.lost, |lost| format!("at most {lost} of a backlog of {}", text(&audit.backlog_limit)))),
+        ("audited", rules),
+        ("journal", value(&logging.journal_storage, |storage| storage.as_str().to_owned())),
+        ("kept since", text(&logging.kept_since_time)),
+        (
+            "sent by",
+            listed(logging.forwarders.iter().take(ITEMS).map(forwarder).collect(), &logging.forwarders_complete),
+        ),
+    ]);
+    lines.extend(more(logging.forwarders.len(), "programs"));
+    lines
+}
+
+fn forwarder(forwarder: &Forwarder) -> String {
+    let ways: Vec<_> = forwarder.ways.iter().take(ITEMS).map(|way| way.as_str().replace('_', " over ")).collect();
+    let sends = match &forwarder.sends {
+        Reading::Known(true) => format!("sends: {}", ways.join(", ")),
+        Reading::Known(false) => "sends nothing".to_owned(),
+        Reading::Unknown { unknown: why } => format!("whether it sends: {}", unknown(why)),
+    };
+    format!("{} ({}, {sends})", forwarder.program.as_str().replace('_', "-"), runs(&forwarder.running))
 }
 
 fn runs(running: &Reading<bool>) -> String {

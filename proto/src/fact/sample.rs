@@ -3,13 +3,14 @@
 mod access;
 
 use super::{
-    Agent, AutomaticUpdates, Baseline, Boot, Capacity, Cause, ChainPolicy, ChangeKind, Clock, ClockService,
-    ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl, ExecutionControlKind,
-    ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType, FilterEngine, FilterFamily, Firewall,
-    FirewallManager, FirewallProfile, Firmware, HostClass, Inbound, InputChain, KeyProtector, KeySlot, KeySlotKind,
-    KeySlots, Layer, LayerKind, Listener, Listeners, OsFamily, Package, PackageManager, PatchLevel, PathText,
-    PendingUpdate, Protection, Reach, Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors,
-    Software, Subject, SwapArea, SwapKind, System, Text, Tpm, Transport, Unknown, UnreadablePath, UpdateSource, Volume,
+    Agent, AutomaticUpdates, Backup, BackupClient, BackupStamp, Baseline, Boot, Capacity, Cause, ChainPolicy,
+    ChangeKind, Clock, ClockService, ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption,
+    ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType,
+    FilterEngine, FilterFamily, Firewall, FirewallManager, FirewallProfile, Firmware, Forwarder, ForwarderProgram,
+    HostClass, Inbound, InputChain, JournalStorage, KernelAudit, KeyProtector, KeySlot, KeySlotKind, KeySlots, Layer,
+    LayerKind, Listener, Listeners, Logging, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate,
+    Protection, Reach, Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject,
+    SwapArea, SwapKind, System, Text, Tpm, Transmission, Transport, Unknown, UnreadablePath, UpdateSource, Volume,
     VolumeKind, VolumeSpace, WatchState, WatchedPath,
 };
 use crate::time::Timestamp;
@@ -21,6 +22,7 @@ pub fn facts() -> Vec<Fact> {
     vec![
         Fact::Accounts(Reading::Known(accounts())),
         Fact::Agent(Reading::Known(agent())),
+        Fact::Backup(Reading::Known(backup())),
         Fact::Boot(Reading::Known(boot())),
         Fact::Capacity(Reading::Known(capacity())),
         Fact::Clock(Reading::Known(clock())),
@@ -28,6 +30,7 @@ pub fn facts() -> Vec<Fact> {
         Fact::FileIntegrity(Reading::Known(file_integrity())),
         Fact::Firewall(Reading::Known(firewall())),
         Fact::Listeners(Reading::Known(listeners())),
+        Fact::Logging(Reading::Known(logging())),
         Fact::PatchLevel(Reading::Known(patch_level())),
         Fact::RemoteAccess(Reading::Known(remote_access())),
         Fact::RemovableMedia(Reading::Known(removable_media())),
@@ -316,6 +319,46 @@ pub fn capacity() -> Capacity {
         inodes_percent: Reading::Known(50),
     };
     Capacity { volumes: vec![volume], boot_time: Reading::Known(time(-604_800)) }
+}
+
+/// Returns a host that rsnapshot keeps, and a job that touches a file.
+pub fn backup() -> Backup {
+    let client = BackupClient {
+        name: "rsnapshot".into(),
+        product: "rsnapshot".into(),
+        program: path("/usr/bin/rsnapshot"),
+        package: text("rsnapshot"),
+        version: text("1.5.1-1"),
+        has_settings: Reading::Known(true),
+        last_success_time: Reading::Known(time(-3600)),
+    };
+    let stamp = BackupStamp { path: path("/var/lib/backup/stamp"), last_success_time: Reading::Known(time(-7200)) };
+    Backup { clients: vec![client], complete: Reading::Known(true), table_time: time(-86_400), stamps: vec![stamp] }
+}
+
+/// Returns auditing, a persistent journal, and rsyslog that sends it away.
+pub fn logging() -> Logging {
+    let forwarder = Forwarder {
+        program: ForwarderProgram::Rsyslog,
+        running: Reading::Known(true),
+        sends: Reading::Known(true),
+        ways: vec![Transmission::SyslogTls],
+    };
+    Logging {
+        audit: KernelAudit {
+            enabled: Reading::Known(true),
+            immutable: Reading::Known(false),
+            daemon_running: Reading::Known(true),
+            lost: Reading::Known(0),
+            backlog_limit: Reading::Known(8192),
+            rules: Reading::Known(12),
+            rules_digest: text(&"18".repeat(32)),
+        },
+        journal_storage: Reading::Known(JournalStorage::Persistent),
+        kept_since_time: Reading::Known(time(-2_592_000)),
+        forwarders: vec![forwarder],
+        forwarders_complete: Reading::Known(true),
+    }
 }
 
 /// Returns the instant `seconds` after 2026-11-24T12:00:00Z, which is when the made-up host is looked at.

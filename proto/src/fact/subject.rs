@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accounts, Agent, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, PatchLevel,
-    Reading, RemoteAccess, RemovableMedia, ScreenLock, Sensors, Software, System, Unknown, wire::Wire,
+    Accounts, Agent, Backup, Boot, Capacity, Clock, DiskEncryption, Error, FileIntegrity, Firewall, Listeners, Logging,
+    PatchLevel, Reading, RemoteAccess, RemovableMedia, ScreenLock, Sensors, Software, System, Unknown, wire::Wire,
 };
 use crate::{report::Probe, v1};
 
@@ -72,6 +72,7 @@ macro_rules! subjects {
 subjects! {
     Accounts "accounts" 9 Accounts,
     Agent "agent" 8 System,
+    Backup "backup" 18 Backup,
     Boot "boot" 16 Boot,
     Capacity "capacity" 17 Capacity,
     Clock "clock" 14 Clock,
@@ -79,6 +80,7 @@ subjects! {
     FileIntegrity "file_integrity" 7 FileIntegrity,
     Firewall "firewall" 5 Firewall,
     Listeners "listeners" 6 System,
+    Logging "logging" 15 Logging,
     PatchLevel "patch_level" 3 PatchLevel,
     RemoteAccess "remote_access" 10 RemoteAccess,
     RemovableMedia "removable_media" 12 RemovableMedia,

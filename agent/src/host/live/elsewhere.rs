@@ -15,8 +15,8 @@ use muster_proto::fact::OsFamily;
 
 use super::Live;
 use crate::host::{
-    Digests, Dump, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool,
-    Visit,
+    AuditQuery, Digests, Dump, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
+    Space, Tool, Visit,
 };
 
 impl Host for Live {
@@ -80,6 +80,10 @@ impl Host for Live {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
+        unsupported()
+    }
+
+    fn audit(&self, _: AuditQuery) -> io::Result<Vec<u8>> {
         unsupported()
     }
 

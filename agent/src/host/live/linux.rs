@@ -17,10 +17,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use muster_proto::{fact::OsFamily, time::Timestamp};
 
-use super::{Live, netfilter, run, scan};
+use super::{Live, audit, netfilter, run, scan};
 use crate::host::{
-    Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
-    Space, Tool, Visit, fscrypt, luks,
+    AuditQuery, Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy,
+    SocketOwners, Space, Tool, Visit, fscrypt, luks,
 };
 
 /// Bytes that `union` of `struct fscrypt_get_policy_ex_arg` has: the policy of version 2.
@@ -98,6 +98,7 @@ impl Host for Live {
         self.clock().map(|clock| clock.synchronized)
     }
 
+    #[allow(clippy::useless_conversion, reason = "a long has 32 bits on other machines")]
     fn clock(&self) -> io::Result<KernelClock> {
         // SAFETY: timex is plain numbers, for which zero is a value; modes 0 makes adjtimex(2) a pure read.
         let (state, timex) = unsafe {
@@ -126,6 +127,11 @@ impl Host for Live {
             inodes: space.f_files,
             free_inodes: space.f_ffree,
         })
+    }
+
+    fn audit(&self, query: AuditQuery) -> io::Result<Vec<u8>> {
+        self.check_deadline()?;
+        audit::ask(query)
     }
 
     fn socket_owners(&self, inodes: &BTreeSet<u64>) -> io::Result<SocketOwners> {

@@ -14,8 +14,8 @@ use muster_proto::fact::{OsFamily, Reading, SwapKind, VolumeKind};
 
 use super::state;
 use crate::host::{
-    Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool,
-    Visit,
+    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
+    Space, Tool, Visit,
 };
 
 /// Hosts that are compared; a tenth of them where the build is not optimised, which takes as long.
@@ -382,6 +382,10 @@ impl Host for MadeHost {
     }
 
     fn clock(&self) -> io::Result<KernelClock> {
+        unsupported()
+    }
+
+    fn audit(&self, _: AuditQuery) -> io::Result<Vec<u8>> {
         unsupported()
     }
 

@@ -74,11 +74,11 @@ fn settings(host: &dyn Host, paths: &[&str]) -> Result<String, Unknown> {
 
 /// Returns the value of an option, as in clamd.conf(5): name, blank, value; of several the last.
 fn setting<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let values = text.lines().filter_map(|line| {
+    let mut values = text.lines().filter_map(|line| {
         let (option, value) = line.trim().split_once(char::is_whitespace)?;
         (option == name).then(|| value.trim().trim_matches('"'))
     });
-    values.last()
+    values.next_back()
 }
 
 /// Values that clamd.conf(5) reads as yes.

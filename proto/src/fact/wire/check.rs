@@ -87,7 +87,7 @@ pub(super) fn volume_space(space: &VolumeSpace) -> Result<(), Error> {
 }
 
 /// Checks a name that is a word of no vocabulary.
-fn word(text: &Text, field: &'static str) -> Result<(), Error> {
+pub(super) fn word(text: &Text, field: &'static str) -> Result<(), Error> {
     holds(no_word(text.as_str(), field) == Error::NewerWord(field), field)
 }
 

@@ -41,10 +41,12 @@ text_enums!(
     FilterHook,
     FirewallManager,
     Firmware,
+    ForwarderProgram,
     HostClass,
     Inbound,
     KeyProtector,
     KeySlotKind,
+    JournalStorage,
     LayerKind,
     OsFamily,
     PackageManager,
@@ -60,6 +62,7 @@ text_enums!(
     SensorSeen,
     SwapKind,
     Tpm,
+    Transmission,
     Transport,
     VolumeKind,
     WatchState,
@@ -232,6 +235,16 @@ message!(Capacity { volumes } required { boot_time });
 message!(VolumeSpace { mount_point, file_system } required { used_percent, inodes_percent }
     check check::volume_space);
 
+message!(Backup { clients, stamps } required { complete, table_time });
+message!(BackupClient { name, product, program } required { package, version, has_settings, last_success_time }
+    check |client| check::word(&client.name, "BackupClient.name"));
+message!(BackupStamp { path } required { last_success_time });
+
+message!(Logging { forwarders } required { audit, journal_storage, kept_since_time, forwarders_complete });
+message!(KernelAudit {} required { enabled, immutable, daemon_running, lost, backlog_limit, rules, rules_digest }
+    check |audit| check::read_digest(&audit.rules_digest, "KernelAudit.rules_digest"));
+message!(Forwarder { program, ways } required { running, sends });
+
 readable!(
     System => SystemFact in system_fact,
     DiskEncryption => DiskEncryptionFact in disk_encryption_fact,
@@ -248,6 +261,8 @@ readable!(
     RemovableMedia => RemovableMediaFact in removable_media_fact,
     Sensors => SensorsFact in sensors_fact,
     Clock => ClockFact in clock_fact,
+    Logging => LoggingFact in logging_fact,
     Boot => BootFact in boot_fact,
     Capacity => CapacityFact in capacity_fact,
+    Backup => BackupFact in backup_fact,
 );

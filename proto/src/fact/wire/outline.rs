@@ -54,8 +54,10 @@ static FACT: Message = Message {
         one(12, "removable_media", &Message { fields: &[one(1, "removable_media", &REMOVABLE_MEDIA)] }),
         one(13, "sensors", &Message { fields: &[one(1, "sensors", &SENSORS)] }),
         one(14, "clock", &Message { fields: &[one(1, "clock", &CLOCK)] }),
+        one(15, "logging", &Message { fields: &[one(1, "logging", &LOGGING)] }),
         one(16, "boot", &LEAF),
         one(17, "capacity", &Message { fields: &[one(1, "capacity", &CAPACITY)] }),
+        one(18, "backup", &Message { fields: &[one(1, "backup", &BACKUP)] }),
     ],
 };
 static SYSTEM: Message = Message { fields: &[list(16, "System.execution_controls", &LEAF)] };
@@ -131,7 +133,10 @@ static SCREEN_LOCK: Message = Message { fields: &[list(2, "ScreenLock.users", &L
 static REMOVABLE_MEDIA: Message = Message { fields: &[list(2, "RemovableMedia.mechanisms", &LEAF)] };
 static SENSORS: Message = Message { fields: &[list(1, "Sensors.sensors", &LEAF)] };
 static CLOCK: Message = Message { fields: &[list(5, "Clock.services", &LEAF)] };
+static LOGGING: Message =
+    Message { fields: &[list(4, "Logging.forwarders", &Message { fields: &[list(4, "Forwarder.ways", &LEAF)] })] };
 static CAPACITY: Message = Message { fields: &[list(1, "Capacity.volumes", &LEAF)] };
+static BACKUP: Message = Message { fields: &[list(1, "Backup.clients", &LEAF), list(4, "Backup.stamps", &LEAF)] };
 
 /// Fields of one message that are counted, at most.
 const FIELDS: usize = 32;

@@ -1,0 +1,172 @@
+//! What the kernel says of its audit system (linux/audit.h): netlink messages, as the [`Host`] hands them out.
+
+use std::io;
+
+use muster_proto::{
+    fact::{Cause, KernelAudit, Reading, Text, Unknown},
+    id::Digest,
+};
+
+use crate::host::{self, AuditQuery, Host};
+
+const AUDIT_GET: u16 = 1000;
+const AUDIT_LIST_RULES: u16 = 1013;
+const HEADER_BYTES: usize = 16;
+/// Digest of rules: `muster/audit-rules/v1`, and each rule with its length.
+const RULES_DOMAIN: &str = "muster/audit-rules/v1";
+const EPROTONOSUPPORT: i32 = 93;
+const ECONNREFUSED: i32 = 111;
+
+/// `struct audit_status`, as far as it is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Status {
+    enabled: u32,
+    daemon: u32,
+    backlog_limit: u32,
+    lost: u32,
+}
+
+pub(super) fn look(host: &dyn Host) -> KernelAudit {
+    let status = match host.audit(AuditQuery::Status) {
+        Ok(bytes) => {
+            status(&bytes).ok_or_else(|| Unknown::new(Cause::Garbled, "the status of the audit system is cut"))
+        }
+        // socket(2): the kernel has no audit system, so that it is not on.
+        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => {
+            Ok(Status { enabled: 0, daemon: 0, backlog_limit: 0, lost: 0 })
+        }
+        Err(error) => Err(unknown(&error)),
+    };
+    let rules = match host.audit(AuditQuery::Rules) {
+        Ok(bytes) => rules(&bytes).ok_or_else(|| Unknown::new(Cause::Garbled, "the rules of the audit system are cut")),
+        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => Ok((0, digest(&[]))),
+        Err(error) => Err(unknown(&error)),
+    };
+    let status = reading(status);
+    let rules = reading(rules);
+    KernelAudit {
+        enabled: status.clone().map(|status| status.enabled != 0),
+        immutable: status.clone().map(|status| status.enabled == 2),
+        daemon_running: status.clone().map(|status| status.daemon != 0),
+        lost: status.clone().map(|status| power_of_ten(status.lost.into())),
+        backlog_limit: status.map(|status| status.backlog_limit.into()),
+        rules: rules.clone().map(|(count, _)| count),
+        rules_digest: rules.map(|(_, digest)| Text::new(&digest.to_string())),
+    }
+}
+
+fn reading<T>(result: Result<T, Unknown>) -> Reading<T> {
+    result.map_or_else(|unknown| Reading::Unknown { unknown }, Reading::Known)
+}
+
+fn unknown(error: &io::Error) -> Unknown {
+    match error.raw_os_error() {
+        // The kernel has no end for a socket of another user or network namespace, nor when it was started with audit=0.
+        Some(ECONNREFUSED) => Unknown::new(
+            Cause::Hidden,
+            "audit netlink refused: the host is a container, or its kernel was started with audit=0",
+        ),
+        _ => host::unknown("ask the kernel's audit system (CAP_AUDIT_CONTROL, outside of containers)", error),
+    }
+}
+
+/// Returns the least power of ten that `count` does not exceed; 0 for 0. Each single loss would make a report.
+fn power_of_ten(count: u64) -> u64 {
+    let mut step = u64::from(count > 0);
+    while step < count {
+        step *= 10;
+    }
+    step
+}
+
+/// Takes the next message off the front: its type and its body. `None` at the end and where it is cut.
+fn take<'a>(bytes: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let kind = u16::from_ne_bytes([header[4], header[5]]);
+    let body = bytes.get(HEADER_BYTES..length)?;
+    *bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((kind, body))
+}
+
+fn status(mut bytes: &[u8]) -> Option<Status> {
+    loop {
+        let (kind, body) = take(&mut bytes)?;
+        if kind != AUDIT_GET {
+            continue;
+        }
+        // mask, enabled, failure, pid, rate_limit, backlog_limit, lost
+        let number = |at: usize| body.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        return Some(Status { enabled: number(1)?, daemon: number(3)?, backlog_limit: number(5)?, lost: number(6)? });
+    }
+}
+
+/// Returns how many rules there are, and the digest of all in their order.
+fn rules(mut bytes: &[u8]) -> Option<(u64, Digest)> {
+    let mut rules = Vec::new();
+    while !bytes.is_empty() {
+        let (kind, body) = take(&mut bytes)?;
+        if kind == AUDIT_LIST_RULES {
+            rules.push(body);
+        }
+    }
+    Some((rules.len() as u64, digest(&rules)))
+}
+
+fn digest(rules: &[&[u8]]) -> Digest {
+    let mut framed = Vec::new();
+    for rule in rules {
+        framed.extend_from_slice(&(rule.len() as u64).to_be_bytes());
+        framed.extend_from_slice(rule);
+    }
+    Digest::of(RULES_DOMAIN, &[&framed])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER_BYTES + body.len()).unwrap();
+        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn the_status_is_read_from_its_message() {
+        let body: Vec<u8> = [0, 2, 1, 4711, 0, 8192, 12, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let expected = Status { enabled: 2, daemon: 4711, backlog_limit: 8192, lost: 12 };
+        assert_eq!(status(&message(AUDIT_GET, &body)), Some(expected));
+        assert_eq!(status(&[message(2, b"ack "), message(AUDIT_GET, &body)].concat()), Some(expected));
+        assert_eq!(status(&message(AUDIT_GET, &body[..20])), None);
+        assert_eq!(status(&[]), None);
+    }
+
+    #[test]
+    fn rules_count_and_their_order_matters() {
+        let (a, b) = (message(AUDIT_LIST_RULES, b"first rule"), message(AUDIT_LIST_RULES, b"other"));
+        let (both, reverse) =
+            (rules(&[a.clone(), b.clone()].concat()).unwrap(), rules(&[b, a.clone()].concat()).unwrap());
+        assert_eq!((both.0, reverse.0), (2, 2));
+        assert_ne!(both.1, reverse.1);
+        assert_eq!(rules(&[]).unwrap().0, 0);
+        assert_eq!(rules(&a[..10]), None);
+    }
+
+    #[test]
+    fn losses_are_told_in_powers_of_ten() {
+        for (count, expected) in [(0, 0), (1, 1), (2, 10), (10, 10), (11, 100), (u64::from(u32::MAX), 10_000_000_000)] {
+            assert_eq!(power_of_ten(count), expected, "{count}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (status(&bytes), rules(&bytes));
+        }
+    }
+}

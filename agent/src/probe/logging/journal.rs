@@ -1,0 +1,217 @@
+//! What the host keeps of its own log.
+
+use std::path::{Path, PathBuf};
+
+use muster_proto::{
+    fact::{Cause, JournalStorage, Reading, Unknown},
+    time::Timestamp,
+};
+
+use super::{
+    super::processes::{self, Process},
+    units,
+};
+use crate::host::{self, Host, SMALL_FILE_BYTES};
+
+const PERSISTENT: &str = "/var/log/journal";
+const LOGS: &str = "/var/log";
+/// Files that syslog daemons write everything or every login to, and what logrotate(8) makes of them.
+const SYSLOGS: [&str; 4] = ["auth.log", "messages", "secure", "syslog"];
+const SIGNATURE: &[u8] = b"LPKSHHRH";
+/// Offset of `head_entry_realtime` in a journal file ("Journal File Format" of systemd), microseconds since 1970, little-endian.
+const HEAD_TIME: usize = 184;
+/// Bytes of a header up to there.
+const HEADER_BYTES: usize = HEAD_TIME + 8;
+
+/// Returns where the journal is kept: by the setting in force, and by the file that is there.
+pub(super) fn storage(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> Reading<JournalStorage> {
+    let programs = ["/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald"].map(str::to_owned);
+    match processes::running(processes, &programs, &["systemd-journald.service".to_owned()]).0 {
+        Reading::Known(true) => {}
+        Reading::Known(false) => return Reading::Known(JournalStorage::None),
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown },
+    }
+    let setting = match units::setting(host, "journald.conf", "Journal", "Storage") {
+        Ok(setting) => setting,
+        Err(unknown) => return Reading::Unknown { unknown },
+    };
+    // journald.conf(5): unset is auto, which is persistent exactly where the folder is there.
+    match setting.as_deref() {
+        Some("none") => return Reading::Known(JournalStorage::None),
+        Some("volatile") => return Reading::Known(JournalStorage::Volatile),
+        None | Some("auto" | "persistent") => {}
+        Some(other) => return Reading::unknown(Cause::Garbled, format!("journald.conf has Storage={other}")),
+    }
+    let found = folder(host).and_then(|folder| match folder {
+        Some(folder) => is_there(host, &folder.join("system.journal")),
+        None => Ok(false),
+    });
+    match (found, setting.as_deref()) {
+        (Ok(true), _) => Reading::Known(JournalStorage::Persistent),
+        (Ok(false), Some("persistent")) => Reading::unknown(
+            Cause::Undecidable,
+            format!("Storage=persistent, and {PERSISTENT} has no journal of this machine"),
+        ),
+        (Ok(false), _) => Reading::Known(JournalStorage::Volatile),
+        (Err(unknown), _) => Reading::Unknown { unknown },
+    }
+}
+
+/// Returns an instant of which, or from before which, entries are still kept on the disk.
+pub(super) fn kept_since(host: &dyn Host) -> Reading<Timestamp> {
+    let times = oldest_journal(host).and_then(|journal| Ok((journal, oldest_syslog(host)?)));
+    match times {
+        Ok((Some(a), Some(b))) => Reading::Known(a.min(b)),
+        Ok((Some(time), None) | (None, Some(time))) => Reading::Known(time),
+        Ok((None, None)) => {
+            Reading::unknown(Cause::Absent, format!("{PERSISTENT} and {LOGS} have no log with entries"))
+        }
+        Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+fn is_there(host: &dyn Host, path: &Path) -> Result<bool, Unknown> {
+    match host.metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(false),
+        Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
+    }
+}
+
+/// Returns the folder of this machine's persistent journal.
+fn folder(host: &dyn Host) -> Result<Option<PathBuf>, Unknown> {
+    if !is_there(host, Path::new(PERSISTENT))? {
+        return Ok(None);
+    }
+    let id = host
+        .read(Path::new("/etc/machine-id"), SMALL_FILE_BYTES)
+        .map_err(|error| host::unknown("read /etc/machine-id", &error))?;
+    let id = String::from_utf8_lossy(&id).trim().to_owned();
+    if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Unknown::new(Cause::Garbled, "/etc/machine-id is not 32 hex digits"));
+    }
+    let folder = Path::new(PERSISTENT).join(id);
+    Ok(is_there(host, &folder)?.then_some(folder))
+}
+
+fn oldest_journal(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
+    let Some(folder) = folder(host)? else { return Ok(None) };
+    let names = host.list(&folder).map_err(|error| host::unknown(format!("list {}", folder.display()), &error))?;
+    let mut oldest = None;
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let time = if name == "system.journal" {
+            let path = folder.join(name);
+            let header = host
+                .read_start(&path, HEADER_BYTES)
+                .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+            head_time(&header)
+        } else {
+            archive_time(name)
+        };
+        oldest = earlier(oldest, time);
+    }
+    Ok(oldest)
+}
+
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (time, None) | (None, time) => time,
+    }
+}
+
+/// Returns the time of the first entry of a journal; `None` when it has none or is no journal.
+fn head_time(header: &[u8]) -> Option<Timestamp> {
+    if !header.starts_with(SIGNATURE) {
+        return None;
+    }
+    let micros = u64::from_le_bytes(header.get(HEAD_TIME..HEADER_BYTES)?.try_into().ok()?);
+    if micros == 0 { None } else { Timestamp::from_micros(i64::try_from(micros).ok()?) }
+}
+
+/// Returns the time of the first entry of a file that was put aside: `system@FILE-SEQUENCE-TIME.journal`, the last two in hex.
+fn archive_time(name: &str) -> Option<Timestamp> {
+    let (_, time) = name.strip_prefix("system@")?.strip_suffix(".journal")?.rsplit_once('-')?;
+    if time.len() != 16 {
+        return None;
+    }
+    Timestamp::from_micros(i64::from_str_radix(time, 16).ok()?)
+}
+
+/// Returns the earliest time at which a file of the syslog was last written that has something in it: its entries are no younger.
+fn oldest_syslog(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
+    let names = host.list(Path::new(LOGS)).map_err(|error| host::unknown(format!("list {LOGS}"), &error))?;
+    let mut oldest = None;
+    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_syslog(name)) {
+        // Rotated away between the two is no error.
+        if let Ok(metadata) = host.metadata(&Path::new(LOGS).join(name))
+            && metadata.size_bytes > 0
+            && metadata.kind == host::EntryKind::File
+        {
+            oldest = earlier(oldest, metadata.modified);
+        }
+    }
+    Ok(oldest)
+}
+
+/// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz` or `secure-20261101`.
+fn is_syslog(name: &str) -> bool {
+    SYSLOGS.iter().any(|log| {
+        name.strip_prefix(log).is_some_and(|rest| {
+            let rest = rest.trim_end_matches(".gz").trim_end_matches(".xz").trim_end_matches(".zst");
+            rest.is_empty()
+                || rest
+                    .strip_prefix(['.', '-'])
+                    .is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_journal_says_when_it_begins() {
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(SIGNATURE);
+        assert_eq!(head_time(&header), None, "without an entry");
+        // As `journalctl --header` shows it: Thu 2026-11-26 13:51:08 UTC (6612e3c4e418f).
+        header[HEAD_TIME..].copy_from_slice(&0x0006_612e_3c4e_418f_u64.to_le_bytes());
+        assert_eq!(head_time(&header).unwrap().to_string().get(..19), Some("2026-11-26T13:51:08"));
+        assert_eq!(head_time(&header[..HEADER_BYTES - 1]), None);
+        header[0] = b'X';
+        assert_eq!(head_time(&header), None);
+        let name = "system@0123456789abcdef0123456789abcdef-0000000000000001-0006612e3c4e418f.journal";
+        assert_eq!(archive_time(name).unwrap().to_string().get(..19), Some("2026-11-26T13:51:08"));
+        for name in [
+            "system.journal",
+            "system@x.journal",
+            "user-1000@a-1-0006612e3c4e418f.journal",
+            "system@a-1-0006612e3c4e418f.journal~",
+        ] {
+            assert_eq!(archive_time(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_syslog_is_known_by_its_name_and_its_rotation() {
+        for name in ["syslog", "syslog.1", "syslog.2.gz", "messages-20261101", "secure-20261101.xz", "auth.log.4.gz"] {
+            assert!(is_syslog(name), "{name}");
+        }
+        for name in ["syslog.old", "messages.gz.x", "secured", "syslog-ng", "dpkg.log", "syslog."] {
+            assert!(!is_syslog(name), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..250), name in any::<String>()) {
+            let _ = head_time(&bytes);
+            let _ = archive_time(&name);
+            let _ = is_syslog(&name);
+        }
+    }
+}
