@@ -77,6 +77,12 @@ fn named_in_message(message: &DescriptorProto, path: Vec<i32>, outer: &str, all:
         all.push((below(&path, MESSAGE_FIELD, index), format!("{name}.{}", field.name())));
     }
     for (index, oneof) in (0..).zip(&message.oneof_decl) {
+        // An optional field is in a oneof of its own, which nobody wrote.
+        let is_written =
+            |field: &prost_types::FieldDescriptorProto| field.oneof_index == Some(index) && !field.proto3_optional();
+        if !message.field.iter().any(is_written) {
+            continue;
+        }
         all.push((below(&path, MESSAGE_ONEOF, index), format!("{name}.{}", oneof.name())));
     }
     for (index, nested) in (0..).zip(&message.nested_type) {

@@ -2,6 +2,7 @@
 
 mod elements;
 mod expressions;
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,19 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{
         netlink::{attributes, find, number, text},
-        packet::{self, Ask, Condition, Field, Test},
+        packet::{self, Ask, Condition, Test},
         rules::{Act, Rule, Scope},
         share::{self, Share},
         xt,
     },
     Name, Sets,
     elements::{Element, spans},
-    is_anonymous, value, verdict_of,
+    is_anonymous,
+    source::{Source, UNTOLD, native, state_scope},
+    value, verdict_of,
 };
 
-/// `NF_CT_STATE_BIT` of a connection that is new, and of one that is not tracked.
-const STATE_NEW: u32 = packet::STATE_NEW as u32;
-const STATE_UNTRACKED: u32 = packet::STATE_UNTRACKED as u32;
 // Operators of comparisons (`enum nft_cmp_ops`).
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
@@ -32,215 +31,6 @@ const FIB_SENDER: u32 = 1;
 const IS_OVER: u32 = 1;
 const REGISTER_BYTES: usize = 16;
 const WORD_BYTES: usize = 4;
-/// IFNAMSIZ
-const INTERFACE_NAME_BYTES: usize = 16;
-/// The test of what is not followed.
-const UNTOLD: Test = Test { field: Field::Other, ask: Ask::Within(0, 0) };
-
-/// What a register was loaded with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Source {
-    /// Address of the sender, of 4 or of 16 bytes.
-    Sender(usize),
-    /// Address of the receiver.
-    Receiver(usize),
-    /// Addresses of sender and receiver side by side, of so many bytes each.
-    Addresses(usize),
-    /// Ports of sender and receiver side by side.
-    Ports,
-    SenderPort,
-    ReceiverPort,
-    TcpFlags,
-    /// Address family, as `NFPROTO_` or as the type of an Ethernet frame.
-    Family,
-    /// Protocol above IP, of whatever header.
-    Protocol,
-    /// What follows the first header of IPv6: before the protocol above it, there may be more headers.
-    NextHeader,
-    /// Place of a fragment, with flags.
-    Fragment,
-    Interface,
-    InterfaceName,
-    CtState,
-    CtStatus,
-    /// Kind of the receiver's address (`RTN_` of linux/rtnetlink.h).
-    ReceiverType,
-    /// `PACKET_` of linux/if_packet.h.
-    PacketKind,
-    /// The interface to which what goes back to the sender goes.
-    WayBack,
-    Other,
-}
-
-impl Source {
-    /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
-    fn of_payload(base: u32, offset: u32, length: u32) -> Self {
-        match (base, offset, length) {
-            (1, 9, 1) => Self::Protocol,
-            (1, 6, 1) => Self::NextHeader,
-            (1, 6, 2) => Self::Fragment,
-            // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
-            (1, 8, 2..=16) => Self::Sender(16),
-            (1, 24, 1..=16) => Self::Receiver(16),
-            (1, 12, 1..=4) => Self::Sender(4),
-            (1, 16, 1..=4) => Self::Receiver(4),
-            (1, 12, 8) => Self::Addresses(4),
-            (1, 8, 32) => Self::Addresses(16),
-            (2, 0, 4) => Self::Ports,
-            (2, 0, 2) => Self::SenderPort,
-            (2, 2, 2) => Self::ReceiverPort,
-            (2, 13, 1) => Self::TcpFlags,
-            _ => Self::Other,
-        }
-    }
-
-    /// Returns what a key of `meta` is, and its bytes in a register.
-    fn of_meta(key: u32) -> (Self, usize) {
-        match key {
-            1 => (Self::Family, 2),
-            4 => (Self::Interface, 4),
-            6 => (Self::InterfaceName, 16),
-            7 => (Self::Other, 16),
-            15 => (Self::Family, 1),
-            16 => (Self::Protocol, 1),
-            19 => (Self::PacketKind, 1),
-            _ => (Self::Other, 4),
-        }
-    }
-
-    /// Returns how many packets have a value from `first` to `last` here.
-    fn share(self, first: &[u8], last: &[u8]) -> Share {
-        match (self, first, last) {
-            (Self::SenderPort | Self::ReceiverPort, &[a, b], &[c, d]) => {
-                share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
-            }
-            (Self::Sender(_), _, _) => share::sources(first, last),
-            (Self::Receiver(_), _, _) => share::destinations(first, last),
-            (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
-            _ if first != last => Share::UNTOLD,
-            (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
-            // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
-            (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
-            (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
-            (Self::CtState, _, _) => share_of_scope(native(first).map(|state| state_scope(|seen| seen == state))),
-            // What comes to a host is for itself, or narrower.
-            (Self::PacketKind, &[0], _) => Share::All,
-            (Self::PacketKind, &[1 | 2], _) => Share::LEAST,
-            (Self::ReceiverType, _, _) => {
-                share_of_scope(native(first).and_then(|kind| 1_u16.checked_shl(kind)).map(xt::destination_type))
-            }
-            _ => Share::UNTOLD,
-        }
-    }
-}
-
-impl Source {
-    fn field(self) -> Field {
-        match self {
-            Self::Sender(4) => Field::Ipv4Sender,
-            Self::Sender(_) => Field::Ipv6Sender,
-            Self::Receiver(4) => Field::Ipv4Receiver,
-            Self::Receiver(_) => Field::Ipv6Receiver,
-            Self::SenderPort => Field::SenderPort,
-            Self::ReceiverPort => Field::ReceiverPort,
-            Self::TcpFlags => Field::TcpFlags,
-            Self::Family => Field::Family,
-            Self::Protocol => Field::Protocol,
-            Self::Fragment => Field::Fragment,
-            Self::Interface => Field::Interface,
-            Self::InterfaceName => Field::InterfaceName,
-            Self::CtState => Field::CtState,
-            Self::CtStatus => Field::CtStatus,
-            Self::ReceiverType => Field::ReceiverKind,
-            Self::PacketKind => Field::PacketKind,
-            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack | Self::Other => Field::Other,
-        }
-    }
-
-    /// Returns what lies side by side in it.
-    fn halves(self) -> Option<[Self; 2]> {
-        match self {
-            Self::Addresses(bytes) => Some([Self::Sender(bytes), Self::Receiver(bytes)]),
-            Self::Ports => Some([Self::SenderPort, Self::ReceiverPort]),
-            _ => None,
-        }
-    }
-
-    /// Returns the tests for a value from `first` to `last`.
-    fn tests(self, first: &[u8], last: &[u8]) -> Vec<Test> {
-        match self.halves() {
-            Some([left, right]) if first == last => {
-                let (a, b) = first.split_at(first.len() / 2);
-                vec![left.within(a, a), right.within(b, b)]
-            }
-            Some(_) => vec![UNTOLD],
-            None => vec![self.within(first, last)],
-        }
-    }
-
-    /// Returns the bytes that the field has, where fewer may be loaded or compared.
-    fn width(self) -> Option<usize> {
-        match self {
-            Self::Sender(bytes) | Self::Receiver(bytes) => Some(bytes),
-            Self::InterfaceName => Some(INTERFACE_NAME_BYTES),
-            _ => None,
-        }
-    }
-
-    /// Returns a value of the field, of which `bytes` are the beginning and `fill` the rest.
-    fn number(self, bytes: &[u8], fill: u8) -> Option<u128> {
-        if self.is_native() {
-            return native(bytes).map(u128::from);
-        }
-        let mut whole = bytes.to_vec();
-        whole.resize(self.width().unwrap_or(bytes.len()), fill);
-        let number =
-            (whole.len() <= 16).then(|| whole.iter().fold(0, |number, byte| number << 8 | u128::from(*byte)))?;
-        Some(match (self, number) {
-            (Self::Family, 0x0800) => packet::IPV4,
-            (Self::Family, 0x86dd) => packet::IPV6,
-            (_, number) => number,
-        })
-    }
-
-    /// Returns whether its values are numbers in the byte order of the machine, which compare only as equal.
-    fn is_native(self) -> bool {
-        matches!(self, Self::Interface | Self::CtState | Self::CtStatus | Self::ReceiverType)
-    }
-
-    /// Returns the test for a value from `first` to `last`, of which the rest is any.
-    fn within(self, first: &[u8], last: &[u8]) -> Test {
-        let is_range = first != last;
-        match (self.number(first, 0), self.number(last, 0xff)) {
-            (Some(low), Some(high)) if !(is_range && self.is_native()) => {
-                Test { field: self.field(), ask: Ask::Within(low, high) }
-            }
-            _ => UNTOLD,
-        }
-    }
-}
-
-fn share_of_scope(scope: Option<Scope>) -> Share {
-    match scope {
-        Some(Scope::All) => Share::All,
-        Some(Scope::Narrow) => Share::LEAST,
-        Some(Scope::Unclear) | None => Share::UNTOLD,
-    }
-}
-
-/// Returns the scope of a condition on the state of the connection.
-fn state_scope(is_met_by: impl Fn(u32) -> bool) -> Scope {
-    match (is_met_by(STATE_NEW), is_met_by(STATE_UNTRACKED)) {
-        (true, _) => Scope::All,
-        (false, false) => Scope::Narrow,
-        (false, true) => Scope::Unclear,
-    }
-}
-
-/// A number in the byte order of the machine.
-fn native(bytes: &[u8]) -> Option<u32> {
-    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
-}
 
 #[derive(Clone, Debug)]
 struct Loaded {
