@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Fact, Reading, Subject},
+    fact::{Fact, HostClass, Reading, Subject},
     fact_set::FactSet,
     id::{Digest, Epoch, ReportSeq},
     report::{
@@ -304,7 +304,9 @@ fn a_host_is_judged_by_what_it_reported_and_by_how_long_ago() {
     assert_eq!((hosts[0].agent.hostname.as_str(), hosts[0].agent.host_class.as_str()), ("web-1", "server"));
     let catalogue = &*CATALOGUE;
     for (control, standing) in standings(catalogue.controls(), &hosts[0], at(10)) {
-        assert_eq!(standing.verdict, Verdict::Pass, "{}: {}", control.id, standing.reason);
+        let applies = control.applies_to.is_empty() || control.applies_to.contains(&HostClass::Server);
+        let expected = if applies { Verdict::Pass } else { Verdict::NotApplicable };
+        assert_eq!(standing.verdict, expected, "{}: {}", control.id, standing.reason);
         assert_eq!(standing.since, Some(at(10)));
     }
     let day = 86_400;
@@ -736,10 +738,10 @@ fn a_gap_is_in_the_views_with_its_span_cause_and_place() {
 /// One step of a fleet.
 #[derive(Clone, Debug)]
 enum Step {
-    Facts { which: u8, is_open: bool, is_resync: bool },
+    Facts { which: u32, is_open: bool, is_resync: bool },
     Old { minutes: i64 },
     Parts,
-    Attest { probes: u8 },
+    Attest { probes: u32 },
     Lie,
     Lifecycle,
     Gap,
@@ -757,11 +759,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any::<u8>(), any::<bool>(), any::<bool>())
+        4 => (any::<u32>(), any::<bool>(), any::<bool>())
             .prop_map(|(which, is_open, is_resync)| Step::Facts { which, is_open, is_resync }),
         1 => (0_i64..20_000).prop_map(|minutes| Step::Old { minutes }),
         1 => Just(Step::Parts),
-        8 => any::<u8>().prop_map(|probes| Step::Attest { probes }),
+        8 => any::<u32>().prop_map(|probes| Step::Attest { probes }),
         1 => Just(Step::Lie),
         1 => Just(Step::Lifecycle),
         1 => Just(Step::Gap),
@@ -839,7 +841,7 @@ fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
                     if let Fact::System(Reading::Known(system)) = fact
                         && *is_open
                     {
-                        system.host_class = Reading::Known(muster_proto::fact::HostClass::Laptop);
+                        system.host_class = Reading::Known(HostClass::Laptop);
                     }
                 }
                 entries.push(sim.facts(now, &facts, *is_resync));
