@@ -284,7 +284,9 @@ fn a_host_is_judged_by_what_it_reported_and_by_how_long_ago() {
     assert_eq!((hosts[0].agent.hostname.as_str(), hosts[0].agent.host_class.as_str()), ("web-1", "server"));
     let catalogue = &*CATALOGUE;
     for (control, standing) in standings(catalogue.controls(), &hosts[0], at(10)) {
-        assert_eq!(standing.verdict, Verdict::Pass, "{}: {}", control.id, standing.reason);
+        let applies = control.applies_to.is_empty() || control.applies_to.contains(&HostClass::Server);
+        let expected = if applies { Verdict::Pass } else { Verdict::NotApplicable };
+        assert_eq!(standing.verdict, expected, "{}: {}", control.id, standing.reason);
         assert_eq!(standing.since, Some(at(10)));
     }
     let day = 86_400;
@@ -905,7 +907,7 @@ fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
                     if let Fact::System(Reading::Known(system)) = fact
                         && *is_open
                     {
-                        system.host_class = Reading::Known(muster_proto::fact::HostClass::Laptop);
+                        system.host_class = Reading::Known(HostClass::Laptop);
                     }
                 }
                 entries.push(sim.facts(now, &facts, *is_resync));
