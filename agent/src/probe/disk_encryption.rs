@@ -549,7 +549,7 @@ mod tests {
     /// Returns what is said of the ZFS dataset `tank/home` when `zfs` answers so.
     fn dataset(answer: Result<&str, i32>) -> Volume {
         let folder = tempfile::tempdir().unwrap();
-        let name = format!("tool.zfs.{}", own::ZFS_ARGUMENTS.join("."));
+        let name = format!("tool.zfs.{}", own::ZFS_ARGUMENTS.join(".").replace(',', "_"));
         std::fs::create_dir_all(folder.path().join("answers")).unwrap();
         std::fs::create_dir_all(folder.path().join("files/proc/1")).unwrap();
         let mounts = "1 0 0:40 / /home rw - zfs tank/home rw,xattr,posixacl\n";

@@ -3,7 +3,7 @@
 //! Every look of every capture is taken once to learn what it asks. Then each of its accesses is spoiled in every way that an
 //! access of its kind can go wrong, and the look is taken again: nothing panics, every reading is as before or unknown with
 //! the fault's own cause, and what the look leaves in the probe's memory does not mislead the next one. Where a fault cannot
-//! be told from a machine on which things are so, [`EXPECTED`] says why.
+//! be told from a machine on which things are so, [`expected::rows`] says why.
 
 mod expected;
 
@@ -22,7 +22,7 @@ use muster_proto::{
 };
 use serde_json::Value;
 
-use self::expected::{COMPANIONS, EXPECTED, Expected};
+use self::expected::{COMPANIONS, Expected};
 use super::{Look, PROBES, Probe, Settings};
 use crate::host::{
     Host, Recorded,
@@ -119,7 +119,7 @@ struct Outcome {
     /// Number of looks with a fault, by probe and fault.
     looks: BTreeMap<(&'static str, String), u64>,
     broken: Vec<Broken>,
-    /// Rows of [`EXPECTED`] that were met.
+    /// Rows of [`expected`] that were met.
     met: BTreeSet<usize>,
 }
 
@@ -170,7 +170,7 @@ fn causes(fault: Fault) -> &'static [Cause] {
     }
 }
 
-/// Returns what a row of [`EXPECTED`] calls `fault`.
+/// Returns what a row of [`expected`] calls `fault`.
 fn class(fault: Fault) -> &'static str {
     match fault {
         Fault::Errno(ENOENT) => "absent",
@@ -232,8 +232,8 @@ fn report(outcome: &Outcome) {
         .collect();
     assert!(lines.is_empty(), "a fault is taken for another machine:\n{}", lines.join("\n"));
     let unmet: Vec<&Expected> =
-        EXPECTED.iter().enumerate().filter(|(row, _)| !outcome.met.contains(row)).map(|(_, row)| row).collect();
-    assert!(unmet.is_empty(), "rows of EXPECTED that nothing needs: {unmet:#?}");
+        expected::rows().enumerate().filter(|(row, _)| !outcome.met.contains(row)).map(|(_, row)| row).collect();
+    assert!(unmet.is_empty(), "rows that nothing needs: {unmet:#?}");
 }
 
 /// What a look without a fault asks and gives.
@@ -360,7 +360,7 @@ impl Findings<'_> {
             for Difference { path, text } in differences {
                 let (probe, access) = (self.case.probe.name(), &self.access.key);
                 let reading = format!("{prefix}{path}");
-                let row = EXPECTED.iter().position(|row| row.covers(probe, access, class(self.fault), &reading));
+                let row = expected::rows().position(|row| row.covers(probe, access, class(self.fault), &reading));
                 match row {
                     Some(row) => drop(self.met.insert(row)),
                     None => self.whats.push(format!("{reading}: {text}")),

@@ -438,7 +438,7 @@ mod tests {
         ),
         ("cis_v8 = [\"2.5\"]", "cis_v8 = [\"2.9\"]", "names `2.9`", "CIS Controls 8.1 has: 2.1, 2.2, 2.3"),
         ("\"ACME-01\"", "\"ENC-01\"", "control ENC-01 is defined twice", "under [parameters.ID]"),
-        ("[parameters.INV-02]", "[parameters.INV-99]", "there is no control INV-99", "name one of: ENC-01, "),
+        ("[parameters.INV-02]", "[parameters.INV-99]", "there is no control INV-99", "name one of: ACC-01, "),
         ("max_silence_hours =", "max_silence =", "no parameter `max_silence`", "it has: max_silence_hours"),
         ("server = 2 }", "server = \"2\" }", "must be a table with `*`", "write a table with `*`"),
         ("control = \"INV-02\"", "control = \"INV-99\"", "there is no control INV-99", "name one of: "),

@@ -7,7 +7,7 @@ use std::{
 
 pub(crate) use muster_proto::report::PROBES;
 use muster_proto::{
-    fact::{Cause, Fact, Reading, Subject},
+    fact::{Cause, Fact, HostClass, Reading, Subject},
     fact_set::FactSet,
     id::{Digest, Epoch, ReportSeq},
     report::{
