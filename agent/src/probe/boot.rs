@@ -71,15 +71,20 @@ fn tpm(host: &dyn Host) -> Reading<Tpm> {
         Err(error) => return Reading::Unknown { unknown: host::unknown(format!("list {TPMS}"), &error) },
     };
     let Some(device) = devices.first() else {
-        return match TPM_TABLES.into_iter().find(|table| host.metadata(Path::new(table)).is_ok()) {
-            Some(table) => {
-                Reading::unknown(Cause::Unsupported, format!("{table} tells of one that the kernel does not drive"))
+        for table in TPM_TABLES {
+            match host.metadata(Path::new(table)) {
+                Ok(_) => {
+                    let detail = format!("{table} tells of one that the kernel does not drive");
+                    return Reading::unknown(Cause::Unsupported, detail);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Reading::Unknown { unknown: host::unknown(format!("look at {table}"), &error) },
             }
-            // A container may see a part of sysfs alone.
-            None => match host.metadata(Path::new("/sys/firmware")) {
-                Ok(_) => Reading::Known(Tpm::None),
-                Err(error) => Reading::Unknown { unknown: host::unknown("look at /sys/firmware", &error) },
-            },
+        }
+        // A container may see a part of sysfs alone.
+        return match host.metadata(Path::new("/sys/firmware")) {
+            Ok(_) => Reading::Known(Tpm::None),
+            Err(error) => Reading::Unknown { unknown: host::unknown("look at /sys/firmware", &error) },
         };
     };
     let path = Path::new(TPMS).join(device).join("tpm_version_major");

@@ -83,11 +83,12 @@ struct Told {
 fn capacity(look: &Look<'_>) -> Result<Capacity, Unknown> {
     let host = look.host;
     let bytes = match host.read(Path::new(MOUNTS), FILE_BYTES) {
-        Ok(bytes) => Ok(bytes),
-        Err(_) => host.read(Path::new(OWN_MOUNTS), FILE_BYTES),
+        Ok(bytes) => Ok((bytes, false)),
+        Err(_) => host.read(Path::new(OWN_MOUNTS), FILE_BYTES).map(|bytes| (bytes, true)),
     };
-    let bytes = bytes.map_err(|error| host::unknown(format!("read {OWN_MOUNTS}"), &error))?;
-    let mounts = parse(&bytes).ok_or_else(|| Unknown::new(Cause::Garbled, format!("{MOUNTS} has another format")))?;
+    let (bytes, is_own) = bytes.map_err(|error| host::unknown(format!("read {OWN_MOUNTS}"), &error))?;
+    let mounts =
+        parse(&bytes, is_own).ok_or_else(|| Unknown::new(Cause::Garbled, format!("{MOUNTS} has another format")))?;
     if mounts.len() > VOLUMES {
         return Err(Unknown::new(Cause::Limit, format!("more than {VOLUMES} volumes are mounted")));
     }
@@ -183,9 +184,10 @@ fn boot(host: &dyn Host, before: &Told) -> (String, Reading<Timestamp>) {
     (id, Reading::Known(told.unwrap_or(time)))
 }
 
-/// Returns `btime` of proc_stat(5).
+/// Returns `btime` of proc_stat(5); `None` where its line is cut.
 fn boot_time(stat: &str) -> Option<Timestamp> {
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let line = stat.split_inclusive('\n').find_map(|line| line.strip_prefix("btime "))?;
+    let seconds = line.strip_suffix('\n')?.trim().parse().ok()?;
     Timestamp::from_seconds(seconds)
 }
 
@@ -198,8 +200,8 @@ struct Mount {
 }
 
 /// Returns the file systems of local disks that can be written, each device once. `bytes` is proc_pid_mountinfo(5); `None`
-/// when a line is none of that.
-fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
+/// when a line is none of that or is cut. Where they are the agent's own (`is_own`), its service made each of them read-only.
+fn parse(bytes: &[u8], is_own: bool) -> Option<Vec<Mount>> {
     let mut by_device: BTreeMap<Vec<u8>, Mount> = BTreeMap::new();
     for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let mut fields = line.split(|&byte| byte == b' ');
@@ -221,11 +223,12 @@ fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
         match by_device.get_mut(device) {
             Some(other) if rank(&mount) < rank(other) => *other = mount,
             Some(_) => {}
-            None if is_read_only(options) => {}
+            None if is_read_only(options) && !is_own => {}
             None => drop(by_device.insert(device.to_vec(), mount)),
         }
     }
-    Some(by_device.into_values().collect())
+    // Something is always mounted, and each line has an end.
+    bytes.ends_with(b"\n").then(|| by_device.into_values().collect())
 }
 
 /// Returns a field with its octal escapes read, as proc_pid_mountinfo(5) says of blanks and the like.
@@ -302,16 +305,24 @@ mod tests {
             27 22 8:3 / /media/me/stick rw - vfat /dev/sdc1 rw\n\
             28 22 8:4 / /home\\134x rw - xfs /dev/sdd1 rw\n\
             29 22 0:9 / /n rw - nfs4 s:/ rw\n";
-        let found: Vec<_> = parse(text).unwrap().into_iter().map(|mount| mount.mount_point).collect();
+        let found: Vec<_> = parse(text, false).unwrap().into_iter().map(|mount| mount.mount_point).collect();
         assert_eq!(found, [b"/".to_vec(), b"/home\\x".to_vec()]);
-        assert_eq!(parse(b"22 1\n"), None);
-        assert_eq!(parse(b""), Some(Vec::new()));
+        assert_eq!(parse(b"22 1\n", false), None);
+        assert_eq!(parse(b"", false), None);
+        assert_eq!(parse(&text[..text.len() - 1], false), None, "a line that is cut");
+    }
+
+    #[test]
+    fn the_agents_own_view_is_read_only_and_the_file_systems_behind_it_are_not() {
+        let text = b"22 1 8:1 / / ro,relatime - ext4 /dev/sda1 rw\n25 22 8:2 / /mnt ro - xfs /dev/sdb1 ro\n";
+        assert_eq!(parse(text, false), Some(Vec::new()));
+        assert_eq!(parse(text, true).unwrap().len(), 1);
     }
 
     #[test]
     fn the_time_of_boot_is_in_stat() {
         assert_eq!(boot_time("cpu 1\nbtime 1795687200\n").unwrap().seconds(), 1_795_687_200);
-        for text in ["", "btime", "btime x", "btime -1"] {
+        for text in ["", "btime", "btime x\n", "btime -1\n", "btime 1795687"] {
             assert_eq!(boot_time(text), None, "{text:?}");
         }
     }
@@ -319,7 +330,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in any::<String>()) {
-            let _ = parse(&bytes);
+            let _ = parse(&bytes, false);
             let _ = unescape(&bytes);
             let _ = boot_time(&text);
         }

@@ -63,7 +63,7 @@ fn clock(host: &dyn Host) -> Clock {
         offset_millis: kernel.clone().map(|kernel| step(kernel.offset_nanos.unsigned_abs().div_ceil(1_000_000))),
         max_error_millis: kernel.clone().map(|kernel| step(millis(kernel.max_error_micros)).max(LEAST_BOUND)),
         estimated_error_millis: kernel.map(|kernel| step(millis(kernel.estimated_error_micros))),
-        last_sync_time: last_sync(host, &services),
+        last_sync_time: last_sync(host, &services, &services_complete),
         services,
         services_complete,
     }
@@ -88,14 +88,9 @@ fn services(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     for (name, programs, units) in KNOWN {
         let running = processes::running(processes, &owned(programs), &owned(units)).0;
-        let is_there = programs.iter().any(|program| match host.metadata(Path::new(program)) {
-            Ok(_) => true,
-            Err(error) => {
-                if host::cause(&error) != Cause::Absent {
-                    complete = Reading::Unknown { unknown: host::unknown(format!("look at {program}"), &error) };
-                }
-                false
-            }
+        let is_there = processes::is_installed(host, programs).unwrap_or_else(|unknown| {
+            complete = Reading::Unknown { unknown };
+            false
         });
         if is_there || running == Reading::Known(true) {
             services.push(ClockService { name: *name, running });
@@ -104,9 +99,17 @@ fn services(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<
     (services, complete)
 }
 
-fn last_sync(host: &dyn Host, services: &[ClockService]) -> Reading<Timestamp> {
+fn last_sync(host: &dyn Host, services: &[ClockService], complete: &Reading<bool>) -> Reading<Timestamp> {
     let Some(service) = services.iter().find(|service| service.running == Reading::Known(true)) else {
-        return Reading::unknown(Cause::Absent, "no program that sets the clock was seen to run");
+        // Where one may run unseen, that none was seen says nothing.
+        let mut looks = std::iter::once(complete).chain(services.iter().map(|service| &service.running));
+        return match looks.find_map(|reading| match reading {
+            Reading::Unknown { unknown } => Some(unknown.clone()),
+            Reading::Known(_) => None,
+        }) {
+            Some(unknown) => Reading::Unknown { unknown },
+            None => Reading::unknown(Cause::Absent, "no program that sets the clock was seen to run"),
+        };
     };
     match service.name {
         ClockServiceName::SystemdTimesyncd => match host.metadata(Path::new(TIMESYNCD_STAMP)) {

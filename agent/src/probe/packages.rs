@@ -31,16 +31,44 @@ pub(super) fn look(host: &dyn Host, wanted: &BTreeSet<&str>) -> Result<Packages,
 
 fn parse(file: &mut dyn io::Read, wanted: &BTreeSet<&str>) -> io::Result<Packages> {
     let mut found = Packages::new();
+    let mut is_cut = false;
     let mut stanzas = Stanzas::new(&["Package", "Status", "Version", "Architecture"], |fields| {
         let field = |name| fields.get(name).map(String::as_str).unwrap_or_default();
         let state = field("Status").split_whitespace().nth(2);
         if wanted.contains(field("Package")) && state == Some("installed") {
+            is_cut |= field("Version").is_empty() || field("Architecture").is_empty();
             found.insert(field("Package").to_owned(), (field("Version").to_owned(), field("Architecture").to_owned()));
         }
     });
-    io::copy(file, &mut stanzas)?;
+    let mut last = Last { inner: &mut stanzas, byte: b'\n' };
+    io::copy(file, &mut last)?;
+    let has_end = last.byte == b'\n';
     stanzas.finish();
+    // dpkg ends every line, and every package that is installed has both.
+    if is_cut || !has_end {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is cut"));
+    }
     Ok(found)
+}
+
+/// Passes on what is written, and keeps its last byte.
+struct Last<W> {
+    inner: W,
+    byte: u8,
+}
+
+impl<W: io::Write> io::Write for Last<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        if let Some(&byte) = bytes[..count].last() {
+            self.byte = byte;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Returns which of `names` is installed and owns `program`, and its version.
@@ -102,6 +130,10 @@ mod tests {
         .concat();
         let found = parse(&mut text.as_bytes(), &BTreeSet::from(["a", "b", "c", "d"])).unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "d"]);
+        for count in [30, 40, 45, 60] {
+            let cut = &text.as_bytes()[..count];
+            assert!(parse(&mut &*cut, &BTreeSet::from(["a"])).is_err(), "{:?}", String::from_utf8_lossy(cut));
+        }
     }
 
     proptest! {

@@ -40,6 +40,10 @@ pub(super) fn look(host: &dyn Host) -> Result<Vec<Process>, Unknown> {
     for id in ids {
         processes.extend(process(host, id)?);
     }
+    // The agent itself is one.
+    if processes.is_empty() {
+        return Err(Unknown::new(Cause::Absent, "/proc tells of no process of the host"));
+    }
     Ok(processes)
 }
 
@@ -59,7 +63,9 @@ fn process(host: &dyn Host, id: u32) -> Result<Option<Process>, Unknown> {
     if field("NSpid:").is_some_and(|numbers| numbers.split_whitespace().count() > 1) {
         return Ok(None);
     }
-    let name = field("Name:").unwrap_or_default().to_owned();
+    let Some(name) = field("Name:").map(str::to_owned) else {
+        return Err(Unknown::new(Cause::Garbled, format!("/proc/{id}/status has no name")));
+    };
     let Some(groups) = read("cgroup")? else { return Ok(None) };
     let link = format!("/proc/{id}/exe");
     let program = match host.read_link(Path::new(&link)) {
@@ -126,6 +132,19 @@ pub(super) fn running(
         return (Reading::unknown(Cause::Undecidable, detail), SensorSeen::None);
     }
     (Reading::Known(false), SensorSeen::None)
+}
+
+/// Returns whether one of `programs` is there.
+pub(super) fn is_installed(host: &dyn Host, programs: &[&str]) -> Result<bool, Unknown> {
+    let mut first = None;
+    for program in programs {
+        match host.metadata(Path::new(program)) {
+            Ok(_) => return Ok(true),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => drop(first.get_or_insert_with(|| host::unknown(format!("look at {program}"), &error))),
+        }
+    }
+    first.map_or(Ok(false), Err)
 }
 
 /// Returns whether `found` is `program` or the same with a version after it, such as `sophos_watchdog.0`.

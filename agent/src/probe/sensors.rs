@@ -101,27 +101,28 @@ fn sensors(host: &dyn Host, table: &Table, now: Timestamp) -> Sensors {
     let mut found = Vec::new();
     for known in &table.sensor {
         let (running, seen) = processes::running(&processes, &known.programs, &known.units);
-        let program = match program(host, known) {
-            Ok(program) => program,
-            Err(unknown) => {
-                complete = Reading::Unknown { unknown };
-                None
-            }
-        };
+        let program = program(host, known);
+        if let Err(unknown) = &program {
+            complete = Reading::Unknown { unknown: unknown.clone() };
+        }
         // A name alone is no sign of a sensor whose program is not there.
-        if program.is_none() && running != Reading::Known(true) {
+        if !matches!(program, Ok(Some(_))) && running != Reading::Known(true) {
             continue;
         }
         let (package, version) = match &program {
-            Some(program) => packages::owner(host, &packages, &known.packages, program),
-            None => unowned(&packages),
+            Ok(Some(program)) => packages::owner(host, &packages, &known.packages, program),
+            Ok(None) => unowned(&packages),
+            Err(unknown) => {
+                (Reading::Unknown { unknown: unknown.clone() }, Reading::Unknown { unknown: unknown.clone() })
+            }
         };
+        let program = program.ok().flatten().unwrap_or_default();
         found.push(Sensor {
             name: Text::new(&known.name),
             product: Text::new(&known.product),
             vendor: Text::new(&known.vendor),
             kind: known.kind,
-            program: PathText::from_bytes(program.unwrap_or_default().as_bytes()),
+            program: PathText::from_bytes(program.as_bytes()),
             package,
             version,
             mode: mode(host, known, &processes),

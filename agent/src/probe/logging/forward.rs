@@ -46,14 +46,9 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     for (program, paths, units) in KNOWN {
         let running = processes::running(processes, &owned(paths), &owned(units)).0;
-        let is_there = paths.iter().any(|path| match host.metadata(Path::new(path)) {
-            Ok(_) => true,
-            Err(error) => {
-                if host::cause(&error) != Cause::Absent {
-                    complete = Reading::Unknown { unknown: host::unknown(format!("look at {path}"), &error) };
-                }
-                false
-            }
+        let is_there = processes::is_installed(host, paths).unwrap_or_else(|unknown| {
+            complete = Reading::Unknown { unknown };
+            false
         });
         if !is_there && running != Reading::Known(true) {
             continue;
@@ -118,7 +113,7 @@ fn with_folder(host: &dyn Host, file: &str, folder: &str, limit: usize) -> Resul
             return Err(Unknown::new(Cause::Limit, format!("{file} and {folder} have more than {FILE_BYTES} bytes")));
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{file} or {folder} is not UTF-8")))
 }
 
 /// Returns the host of a URL or of `host:port`.

@@ -143,12 +143,15 @@ fn oldest_syslog(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
     let names = host.list(Path::new(LOGS)).map_err(|error| host::unknown(format!("list {LOGS}"), &error))?;
     let mut oldest = None;
     for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_syslog(name)) {
-        // Rotated away between the two is no error.
-        if let Ok(metadata) = host.metadata(&Path::new(LOGS).join(name))
-            && metadata.size_bytes > 0
-            && metadata.kind == host::EntryKind::File
-        {
-            oldest = earlier(oldest, metadata.modified);
+        let path = Path::new(LOGS).join(name);
+        match host.metadata(&path) {
+            Ok(metadata) if metadata.size_bytes > 0 && metadata.kind == host::EntryKind::File => {
+                oldest = earlier(oldest, metadata.modified);
+            }
+            Ok(_) => {}
+            // Rotated away between the two is no error.
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
         }
     }
     Ok(oldest)

@@ -42,13 +42,15 @@ pub(super) fn setting(host: &dyn Host, name: &str, section: &str, key: &str) -> 
     for file in files {
         match host.read(&file, SMALL_FILE_BYTES) {
             Ok(bytes) => {
-                if let Some(found) = last(&String::from_utf8_lossy(&bytes), section, key) {
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not UTF-8", file.display())))?;
+                if let Some(found) = last(&text, section, key) {
                     // An empty value takes back what was set before.
                     value = (!found.is_empty()).then_some(found);
                 }
             }
-            // A link to nothing, such as to /dev/null, hides a drop-in.
-            Err(error) if matches!(host::cause(&error), Cause::Absent | Cause::Garbled) => {}
+            // A link to /dev/null hides a drop-in. One that was listed and is gone leaves open what holds.
+            Err(error) if host::cause(&error) == Cause::Garbled => {}
             Err(error) => return Err(host::unknown(format!("read {}", file.display()), &error)),
         }
     }

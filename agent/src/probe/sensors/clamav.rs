@@ -64,7 +64,10 @@ pub(super) fn definitions_time(host: &dyn Host) -> Reading<Timestamp> {
 fn settings(host: &dyn Host, paths: &[&str]) -> Result<String, Unknown> {
     for path in paths {
         match host.read(Path::new(path), SMALL_FILE_BYTES) {
-            Ok(bytes) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(bytes) => {
+                return String::from_utf8(bytes)
+                    .map_err(|_| Unknown::new(Cause::Garbled, format!("{path} is not UTF-8")));
+            }
             Err(error) if host::cause(&error) == Cause::Absent => {}
             Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
         }
