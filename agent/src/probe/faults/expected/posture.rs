@@ -15,7 +15,6 @@ pub(super) const ROWS: &[Expected] = &[
         "sensors.sensors[].seen",
         "where its file may not be seen, its unit shows it",
     ),
-    row("sensors", "metadata /", "absent", "sensors.sensors[].program", "it runs from a file that was removed"),
     // Clock.
     row("clock", "metadata /usr/", "absent", "clock.services", "without its program it is not there"),
     row("clock", "*/proc/", "absent", "clock.services[].running", "a process that has ended"),
@@ -45,8 +44,6 @@ pub(super) const ROWS: &[Expected] = &[
     // Boot.
     row("boot", "metadata /sys/firmware/efi", "absent", "boot.firmware", "a machine that was not started by UEFI"),
     row("boot", "list /sys/class/tpm", "absent", "boot.tpm", "a kernel that found no TPM"),
-    // Capacity.
-    row("capacity", "read /proc/1/mountinfo", "content", "capacity.volumes", "cut at a line: fewer mounts"),
     // Backup.
     row("backup", "metadata /usr/bin/", "absent", "backup.clients", "without its program it is not there"),
     row("backup", "metadata /etc/", "absent", "backup.clients[].has_settings", "a client without settings"),
