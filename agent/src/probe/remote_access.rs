@@ -410,6 +410,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_whose_process_could_not_be_looked_at_may_run() {
+        let unknown = Unknown::new(Cause::Forbidden, "");
+        let server = Server { process: None, untold: Some(unknown.clone()) };
+        assert_eq!(running(&server, &listeners(&[]), &[22]), Reading::Unknown { unknown });
+        assert_eq!(running(&server, &listeners(&[(22, Some("sshd"))]), &[22]), Reading::Known(true));
+    }
+
+    #[test]
     fn an_installed_program_listens_by_its_name_alone() {
         let xrdp = KNOWN.iter().find(|known| known.name == "xrdp").unwrap();
         for (port, program, expected) in

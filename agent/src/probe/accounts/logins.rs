@@ -327,6 +327,17 @@ mod tests {
     }
 
     #[test]
+    fn a_sign_in_of_a_time_to_come_is_damage() {
+        let mut logins = Logins { end: Some(1_000), ..Logins::default() };
+        let wtmp = [utmp(7, "alice", 1_000), utmp(7, "bob", 1_001)].concat();
+        logins.add_wtmp(&mut wtmp.as_slice(), layout()).unwrap();
+        assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(1_000));
+        for reading in [logins.last_login_time(1001, "bob"), logins.no_login_since_time(1001, "bob")] {
+            assert!(matches!(reading, Reading::Unknown { unknown } if unknown.cause == Cause::Garbled));
+        }
+    }
+
+    #[test]
     fn a_database_has_sign_ins_of_people_by_name() {
         let mut logins = Logins::default();
         logins.add_rows(include_bytes!("sample.sqlite"), &SOURCES[1]).unwrap();

@@ -538,7 +538,7 @@ mod tests {
     #[test]
     fn addresses_may_have_ports_of_their_own() {
         for (text, ports, addresses) in [
-            ("Port 2222\nPort 22", vec![22, 2222], vec![]),
+            ("Port 2222\nPort \"22\"", vec![22, 2222], vec![]),
             ("ListenAddress 192.0.2.1:2022", vec![2022], vec!["192.0.2.1:2022"]),
             ("Port 2222\nListenAddress ::1\nListenAddress [::1]:99", vec![99, 2222], vec!["::1", "[::1]:99"]),
         ] {
