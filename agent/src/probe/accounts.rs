@@ -15,7 +15,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, PasswordState, Reading, Text, Unknown},
+    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, Reading, Text, Unknown},
     report,
     time::Timestamp,
 };
@@ -60,7 +60,7 @@ impl Probe for AccountsProbe {
 }
 
 fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
-    let passwd = read(host, PASSWD)?;
+    let passwd = whole(read(host, PASSWD)?, PASSWD)?;
     let entries = passwd::parse_passwd(&passwd);
     if entries.is_empty() {
         return Err(Unknown::new(Cause::Garbled, format!("{PASSWD} names no account")));
@@ -68,21 +68,21 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     if entries.len() > ACCOUNTS {
         return Err(Unknown::new(Cause::Limit, format!("{PASSWD} has {} accounts", entries.len())));
     }
-    let group = read(host, GROUP)?;
+    let group = whole(read(host, GROUP)?, GROUP)?;
     let groups = passwd::parse_group(&group);
-    let shadow = host.shadow().map(|file| passwd::parse_shadow(&file));
-    let logins = Logins::look(host);
+    let shadow = shadow(host);
+    let logins = Logins::look(host, now);
     let elsewhere = keys_elsewhere(host);
     let mut accounts: Vec<Account> =
         entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), now)).collect();
     accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
-    let directories = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
-    let (directories, mut untold) = match directories {
-        Ok(directories) => (directories, None),
-        Err(unknown) => (BTreeSet::new(), Some(unknown)),
-    };
+    let (directories, unread) = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
     let (administrators, unsound) = administrators(host, &entries, &groups, !directories.is_empty());
-    untold = unsound.or(untold);
+    // What could not be read goes before what was not understood.
+    let untold = match (unread, unsound) {
+        (Some(unread), Some(unsound)) if unsound.cause == Cause::Undecidable => Some(unread),
+        (unread, unsound) => unsound.or(unread),
+    };
     Ok(Accounts {
         accounts,
         administrators,
@@ -99,10 +99,28 @@ fn read(host: &dyn Host, path: &str) -> Result<Vec<u8>, Unknown> {
     host.read(Path::new(path), FILE_BYTES).map_err(|error| host::unknown(format!("read {path}"), &error))
 }
 
+/// Returns a file of passwd(5) or group(5) that was not cut.
+fn whole(file: Vec<u8>, path: &str) -> Result<Vec<u8>, Unknown> {
+    if passwd::is_whole(&file) {
+        Ok(file)
+    } else {
+        Err(Unknown::new(Cause::Garbled, format!("the last line of {path} has no end")))
+    }
+}
+
+fn shadow(host: &dyn Host) -> Result<BTreeMap<String, Shadow>, Unknown> {
+    let file = host.shadow().map_err(|error| host::unknown("read /etc/shadow", &error))?;
+    let lines = passwd::parse_shadow(&file);
+    if lines.is_empty() {
+        return Err(Unknown::new(Cause::Garbled, "/etc/shadow names no account"));
+    }
+    Ok(lines)
+}
+
 fn account(
     host: &dyn Host,
     entry: &Entry,
-    shadow: Result<&BTreeMap<String, Shadow>, &std::io::Error>,
+    shadow: Result<&BTreeMap<String, Shadow>, &Unknown>,
     logins: &Logins,
     elsewhere: Option<&Unknown>,
     now: Timestamp,
@@ -110,32 +128,26 @@ fn account(
     // passwd(5): whatever else stands there is the password itself, and shadow(5) is not asked.
     let in_shadow = entry.password == "x";
     let line = shadow.map(|lines| lines.get(&entry.name));
-    fn of_line<T>(
-        line: Result<Option<&Shadow>, &std::io::Error>,
-        get: impl Fn(&Shadow) -> Reading<T>,
-        without: impl Fn() -> Reading<T>,
-    ) -> Reading<T> {
+    fn of_line<T>(line: Result<Option<&Shadow>, &Unknown>, get: impl Fn(&Shadow) -> Reading<T>) -> Reading<T> {
         match line {
             Ok(Some(line)) => get(line),
-            Ok(None) => without(),
-            Err(error) => Reading::Unknown { unknown: host::unknown("read /etc/shadow", error) },
+            Ok(None) => Reading::unknown(Cause::Absent, "/etc/shadow has no line of it"),
+            Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
         }
     }
-    let absent = || Reading::unknown(Cause::Absent, "/etc/shadow has no line of it");
     Account {
         name: Text::new(&entry.name),
         uid: entry.uid,
         interactive: entry.is_interactive(),
         password: if in_shadow {
-            // Without a line of it no text is its password.
-            of_line(line, |line| Reading::Known(line.password), || Reading::Known(PasswordState::None))
+            of_line(line, |line| Reading::Known(line.password))
         } else {
             Reading::Known(passwd::password_state(&entry.password))
         },
-        expired: of_line(line, |line| line.expired(now), || Reading::Known(false)),
+        expired: of_line(line, |line| line.expired(now)),
         authorized_keys: authorized_keys(host, entry, elsewhere),
-        password_changed_time: of_line(line, Shadow::changed_time, absent),
-        expires_time: of_line(line, Shadow::expires_time, absent),
+        password_changed_time: of_line(line, Shadow::changed_time),
+        expires_time: of_line(line, Shadow::expires_time),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
         no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name),
     }
@@ -171,18 +183,26 @@ fn keys_elsewhere(host: &dyn Host) -> Option<Unknown> {
     }
 }
 
-/// Returns what accounts, groups or sudo rules come from beside the host's files.
-fn directories(host: &dyn Host, has_nis_lines: bool) -> Result<BTreeSet<String>, Unknown> {
+/// Returns what accounts, groups or sudo rules come from beside the host's files, and why it may be others.
+fn directories(host: &dyn Host, has_nis_lines: bool) -> (BTreeSet<String>, Option<Unknown>) {
     let text = match host.read(Path::new(NSSWITCH), SMALL_FILE_BYTES) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         // nsswitch.conf(5): without the file, the defaults of the libraries hold, which are the files.
         Err(error) if host::cause(&error) == Cause::Absent => String::new(),
-        Err(error) => return Err(host::unknown(format!("read {NSSWITCH}"), &error)),
+        Err(error) => return (BTreeSet::new(), Some(host::unknown(format!("read {NSSWITCH}"), &error))),
     };
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return (BTreeSet::new(), Some(Unknown::new(Cause::Garbled, format!("{NSSWITCH} is no text"))));
+    }
+    let mut untold = None;
     // A folder that may not be looked into may have what makes a directory.
-    let has_names = |folder: &str, end: &str| match host.list(Path::new(folder)) {
+    let mut has_names = |folder: &str, end: &str| match host.list(Path::new(folder)) {
         Ok(names) => names.iter().any(|name| name.to_string_lossy().ends_with(end)),
-        Err(error) => host::cause(&error) != Cause::Absent,
+        Err(error) if host::cause(&error) == Cause::Absent => false,
+        Err(error) => {
+            untold.get_or_insert(host::unknown(format!("list {folder}"), &error));
+            true
+        }
     };
     let mut directories = BTreeSet::new();
     for service in ["passwd", "group", "sudoers"].iter().flat_map(|database| passwd::services(&text, database)) {
@@ -203,7 +223,7 @@ fn directories(host: &dyn Host, has_nis_lines: bool) -> Result<BTreeSet<String>,
             directories.insert(service);
         }
     }
-    Ok(directories)
+    (directories, untold)
 }
 
 /// Returns every way to act as the superuser, sorted, and why there may be more.
@@ -231,8 +251,14 @@ fn administrators(
             found.insert(administrator(&name, AdministratorKind::Group, &group.name, true, false));
         }
     }
-    let hostname = host.machine().map(|machine| machine.hostname).unwrap_or_default();
+    let hostname = host.machine().map(|machine| machine.hostname);
+    let unnamed = hostname.as_ref().err().map(|error| host::unknown("uname", error));
+    let hostname = hostname.unwrap_or_default();
     let mut sudoers = Sudoers::look(host, &hostname);
+    // Which rules are for this host depends on its name.
+    if let Some(unknown) = unnamed {
+        sudoers.doubt(unknown);
+    }
     for grant in sudoers::grants(&mut sudoers, &hostname) {
         for name in names(&grant, entries, groups, has_directories) {
             if !is_root(&name) {
@@ -276,6 +302,14 @@ fn members(entries: &[Entry], group: &Group) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_accounts_without_the_end_of_its_last_line_was_cut() {
+        assert!(whole(b"root:x:0:0::/:/bin/sh\n".to_vec(), PASSWD).is_ok());
+        for cut in [&b"root:x:0:0::/:/bin/s"[..], b""] {
+            assert_eq!(whole(cut.to_vec(), PASSWD).unwrap_err().cause, Cause::Garbled);
+        }
+    }
 
     #[test]
     fn a_group_of_a_rule_is_its_members_and_stays_a_name_where_a_directory_may_have_more() {

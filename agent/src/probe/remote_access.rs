@@ -202,13 +202,21 @@ fn is_there(host: &dyn Host, paths: &[&str]) -> Result<bool, Unknown> {
 struct Server {
     /// Where its process id was found, and its arguments, when it runs.
     process: Option<(PathBuf, Vec<String>)>,
+    /// Why there may be one although none was found.
+    untold: Option<Unknown>,
 }
 
 impl Server {
     /// Looks for the process that the server's file names; one of another name has its number by chance.
     fn look(host: &dyn Host) -> Self {
-        let text = |path: &Path| {
-            host.read(path, SMALL_FILE_BYTES).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        let mut untold = None;
+        let mut text = |path: &Path| match host.read(path, SMALL_FILE_BYTES) {
+            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if host::cause(&error) == Cause::Absent => None,
+            Err(error) => {
+                untold.get_or_insert(host::unknown(format!("read {}", path.display()), &error));
+                None
+            }
         };
         let process = PID_FILES.iter().find_map(|file| {
             let id: u32 = text(Path::new(file))?.trim().parse().ok()?;
@@ -219,22 +227,35 @@ impl Server {
             }
             Some((PathBuf::from(file), arguments(&text(&folder.join("cmdline"))?)))
         });
-        Self { process }
+        Self { process, untold }
     }
 
     /// Returns why a running server may have other settings than the files of `paths`.
     fn differs(&self, host: &dyn Host, paths: &[PathBuf]) -> Option<Unknown> {
-        let (file, arguments) = self.process.as_ref()?;
+        let Some((file, arguments)) = self.process.as_ref() else { return self.untold.clone() };
         if let Some(argument) = arguments.iter().find(|argument| sets_something(argument)) {
             return Some(Unknown::new(Cause::Undecidable, format!("the server was started with {argument}")));
         }
         // It is written when the server starts and when it takes its settings anew.
-        let started = host.metadata(file).ok()?.modified?;
-        let is_newer = |path: &&PathBuf| {
-            host.metadata(path).ok().and_then(|metadata| metadata.modified).is_some_and(|modified| modified > started)
+        let modified = |path: &Path| match host.metadata(path) {
+            Ok(metadata) => Ok(metadata.modified),
+            Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
         };
-        let path = paths.iter().find(is_newer)?;
-        Some(Unknown::new(Cause::Stale, format!("{} was changed after the server took its settings", path.display())))
+        let started = match modified(file) {
+            Ok(started) => started?,
+            Err(unknown) => return Some(unknown),
+        };
+        for path in paths {
+            match modified(path) {
+                Ok(Some(modified)) if modified > started => {
+                    let detail = format!("{} was changed after the server took its settings", path.display());
+                    return Some(Unknown::new(Cause::Stale, detail));
+                }
+                Ok(_) => {}
+                Err(unknown) => return Some(unknown),
+            }
+        }
+        None
     }
 }
 
@@ -274,7 +295,7 @@ fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Re
         Some(listener) => {
             Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
         }
-        None => Reading::Known(false),
+        None => server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown }),
     }
 }
 
@@ -386,6 +407,14 @@ mod tests {
             let found = running(&server, &listeners(&[(port, program)]), &[22]);
             assert_eq!(found.known().copied(), expected, "{port} {program:?}");
         }
+    }
+
+    #[test]
+    fn a_server_whose_process_could_not_be_looked_at_may_run() {
+        let unknown = Unknown::new(Cause::Forbidden, "");
+        let server = Server { process: None, untold: Some(unknown.clone()) };
+        assert_eq!(running(&server, &listeners(&[]), &[22]), Reading::Unknown { unknown });
+        assert_eq!(running(&server, &listeners(&[(22, Some("sshd"))]), &[22]), Reading::Known(true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use muster_proto::{
 };
 
 use super::{Look, Probe};
-use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
+use crate::host::{self, EntryKind, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
 /// Folders of modprobe.d(5): of two files of one name, the one in the folder named first is read.
 const MODPROBE: [&str; 5] =
@@ -108,15 +108,20 @@ fn driver(host: &dyn Host, loaded: &Reading<bool>, mechanisms: &mut BTreeSet<Str
         }
         Err(unknown) => return Finding::Untold(unknown),
     }
-    if let Ok(bytes) = host.read(Path::new("/proc/cmdline"), SMALL_FILE_BYTES)
-        && let Some(word) = blocking_word(&String::from_utf8_lossy(&bytes))
+    let cmdline = host.read(Path::new("/proc/cmdline"), SMALL_FILE_BYTES);
+    if let Ok(bytes) = &cmdline
+        && let Some(word) = blocking_word(&String::from_utf8_lossy(bytes))
     {
         mechanisms.insert(format!("/proc/cmdline: {word}"));
         return Finding::Blocks;
     }
-    match modprobe(host) {
+    let finding = match modprobe(host) {
         Ok(modprobe) => modprobe.finding(mechanisms),
         Err(unknown) => Finding::Untold(unknown),
+    };
+    match (finding, cmdline) {
+        (Finding::Silent, Err(error)) => Finding::Untold(host::unknown("read /proc/cmdline", &error)),
+        (finding, _) => finding,
     }
 }
 
@@ -242,16 +247,30 @@ fn modprobe(host: &dyn Host) -> Result<Modprobe, Unknown> {
         let bytes = match host.read(path, SMALL_FILE_BYTES) {
             Ok(bytes) => bytes,
             // A link to nothing, which hides a file of that name.
-            Err(error) if host::cause(&error) == Cause::Absent => continue,
+            Err(error) if is_hidden(host, path, &error) => continue,
             // So does a link to `/dev/null`.
             Err(error) if host::cause(&error) == Cause::Garbled => continue,
             Err(error) => return Err(host::unknown(format!("read {}", path.display()), &error)),
         };
         for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-            modprobe.add(line, &format!("{}:{}", path.display(), number + 1));
+            let at = format!("{}:{}", path.display(), number + 1);
+            if is_garbled(line) {
+                return Err(Unknown::new(Cause::Garbled, at));
+            }
+            modprobe.add(line, &at);
         }
     }
     Ok(modprobe)
+}
+
+/// Returns whether a file that its folder named could not be read because it is a link to nothing.
+fn is_hidden(host: &dyn Host, path: &Path, error: &std::io::Error) -> bool {
+    host::cause(error) == Cause::Absent && host.metadata(path).is_ok_and(|metadata| metadata.kind == EntryKind::Link)
+}
+
+/// Returns whether a line is no text. A comment may be of an older encoding.
+fn is_garbled(line: &str) -> bool {
+    line.split('#').next().unwrap_or_default().contains(char::REPLACEMENT_CHARACTER)
 }
 
 /// Whether the kernel takes new devices without being told to (`authorized_default`, Documentation/usb/authorization.rst), and
@@ -266,9 +285,14 @@ fn authorization(host: &dyn Host, mechanisms: &mut BTreeSet<String>) -> Finding 
     for name in names.iter().filter(|name| name.to_string_lossy().starts_with("usb")) {
         let path = Path::new(BUSES).join(name).join("authorized_default");
         match host.read(&path, SMALL_FILE_BYTES) {
-            Ok(bytes) if bytes.trim_ascii() == b"0" => buses += 1,
-            // 1 lets in all, 2 those inside the machine.
-            Ok(_) => return Finding::Silent,
+            Ok(bytes) => match bytes.trim_ascii() {
+                b"0" => buses += 1,
+                // 1 lets in all, 2 those inside the machine, and -1 (of wireless devices) is a kernel's own choice.
+                b"1" | b"2" | b"-1" => return Finding::Silent,
+                _ => {
+                    return Finding::Untold(Unknown::new(Cause::Garbled, format!("{} is no choice", path.display())));
+                }
+            },
             Err(error) => return Finding::Untold(host::unknown(format!("read {}", path.display()), &error)),
         }
     }
@@ -300,7 +324,9 @@ struct Guard {
 fn usbguard(host: &dyn Host) -> Result<Option<Guard>, Unknown> {
     let config = Path::new(USBGUARD).join("usbguard-daemon.conf");
     let read = |path: &Path| match host.read(path, FILE_BYTES) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| Unknown::new(Cause::Garbled, format!("{} is no text", path.display()))),
         Err(error) if host::cause(&error) == Cause::Absent => Ok(None),
         Err(error) => Err(host::unknown(format!("read {}", path.display()), &error)),
     };
@@ -309,6 +335,11 @@ fn usbguard(host: &dyn Host) -> Result<Option<Guard>, Unknown> {
         let value = |line: &str| line.trim().strip_prefix(name)?.strip_prefix('=').map(|value| value.trim().to_owned());
         config.lines().filter_map(value).next_back()
     };
+    if let Some(name) =
+        ["RuleFile", "RuleFolder"].into_iter().find(|name| setting(name).is_some_and(|value| value.is_empty()))
+    {
+        return Err(Unknown::new(Cause::Garbled, format!("{USBGUARD}/usbguard-daemon.conf: {name} names nothing")));
+    }
     let mut files = vec![setting("RuleFile").unwrap_or_else(|| format!("{USBGUARD}/rules.conf"))];
     let folder = setting("RuleFolder").unwrap_or_else(|| format!("{USBGUARD}/rules.d"));
     match host.list(Path::new(&folder)) {
@@ -368,10 +399,13 @@ fn rules(host: &dyn Host, folder: &str, speaks: fn(&str) -> bool, mechanisms: &m
         let bytes = match host.read(&path, SMALL_FILE_BYTES) {
             Ok(bytes) => bytes,
             // A link to nothing or to `/dev/null`, which hides a file of that name.
-            Err(error) if matches!(host::cause(&error), Cause::Absent | Cause::Garbled) => continue,
+            Err(error) if host::cause(&error) == Cause::Garbled || is_hidden(host, &path, &error) => continue,
             Err(error) => return Finding::Untold(host::unknown(format!("read {}", path.display()), &error)),
         };
         let text = String::from_utf8_lossy(&bytes).into_owned();
+        if text.lines().any(is_garbled) {
+            return Finding::Untold(Unknown::new(Cause::Garbled, path.display().to_string()));
+        }
         let found =
             text.lines().enumerate().find(|(_, line)| !line.trim_start().starts_with(['#', '/']) && speaks(line));
         if let Some((number, _)) = found {

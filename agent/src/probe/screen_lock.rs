@@ -152,6 +152,9 @@ fn people(host: &dyn Host) -> Result<BTreeMap<String, PathBuf>, Unknown> {
     const FILE: &str = "/etc/passwd";
     let passwd =
         host.read(Path::new(FILE), FILE_BYTES).map_err(|error| host::unknown(format!("read {FILE}"), &error))?;
+    if !passwd::is_whole(&passwd) {
+        return Err(Unknown::new(Cause::Garbled, format!("the last line of {FILE} has no end")));
+    }
     let entries = passwd::parse_passwd(&passwd).into_iter();
     let people: BTreeMap<String, PathBuf> = entries
         .filter(|entry| entry.is_interactive() && PEOPLE.contains(&entry.uid))
@@ -255,8 +258,8 @@ fn profile(host: &dyn Host) -> Result<(Vec<Database>, bool), Unknown> {
                 has_own = true;
                 continue;
             }
-            Some(("system-db", name)) => Path::new("/etc/dconf/db").join(name),
-            Some(("file-db", file)) => PathBuf::from(file),
+            Some(("system-db", name)) if !name.is_empty() => Path::new("/etc/dconf/db").join(name),
+            Some(("file-db", file)) if !file.is_empty() => PathBuf::from(file),
             _ => return Err(Unknown::new(Cause::Unsupported, format!("{path}: {line}"))),
         };
         databases.extend(read_database(host, &file)?);

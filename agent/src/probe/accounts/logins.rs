@@ -16,6 +16,8 @@ use muster_proto::{
 use super::sqlite::{self, Value};
 use crate::host::{self, EntryKind, Host};
 
+/// Seconds by which the clock may have been ahead when a sign-in was recorded.
+const AHEAD: i64 = 86_400;
 /// Bytes of one such file that are read, at most.
 const LOG_BYTES: u64 = 32 * 1024 * 1024;
 /// Accounts whose sign-ins are kept, at most.
@@ -59,6 +61,8 @@ pub struct Logins {
     oldest: Option<i64>,
     /// Why they may not be all.
     untold: Option<Unknown>,
+    /// Seconds from which on a sign-in is no record but damage.
+    end: Option<i64>,
 }
 
 /// Where numbers stand in records: glibc's `struct lastlog` and `struct utmp` (bits/utmp.h) by kind of machine.
@@ -94,8 +98,8 @@ impl Layout {
 
 impl Logins {
     /// Reads every file that holds sign-ins.
-    pub fn look(host: &dyn Host) -> Self {
-        let mut logins = Self::default();
+    pub fn look(host: &dyn Host, now: Timestamp) -> Self {
+        let mut logins = Self { end: Some(now.seconds().saturating_add(AHEAD)), ..Self::default() };
         for source in &SOURCES {
             if let Err(unknown) = logins.add_database(host, source) {
                 logins.untold = Some(unknown);
@@ -136,7 +140,13 @@ impl Logins {
         let mut bytes = host.stream(Path::new(path)).map_err(|error| unknown(&error))?.take(LOG_BYTES);
         let result =
             if path == LASTLOG { self.add_lastlog(&mut bytes, layout) } else { self.add_wtmp(&mut bytes, layout) };
-        result.map_err(|error| unknown(&error))
+        result.map_err(|error| unknown(&error))?;
+        // Both grow and are never written shorter; it was cut, or another took its place.
+        let read = LOG_BYTES - bytes.limit();
+        match size {
+            Ok(size) if read < size => Err(Unknown::new(Cause::Stale, format!("{path} has fewer bytes than its size"))),
+            _ => Ok(()),
+        }
     }
 
     fn add_database(&mut self, host: &dyn Host, source: &Source) -> Result<(), Unknown> {
@@ -150,8 +160,13 @@ impl Logins {
             Err(error) => return Err(read(&error)),
         }
         for journal in JOURNALS {
-            if host.metadata(Path::new(&format!("{path}{journal}"))).is_ok_and(|metadata| metadata.size_bytes > 0) {
-                return Err(Unknown::new(Cause::Failed, format!("{path} was being written")));
+            match host.metadata(Path::new(&format!("{path}{journal}"))) {
+                Ok(metadata) if metadata.size_bytes > 0 => {
+                    return Err(Unknown::new(Cause::Failed, format!("{path} was being written")));
+                }
+                Ok(_) => {}
+                Err(error) if host::cause(&error) == Cause::Absent => {}
+                Err(error) => return Err(host::unknown(format!("look at {path}{journal}"), &error)),
             }
         }
         let bytes = host.read(Path::new(path), DATABASE_BYTES).map_err(|error| read(&error))?;
@@ -227,13 +242,20 @@ impl Logins {
         self.by_uid.get(&uid).max(by_name).copied()
     }
 
+    fn reading(&self, seconds: i64) -> Reading<Timestamp> {
+        if self.end.is_some_and(|end| seconds > end) {
+            return Reading::unknown(Cause::Garbled, "a sign-in is recorded for a time to come");
+        }
+        host::time_reading(Timestamp::from_seconds(seconds))
+    }
+
     /// Returns the last sign-in of an account.
     pub fn last_login_time(&self, uid: u32, name: &str) -> Reading<Timestamp> {
         if let Some(unknown) = &self.untold {
             return Reading::Unknown { unknown: unknown.clone() };
         }
         match self.last(uid, name) {
-            Some(seconds) => host::time_reading(Timestamp::from_seconds(seconds)),
+            Some(seconds) => self.reading(seconds),
             None => Reading::unknown(Cause::Absent, "the host's records hold no sign-in of it"),
         }
     }
@@ -244,7 +266,7 @@ impl Logins {
             return Reading::Unknown { unknown: unknown.clone() };
         }
         match self.last(uid, name).or(self.oldest) {
-            Some(seconds) => host::time_reading(Timestamp::from_seconds(seconds)),
+            Some(seconds) => self.reading(seconds),
             None => Reading::unknown(Cause::Undecidable, "the host's records hold no sign-in of anybody"),
         }
     }
@@ -302,6 +324,17 @@ mod tests {
         // Nobody of that name came since the oldest record.
         assert_eq!(seconds(&logins.last_login_time(1001, "bob")), None);
         assert_eq!(seconds(&logins.no_login_since_time(1001, "bob")), Some(500));
+    }
+
+    #[test]
+    fn a_sign_in_of_a_time_to_come_is_damage() {
+        let mut logins = Logins { end: Some(1_000), ..Logins::default() };
+        let wtmp = [utmp(7, "alice", 1_000), utmp(7, "bob", 1_001)].concat();
+        logins.add_wtmp(&mut wtmp.as_slice(), layout()).unwrap();
+        assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(1_000));
+        for reading in [logins.last_login_time(1001, "bob"), logins.no_login_since_time(1001, "bob")] {
+            assert!(matches!(reading, Reading::Unknown { unknown } if unknown.cause == Cause::Garbled));
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn told<T>(result: Result<T, Unknown>) -> Reading<T> {
 /// Returns the lines of `kind` of a service, its includes in their place. A service without a file is `other`.
 fn stack(host: &dyn Host, service: &str, kind: &str) -> Result<Vec<Line>, Unknown> {
     let mut lines = Vec::new();
-    if has_service(host, service) {
+    if has_service(host, service)? {
         add(host, service, kind, 0, &mut lines)?;
     } else {
         add(host, "other", kind, 0, &mut lines)?;
@@ -78,8 +78,16 @@ fn stack(host: &dyn Host, service: &str, kind: &str) -> Result<Vec<Line>, Unknow
     Ok(lines)
 }
 
-fn has_service(host: &dyn Host, service: &str) -> bool {
-    FOLDERS.iter().any(|folder| host.metadata(&Path::new(folder).join(service)).is_ok())
+fn has_service(host: &dyn Host, service: &str) -> Result<bool, Unknown> {
+    for folder in FOLDERS {
+        let path = Path::new(folder).join(service);
+        match host.metadata(&path) {
+            Ok(_) => return Ok(true),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        }
+    }
+    Ok(false)
 }
 
 fn add(host: &dyn Host, service: &str, kind: &str, depth: usize, lines: &mut Vec<Line>) -> Result<(), Unknown> {
@@ -88,7 +96,7 @@ fn add(host: &dyn Host, service: &str, kind: &str, depth: usize, lines: &mut Vec
     }
     let text = read_service(host, service)?;
     for line in logical_lines(&text) {
-        let Some(item) = parse_line(&line) else {
+        let Some(item) = parse_line(&line).filter(|_| !line.contains(char::REPLACEMENT_CHARACTER)) else {
             return Err(Unknown::new(Cause::Garbled, format!("pam.d/{service}: {line}")));
         };
         match item {
@@ -188,7 +196,12 @@ fn take_word(rest: &mut &str) -> Option<String> {
 }
 
 fn sign_in_stacks(host: &dyn Host) -> Result<Vec<Vec<Line>>, Unknown> {
-    let services: Vec<&str> = SIGN_IN.into_iter().filter(|service| has_service(host, service)).collect();
+    let mut services = Vec::new();
+    for service in SIGN_IN {
+        if has_service(host, service)? {
+            services.push(service);
+        }
+    }
     let services = if services.is_empty() { vec!["other"] } else { services };
     services.into_iter().map(|service| stack(host, service, "auth")).collect()
 }
@@ -209,7 +222,13 @@ fn settings(host: &dyn Host, path: &str) -> Result<Vec<(String, String)>, Unknow
         Err(error) if host::cause(&error) == Cause::Absent => return Ok(Vec::new()),
         Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
     };
-    Ok(parse_settings(&String::from_utf8_lossy(&bytes)))
+    let settings = parse_settings(&String::from_utf8_lossy(&bytes));
+    let is_text =
+        |(name, value): &(String, String)| ![name, value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER));
+    if !settings.iter().all(is_text) {
+        return Err(Unknown::new(Cause::Garbled, format!("{path} is no text")));
+    }
+    Ok(settings)
 }
 
 fn parse_settings(text: &str) -> Vec<(String, String)> {

@@ -48,6 +48,12 @@ pub fn parse_passwd(file: &[u8]) -> Vec<Entry> {
     text.lines().filter_map(entry).collect()
 }
 
+/// Returns whether a passwd(5) or group(5) file ends with a line's end, as every program that writes one leaves it. One that does
+/// not was cut.
+pub fn is_whole(file: &[u8]) -> bool {
+    file.ends_with(b"\n")
+}
+
 /// Returns whether a passwd(5) or group(5) file takes entries of NIS, which `compat` of nsswitch.conf(5) follows.
 pub fn has_nis_lines(file: &[u8]) -> bool {
     file.split(|byte| *byte == b'\n').any(|line| matches!(line.first(), Some(b'+' | b'-')))
@@ -94,13 +100,14 @@ pub struct Shadow {
     pub expires: Option<i64>,
 }
 
-/// Returns the lines of a shadow(5) file by account; of two for one account, the first, which is what glibc finds.
+/// Returns the lines of a shadow(5) file by account; of two for one account, the first, which is what glibc finds. A line of fewer
+/// fields than nine was cut, and is none.
 pub fn parse_shadow(file: &[u8]) -> BTreeMap<String, Shadow> {
     let text = String::from_utf8_lossy(file);
     let mut lines = BTreeMap::new();
     for line in text.lines() {
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, password, changed, _, max, _, inactive, expires, ..] = fields.as_slice() else { continue };
+        let [name, password, changed, _, max, _, inactive, expires, _, ..] = fields.as_slice() else { continue };
         let days = |text: &str| text.parse().ok();
         let (changed, max) = (days(changed), days(max));
         let (inactive, expires) = (days(inactive), days(expires));

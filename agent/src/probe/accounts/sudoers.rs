@@ -33,7 +33,7 @@ pub struct Sudoers {
     skips_password: bool,
     /// Whether the password asked for is not the caller's own: `rootpw`, `targetpw`, `runaspw`.
     asks_other_password: bool,
-    /// Why there may be more rules than these: the first thing that could not be read soundly.
+    /// Why there may be more rules than these.
     pub untold: Option<Unknown>,
     files: usize,
     lines: usize,
@@ -70,8 +70,12 @@ impl Sudoers {
         sudoers
     }
 
-    fn doubt(&mut self, unknown: Unknown) {
-        self.untold.get_or_insert(unknown);
+    /// Keeps the first doubt; what could not be read goes before what was not understood.
+    pub fn doubt(&mut self, unknown: Unknown) {
+        let is_weaker = |kept: &Unknown| kept.cause == Cause::Undecidable && unknown.cause != Cause::Undecidable;
+        if self.untold.as_ref().is_none_or(is_weaker) {
+            self.untold = Some(unknown);
+        }
     }
 
     fn unsound(&mut self, at: &str, why: &str) {
@@ -94,6 +98,11 @@ impl Sudoers {
                     .doubt(Unknown::new(Cause::Limit, format!("more lines than are read, at {}", path.display())));
             }
             let at = format!("{}:{number}", path.display());
+            // A comment may be of an older encoding.
+            if without_comment(&line).contains(char::REPLACEMENT_CHARACTER) {
+                self.doubt(Unknown::new(Cause::Garbled, format!("{at}: no text")));
+                continue;
+            }
             match directive(&line) {
                 Some(Include::File(target)) => match included(&target, path) {
                     Some(target) => self.add_file(host, &target, hostname, depth + 1),

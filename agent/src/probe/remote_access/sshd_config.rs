@@ -104,6 +104,14 @@ impl Config {
             }
             let at = format!("{}:{}", path.display(), number + 1);
             let Some((name, value)) = parse_line(line) else { continue };
+            // A comment may be of an older encoding.
+            if [&name, &value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
+                return Err(Unknown::new(Cause::Garbled, format!("{at}: {name} {value}")));
+            }
+            // sshd takes the name of a service, too, and does not start with anything else.
+            if name == "port" && parse_port(&value).is_none() {
+                return Err(Unknown::new(Cause::Undecidable, format!("{at}: {name} {value}")));
+            }
             match name.as_str() {
                 "include" => {
                     for target in words(&value) {
@@ -302,7 +310,7 @@ impl Config {
             let own = self.settings.iter().filter(move |setting| setting.name == name && setting.scope.is_none());
             own.map(|setting| setting.value.as_str()).collect::<Vec<_>>()
         };
-        let mut ports: Vec<u16> = values("port").iter().filter_map(|value| value.parse().ok()).collect();
+        let mut ports: Vec<u16> = values("port").iter().filter_map(|value| parse_port(value)).collect();
         let mut addresses = Vec::new();
         let (mut own_ports, mut all_have_ports) = (Vec::<u16>::new(), true);
         for value in values("listenaddress") {
@@ -383,6 +391,10 @@ fn words(text: &str) -> Vec<String> {
         rest = after.trim_start();
     }
     words
+}
+
+fn parse_port(value: &str) -> Option<u16> {
+    words(value).first()?.parse().ok()
 }
 
 fn parse_yes_no(value: &str) -> Option<bool> {
@@ -526,7 +538,7 @@ mod tests {
     #[test]
     fn addresses_may_have_ports_of_their_own() {
         for (text, ports, addresses) in [
-            ("Port 2222\nPort 22", vec![22, 2222], vec![]),
+            ("Port 2222\nPort \"22\"", vec![22, 2222], vec![]),
             ("ListenAddress 192.0.2.1:2022", vec![2022], vec!["192.0.2.1:2022"]),
             ("Port 2222\nListenAddress ::1\nListenAddress [::1]:99", vec![99, 2222], vec!["::1", "[::1]:99"]),
         ] {

@@ -22,7 +22,10 @@ pub fn settings(host: &dyn Host, home: Option<&Path>) -> Settings {
 
 fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
     let text = |path: &Path| match host.read(path, SMALL_FILE_BYTES) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        // KConfig writes UTF-8 alone.
+        Ok(bytes) => {
+            String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is no text", path.display())))
+        }
         Err(error) if host::cause(&error) == Cause::Absent => Ok(String::new()),
         Err(error) => Err(host::unknown(format!("read {}", path.display()), &error)),
     };

@@ -28,6 +28,20 @@ fn shown(file: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_could_not_be_read_goes_before_what_was_not_understood() {
+    let mut sudoers = Sudoers::default();
+    for (cause, expected) in [
+        (Cause::Undecidable, Cause::Undecidable),
+        (Cause::Forbidden, Cause::Forbidden),
+        (Cause::Undecidable, Cause::Forbidden),
+        (Cause::Failed, Cause::Forbidden),
+    ] {
+        sudoers.doubt(Unknown::new(cause, ""));
+        assert_eq!(sudoers.untold.as_ref().map(|unknown| unknown.cause), Some(expected));
+    }
+}
+
+#[test]
 fn a_rule_says_who_may_run_what_as_the_superuser() {
     for (file, expected) in [
         ("root ALL=(ALL:ALL) ALL", &["root f:1 all"] as &[&str]),

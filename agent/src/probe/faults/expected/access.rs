@@ -1,5 +1,120 @@
 //! Accounts, remote access, screen lock, removable media.
 
-use super::Expected;
+use super::{Expected, row};
 
-pub(super) const ROWS: &[Expected] = &[];
+pub(super) const ROWS: &[Expected] = &[
+    // Accounts.
+    row("accounts", "list /etc/sudoers.d", "absent", "accounts.administrators", "a host without rules of its own"),
+    row("accounts", "metadata /etc/sudoers", "absent", "accounts.administrators", "a host without sudo"),
+    row("accounts", "read /etc/nsswitch.conf", "absent", "accounts.", "the libraries then ask the files alone"),
+    row(
+        "accounts",
+        "*/etc/pam.d/",
+        "absent",
+        "accounts.policy.delegates",
+        "no such service, or the next folder of services has it, of which the capture says nothing",
+    ),
+    row("accounts", "read /etc/security/", "absent", "accounts.policy.", "the defaults of the module hold"),
+    row("accounts", "read /etc/group", "content", "accounts.administrators", "cut at a line: fewer groups"),
+    row("accounts", "read /etc/sudoers", "content", "accounts.administrators", "cut at a line: fewer rules"),
+    row("accounts", "read /etc/pam.d/", "content", "accounts.policy.", "cut at a line: fewer modules are asked"),
+    row(
+        "accounts",
+        "read /etc/security/",
+        "content",
+        "accounts.policy.",
+        "cut at a line: defaults; a number cut behind a digit is a number",
+    ),
+    row(
+        "accounts",
+        "read /etc/login.defs",
+        "content",
+        "accounts.policy.max_age_days",
+        "a number cut behind a digit is a number",
+    ),
+    // Remote access.
+    row("remote_access", "metadata /usr/sbin/xrdp", "absent", "remote_access.programs", "it is not installed"),
+    row(
+        "remote_access",
+        "metadata /usr/sbin/sshd",
+        "absent",
+        "remote_access.ssh.",
+        "it is installed elsewhere or nowhere",
+    ),
+    row(
+        "remote_access",
+        "metadata /etc/ssh/sshd_config",
+        "absent",
+        "remote_access.ssh.",
+        "the next place is asked, of which the capture says nothing",
+    ),
+    row("remote_access", "list /etc/ssh/sshd_config.d", "absent", "remote_access.ssh.", "a host without such files"),
+    row(
+        "remote_access",
+        "read /etc/ssh/",
+        "content",
+        "remote_access.ssh.",
+        "cut at a line: defaults; a cut address, pattern or path is one, too",
+    ),
+    row(
+        "remote_access",
+        "",
+        "error",
+        "remote_access.programs",
+        "what could not be looked for is listed, and whether it waits is unknown",
+    ),
+    row(
+        "remote_access",
+        "read /proc/net/",
+        "error",
+        "remote_access.ssh.running",
+        "the file without an end has its first line again, which is garbled before it is too long",
+    ),
+    // Screen lock.
+    row("screen_lock", "list /usr/share/", "absent", "screen_lock.users", "no such session is installed"),
+    row("screen_lock", "read /etc/xdg/kscreenlockerrc", "absent", "screen_lock.users[].", "the defaults of KDE hold"),
+    row("screen_lock", "*dconf/", "absent", "screen_lock.users[].", "dconf takes a missing database for an empty one"),
+    row(
+        "screen_lock",
+        "read /etc/xdg/kscreenlockerrc",
+        "content",
+        "screen_lock.users[].",
+        "cut at a line: defaults; a number cut behind a digit is a number",
+    ),
+    row(
+        "screen_lock",
+        "*dconf/",
+        "content",
+        "screen_lock.users[].",
+        "an empty database holds nothing, and a profile may name fewer or others",
+    ),
+    // Removable media.
+    row(
+        "removable_media",
+        "metadata /sys/module/usb_storage",
+        "absent",
+        "removable_media.driver_loaded",
+        "a driver that is not loaded has no folder",
+    ),
+    row("removable_media", "metadata /proc/modules", "absent", "removable_media.", "a kernel that loads no modules"),
+    row(
+        "removable_media",
+        "list /lib/modules/",
+        "absent",
+        "removable_media.",
+        "no such driver, or the next folder has it, of which the capture says nothing",
+    ),
+    row("removable_media", "list /etc/modprobe.d", "absent", "removable_media.", "a host without such files"),
+    row("removable_media", "list /etc/udev/rules.d", "absent", "removable_media.", "a host without such files"),
+    row("removable_media", "list /sys/bus/usb/devices", "absent", "removable_media.", "a machine without USB"),
+    row("removable_media", "read /etc/usbguard/usbguard-daemon.conf", "absent", "removable_media.", "no USBGuard"),
+    row("removable_media", "read /etc/modprobe.d/", "content", "removable_media.", "cut at a line: fewer settings"),
+    row("removable_media", "read /etc/udev/rules.d/", "content", "removable_media.", "cut at a line: fewer rules"),
+    row(
+        "removable_media",
+        "read /etc/usbguard/",
+        "content",
+        "removable_media.",
+        "cut at a line: defaults; a cut path is one, too",
+    ),
+];
