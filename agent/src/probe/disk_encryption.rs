@@ -129,7 +129,9 @@ impl Below<'_> {
         } else {
             EncryptedFolders::default()
         };
-        if let Some(unknown) = folders.unread {
+        if let Some(unknown) = folders.unread
+            && chain.encrypted == Reading::Known(false)
+        {
             chain.encrypted = Reading::Unknown { unknown };
         }
         if folders.are_all_there_is && chain.encrypted == Reading::Known(false) {
@@ -526,7 +528,9 @@ mod tests {
     #[test]
     fn a_device_is_found_by_its_node_and_by_the_name_of_its_mapping() {
         let mut host = captured("uml-no-devices");
-        host.index_mut().errors.insert("link /dev/none".to_owned(), failure(ABSENT));
+        for link in ["link /dev/none", "link /sys/class/block/none"] {
+            host.index_mut().errors.insert(link.to_owned(), failure(ABSENT));
+        }
         let swap = &state(&host).unwrap().swap_areas[0];
         let device = swap.layers[0].device.as_str();
         let devices = Devices::new(&host);
@@ -553,6 +557,25 @@ mod tests {
         assert_eq!(volumes[1].encrypted, Reading::Known(true));
         assert_eq!(volumes[1].layers[0].crypt.as_ref().unwrap().format, CryptFormat::Fscrypt);
         assert_eq!(volumes[1].layers[1].device.as_str(), "sda");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_asked_matters_only_where_nothing_is_plain() {
+        const FORBIDDEN: i32 = 13;
+        let encrypted = |others: &[(&str, i32)]| {
+            let volumes = volumes_of("1 0 8:0 / / rw - ext4 /dev/sda rw\n", |index| {
+                index.errors.insert("policy /".to_owned(), failure(NO_POLICY));
+                index.lists.insert(path("/"), others.iter().map(|(name, _)| path(name)).collect());
+                for (name, errno) in others {
+                    index.errors.insert(format!("policy /{name}"), failure(*errno));
+                    index.lists.insert(path(&format!("/{name}")), Vec::new());
+                }
+            });
+            volumes[0].encrypted.clone()
+        };
+        assert_eq!(cause(&encrypted(&[("root", FORBIDDEN)])), Some(Cause::Forbidden));
+        assert_eq!(encrypted(&[("root", FORBIDDEN), ("etc", NO_POLICY)]), Reading::Known(false));
+        assert_eq!(encrypted(&[("lost+found", FORBIDDEN)]), Reading::Known(false));
     }
 
     #[test]
@@ -637,6 +660,7 @@ mod tests {
                     index.errors.insert(format!("read /sys/class/block/loop0/{attribute}"), failure(ABSENT));
                 }
                 index.errors.insert("metadata /var/x".to_owned(), failure(ABSENT));
+                index.errors.insert("policy /image".to_owned(), failure(NEVER_POLICIES[1]));
                 if let Some(device) = device {
                     let metadata = Metadata {
                         kind: EntryKind::File,

@@ -182,7 +182,9 @@ impl<'h> Devices<'h> {
                     && match self.attribute(&folder, "removable")?.as_deref() {
                         Some("1") => true,
                         Some("0") | None => false,
-                        Some(_) => return Err(Unknown::new(Cause::Garbled, format!("{folder}/removable is no switch"))),
+                        Some(_) => {
+                            return Err(Unknown::new(Cause::Garbled, format!("{folder}/removable is no switch")));
+                        }
                     },
             is_read_only: value(is_loop, "ro")?.as_deref() == Some("1"),
             slaves,

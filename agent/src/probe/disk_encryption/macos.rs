@@ -290,7 +290,8 @@ impl Look<'_> {
             Err(error) => return Reading::Unknown { unknown: host::unknown("run fdesetup status", &error) },
         };
         let text = String::from_utf8_lossy(&output);
-        if !["FileVault is On", "FileVault is Off"].iter().any(|state| text.starts_with(state)) || !text.ends_with('\n') {
+        if !["FileVault is On", "FileVault is Off"].iter().any(|state| text.starts_with(state)) || !text.ends_with('\n')
+        {
             return Reading::unknown(Cause::Garbled, "fdesetup status said nothing that is documented");
         }
         let waits = text
