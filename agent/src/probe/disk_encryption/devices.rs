@@ -177,15 +177,7 @@ impl<'h> Devices<'h> {
                 .flatten()
                 .collect::<Vec<_>>()
                 .join(" "),
-            is_removable: is_on_usb
-                || is_whole
-                    && match self.attribute(&folder, "removable")?.as_deref() {
-                        Some("1") => true,
-                        Some("0") | None => false,
-                        Some(_) => {
-                            return Err(Unknown::new(Cause::Garbled, format!("{folder}/removable is no switch")));
-                        }
-                    },
+            is_removable: is_on_usb || value(is_whole, "removable")?.as_deref() == Some("1"),
             is_read_only: value(is_loop, "ro")?.as_deref() == Some("1"),
             slaves,
             place,

@@ -57,6 +57,7 @@ pub(super) const ROWS: &[Expected] = &[
     ),
     row("disk_encryption", "list ", "absent", "disk_encryption.volumes[].encrypted_folders", "it went in between"),
     row("disk_encryption", "policy ", "error", "disk_encryption.volumes[].encrypted_folders", "as of a list"),
+    row("disk_encryption", "metadata ", "error", "disk_encryption.volumes[].encrypted_folders", "as of a list"),
     row("disk_encryption", "policy ", "absent", "disk_encryption.volumes[].encrypted_folders", "it went in between"),
     row(
         "disk_encryption",
