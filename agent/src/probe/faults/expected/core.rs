@@ -47,7 +47,6 @@ pub(super) const ROWS: &[Expected] = &[
     row("disk_encryption", "*/removable", "absent", "disk_encryption.volumes[].kind", "fixed is the stricter kind"),
     row("disk_encryption", "*/removable", "content", "disk_encryption.volumes[].kind", "fixed is the stricter kind"),
     row("disk_encryption", "metadata ", "absent", "disk_encryption.volumes[].encrypted", "hidden, as in a container"),
-    row("disk_encryption", "read /proc/crypto", "content", "disk_encryption.", "cut between two blocks: fewer ciphers"),
     row(
         "disk_encryption",
         "list ",
@@ -55,10 +54,8 @@ pub(super) const ROWS: &[Expected] = &[
         "disk_encryption.volumes[].encrypted_folders",
         "only named where the volume is not encrypted whatever they are",
     ),
-    row("disk_encryption", "list ", "absent", "disk_encryption.volumes[].encrypted_folders", "it went in between"),
     row("disk_encryption", "policy ", "error", "disk_encryption.volumes[].encrypted_folders", "as of a list"),
     row("disk_encryption", "metadata ", "error", "disk_encryption.volumes[].encrypted_folders", "as of a list"),
-    row("disk_encryption", "policy ", "absent", "disk_encryption.volumes[].encrypted_folders", "it went in between"),
     row(
         "disk_encryption",
         "tool.diskutil.",
