@@ -129,6 +129,11 @@ impl Below<'_> {
         } else {
             EncryptedFolders::default()
         };
+        if let Some(unknown) = folders.unread
+            && chain.encrypted == Reading::Known(false)
+        {
+            chain.encrypted = Reading::Unknown { unknown };
+        }
         if folders.are_all_there_is && chain.encrypted == Reading::Known(false) {
             let detail = "fscrypt encrypts every folder that is there, and not what is written beside them";
             chain.encrypted = Reading::unknown(Cause::Undecidable, detail);
@@ -157,7 +162,7 @@ impl Below<'_> {
                 Ok(device) => self.of_device(device, DEPTH),
                 Err(unknown) => Chain::unknown(unknown.clone()),
             };
-            let is_zram = device.is_ok_and(|device| device.starts_with("zram"));
+            let is_zram = device.is_ok_and(|device| device.starts_with("zram")) || swap.name.starts_with(b"/dev/zram");
             (if is_zram { SwapKind::Zram } else { SwapKind::Partition }, chain)
         };
         SwapArea { name, kind, layers: chain.layers, encrypted: chain.encrypted }
@@ -218,7 +223,7 @@ impl Below<'_> {
             {
                 chain
             }
-            Err(error) if chain.encrypted == Reading::Known(false) => {
+            Err(error) if chain.encrypted == Reading::Known(false) || host::cause(&error) != Cause::Absent => {
                 let unknown = host::unknown(format!("read the fscrypt policy of {}", folder.display()), &error);
                 Chain { encrypted: Reading::Unknown { unknown }, ..chain }
             }
@@ -294,7 +299,14 @@ impl Below<'_> {
         let Some(depth) = depth.checked_sub(1) else {
             return Chain::unknown(Unknown::new(Cause::Limit, "too many file systems on folders of each other"));
         };
-        let Ok(metadata) = self.host.metadata(&path_of(folder)) else { return hidden() };
+        let metadata = match self.host.metadata(&path_of(folder)) {
+            Ok(metadata) => metadata,
+            Err(error) if host::cause(&error) == Cause::Absent => return hidden(),
+            Err(error) => {
+                let folder = path_of(folder);
+                return Chain::unknown(host::unknown(format!("look at {}", folder.display()), &error));
+            }
+        };
         // In a container the folders are named as the host names them, and the overlay itself is the root.
         match self.holder(folder, metadata.device) {
             Some(holder) if holder != mount => self.with_policy_of(holder, &path_of(folder), depth),
@@ -349,13 +361,29 @@ impl Below<'_> {
     /// Returns the folders with an fscrypt policy, at most two below the mount point; none where the file system has no policies.
     fn encrypted_folders(&self, mount: &Mount) -> EncryptedFolders {
         let root = path_of(&mount.mount_point);
-        if !self.has_no_policy(&root) {
-            return EncryptedFolders::default();
+        let unread = |what: &str, error: &io::Error| EncryptedFolders {
+            unread: (host::cause(error) != Cause::Absent)
+                .then(|| host::unknown(format!("{what} {}", root.display()), error)),
+            ..EncryptedFolders::default()
+        };
+        match self.host.encryption_policy(&root) {
+            Err(error) if error.raw_os_error() == Some(NO_POLICY) => {}
+            Err(error) if error.raw_os_error().is_some_and(|number| NEVER_POLICIES.contains(&number)) => {
+                return EncryptedFolders::default();
+            }
+            Err(error) => return unread("read the fscrypt policy of", &error),
+            Ok(_) => return EncryptedFolders::default(),
         }
         let mut left = FOLDERS_ASKED;
-        let Ok(top) = self.entries(&root, &mut left) else { return EncryptedFolders::default() };
+        let top = match self.entries(&root, &mut left) {
+            Ok(top) => top,
+            Err(error) => return unread("list", &error),
+        };
         let is_own = |folder: &PathBuf| folder.ends_with("lost+found") || folder.ends_with(".fscrypt");
-        let are_all_there_is = !top.encrypted.is_empty() && !top.has_others && top.plain.iter().all(is_own);
+        // One thing that is plain is enough, whatever else could not be read.
+        let has_nothing_plain = !top.has_others && top.plain.iter().all(is_own);
+        let unread = top.unread.into_iter().find(|(folder, _)| has_nothing_plain && !is_own(folder));
+        let are_all_there_is = has_nothing_plain && unread.is_none() && !top.encrypted.is_empty();
         let mut named = top.encrypted;
         for folder in top.plain {
             // A folder that cannot be listed names none.
@@ -363,12 +391,7 @@ impl Below<'_> {
         }
         named.sort();
         let named = named.iter().take(FOLDERS_NAMED).map(|path| PathText::from_bytes(&path_bytes(path))).collect();
-        EncryptedFolders { named, are_all_there_is }
-    }
-
-    fn has_no_policy(&self, folder: &Path) -> bool {
-        let policy = self.host.encryption_policy(folder);
-        policy.is_err_and(|error| error.raw_os_error() == Some(NO_POLICY))
+        EncryptedFolders { named, are_all_there_is, unread: unread.map(|(_, unknown)| unknown) }
     }
 
     /// Returns what is in `folder`, but not what is mounted there. No more is asked for a policy than is `left`.
@@ -386,8 +409,19 @@ impl Below<'_> {
             match self.host.encryption_policy(&path) {
                 Ok(_) => entries.encrypted.push(path),
                 Err(error) if error.raw_os_error() == Some(NO_POLICY) => entries.plain.push(path),
-                // A file or a link.
-                Err(_) => entries.has_others = true,
+                // A file or a link: ENOTDIR and ELOOP.
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(20 | 40))
+                        || error.raw_os_error().is_some_and(|number| NEVER_POLICIES.contains(&number)) =>
+                {
+                    entries.has_others = true;
+                }
+                // It went in between, or was not asked for when this was captured.
+                Err(error) if host::cause(&error) == Cause::Absent => entries.has_others = true,
+                Err(error) => {
+                    let unknown = host::unknown(format!("read the fscrypt policy of {}", path.display()), &error);
+                    entries.unread.push((path, unknown));
+                }
             }
         }
         Ok(entries)
@@ -401,6 +435,8 @@ struct Entries {
     encrypted: Vec<PathBuf>,
     /// Folders without one.
     plain: Vec<PathBuf>,
+    /// Those that could not be asked, and why.
+    unread: Vec<(PathBuf, Unknown)>,
     /// Whether there is anything else.
     has_others: bool,
 }
@@ -412,6 +448,8 @@ struct EncryptedFolders {
     named: Vec<PathText>,
     /// Whether the volume has nothing beside them.
     are_all_there_is: bool,
+    /// Why that is not known.
+    unread: Option<Unknown>,
 }
 
 #[cfg(test)]
@@ -490,7 +528,9 @@ mod tests {
     #[test]
     fn a_device_is_found_by_its_node_and_by_the_name_of_its_mapping() {
         let mut host = captured("uml-no-devices");
-        host.index_mut().errors.insert("link /dev/none".to_owned(), failure(ABSENT));
+        for link in ["link /dev/none", "link /sys/class/block/none"] {
+            host.index_mut().errors.insert(link.to_owned(), failure(ABSENT));
+        }
         let swap = &state(&host).unwrap().swap_areas[0];
         let device = swap.layers[0].device.as_str();
         let devices = Devices::new(&host);
@@ -517,6 +557,25 @@ mod tests {
         assert_eq!(volumes[1].encrypted, Reading::Known(true));
         assert_eq!(volumes[1].layers[0].crypt.as_ref().unwrap().format, CryptFormat::Fscrypt);
         assert_eq!(volumes[1].layers[1].device.as_str(), "sda");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_asked_matters_only_where_nothing_is_plain() {
+        const FORBIDDEN: i32 = 13;
+        let encrypted = |others: &[(&str, i32)]| {
+            let volumes = volumes_of("1 0 8:0 / / rw - ext4 /dev/sda rw\n", |index| {
+                index.errors.insert("policy /".to_owned(), failure(NO_POLICY));
+                index.lists.insert(path("/"), others.iter().map(|(name, _)| path(name)).collect());
+                for (name, errno) in others {
+                    index.errors.insert(format!("policy /{name}"), failure(*errno));
+                    index.lists.insert(path(&format!("/{name}")), Vec::new());
+                }
+            });
+            volumes[0].encrypted.clone()
+        };
+        assert_eq!(cause(&encrypted(&[("root", FORBIDDEN)])), Some(Cause::Forbidden));
+        assert_eq!(encrypted(&[("root", FORBIDDEN), ("etc", NO_POLICY)]), Reading::Known(false));
+        assert_eq!(encrypted(&[("lost+found", FORBIDDEN)]), Reading::Known(false));
     }
 
     #[test]
@@ -601,6 +660,7 @@ mod tests {
                     index.errors.insert(format!("read /sys/class/block/loop0/{attribute}"), failure(ABSENT));
                 }
                 index.errors.insert("metadata /var/x".to_owned(), failure(ABSENT));
+                index.errors.insert("policy /image".to_owned(), failure(NEVER_POLICIES[1]));
                 if let Some(device) = device {
                     let metadata = Metadata {
                         kind: EntryKind::File,

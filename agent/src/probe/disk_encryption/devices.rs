@@ -48,7 +48,7 @@ impl<'h> Devices<'h> {
         if let Some(name) = name
             && let Some(device) = match name.strip_prefix("mapper/") {
                 Some(mapped) => self.of_mapping(mapped)?,
-                None => self.of_node(name),
+                None => self.of_node(name)?,
             }
         {
             return Ok(device);
@@ -68,10 +68,15 @@ impl<'h> Devices<'h> {
     }
 
     /// Returns the kernel's name of the device whose node is `/dev/NODE`; `None` when sysfs has none of that name.
-    fn of_node(&self, node: &str) -> Option<String> {
+    fn of_node(&self, node: &str) -> Result<Option<String>, Unknown> {
         // The kernel writes a slash in a device's name as an exclamation mark.
         let name = node.replace('/', "!");
-        self.host.read_link(Path::new(&format!("/sys/class/block/{name}"))).ok().map(|_| name)
+        let path = format!("/sys/class/block/{name}");
+        match self.host.read_link(Path::new(&path)) {
+            Ok(_) => Ok(Some(name)),
+            Err(error) if host::cause(&error) == Cause::Absent => Ok(None),
+            Err(error) => Err(host::unknown(format!("look at {path}"), &error)),
+        }
     }
 
     /// Returns the kernel's name of the device that device-mapper knows as `mapping`; `None` when there is none.
@@ -216,7 +221,9 @@ impl<'h> Devices<'h> {
         for device in found.values_mut() {
             let is_untold = !matches!(device.luks, Some(Ok(_)));
             if is_untold && device.kind() == LayerKind::Crypt && device.effect() == Effect::Encrypts {
-                device.may_be_null = self.may_be_null(&device.name);
+                // The header that could not be read is the reason, where there is one.
+                let header = device.luks.as_ref().and_then(|header| header.as_ref().err());
+                device.may_be_null = self.may_be_null(&device.name, header.map(|unknown| unknown.cause));
             }
         }
     }
@@ -235,7 +242,7 @@ impl<'h> Devices<'h> {
     }
 
     /// Returns why the crypt device `name`, whose cipher is not told, could be one that encrypts nothing.
-    fn may_be_null(&self, name: &str) -> Option<Unknown> {
+    fn may_be_null(&self, name: &str, header: Option<Cause>) -> Option<Unknown> {
         let path = PathBuf::from("/proc/crypto");
         let in_use = self.null_cipher.get_or_init(|| {
             let read = self.host.read(&path, FILE_BYTES);
@@ -247,7 +254,7 @@ impl<'h> Devices<'h> {
             Ok(false) => None,
             Ok(true) => {
                 let detail = format!("the cipher of {name} is not told, and something uses one that encrypts nothing");
-                Some(Unknown::new(Cause::Undecidable, detail))
+                Some(Unknown::new(header.unwrap_or(Cause::Undecidable), detail))
             }
             Err(unknown) => Some(unknown.clone()),
         }

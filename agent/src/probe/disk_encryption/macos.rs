@@ -21,9 +21,13 @@ use crate::{
 /// Roles of volumes that start or repair the system, or belong to its hardware.
 const BOOT_ROLES: &[&str] = &["Preboot", "Recovery", "Update", "Hardware", "xART", "Prelogin", "Installer"];
 
+/// Where the volume with the role VM is mounted, and was until macOS 10.15.
+const SWAP_PLACES: &[&[u8]] = &[b"/System/Volumes/VM", b"/private/var/vm"];
+
 pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let mounts = host.run(Tool::Mount, &[]).map_err(|error| host::unknown("run mount", &error))?;
     let mounts = parse_mounts(&mounts)
+        .filter(|mounts| !mounts.is_empty())
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mount printed a line that does not follow its format"))?;
     let apfs = diskutil(host, &["apfs", "list", "-plist"]).and_then(|list| {
         Apfs::of(&list).ok_or_else(|| Unknown::new(Cause::Garbled, "diskutil apfs list gave no list of containers"))
@@ -37,7 +41,11 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
         match look.apfs_volume(mount) {
             Some(Ok((container, volume))) if volume.has_role(&["VM"]) => {
-                swap_areas.push(look.swap_area(mount, container, volume));
+                swap_areas.push(look.swap_area(mount, Ok((container, volume))));
+            }
+            // Without the roles, the place tells.
+            Some(Err(unknown)) if SWAP_PLACES.contains(&mount.mount_point.as_slice()) => {
+                swap_areas.push(look.swap_area(mount, Err(unknown)));
             }
             found => volumes.push(look.volume(mount, found)),
         }
@@ -282,7 +290,8 @@ impl Look<'_> {
             Err(error) => return Reading::Unknown { unknown: host::unknown("run fdesetup status", &error) },
         };
         let text = String::from_utf8_lossy(&output);
-        if !text.starts_with("FileVault is O") {
+        if !["FileVault is On", "FileVault is Off"].iter().any(|state| text.starts_with(state)) || !text.ends_with('\n')
+        {
             return Reading::unknown(Cause::Garbled, "fdesetup status said nothing that is documented");
         }
         let waits = text
@@ -292,7 +301,7 @@ impl Look<'_> {
     }
 
     /// The volume with the role VM holds the swap files, which the kernel encrypts by itself.
-    fn swap_area(&self, mount: &Mount, container: &Container, volume: &ApfsVolume) -> SwapArea {
+    fn swap_area(&self, mount: &Mount, found: Result<(&Container, &ApfsVolume), Unknown>) -> SwapArea {
         let encrypted = match self.host.run(Tool::Sysctl, &["-n", "vm.swapusage"]) {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output);
@@ -302,13 +311,17 @@ impl Look<'_> {
                 } else if text.trim_end().ends_with("(encrypted)") {
                     Reading::Known(true)
                 } else {
-                    self.state(volume).encrypted
+                    match &found {
+                        Ok((_, volume)) => self.state(volume).encrypted,
+                        Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
+                    }
                 }
             }
             Err(error) => Reading::Unknown { unknown: host::unknown("run sysctl vm.swapusage", &error) },
         };
         let name = PathText::from_bytes(&mount.mount_point);
-        SwapArea { name, kind: SwapKind::Partition, layers: layers(container, volume), encrypted }
+        let layers = found.map_or_else(|_| Vec::new(), |(container, volume)| layers(container, volume));
+        SwapArea { name, kind: SwapKind::Partition, layers, encrypted }
     }
 }
 

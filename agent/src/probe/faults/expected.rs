@@ -34,6 +34,9 @@ impl Expected {
 /// Values with a reading beside them that says whether they are all, or a list of what could not be read.
 pub(super) const COMPANIONS: &[(&str, &str)] = &[
     ("disk_encryption.volumes[].layers", "encrypted"),
+    ("disk_encryption.volumes[].kind", "encrypted"),
+    ("disk_encryption.volumes[].encrypted_folders", "encrypted"),
+    ("disk_encryption.volumes[].encrypted_percent", "protection"),
     ("disk_encryption.swap_areas[].layers", "encrypted"),
     ("disk_encryption.swap_areas[].kind", "encrypted"),
     ("system.execution_controls", "execution_controls_complete"),

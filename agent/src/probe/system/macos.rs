@@ -114,9 +114,15 @@ pub(in crate::probe) fn is_guest(host: &dyn Host) -> Result<bool, Unknown> {
             b"1" => Ok(true),
             _ => Err(Unknown::new(Cause::Garbled, "kern.hv_vmm_present is neither 0 nor 1")),
         },
-        Err(error) if host::cause(&error) == Cause::Failed => Ok(false),
+        Err(error) if host::cause(&error) == Cause::Failed && is_before_11(host) => Ok(false),
         Err(error) => Err(host::unknown("run sysctl kern.hv_vmm_present", &error)),
     }
+}
+
+fn is_before_11(host: &dyn Host) -> bool {
+    let version = product_version(host);
+    let major = version.known().and_then(|version| version.as_str().split('.').next()?.parse::<u32>().ok());
+    major.is_some_and(|major| major < 11)
 }
 
 /// The lines of csrutil(8) and spctl(8), which are not translated.
@@ -147,7 +153,10 @@ fn execution_controls(host: &dyn Host) -> (Vec<ExecutionControl>, Reading<bool>)
             }
             Err(error) => host::unknown(format!("run {}", tool.name()), error),
         };
-        complete = Reading::Unknown { unknown };
+        // What could not be asked is the reason, before what was said and cannot be decided.
+        if output.is_err() || complete.known().is_some() {
+            complete = Reading::Unknown { unknown };
+        }
     }
     (controls, complete)
 }
