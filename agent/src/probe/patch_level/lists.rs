@@ -566,6 +566,47 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_not_as_its_release_file_states_is_garbled() {
+        let stated =
+            release("Debian", "stable", "SHA256:\n 00 20 main/binary-amd64/Packages\n 00 9 main/x/Packages.xz");
+        for (name, expected) in [
+            ("_main_binary-amd64_Packages", Some(20)),
+            ("_updates_main_binary-amd64_Packages", Some(20)),
+            ("_contrib_binary-amd64_Packages", None),
+            ("_main_x_Packages", None),
+        ] {
+            assert_eq!(stated.size(name), expected, "{name}");
+        }
+        let installed = installed(&[("a", "amd64", "2")]);
+        let text = b"Package: a\nVersion: 3\nArchitecture: amd64\n";
+        for (text, size, expected) in [
+            (&text[..], Some(text.len() as u64), true),
+            (&text[..], None, true),
+            (&text[..], Some(20), false),
+            (b"", Some(0), true),
+            (b"\xaf\x9e", None, false),
+        ] {
+            let file = Box::new(io::Cursor::new(text.to_vec()));
+            let result = Offers::default().add_list(file, Packing::None, size, &stated, &installed);
+            assert_eq!(result.is_ok(), expected, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_file_that_is_cut_off_is_told() {
+        let signed = [SIGNED, b"\nDate: x\n", SIGNATURE_END, b"\n"].concat();
+        for (bytes, expected) in [
+            (&signed[..], true),
+            (&signed[..signed.len() - 3], false),
+            (b"Date: x\n", true),
+            (b"Date: x", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_whole(bytes), expected);
+        }
+    }
+
+    #[test]
     fn a_release_date_is_read() {
         let expected = "2025-05-10T09:12:01Z".parse().unwrap();
         assert_eq!(release("x", "y", "").source.release_time, Reading::Known(expected));
