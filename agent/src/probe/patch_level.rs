@@ -240,7 +240,7 @@ fn pending(
             published: *published,
         })
         .collect();
-    let since = offered::since(look, sight, &seen, installed)
+    let since = offered::since(look, sight, &seen, &|key| Some(installed(key)))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let with_since = |(Dated { update, .. }, since): (Dated, offered::Since)| PendingUpdate {
         first_offered_time: since.first_offered,

@@ -75,7 +75,9 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
     let pending_complete = apt::pending_complete(host, &config, &offers, installed);
-    let security_time = security::time(&offers.sources);
+    // A repository that could not be read may be the one for security updates.
+    let releases = &offers.releases_unknown;
+    let security_time = security::unless(releases, security::time(&offers.sources));
     let is_complete = pending_complete == Reading::Known(true);
     let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
     Ok(PatchLevel {
@@ -83,7 +85,7 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
         pending: super::pending(look, sight, pending(installed, &offers, look.now), &|key| installed.versions(key))?,
         pending_complete,
         security_metadata_time: security_time,
-        security_metadata_valid_until_time: security::end(&offers.sources),
+        security_metadata_valid_until_time: security::unless(releases, security::end(&offers.sources)),
         running_kernel: super::running_kernel(running),
         newest_kernel: match newest {
             Some(kernel) => Reading::Known(Text::new(kernel.release)),
@@ -93,7 +95,7 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
         reboot_required_since_time: restart.since,
         reboot_packages: restart.packages,
         automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
-        security_metadata_verified: Some(security::verified(&offers.sources)),
+        security_metadata_verified: Some(security::unless_false(releases, security::verified(&offers.sources))),
         sources: offers.sources,
         live_patches: restart::live_patches(host),
     })

@@ -89,23 +89,14 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let installed = rpm::read(host)?;
     let manager = match host.list(Path::new(ZYPPER_REPOSITORIES)) {
         Ok(_) => PackageManager::Zypper,
-        Err(_) => PackageManager::Dnf,
+        Err(error) if host::cause(&error) == Cause::Absent => PackageManager::Dnf,
+        Err(error) => return Err(host::unknown(format!("list {ZYPPER_REPOSITORIES}"), &error)),
     };
-    let mut offers = Offers::of(&installed, manager, module_streams(host));
-    let held = match repositories(host, manager) {
-        Ok(repositories) if repositories.is_empty() => {
-            offers.incomplete = Some(Unknown::new(Cause::Absent, "no repository is enabled"));
-            Vec::new()
-        }
-        Ok(repositories) => {
-            repositories.iter().for_each(|repository| offers.add_repository(host, repository));
-            held(host, manager)
-        }
-        Err(unknown) => {
-            offers.incomplete = Some(unknown);
-            Vec::new()
-        }
-    };
+    let mut offers = Offers::of(&installed, manager);
+    let held = offers.add_all(host).unwrap_or_else(|unknown| {
+        offers.lacks(unknown);
+        Vec::new()
+    });
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let (restart, newest_kernel) = rpm_restart::look(look, &kernel, &installed);
@@ -113,9 +104,12 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
         Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
         None => Reading::Known(true),
     };
-    let security_time = match offers.has_base {
-        true => security::time(&offers.sources),
-        false => Reading::unknown(
+    // What could not be read may be about security; a repository that has no metadata here says nothing.
+    let faulty = offers.incomplete.clone().filter(is_fault);
+    let security_time = match (&faulty, offers.has_base) {
+        (Some(unknown), _) => Reading::Unknown { unknown: unknown.clone() },
+        (None, true) => security::time(&offers.sources),
+        (None, false) => Reading::unknown(
             Cause::Absent,
             "no repository with the distribution's own packages has security advisories",
         ),
@@ -139,7 +133,7 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
         reboot_required_since_time: restart.since,
         reboot_packages: restart.packages,
         automatic_updates: automatic_updates(host, manager),
-        security_metadata_verified: Some(security::verified(&offers.sources)),
+        security_metadata_verified: Some(security::unless_false(&faulty, security::verified(&offers.sources))),
         sources: offers.sources,
         live_patches: restart::live_patches(host),
     };
@@ -179,8 +173,13 @@ fn is_modular(evr: &Evr) -> bool {
     evr.release.contains(".module")
 }
 
+/// Returns whether something failed, rather than that there is nothing or nothing that is read here.
+fn is_fault(unknown: &Unknown) -> bool {
+    !matches!(unknown.cause, Cause::Absent | Cause::Unsupported)
+}
+
 impl<'i> Offers<'i> {
-    fn of(installed: &'i Installed, manager: PackageManager, streams: BTreeSet<String>) -> Self {
+    fn of(installed: &'i Installed, manager: PackageManager) -> Self {
         let newest = installed.iter().filter_map(|((name, architecture), packages)| {
             Some(((name.as_str(), architecture.as_str()), packages.last()?))
         });
@@ -188,7 +187,7 @@ impl<'i> Offers<'i> {
             installed: newest.collect(),
             names: installed.keys().map(|(name, _)| name.as_str()).collect(),
             manager,
-            streams,
+            streams: BTreeSet::new(),
             candidates: BTreeMap::new(),
             fixes: BTreeMap::new(),
             sources: Vec::new(),
@@ -197,8 +196,24 @@ impl<'i> Offers<'i> {
         }
     }
 
-    fn add_repository(&mut self, host: &dyn Host, repository: &Repository) {
-        if let Err(unknown) = self.try_add(host, repository) {
+    /// Adds what all repositories in use offer, and returns which packages stay as they are.
+    fn add_all(&mut self, host: &dyn Host) -> Result<Vec<String>, Unknown> {
+        self.streams = module_streams(host)?;
+        let repositories = repositories(host, self.manager)?;
+        if repositories.is_empty() {
+            return Err(Unknown::new(Cause::Absent, "no repository is enabled"));
+        }
+        for repository in &repositories {
+            if let Err(unknown) = self.try_add(host, repository) {
+                self.lacks(unknown);
+            }
+        }
+        held(host, self.manager)
+    }
+
+    /// Keeps why something is not among what is offered: of several reasons, rather one that something failed.
+    fn lacks(&mut self, unknown: Unknown) {
+        if !self.incomplete.as_ref().is_some_and(is_fault) {
             self.incomplete = Some(unknown);
         }
     }
@@ -383,7 +398,7 @@ fn list(folder: &Path, index: &repodata::Index, kind: &str) -> Option<PathBuf> {
 fn fill(host: &dyn Host, path: &Path, to: &mut dyn io::Write) -> io::Result<()> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let ending = if extension == "xml" { String::new() } else { format!(".{extension}") };
-    unpack(host.stream(path)?, Packing::of_ending(&ending), to)
+    unpack(host.stream(path)?, Packing::of_ending(&ending), to).map(drop)
 }
 
 fn automatic_updates(host: &dyn Host, manager: PackageManager) -> AutomaticUpdates {
@@ -429,7 +444,7 @@ mod tests {
     ) -> Vec<String> {
         let installed = installed(packages);
         let streams = streams.iter().map(|&stream| stream.to_owned()).collect();
-        let mut offers = Offers::of(&installed, PackageManager::Dnf, streams);
+        let mut offers = Offers { streams, ..Offers::of(&installed, PackageManager::Dnf) };
         let split = |text: &str| {
             let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
             (words[0].clone(), words[1].clone(), Evr::parse(&words[2]).unwrap())

@@ -58,6 +58,24 @@ impl Installed {
     }
 }
 
+/// Keeps the last byte that was written.
+struct Last<W> {
+    to: W,
+    byte: Option<u8>,
+}
+
+impl<W: io::Write> io::Write for Last<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.byte = bytes[..count].last().copied().or(self.byte);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {
     let mut file = host.stream(Path::new(STATUS)).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
     parse(&mut file)
@@ -91,8 +109,13 @@ fn parse(file: &mut dyn io::Read) -> Result<Installed, Unknown> {
             _ => garbled = Some(name.to_owned()),
         }
     });
-    io::copy(file, &mut stanzas).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
+    let mut last = Last { to: &mut stanzas, byte: None };
+    io::copy(file, &mut last).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
+    let has_end = last.byte == Some(b'\n');
     stanzas.finish();
+    if !has_end {
+        return Err(Unknown::new(Cause::Garbled, format!("{STATUS} is cut off")));
+    }
     if let Some(name) = garbled {
         return Err(Unknown::new(Cause::Garbled, format!("{STATUS}: package \"{name}\" is not whole")));
     }

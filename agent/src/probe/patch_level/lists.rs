@@ -25,6 +25,8 @@ use crate::{
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
 /// How a file begins that has its signature in itself (RFC 9580, section 7).
 const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
+/// How such a file ends.
+const SIGNATURE_END: &[u8] = b"-----END PGP SIGNATURE-----";
 /// Priority of what is installed (apt_preferences(5)).
 const INSTALLED: u32 = 100;
 
@@ -38,6 +40,8 @@ pub(super) struct Offers {
     pub candidates: BTreeMap<(String, usize), Offer>,
     /// Why not everything could be read.
     pub incomplete: Option<Unknown>,
+    /// Why not every Release file could be read: then one of those may be a security repository's.
+    pub releases_unknown: Option<Unknown>,
 }
 
 /// What apt_preferences(5) can tell a repository by.
@@ -104,17 +108,11 @@ pub(super) fn read(
             return offers;
         }
         Ok(configured) => configured,
-        Err(unknown) => {
-            offers.incomplete = Some(unknown.clone());
-            return offers;
-        }
+        Err(unknown) => return Offers::without_releases(unknown.clone()),
     };
     let names = match host.list(Path::new(FOLDER)) {
         Ok(names) => names,
-        Err(error) => {
-            offers.incomplete = Some(host::unknown(format!("list {FOLDER}"), &error));
-            return offers;
-        }
+        Err(error) => return Offers::without_releases(host::unknown(format!("list {FOLDER}"), &error)),
     };
     let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
     let mut releases: BTreeMap<&str, Release> = BTreeMap::new();
@@ -127,6 +125,10 @@ pub(super) fn read(
         match host.read(&path, FILE_BYTES) {
             Ok(bytes) => {
                 let mut release = parse_release(&bytes);
+                if !is_whole(&bytes) || release.source.release_time.known().is_none() {
+                    let what = format!("{} is cut off, or has no date", path.display());
+                    offers.releases_unknown = Some(Unknown::new(Cause::Garbled, what));
+                }
                 let is_signed =
                     if is_inline { release.is_signed } else { names.contains(&&*format!("{prefix}_Release.gpg")) };
                 let is_unverified = configured.iter().any(|it| it.file == prefix && it.unverified);
@@ -134,14 +136,18 @@ pub(super) fn read(
                     Some(if is_unverified || !is_signed { Reading::Known(false) } else { verifies.clone() });
                 releases.insert(prefix, release);
             }
-            Err(error) => offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error)),
+            Err(error) => {
+                offers.releases_unknown = Some(host::unknown(format!("read {}", path.display()), &error));
+            }
         }
     }
+    offers.incomplete = offers.releases_unknown.clone();
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
-        let Some((_, release)) = release_of(list, &releases) else { continue };
+        let Some((prefix, release)) = release_of(list, &releases) else { continue };
+        let size = release.size(list.strip_prefix(prefix).unwrap_or_default());
         let path = Path::new(FOLDER).join(name);
-        let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, release, installed));
+        let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, size, release, installed));
         if let Err(error) = result {
             offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error));
         }
@@ -217,6 +223,15 @@ impl Release {
         )
     }
 
+    /// Returns the bytes of the list that has this name behind the start of its repository's, unless they are not stated.
+    fn size(&self, name: &str) -> Option<u64> {
+        let name = name.strip_prefix('_')?;
+        // As in `missing`.
+        let name = name.strip_prefix("updates_").unwrap_or(name);
+        let is_it = |place: &str| place.ends_with("Packages") && super::sources::file_name(place) == name;
+        self.lists.iter().find(|(place, _)| is_it(place)).map(|(_, bytes)| *bytes)
+    }
+
     fn published(&self, file: &str) -> Published {
         let source = &self.source;
         Published {
@@ -244,19 +259,33 @@ fn packing(name: &str) -> Option<(&str, Packing)> {
 }
 
 impl Offers {
+    fn without_releases(unknown: Unknown) -> Self {
+        Self { incomplete: Some(unknown.clone()), releases_unknown: Some(unknown), ..Self::default() }
+    }
+
     fn add_list(
         &mut self,
         file: Box<dyn io::Read>,
         packing: Packing,
+        size: Option<u64>,
         release: &Release,
         installed: &Installed,
     ) -> io::Result<()> {
+        let mut has_any = false;
         let mut stanzas = Stanzas::new(&["Package", "Version", "Architecture", "Phased-Update-Percentage"], |fields| {
+            has_any = true;
             self.add(fields, release, installed);
         });
-        unpack(file, packing, &mut stanzas)?;
+        let found = unpack(file, packing, &mut stanzas)?;
         stanzas.finish();
-        Ok(())
+        match size {
+            Some(size) if size != found => {
+                let what = format!("it has {found} bytes, of {size} that its Release file states");
+                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+            }
+            _ if found > 0 && !has_any => Err(io::Error::new(io::ErrorKind::InvalidData, "it lists no package")),
+            _ => Ok(()),
+        }
     }
 
     fn add(&mut self, fields: &BTreeMap<&'static str, String>, release: &Release, installed: &Installed) {
@@ -293,6 +322,14 @@ impl Offers {
                 }
             }
         }
+    }
+}
+
+/// Returns whether a Release file has its end: that of the signature which is in it, or of a line.
+fn is_whole(bytes: &[u8]) -> bool {
+    match bytes.starts_with(SIGNED) {
+        true => bytes.trim_ascii_end().ends_with(SIGNATURE_END),
+        false => bytes.ends_with(b"\n"),
     }
 }
 
@@ -389,7 +426,7 @@ mod tests {
             for version in versions.split(' ') {
                 let text = format!("Package: a\nVersion: {version}\nArchitecture: amd64\n");
                 let file = Box::new(io::Cursor::new(text.into_bytes()));
-                offers.add_list(file, Packing::None, release, &installed).unwrap();
+                offers.add_list(file, Packing::None, None, release, &installed).unwrap();
             }
         }
         offers
@@ -439,7 +476,9 @@ mod tests {
             let mut offers = Offers::default();
             for text in lists {
                 let file = Box::new(io::Cursor::new(format!("Package: a\nArchitecture: amd64\n{text}").into_bytes()));
-                offers.add_list(file, Packing::None, &release("Ubuntu", "jammy-updates", ""), &installed).unwrap();
+                offers
+                    .add_list(file, Packing::None, None, &release("Ubuntu", "jammy-updates", ""), &installed)
+                    .unwrap();
             }
             offers.candidates[&("a".to_owned(), 0)].candidate().unwrap().phased_percent
         };
@@ -527,6 +566,47 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_not_as_its_release_file_states_is_garbled() {
+        let stated =
+            release("Debian", "stable", "SHA256:\n 00 20 main/binary-amd64/Packages\n 00 9 main/x/Packages.xz");
+        for (name, expected) in [
+            ("_main_binary-amd64_Packages", Some(20)),
+            ("_updates_main_binary-amd64_Packages", Some(20)),
+            ("_contrib_binary-amd64_Packages", None),
+            ("_main_x_Packages", None),
+        ] {
+            assert_eq!(stated.size(name), expected, "{name}");
+        }
+        let installed = installed(&[("a", "amd64", "2")]);
+        let text = b"Package: a\nVersion: 3\nArchitecture: amd64\n";
+        for (text, size, expected) in [
+            (&text[..], Some(text.len() as u64), true),
+            (&text[..], None, true),
+            (&text[..], Some(20), false),
+            (b"", Some(0), true),
+            (b"\xaf\x9e", None, false),
+        ] {
+            let file = Box::new(io::Cursor::new(text.to_vec()));
+            let result = Offers::default().add_list(file, Packing::None, size, &stated, &installed);
+            assert_eq!(result.is_ok(), expected, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_file_that_is_cut_off_is_told() {
+        let signed = [SIGNED, b"\nDate: x\n", SIGNATURE_END, b"\n"].concat();
+        for (bytes, expected) in [
+            (&signed[..], true),
+            (&signed[..signed.len() - 3], false),
+            (b"Date: x\n", true),
+            (b"Date: x", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_whole(bytes), expected);
+        }
+    }
+
+    #[test]
     fn a_release_date_is_read() {
         let expected = "2025-05-10T09:12:01Z".parse().unwrap();
         assert_eq!(release("x", "y", "").source.release_time, Reading::Known(expected));
@@ -550,7 +630,7 @@ mod tests {
             let installed = installed(&[("a", "amd64", "2")]);
             for packing in [Packing::None, Packing::Gzip, Packing::Lz4, Packing::Xz] {
                 let file = Box::new(io::Cursor::new(bytes.clone()));
-                let _ = Offers::default().add_list(file, packing, &release("x", "y", ""), &installed);
+                let _ = Offers::default().add_list(file, packing, None, &release("x", "y", ""), &installed);
             }
         }
     }

@@ -68,8 +68,8 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
             published: None,
         })
         .collect();
-    let versions = [String::new(), running.known().map(Text::to_string).unwrap_or_default()];
-    let since = offered::since(look, sight, &seen, &|_| versions.to_vec())
+    let versions = running.known().map(|version| vec![String::new(), version.to_string()]);
+    let since = offered::since(look, sight, &seen, &|_| versions.clone())
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let mut pending: Vec<PendingUpdate> = updates
         .iter()

@@ -71,12 +71,13 @@ struct KeptUpdate {
     since: Since,
 }
 
-/// Returns since when each of `updates` is available, and keeps it for the next look. `installed` says the version of a key.
+/// Returns since when each of `updates` is available, and keeps it for the next look. `installed` says the
+/// versions of a key; `None` when they are not known.
 pub(super) fn since(
     look: &Look<'_>,
     sight: Sight,
     updates: &[Update],
-    installed: &dyn Fn(&str) -> Vec<String>,
+    installed: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> io::Result<Vec<Since>> {
     let before = memory::read_json::<Kept>(&look.memory.join(OFFERED)).filter(|kept| kept.version == VERSION);
     let (after, since) = next(before.unwrap_or_default(), sight, updates, installed);
@@ -88,7 +89,7 @@ fn next(
     mut before: Kept,
     sight: Sight,
     updates: &[Update],
-    installed: &dyn Fn(&str) -> Vec<String>,
+    installed: &dyn Fn(&str) -> Option<Vec<String>>,
 ) -> (Kept, Vec<Since>) {
     let seen_whole = if sight.is_complete { sight.metadata.map(|time| time.min(sight.now)) } else { before.seen_whole };
     let mut after = Kept { version: VERSION, seen_whole, security: BTreeMap::new(), other: BTreeMap::new() };
@@ -108,7 +109,9 @@ fn next(
     if !sight.is_complete {
         // What cannot be seen this time is not installed meanwhile, while the package is as it was.
         for (old, new) in [(before.security, &mut after.security), (before.other, &mut after.other)] {
-            let is_as_it_was = |key: &str, kept: &KeptUpdate| installed(key).contains(&kept.installed_version);
+            let is_as_it_was = |key: &str, kept: &KeptUpdate| {
+                installed(key).is_none_or(|versions| versions.contains(&kept.installed_version))
+            };
             new.extend(old.into_iter().filter(|(key, kept)| is_as_it_was(key, kept)));
         }
     }
@@ -157,7 +160,7 @@ mod tests {
         for (now, is_complete, metadata, update) in looks {
             let sight = Sight { now: day(*now), is_complete: *is_complete, metadata: metadata.map(day) };
             let updates: Vec<Update> = update.iter().cloned().collect();
-            let (after, since) = next(kept, sight, &updates, &|_| vec!["1".to_owned()]);
+            let (after, since) = next(kept, sight, &updates, &|_| Some(vec!["1".to_owned()]));
             (kept, last) = (after, since.first().map(|since| (since.first_offered, since.available_after)));
         }
         last
@@ -217,7 +220,7 @@ mod tests {
                 let is_offered = metadata >= fix;
                 let updates: Vec<Update> = is_offered.then(|| update(true, "1")).into_iter().collect();
                 let sight = Sight { now: day(now), is_complete, metadata: Some(day(metadata)) };
-                let (after, since) = next(kept, sight, &updates, &|_| vec!["1".to_owned()]);
+                let (after, since) = next(kept, sight, &updates, &|_| Some(vec!["1".to_owned()]));
                 for since in &since {
                     prop_assert!(since.first_offered >= day(fix));
                     prop_assert!(since.available_after.is_none_or(|after| after < day(fix)));

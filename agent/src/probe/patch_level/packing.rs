@@ -41,29 +41,40 @@ impl Packing {
     }
 }
 
-/// Unpacks `file` into `to`.
+/// Unpacks `file` into `to`, and returns how many bytes that were.
 ///
 /// # Errors
 ///
 /// `Unsupported` for a packing that is not known, `InvalidData` for bytes that are not of it, `FileTooLarge` beyond the bound,
-/// and what `to` returns.
-pub(super) fn unpack(file: impl io::Read, packing: Packing, to: &mut dyn io::Write) -> io::Result<()> {
-    let mut to = Bounded { to, left: LIST_BYTES };
+/// and what `file` and `to` return.
+pub(super) fn unpack(file: impl io::Read, packing: Packing, to: &mut dyn io::Write) -> io::Result<u64> {
+    if packing == Packing::Unknown {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "its compression is not known"));
+    }
+    let mut file = Source { file, error: None };
+    let mut to = Bounded { to, left: LIST_BYTES, error: None };
+    let result = unpack_into(&mut file, packing, &mut to);
+    // Of an error that a decoder met, it tells no more than that there was one.
+    match file.error.or(to.error) {
+        Some(error) => Err(error),
+        None => result.map(|()| LIST_BYTES - to.left).map_err(|error| invalid(error.to_string())),
+    }
+}
+
+fn unpack_into(mut file: impl io::Read, packing: Packing, mut to: impl io::Write) -> io::Result<()> {
     match packing {
-        Packing::None => io::copy(&mut file.take(LIST_BYTES + 1), &mut to).map(drop),
+        Packing::None | Packing::Unknown => io::copy(&mut file.take(LIST_BYTES + 1), &mut to).map(drop),
         Packing::Gzip => io::copy(&mut flate2::read::MultiGzDecoder::new(BufReader::new(file)), &mut to).map(drop),
         Packing::Lz4 => io::copy(&mut lz4_flex::frame::FrameDecoder::new(BufReader::new(file)), &mut to).map(drop),
-        Packing::Xz => lzma_rs::xz_decompress(&mut BufReader::new(file), &mut to).map_err(|error| match error {
-            lzma_rs::error::Error::IoError(error) => error,
-            error => invalid(format!("{error:?}")),
-        }),
+        Packing::Xz => {
+            lzma_rs::xz_decompress(&mut BufReader::new(file), &mut to).map_err(|error| invalid(format!("{error:?}")))
+        }
         Packing::Zstd => {
-            let mut file = BufReader::new(file);
+            let mut file = BufReader::new(&mut file);
             let mut unpacked =
                 ruzstd::decoding::StreamingDecoder::new(&mut file).map_err(|error| invalid(error.to_string()))?;
             io::copy(&mut unpacked, &mut to).map(drop)
         }
-        Packing::Unknown => Err(io::Error::new(io::ErrorKind::Unsupported, "its compression is not known")),
     }
 }
 
@@ -71,16 +82,43 @@ fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
+/// Keeps the error that it had.
+struct Source<R> {
+    file: R,
+    error: Option<io::Error>,
+}
+
+impl<R: io::Read> io::Read for Source<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes).map_err(|error| keep(error, &mut self.error))
+    }
+}
+
+/// Keeps an error, unless it is only to be tried again, and returns one of its kind.
+fn keep(error: io::Error, kept: &mut Option<io::Error>) -> io::Error {
+    let kind = error.kind();
+    if kind != io::ErrorKind::Interrupted {
+        *kept = Some(error);
+    }
+    kind.into()
+}
+
 struct Bounded<'t> {
     to: &'t mut dyn io::Write,
     left: u64,
+    error: Option<io::Error>,
 }
 
 impl io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len() as u64;
-        self.left = self.left.checked_sub(count).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.to.write_all(bytes)?;
+        let written = match self.left.checked_sub(bytes.len() as u64) {
+            Some(left) => {
+                self.left = left;
+                self.to.write_all(bytes)
+            }
+            None => Err(io::ErrorKind::FileTooLarge.into()),
+        };
+        written.map_err(|error| keep(error, &mut self.error))?;
         Ok(bytes.len())
     }
 
@@ -111,6 +149,14 @@ mod tests {
         0xf3, 0x7d, 0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
     ];
 
+    struct Broken;
+
+    impl io::Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    }
+
     #[test]
     fn what_other_programs_packed_is_unpacked() {
         for (packed, packing) in [(ZSTD, Packing::Zstd), (XZ, Packing::Xz), (&b"hello\n"[..], Packing::None)] {
@@ -119,7 +165,12 @@ mod tests {
             assert_eq!(found, b"hello\n", "{packing:?}");
             assert_eq!(Packing::of_beginning(packed), packing);
             if packing != Packing::None {
-                assert!(unpack(&packed[..packed.len() / 2], packing, &mut Vec::new()).is_err(), "{packing:?}");
+                let half = || &packed[..packed.len() / 2];
+                let error = unpack(half(), packing, &mut Vec::new()).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{packing:?}");
+                let broken = io::Read::chain(half(), Broken);
+                let error = unpack(broken, packing, &mut Vec::new()).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{packing:?}");
             }
         }
         assert_eq!(

@@ -134,8 +134,11 @@ fn installed(host: &dyn Host) -> Result<BTreeMap<String, Installed>, Unknown> {
         let path = Path::new(LOCAL).join(name).join("desc");
         let bytes =
             host.read(&path, FILE_BYTES).map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
-        let (name, package) = package(&description(&bytes))
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} is not whole", path.display())))?;
+        let whole = std::str::from_utf8(&bytes).is_ok() && bytes.ends_with(b"\n\n");
+        let found =
+            whole.then(|| package(&description(&bytes))).flatten().filter(|(_, it)| !it.architecture.is_empty());
+        let (name, package) =
+            found.ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} is not whole", path.display())))?;
         installed.insert(name, package);
     }
     if installed.is_empty() {
@@ -199,7 +202,8 @@ impl Settings {
 fn settings(host: &dyn Host) -> Result<Settings, Unknown> {
     let bytes = host.read(Path::new(SETTINGS), FILE_BYTES);
     let bytes = bytes.map_err(|error| host::unknown(format!("read {SETTINGS}"), &error))?;
-    parse_settings(&String::from_utf8_lossy(&bytes))
+    let garbled = |_| Unknown::new(Cause::Garbled, format!("{SETTINGS} is not text"));
+    parse_settings(std::str::from_utf8(&bytes).map_err(garbled)?)
         .map_err(|what| Unknown::new(Cause::Unsupported, format!("{SETTINGS} {what}")))
 }
 
@@ -272,16 +276,17 @@ fn source(host: &dyn Host, repository: &str, path: &Path) -> UpdateSource {
 fn database(host: &dyn Host, path: &Path, mut each: impl FnMut(String, String)) -> io::Result<()> {
     let mut beginning = [0; 8];
     let count = io::Read::read(&mut host.stream(path)?, &mut beginning)?;
+    let mut is_whole = true;
     let mut archive = Archive::new(
         |path| path.ends_with("/desc"),
-        |_, content| {
-            if let Some((name, package)) = package(&description(content)) {
-                each(name, package.version);
-            }
+        |_, content| match package(&description(content)) {
+            Some((name, package)) => each(name, package.version),
+            None => is_whole = false,
         },
     );
     unpack(host.stream(path)?, Packing::of_beginning(&beginning[..count]), &mut archive)?;
-    archive.finish()
+    archive.finish()?;
+    if is_whole { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "a package is not whole")) }
 }
 
 /// Returns how two versions `epoch:version-release` compare (vercmp(8)).

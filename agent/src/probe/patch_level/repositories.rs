@@ -1,6 +1,6 @@
 //! Which repositories dnf and zypper use, and which packages their settings keep as they are.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use muster_proto::fact::{Cause, PackageManager, Unknown};
 
@@ -37,10 +37,15 @@ pub(super) struct Repository {
 /// Returns the text of a file; an empty one when it is not there.
 pub(super) fn text(host: &dyn Host, path: &Path) -> Result<String, Unknown> {
     match host.read(path, FILE_BYTES) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(error) if host::cause(&error) == Cause::Absent => Ok(String::new()),
-        Err(error) => Err(host::unknown(format!("read {}", path.display()), &error)),
+        result => listed_text(path, result),
     }
+}
+
+/// Returns the text of a file, which is there.
+fn listed_text(path: &Path, result: io::Result<Vec<u8>>) -> Result<String, Unknown> {
+    let bytes = result.map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+    String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not text", path.display())))
 }
 
 /// Returns the repositories in use.
@@ -61,7 +66,8 @@ pub(super) fn repositories(host: &dyn Host, manager: PackageManager) -> Result<V
             Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
         };
         for name in names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(".repo")) {
-            let text = text(host, &Path::new(folder).join(name))?;
+            let path = Path::new(folder).join(name);
+            let text = listed_text(&path, host.read(&path, FILE_BYTES))?;
             found.extend(ini::sections(&text).iter().filter_map(|section| repository(section, &main, manager)));
             if found.len() > REPOSITORIES {
                 return Err(Unknown::new(Cause::Limit, format!("more than {REPOSITORIES} repositories are enabled")));
@@ -93,19 +99,19 @@ fn repository(section: &ini::Section, main: &ini::Section, manager: PackageManag
 }
 
 /// Returns patterns of the names of packages that stay as they are.
-pub(super) fn held(host: &dyn Host, manager: PackageManager) -> Vec<String> {
-    let read = |path: &str| text(host, Path::new(path)).unwrap_or_default();
+pub(super) fn held(host: &dyn Host, manager: PackageManager) -> Result<Vec<String>, Unknown> {
+    let read = |path: &str| text(host, Path::new(path));
     if manager == PackageManager::Zypper {
-        return zypper_locks(&read(ZYPPER_LOCKS));
+        return Ok(zypper_locks(&read(ZYPPER_LOCKS)?));
     }
-    let main = ini::sections(&read(DNF_SETTINGS));
+    let main = ini::sections(&read(DNF_SETTINGS)?);
     let main = main.iter().filter(|section| section.name == "main");
     let mut held: Vec<String> =
         main.flat_map(|section| section.words(&["exclude", "excludepkgs"])).map(str::to_owned).collect();
     for path in VERSION_LOCKS {
-        held.extend(version_locks(&read(path)));
+        held.extend(version_locks(&read(path)?));
     }
-    held
+    Ok(held)
 }
 
 /// Returns the names in version locks: `name-epoch:version-release.architecture` lines, or `name = "..."` of the newer format.
@@ -132,14 +138,20 @@ fn zypper_locks(text: &str) -> Vec<String> {
 }
 
 /// Returns the enabled module streams, as `name:stream`.
-pub(super) fn module_streams(host: &dyn Host) -> BTreeSet<String> {
-    let names = host.list(Path::new(MODULES)).unwrap_or_default();
-    let texts = names.iter().map(|name| text(host, &Path::new(MODULES).join(name)).unwrap_or_default());
-    let of_text = |text: String| {
-        let sections = ini::sections(&text).into_iter().filter(|section| section.value("state") == Some("enabled"));
-        sections.map(|it| format!("{}:{}", it.name, it.value("stream").unwrap_or_default())).collect::<Vec<_>>()
+pub(super) fn module_streams(host: &dyn Host) -> Result<BTreeSet<String>, Unknown> {
+    let names = match host.list(Path::new(MODULES)) {
+        Ok(names) => names,
+        Err(error) if host::cause(&error) == Cause::Absent => Vec::new(),
+        Err(error) => return Err(host::unknown(format!("list {MODULES}"), &error)),
     };
-    texts.flat_map(of_text).collect()
+    let mut streams = BTreeSet::new();
+    for name in names {
+        let path = Path::new(MODULES).join(name);
+        let text = listed_text(&path, host.read(&path, FILE_BYTES))?;
+        let sections = ini::sections(&text).into_iter().filter(|section| section.value("state") == Some("enabled"));
+        streams.extend(sections.map(|it| format!("{}:{}", it.name, it.value("stream").unwrap_or_default())));
+    }
+    Ok(streams)
 }
 
 /// Returns whether a pattern with `*` and `?` is of a name.

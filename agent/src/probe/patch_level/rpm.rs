@@ -40,6 +40,9 @@ pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {
 fn parse(output: &[u8]) -> Result<Installed, Unknown> {
     let garbled = || Unknown::new(Cause::Garbled, "rpm -qa: output is not as its format asks");
     let text = std::str::from_utf8(output).map_err(|_| garbled())?;
+    if !text.ends_with('\n') {
+        return Err(garbled());
+    }
     let mut installed = Installed::new();
     let mut count = 0;
     for line in text.lines() {

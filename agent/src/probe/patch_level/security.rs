@@ -1,7 +1,7 @@
 //! What the metadata of all security repositories say together: the worst of them decides.
 
 use muster_proto::{
-    fact::{Cause, Reading, UpdateSource},
+    fact::{Cause, Reading, Unknown, UpdateSource},
     time::Timestamp,
 };
 
@@ -48,6 +48,19 @@ pub(super) fn verified(sources: &[UpdateSource]) -> Reading<bool> {
     found.sort_by_key(rank);
     let unknown = || Reading::unknown(Cause::Undecidable, "no metadata of a security repository were fetched");
     found.into_iter().next().unwrap_or_else(unknown)
+}
+
+/// Returns what repositories say, unless something of them is unknown.
+pub(super) fn unless<T>(unknown: &Option<Unknown>, reading: Reading<T>) -> Reading<T> {
+    match unknown {
+        Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
+        None => reading,
+    }
+}
+
+/// Returns the same of whether they are verified: one that is not decides, whatever the others are.
+pub(super) fn unless_false(unknown: &Option<Unknown>, reading: Reading<bool>) -> Reading<bool> {
+    if reading == Reading::Known(false) { reading } else { unless(unknown, reading) }
 }
 
 fn none() -> Reading<Timestamp> {

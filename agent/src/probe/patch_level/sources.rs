@@ -50,13 +50,17 @@ pub(super) fn read(host: &dyn Host, native: &str) -> Result<Vec<Configured>, Unk
         match host.read(Path::new(&path), FILE_BYTES) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes);
+                let is_garbled = |line: &str| !line.trim_start().starts_with('#') && line.contains('\u{fffd}');
+                if text.lines().any(is_garbled) {
+                    return Err(Unknown::new(Cause::Garbled, format!("{path} is not text")));
+                }
                 match path.ends_with(".sources") {
                     true => stanzas(&text, native, &mut configured),
                     false => lines(&text, native, &mut configured),
                 }
                 .map_err(|what| Unknown::new(Cause::Garbled, format!("{path}: {what}")))?;
             }
-            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) if path == LIST && host::cause(&error) == Cause::Absent => {}
             Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
         }
         if configured.len() > REPOSITORIES {

@@ -93,7 +93,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         .chain(needs_restart.then(|| (RESTART.to_owned(), false)))
         .map(|(key, security)| offered::Update { key, installed_version: String::new(), security, published: None })
         .collect();
-    let since = offered::since(look, sight, &seen, &|_| vec![String::new()])
+    let since = offered::since(look, sight, &seen, &|_| Some(vec![String::new()]))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let restart_since = needs_restart.then(|| since.last().map_or(look.now, |since| since.first_offered));
     let mut pending: Vec<PendingUpdate> =

@@ -55,6 +55,7 @@ pub(super) struct Document<F> {
     state: State,
     depth: usize,
     has_root: bool,
+    has_second_root: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +68,7 @@ enum State {
 
 impl<F: FnMut(Event<'_>)> Document<F> {
     pub fn new(each: F) -> Self {
-        Self { each, piece: Vec::new(), state: State::Text, depth: 0, has_root: false }
+        Self { each, piece: Vec::new(), state: State::Text, depth: 0, has_root: false, has_second_root: false }
     }
 
     /// Ends the document.
@@ -76,6 +77,9 @@ impl<F: FnMut(Event<'_>)> Document<F> {
     ///
     /// `InvalidData` when it is cut off.
     pub fn finish(self) -> io::Result<()> {
+        if self.has_second_root {
+            return Err(garbled("the document has two roots"));
+        }
         if self.depth == 0 && self.has_root && self.state == State::Text {
             return Ok(());
         }
@@ -145,7 +149,8 @@ impl<F: FnMut(Event<'_>)> Document<F> {
             return Err(garbled("elements are nested too deep"));
         }
         if self.depth == 0 && self.has_root {
-            return Err(garbled("the document has two roots"));
+            self.has_second_root = true;
+            return Ok(());
         }
         self.has_root = true;
         (self.each)(Event::Open(Element { name: local(name), rest }));
@@ -160,7 +165,13 @@ impl<F: FnMut(Event<'_>)> Document<F> {
 
 impl<F: FnMut(Event<'_>)> io::Write for Document<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        bytes.iter().try_for_each(|byte| self.byte(*byte))?;
+        for byte in bytes {
+            if self.has_second_root {
+                // The rest is of no use, and is taken still: whoever gives it meets its own end or bound.
+                break;
+            }
+            self.byte(*byte)?;
+        }
         Ok(bytes.len())
     }
 
