@@ -352,6 +352,6 @@ fn host_text(host: AgentId) -> String {
 }
 
 #[cfg(test)]
-mod disk_scenarios;
+mod scenarios;
 #[cfg(test)]
 mod tests;

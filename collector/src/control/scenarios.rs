@@ -1,24 +1,29 @@
-//! What ENC-01 says of the machines whose disks were captured: `agent/fixtures/disk_encryption`.
+//! What controls say of machines that were captured: `agent/fixtures`.
 
 use std::path::Path;
 
-use muster_proto::fact::{Fact, Subject};
+use muster_proto::fact::Fact;
 
 use super::{fixture, *};
 
-/// Returns the verdict and the reason for the captured `machine`, whose other facts are those of a healthy host.
-fn judged(machine: &str) -> (Verdict, String) {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures/disk_encryption");
+/// Returns the verdict of `control` and its reason for what `probe` saw of the captured `machine`, whose other facts are those of
+/// a healthy host.
+fn judged_by(control: &str, probe: &str, machine: &str) -> (Verdict, String) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures").join(probe);
     let facts = std::fs::read(fixtures.join(machine).join("expected.json")).unwrap();
     let [fact]: [Fact; 1] = serde_json::from_slice::<Vec<Fact>>(&facts).unwrap().try_into().unwrap();
-    judged_with(fact)
+    judged_with(control, fact)
 }
 
-fn judged_with(fact: Fact) -> (Verdict, String) {
-    let fixture = fixture::built_in().iter().find(|fixture| fixture.control == "ENC-01").unwrap();
+fn judged(machine: &str) -> (Verdict, String) {
+    judged_by("ENC-01", "disk_encryption", machine)
+}
+
+fn judged_with(control: &str, fact: Fact) -> (Verdict, String) {
+    let fixture = fixture::built_in().iter().find(|fixture| fixture.control == control).unwrap();
     let (mut evidence, now) = fixture.evidence().unwrap();
-    evidence.facts.insert(Subject::DiskEncryption, Observed::new(fact, now));
-    let judged = judge(Catalogue::built_in().control("ENC-01").unwrap(), &evidence, now);
+    evidence.facts.insert(fact.subject(), Observed::new(fact, now));
+    let judged = judge(Catalogue::built_in().control(control).unwrap(), &evidence, now);
     (judged.verdict, judged.reason)
 }
 
@@ -47,7 +52,7 @@ fn judged_of(format: &str, encrypted: serde_json::Value) -> (Verdict, String) {
     });
     let state = serde_json::json!({"volumes": [volume], "swap_areas": []});
     let fact = serde_json::json!({"subject": "disk_encryption", "state": state});
-    judged_with(serde_json::from_value(fact).unwrap())
+    judged_with("ENC-01", serde_json::from_value(fact).unwrap())
 }
 
 #[test]
@@ -85,4 +90,26 @@ fn what_a_guest_cannot_see_below_itself_is_unknown_and_says_so() {
     check("uml-virtual-disk", Verdict::Unknown, &["disk_encryption.volumes[/].encrypted: hidden"]);
     check("cloud-vm-loop", Verdict::Unknown, &["disk_encryption.volumes[/].encrypted: hidden"]);
     check("ext4-fscrypt", Verdict::Unknown, &[]);
+}
+
+#[test]
+fn s7_a_firewall_is_judged_by_what_becomes_of_packets_and_not_by_its_tables() {
+    for (machine, expected) in [
+        // iptables' own tables are empty: the rules are in nf_tables.
+        ("ufw", Verdict::Pass),
+        ("ufw-closed", Verdict::Pass),
+        // Policy accept, and a rule at the end that rejects.
+        ("firewalld", Verdict::Pass),
+        ("nft-drop", Verdict::Pass),
+        // Not among nf_tables.
+        ("legacy-drop", Verdict::Pass),
+        ("empty", Verdict::Fail),
+        // Chains that only sort out packets for containers.
+        ("docker", Verdict::Fail),
+        ("nft-one-family", Verdict::Fail),
+        ("forbidden", Verdict::Unknown),
+    ] {
+        let (verdict, reason) = judged_by("FWL-01", "firewall", machine);
+        assert_eq!(verdict, expected, "{machine}: {reason}");
+    }
 }
