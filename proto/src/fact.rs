@@ -6,6 +6,7 @@
 //! The fields are those of `muster/v1/fact.proto`, which states units, ranges and sources.
 
 mod access;
+mod file_integrity;
 pub mod render;
 pub mod sample;
 mod subject;
@@ -19,6 +20,10 @@ use crate::time::Timestamp;
 pub use access::{
     Account, Accounts, Administrator, AdministratorKind, Desktop, PasswordPolicy, PasswordState, PermitRootLogin,
     RemoteAccess, RemoteProgram, RemovableMedia, RemovablePolicy, ScreenLock, Sessions, SshServer, UserScreenLock,
+};
+pub use file_integrity::{
+    Actor, Baseline, ChangeKind, ExplainedChanges, Explanation, ExplanationSource, ExtendedAttribute, FileChange,
+    FileIntegrity, FileState, FileType, Severity, UnreadablePath, WatchSet, WatchState, WatchedPath,
 };
 pub use render::render;
 pub use subject::{Fact, Subject};
@@ -246,18 +251,6 @@ text_enum!(
 text_enum!(
     /// From whom outside a socket is reached.
     Reach { None = "none", Some = "some", Any = "any" }
-);
-text_enum!(
-    /// Whether file changes are noticed as they happen.
-    WatchState { Live = "live", Partial = "partial", ScanOnly = "scan_only" }
-);
-text_enum!(
-    /// How a file differs from its baseline.
-    ChangeKind { Created = "created", Deleted = "deleted", Content = "content", Metadata = "metadata", Type = "type" }
-);
-text_enum!(
-    /// Type of a file-system entry.
-    FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
 );
 text_enum!(
     /// Kind of sensor.
@@ -554,76 +547,6 @@ pub struct Listener {
     pub program: Reading<Text>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reachable: Option<Reading<Reach>>,
-}
-
-/// How watched files differ from their baseline.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct FileIntegrity {
-    pub paths: Vec<WatchedPath>,
-    pub baseline: Baseline,
-    pub entries: u64,
-    pub unreadable: Vec<UnreadablePath>,
-    pub unreadable_total: u64,
-    pub changes: Vec<FileChange>,
-    pub changes_total: u64,
-    pub explained_total: u64,
-    pub watch: WatchState,
-}
-
-/// A path that is watched with everything below it.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct WatchedPath {
-    pub path: PathText,
-    pub entries: Reading<u64>,
-}
-
-/// The state that files are compared with.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct Baseline {
-    pub id: Text,
-    pub created_time: Timestamp,
-    pub reason: Text,
-    pub entries: u64,
-    pub digest: Text,
-}
-
-/// An entry that could not be read.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct UnreadablePath {
-    pub path: PathText,
-    pub unknown: Unknown,
-}
-
-/// A difference between a watched file and its baseline.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct FileChange {
-    pub path: PathText,
-    pub kind: ChangeKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<FileState>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<FileState>,
-    pub last_unchanged_time: Timestamp,
-    pub detected_time: Timestamp,
-    pub while_not_observed: bool,
-}
-
-/// What is recorded of a file.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "fact.proto documents each field")]
-pub struct FileState {
-    pub r#type: FileType,
-    pub sha256: Text,
-    pub size_bytes: u64,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub modified_time: Reading<Timestamp>,
 }
 
 /// What the agent says of itself.

@@ -43,5 +43,13 @@ pub const WINDOW_REPORTS: u32 = 1024;
 pub const ENROLL_ALPN: &[u8] = b"muster-enroll/1";
 /// File changes that a file-integrity fact lists, at most; the rest is counted.
 pub const FILE_CHANGES: usize = 1000;
+/// Watch sets of one host, at most.
+pub const WATCH_SETS: usize = 100;
+/// Groups of explained changes that a file-integrity fact lists, at most; the rest is counted.
+pub const EXPLAINED_CHANGES: usize = 1000;
+/// Processes that are named for one file change, at most.
+pub const ACTORS: usize = 8;
+/// Extended attributes that are recorded of one file, at most; a file with more is unreadable.
+pub const EXTENDED_ATTRIBUTES: usize = 64;
 /// Unreadable paths that a file-integrity fact lists, at most; the rest is counted.
 pub const UNREADABLE_PATHS: usize = 100;

@@ -183,6 +183,16 @@ fn fact(look: &Look<'_>, opened: &Opened, seen: Seen, summary: compare::Summary)
         changes_total: summary.changes_total,
         explained_total: summary.explained_total,
         watch: look.watch,
+        sets: Vec::new(),
+        explained: Vec::new(),
+        explained_groups_total: 0,
+        folders_live: 0,
+        folders_scan_only: 0,
+        scan_only: Vec::new(),
+        scan_only_total: 0,
+        reread_seconds: 0,
+        reread_in_time: None,
+        state_digest: Text::default(),
     }
 }
 

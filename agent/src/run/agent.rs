@@ -771,7 +771,12 @@ mod tests {
     #[test]
     fn a_profile_with_a_path_that_goes_up_is_refused() {
         let check = |path: &str| {
-            check_profile(&v1::Profile { revision: 1, intervals: vec![], watched_paths: vec![path.to_owned()] })
+            check_profile(&v1::Profile {
+                revision: 1,
+                intervals: vec![],
+                watched_paths: vec![path.to_owned()],
+                watch_sets: vec![],
+            })
         };
         for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
             assert!(check(path).is_err(), "{path}");

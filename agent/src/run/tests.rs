@@ -439,7 +439,7 @@ fn directives_are_followed() {
         fleet.collector.until(is_all_facts()).await;
 
         let interval = v1::ProbeInterval { probe: Probe::Firewall.into(), seconds: 5 };
-        let refused = v1::Profile { revision: 3, intervals: vec![interval], watched_paths: vec![] };
+        let refused = v1::Profile { revision: 3, intervals: vec![interval], watched_paths: vec![], watch_sets: vec![] };
         fleet.collector.say(directive(43, v1::directive::Directive::Profile(refused.clone())));
         let interval = v1::ProbeInterval { seconds: 30, ..interval };
         for revision in [2, 1] {

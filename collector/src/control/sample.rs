@@ -419,6 +419,21 @@ fn file_integrity() -> Fact {
         uid: 0,
         gid: 0,
         modified_time: Reading::Known(days_ago(3)),
+        changed_time: Some(Reading::Known(days_ago(3))),
+        inode: 12,
+        links: 1,
+        md5: text(&"8".repeat(32)),
+        extended_attributes: vec![ExtendedAttribute {
+            name: text("security.capability"),
+            sha256: text(&"9".repeat(64)),
+            meaning: text("cap_net_raw=ep"),
+        }],
+    };
+    let explanation = Explanation {
+        source: ExplanationSource::Dpkg,
+        package: text("openssl"),
+        version: text("3.0.17-1~deb12u3"),
+        basis: text("md5"),
     };
     Fact::FileIntegrity(Reading::Known(FileIntegrity {
         paths: vec![
@@ -449,10 +464,50 @@ fn file_integrity() -> Fact {
             last_unchanged_time: days_ago(2),
             detected_time: days_ago(1),
             while_not_observed: false,
+            set: text("system"),
+            explanation: None,
+            actors: vec![Actor {
+                time: days_ago(1),
+                pid: 4242,
+                program: known("/usr/bin/vim.basic"),
+                uid: Reading::Known(0),
+                login_uid: Reading::Known(1000),
+                parent_pid: Reading::Known(4100),
+                parent_program: known("/usr/bin/bash"),
+                source: text("fanotify"),
+            }],
+            states_seen: 1,
         }],
         changes_total: 1,
         explained_total: 3,
         watch: WatchState::Live,
+        sets: vec![WatchSet {
+            name: text("system"),
+            severity: Severity::High,
+            owner: text("platform team"),
+            entries: 500,
+            changes_total: 1,
+            explained_total: 3,
+            unreadable_total: 1,
+            digest: text(&"a".repeat(64)),
+        }],
+        explained: vec![ExplainedChanges {
+            explanation,
+            changes_total: 3,
+            first_detected_time: days_ago(1),
+            last_detected_time: days_ago(1),
+        }],
+        explained_groups_total: 1,
+        folders_live: 40,
+        folders_scan_only: 1,
+        scan_only: vec![UnreadablePath {
+            path: path("/etc/ssl"),
+            unknown: Unknown::new(Cause::Limit, "no watch is left"),
+        }],
+        scan_only_total: 1,
+        reread_seconds: 86_400,
+        reread_in_time: Some(Reading::Known(true)),
+        state_digest: text(&"b".repeat(64)),
     }))
 }
 

@@ -4,13 +4,14 @@
 //! [`ITEMS`], chains at [`DEPTH`], and nothing here recurses deeper.
 
 mod access;
+mod file_integrity;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Agent, Backup, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, FileChange, FileIntegrity, FileState, Firewall,
-    FirewallProfile, Forwarder, Layer, LayerKind, Listeners, Logging, PatchLevel, PendingUpdate, Reading, Sensor,
-    Sensors, Software, System, Unknown, Volume,
+    Agent, Backup, Boot, Capacity, Cause, Clock, DiskEncryption, Fact, Firewall, FirewallProfile, Forwarder, Layer,
+    LayerKind, Listeners, Logging, PatchLevel, PendingUpdate, Reading, Sensor, Sensors, Software, System, Unknown,
+    Volume,
 };
 
 /// Items of one list that are printed; what is left out is counted.
@@ -27,7 +28,7 @@ pub fn render(fact: &Fact) -> Vec<String> {
         Fact::Software(reading) => whole(reading, software),
         Fact::Firewall(reading) => whole(reading, firewall),
         Fact::Listeners(reading) => whole(reading, listeners),
-        Fact::FileIntegrity(reading) => whole(reading, file_integrity),
+        Fact::FileIntegrity(reading) => whole(reading, file_integrity::lines),
         Fact::Agent(reading) => whole(reading, agent),
         Fact::Accounts(reading) => whole(reading, access::accounts),
         Fact::RemoteAccess(reading) => whole(reading, access::remote_access),
@@ -432,67 +433,6 @@ fn listeners(listeners: &Listeners) -> Vec<String> {
         lines.push("nothing listens".to_owned());
     }
     lines
-}
-
-fn file_integrity(files: &FileIntegrity) -> Vec<String> {
-    let baseline = &files.baseline;
-    let mut lines = table(&[
-        (
-            "baseline",
-            format!(
-                "{} of {}, {} entries ({}), sha256 {}",
-                baseline.id, baseline.created_time, baseline.entries, baseline.reason, baseline.digest
-            ),
-        ),
-        ("scanned", format!("{} entries, {} unreadable", files.entries, files.unreadable_total)),
-        ("changes", format!("{} unexplained, {} explained by packages", files.changes_total, files.explained_total)),
-        ("watch", files.watch.as_str().replace('_', " ")),
-    ]);
-    lines.extend(
-        files.paths.iter().take(ITEMS).map(|path| {
-            format!("path {}: {}", path.path, value(&path.entries, |entries| format!("{entries} entries")))
-        }),
-    );
-    lines.extend(more(files.paths.len(), "paths"));
-    lines.extend(files.changes.iter().take(ITEMS).map(file_change));
-    lines.extend(more_of(files.changes_total, files.changes.len(), "changes"));
-    lines.extend(
-        files
-            .unreadable
-            .iter()
-            .take(ITEMS)
-            .map(|entry| format!("unreadable {}: {}", entry.path, unknown(&entry.unknown))),
-    );
-    lines.extend(more_of(files.unreadable_total, files.unreadable.len(), "unreadable entries"));
-    lines
-}
-
-fn file_change(change: &FileChange) -> String {
-    let state = |state: &Option<FileState>| match state {
-        None => "nothing".to_owned(),
-        Some(state) => {
-            let digest = state.sha256.as_str().get(..12).unwrap_or(state.sha256.as_str());
-            let digest = if digest.is_empty() { String::new() } else { format!(" {digest}…") };
-            format!(
-                "{} {:04o} {}:{} {} bytes{digest}",
-                state.r#type.as_str(),
-                state.mode,
-                state.uid,
-                state.gid,
-                state.size_bytes
-            )
-        }
-    };
-    format!(
-        "{} {}: {} -> {}, between {} and {}{}",
-        change.kind.as_str(),
-        change.path,
-        state(&change.before),
-        state(&change.after),
-        change.last_unchanged_time,
-        change.detected_time,
-        if change.while_not_observed { ", agent not running for some of it" } else { "" }
-    )
 }
 
 fn agent(agent: &Agent) -> Vec<String> {

@@ -1,21 +1,22 @@
 //! Complete facts of a made-up host, for tests of both ends: every field is set, every list has an item.
 
 mod access;
+mod file_integrity;
 
 use super::{
-    Agent, AutomaticUpdates, Backup, BackupClient, BackupStamp, Baseline, Boot, Capacity, Cause, ChainPolicy,
-    ChangeKind, Clock, ClockService, ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption,
-    ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, FileChange, FileIntegrity, FileState, FileType,
-    FilterEngine, FilterFamily, Firewall, FirewallManager, FirewallProfile, Firmware, Forwarder, ForwarderProgram,
-    HostClass, Inbound, InputChain, JournalStorage, KernelAudit, KeyProtector, KeySlot, KeySlotKind, KeySlots, Layer,
-    LayerKind, Listener, Listeners, Logging, OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate,
-    Protection, Reach, Reading, SecureBoot, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject,
-    SwapArea, SwapKind, System, Text, Tpm, Transmission, Transport, Unknown, UnreadablePath, UpdateSource, Volume,
-    VolumeKind, VolumeSpace, WatchState, WatchedPath,
+    Agent, AutomaticUpdates, Backup, BackupClient, BackupStamp, Boot, Capacity, Cause, ChainPolicy, Clock,
+    ClockService, ClockServiceName, Crypt, CryptFormat, DefaultVerdict, DiskEncryption, ExecutionControl,
+    ExecutionControlKind, ExecutionControlMode, Fact, FilterEngine, FilterFamily, Firewall, FirewallManager,
+    FirewallProfile, Firmware, Forwarder, ForwarderProgram, HostClass, Inbound, InputChain, JournalStorage,
+    KernelAudit, KeyProtector, KeySlot, KeySlotKind, KeySlots, Layer, LayerKind, Listener, Listeners, Logging,
+    OsFamily, Package, PackageManager, PatchLevel, PathText, PendingUpdate, Protection, Reach, Reading, SecureBoot,
+    Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Software, Subject, SwapArea, SwapKind, System, Text, Tpm,
+    Transmission, Transport, Unknown, UpdateSource, Volume, VolumeKind, VolumeSpace,
 };
 use crate::time::Timestamp;
 
 pub use access::{accounts, remote_access, removable_media, screen_lock};
+pub use file_integrity::file_integrity;
 
 /// Returns a known fact of each subject, in order of subject.
 pub fn facts() -> Vec<Fact> {
@@ -210,47 +211,6 @@ pub fn listeners() -> Listeners {
     let listener =
         Listener { protocol: Transport::Tcp, address: "0.0.0.0".into(), port: 22, program: text("sshd"), reachable };
     Listeners { listeners: vec![listener] }
-}
-
-/// Returns one changed file and one that could not be read.
-pub fn file_integrity() -> FileIntegrity {
-    let state = |sha256: &str| FileState {
-        r#type: FileType::File,
-        sha256: sha256.into(),
-        size_bytes: 1234,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        modified_time: Reading::Known(time(-86_400)),
-    };
-    FileIntegrity {
-        paths: vec![WatchedPath { path: path("/etc"), entries: Reading::Known(2) }],
-        baseline: Baseline {
-            id: "00112233445566778899aabbccddeeff".into(),
-            created_time: time(-172_800),
-            reason: "first scan".into(),
-            entries: 2,
-            digest: "c3".repeat(32).as_str().into(),
-        },
-        entries: 2,
-        unreadable: vec![UnreadablePath {
-            path: path("/etc/shadow"),
-            unknown: Unknown::new(Cause::Forbidden, "open /etc/shadow"),
-        }],
-        unreadable_total: 1,
-        changes: vec![FileChange {
-            path: path("/etc/passwd"),
-            kind: ChangeKind::Content,
-            before: Some(state(&"d4".repeat(32))),
-            after: Some(state(&"e5".repeat(32))),
-            last_unchanged_time: time(-7200),
-            detected_time: time(-3600),
-            while_not_observed: false,
-        }],
-        changes_total: 1,
-        explained_total: 3,
-        watch: WatchState::Live,
-    }
 }
 
 /// Returns the agent of a package.

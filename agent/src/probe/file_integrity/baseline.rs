@@ -87,6 +87,11 @@ pub(super) fn state(scanned: &Scanned) -> FileState {
         uid: metadata.uid,
         gid: metadata.gid,
         modified_time: metadata.modified_time(),
+        changed_time: None,
+        inode: 0,
+        links: 0,
+        md5: Text::default(),
+        extended_attributes: Vec::new(),
     }
 }
 
@@ -271,6 +276,11 @@ fn parse_entry(line: &str) -> Option<Entry> {
             "-" => host::time_reading(None),
             micros => Reading::Known(Timestamp::from_micros(micros.parse().ok()?)?),
         },
+        changed_time: None,
+        inode: 0,
+        links: 0,
+        md5: Text::default(),
+        extended_attributes: Vec::new(),
     };
     Some(Entry { path: path(name)?, state: Some(state) })
 }

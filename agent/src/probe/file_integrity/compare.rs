@@ -227,6 +227,10 @@ impl<'a> Merge<'a> {
             last_unchanged_time: known.as_ref().map_or(header.scanned, |known| known.change.last_unchanged_time),
             detected_time: self.look.now,
             while_not_observed: was_away || known.is_some_and(|known| known.change.while_not_observed),
+            set: Text::default(),
+            explanation: None,
+            actors: Vec::new(),
+            states_seen: 0,
         };
         let kept = Kept { change, explained: false };
         line(&mut self.draft, &kept)?;

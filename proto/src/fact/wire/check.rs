@@ -2,8 +2,8 @@
 
 use crate::{
     fact::{
-        Agent, Baseline, ChangeKind, FileChange, FileIntegrity, FileState, FileType, Reading, Sensor, Text, Volume,
-        VolumeSpace,
+        Agent, Baseline, ChangeKind, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, FileType,
+        Reading, Sensor, Text, Volume, VolumeSpace, WatchSet,
     },
     id::Digest,
     limits,
@@ -48,7 +48,27 @@ pub(super) fn file_integrity(state: &FileIntegrity) -> Result<(), Error> {
     holds(unreadable <= limits::UNREADABLE_PATHS as u64, "FileIntegrity.unreadable")?;
     holds(unreadable <= state.unreadable_total, "FileIntegrity.unreadable_total")?;
     holds(changes <= limits::FILE_CHANGES as u64, "FileIntegrity.changes")?;
-    holds(changes <= state.changes_total, "FileIntegrity.changes_total")
+    holds(changes <= state.changes_total, "FileIntegrity.changes_total")?;
+    let (explained, scan_only) = (state.explained.len() as u64, state.scan_only.len() as u64);
+    holds(explained <= state.explained_groups_total, "FileIntegrity.explained_groups_total")?;
+    holds(scan_only <= state.scan_only_total, "FileIntegrity.scan_only_total")?;
+    if state.state_digest.is_empty() { Ok(()) } else { digest(&state.state_digest, "FileIntegrity.state_digest") }
+}
+
+pub(super) fn watch_set(set: &WatchSet) -> Result<(), Error> {
+    holds(is_set_name(set.name.as_str()), "WatchSet.name")?;
+    digest(&set.digest, "WatchSet.digest")
+}
+
+/// Returns whether `name` may name a watch set.
+pub fn is_set_name(name: &str) -> bool {
+    let is_letter = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    (1..=64).contains(&name.len()) && name.bytes().all(is_letter)
+}
+
+pub(super) fn explanation(explanation: &Explanation) -> Result<(), Error> {
+    let has_package = !explanation.package.is_empty() && !explanation.version.is_empty();
+    holds(has_package == (explanation.source != ExplanationSource::Generated), "Explanation.package")
 }
 
 pub(super) fn baseline(baseline: &Baseline) -> Result<(), Error> {
@@ -69,7 +89,12 @@ pub(super) fn file_change(change: &FileChange) -> Result<(), Error> {
 
 pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
     holds(state.mode <= 0o7777, "FileState.mode")?;
+    let md5 = state.md5.as_str();
+    let is_md5 = md5.len() == 32 && md5.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    holds(md5.is_empty() || is_md5, "FileState.md5")?;
     match state.r#type {
+        // Where only metadata is watched there is none.
+        FileType::File | FileType::Link if state.sha256.is_empty() => Ok(()),
         FileType::File | FileType::Link => digest(&state.sha256, "FileState.sha256"),
         FileType::Folder | FileType::Other => holds(state.sha256.is_empty(), "FileState.sha256"),
     }

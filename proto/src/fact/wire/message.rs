@@ -35,6 +35,7 @@ text_enums!(
     Desktop,
     ExecutionControlKind,
     ExecutionControlMode,
+    ExplanationSource,
     FileType,
     FilterEngine,
     FilterFamily,
@@ -58,6 +59,7 @@ text_enums!(
     SecureBoot,
     Sessions,
     SensorKind,
+    Severity,
     SensorMode,
     SensorSeen,
     SwapKind,
@@ -185,15 +187,28 @@ message!(Listener { protocol, address, port, reachable } required { program }
     check |listener| check::holds(listener.port != 0, "Listener.port"));
 
 message!(FileIntegrity {
-    paths, entries, unreadable, unreadable_total, changes, changes_total, explained_total, watch,
+    paths, entries, unreadable, unreadable_total, changes, changes_total, explained_total, watch, sets, explained,
+    explained_groups_total, folders_live, folders_scan_only, scan_only, scan_only_total, reread_seconds, reread_in_time,
+    state_digest,
 } required { baseline } check check::file_integrity);
+message!(WatchSet {
+    name, severity, owner, entries, changes_total, explained_total, unreadable_total, digest,
+} required {} check check::watch_set);
+message!(ExplainedChanges { changes_total } required { explanation, first_detected_time, last_detected_time });
+message!(Explanation { source, package, version, basis } required {} check check::explanation);
 message!(WatchedPath { path } required { entries });
 message!(Baseline { id, reason, entries, digest } required { created_time } check check::baseline);
 message!(UnreadablePath { path } required { unknown });
 message!(FileChange {
-    path, kind, before, after, while_not_observed,
+    path, kind, before, after, while_not_observed, set, explanation, actors, states_seen,
 } required { last_unchanged_time, detected_time } check check::file_change);
-message!(FileState { r#type, sha256, size_bytes, mode, uid, gid } required { modified_time } check check::file_state);
+message!(Actor { pid, source } required { time, program, uid, login_uid, parent_pid, parent_program }
+    check |actor| check::word(&actor.source, "Actor.source"));
+message!(FileState {
+    r#type, sha256, size_bytes, mode, uid, gid, changed_time, inode, links, md5, extended_attributes,
+} required { modified_time } check check::file_state);
+message!(ExtendedAttribute { name, sha256, meaning } required {}
+    check |attribute| check::digest(&attribute.sha256, "ExtendedAttribute.sha256"));
 
 message!(Agent { version, settings_digest, uid } required { program_digest, matches_package, capabilities }
     check check::agent);

@@ -102,9 +102,21 @@ static FILE_INTEGRITY: Message = Message {
     fields: &[
         list(1, "FileIntegrity.paths", &LEAF),
         short_list(4, "FileIntegrity.unreadable", limits::UNREADABLE_PATHS),
-        short_list(6, "FileIntegrity.changes", limits::FILE_CHANGES),
+        Field { number: 6, name: "FileIntegrity.changes", most: limits::FILE_CHANGES, message: &FILE_CHANGE },
+        short_list(10, "FileIntegrity.sets", limits::WATCH_SETS),
+        short_list(11, "FileIntegrity.explained", limits::EXPLAINED_CHANGES),
+        short_list(15, "FileIntegrity.scan_only", limits::UNREADABLE_PATHS),
     ],
 };
+static FILE_CHANGE: Message = Message {
+    fields: &[
+        one(3, "FileChange.before", &FILE_STATE),
+        one(4, "FileChange.after", &FILE_STATE),
+        short_list(10, "FileChange.actors", limits::ACTORS),
+    ],
+};
+static FILE_STATE: Message =
+    Message { fields: &[short_list(12, "FileState.extended_attributes", limits::EXTENDED_ATTRIBUTES)] };
 static ACCOUNTS: Message = Message {
     fields: &[
         list(1, "Accounts.accounts", &LEAF),

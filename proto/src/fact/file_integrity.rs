@@ -1,0 +1,201 @@
+//! How watched files differ from their baseline.
+
+use serde::{Deserialize, Serialize};
+
+use super::{PathText, Reading, Text, Unknown, text_enum};
+use crate::time::Timestamp;
+
+text_enum!(
+    /// How a file differs from its baseline.
+    ChangeKind { Created = "created", Deleted = "deleted", Content = "content", Metadata = "metadata", Type = "type" }
+);
+text_enum!(
+    /// Type of a file-system entry.
+    FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
+);
+text_enum!(
+    /// Whether file changes are noticed as they happen.
+    WatchState { Live = "live", Partial = "partial", ScanOnly = "scan_only" }
+);
+text_enum!(
+    /// How much a difference in a watch set matters; in rising order.
+    Severity { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
+);
+text_enum!(
+    /// What explains a difference.
+    ExplanationSource { Dpkg = "dpkg", Rpm = "rpm", Pacman = "pacman", Generated = "generated" }
+);
+
+/// How watched files differ from their baseline.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileIntegrity {
+    pub paths: Vec<WatchedPath>,
+    pub baseline: Baseline,
+    pub entries: u64,
+    pub unreadable: Vec<UnreadablePath>,
+    pub unreadable_total: u64,
+    pub changes: Vec<FileChange>,
+    pub changes_total: u64,
+    pub explained_total: u64,
+    pub watch: WatchState,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<WatchSet>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<ExplainedChanges>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub explained_groups_total: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub folders_live: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub folders_scan_only: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scan_only: Vec<UnreadablePath>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub scan_only_total: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reread_seconds: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reread_in_time: Option<Reading<bool>>,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub state_digest: Text,
+}
+
+/// Paths that are watched alike.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct WatchSet {
+    pub name: Text,
+    pub severity: Severity,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub owner: Text,
+    pub entries: u64,
+    pub changes_total: u64,
+    pub explained_total: u64,
+    pub unreadable_total: u64,
+    pub digest: Text,
+}
+
+/// Differences that one thing explains.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct ExplainedChanges {
+    pub explanation: Explanation,
+    pub changes_total: u64,
+    pub first_detected_time: Timestamp,
+    pub last_detected_time: Timestamp,
+}
+
+/// Why a difference is expected.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Explanation {
+    pub source: ExplanationSource,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub package: Text,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub version: Text,
+    pub basis: Text,
+}
+
+/// A path that is watched with everything below it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct WatchedPath {
+    pub path: PathText,
+    pub entries: Reading<u64>,
+}
+
+/// The state that files are compared with.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Baseline {
+    pub id: Text,
+    pub created_time: Timestamp,
+    pub reason: Text,
+    pub entries: u64,
+    pub digest: Text,
+}
+
+/// An entry that could not be read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct UnreadablePath {
+    pub path: PathText,
+    pub unknown: Unknown,
+}
+
+/// A difference between a watched file and its baseline.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileChange {
+    pub path: PathText,
+    pub kind: ChangeKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<FileState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<FileState>,
+    pub last_unchanged_time: Timestamp,
+    pub detected_time: Timestamp,
+    pub while_not_observed: bool,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub set: Text,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<Actor>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub states_seen: u64,
+}
+
+/// A process that wrote to a file, as the kernel told while it did.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct Actor {
+    pub time: Timestamp,
+    pub pid: u32,
+    pub program: Reading<Text>,
+    pub uid: Reading<u64>,
+    pub login_uid: Reading<u64>,
+    pub parent_pid: Reading<u64>,
+    pub parent_program: Reading<Text>,
+    pub source: Text,
+}
+
+/// What is recorded of a file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct FileState {
+    pub r#type: FileType,
+    pub sha256: Text,
+    pub size_bytes: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub modified_time: Reading<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_time: Option<Reading<Timestamp>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inode: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub links: u64,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub md5: Text,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extended_attributes: Vec<ExtendedAttribute>,
+}
+
+/// An extended attribute of a file.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[allow(missing_docs, reason = "fact.proto documents each field")]
+pub struct ExtendedAttribute {
+    pub name: Text,
+    pub sha256: Text,
+    #[serde(default, skip_serializing_if = "Text::is_empty")]
+    pub meaning: Text,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

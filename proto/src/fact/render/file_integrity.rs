@@ -1,0 +1,143 @@
+//! File integrity as lines.
+
+use super::{ITEMS, more, more_of, table, text, unknown, value, yes_no};
+use crate::fact::{
+    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, WatchSet,
+};
+
+pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
+    let baseline = &files.baseline;
+    let reread = match (files.reread_seconds, &files.reread_in_time) {
+        (0, _) => "by every scan".to_owned(),
+        (seconds, None) => format!("within {seconds} s"),
+        (seconds, Some(kept)) => format!("within {seconds} s, kept: {}", yes_no(kept)),
+    };
+    let mut lines = table(&[
+        (
+            "baseline",
+            format!(
+                "{} of {}, {} entries ({}), sha256 {}",
+                baseline.id, baseline.created_time, baseline.entries, baseline.reason, baseline.digest
+            ),
+        ),
+        ("scanned", format!("{} entries, {} unreadable", files.entries, files.unreadable_total)),
+        ("changes", format!("{} unexplained, {} explained", files.changes_total, files.explained_total)),
+        ("watch", watch(files)),
+        ("read again", reread),
+    ]);
+    if !files.state_digest.is_empty() {
+        lines.extend(table(&[("state", format!("sha256 {}", files.state_digest))]));
+    }
+    lines.extend(files.sets.iter().take(ITEMS).map(set));
+    lines.extend(more(files.sets.len(), "watch sets"));
+    lines.extend(
+        files.paths.iter().take(ITEMS).map(|path| {
+            format!("path {}: {}", path.path, value(&path.entries, |entries| format!("{entries} entries")))
+        }),
+    );
+    lines.extend(more(files.paths.len(), "paths"));
+    lines.extend(files.changes.iter().take(ITEMS).map(change));
+    lines.extend(more_of(files.changes_total, files.changes.len(), "changes"));
+    lines.extend(files.explained.iter().take(ITEMS).map(explained));
+    lines.extend(more_of(files.explained_groups_total, files.explained.len(), "explanations"));
+    for (name, list, total) in [
+        ("unreadable", &files.unreadable, files.unreadable_total),
+        ("only scanned", &files.scan_only, files.scan_only_total),
+    ] {
+        let item = |entry: &crate::fact::UnreadablePath| format!("{name} {}: {}", entry.path, unknown(&entry.unknown));
+        lines.extend(list.iter().take(ITEMS).map(item));
+        lines.extend(more_of(total, list.len(), &format!("{name} entries")));
+    }
+    lines
+}
+
+fn watch(files: &FileIntegrity) -> String {
+    let word = files.watch.as_str().replace('_', " ");
+    match (files.folders_live, files.folders_scan_only) {
+        (0, 0) => word,
+        (live, scanned) => format!("{word}: {live} folders live, {scanned} only scanned"),
+    }
+}
+
+fn set(set: &WatchSet) -> String {
+    let owner = if set.owner.is_empty() { String::new() } else { format!(", owner {}", set.owner) };
+    format!(
+        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable",
+        set.name,
+        set.severity.as_str(),
+        set.entries,
+        set.changes_total,
+        set.explained_total,
+        set.unreadable_total
+    )
+}
+
+fn change(change: &FileChange) -> String {
+    let set = if change.set.is_empty() { String::new() } else { format!(" [{}]", change.set) };
+    let again = if change.states_seen > 1 { format!(", {} states seen", change.states_seen) } else { String::new() };
+    let explained =
+        change.explanation.as_ref().map_or_else(String::new, |why| format!(", explained by {}", explanation(why)));
+    let actors: String = change.actors.iter().map(|by| format!(", by {}", actor(by))).collect();
+    format!(
+        "{} {}{set}: {} -> {}, between {} and {}{}{again}{explained}{actors}",
+        change.kind.as_str(),
+        change.path,
+        state(change.before.as_ref()),
+        state(change.after.as_ref()),
+        change.last_unchanged_time,
+        change.detected_time,
+        if change.while_not_observed { ", agent not running for some of it" } else { "" }
+    )
+}
+
+fn state(state: Option<&FileState>) -> String {
+    let Some(state) = state else { return "nothing".to_owned() };
+    let digest = state.sha256.as_str().get(..12).unwrap_or(state.sha256.as_str());
+    let digest = if digest.is_empty() { String::new() } else { format!(" {digest}…") };
+    let attributes = state.extended_attributes.iter().map(|attribute| match attribute.meaning.as_str() {
+        "" => format!(" {}", attribute.name),
+        meaning => format!(" {} {meaning}", attribute.name),
+    });
+    format!(
+        "{} {:04o} {}:{} {} bytes{digest}{}",
+        state.r#type.as_str(),
+        state.mode,
+        state.uid,
+        state.gid,
+        state.size_bytes,
+        attributes.collect::<String>()
+    )
+}
+
+fn explained(group: &ExplainedChanges) -> String {
+    format!(
+        "explained by {}: {} changes, found {} to {}",
+        explanation(&group.explanation),
+        group.changes_total,
+        group.first_detected_time,
+        group.last_detected_time
+    )
+}
+
+fn explanation(explanation: &Explanation) -> String {
+    let Explanation { source, package, version, basis } = explanation;
+    match source {
+        ExplanationSource::Generated => format!("rule {basis}"),
+        ExplanationSource::Dpkg | ExplanationSource::Rpm | ExplanationSource::Pacman => {
+            format!("{} {package} {version} ({basis})", source.as_str())
+        }
+    }
+}
+
+fn actor(actor: &Actor) -> String {
+    format!(
+        "{} (pid {}, uid {}, login uid {}, from {}) at {} by {}",
+        text(&actor.program),
+        actor.pid,
+        text(&actor.uid),
+        text(&actor.login_uid),
+        text(&actor.parent_program),
+        actor.time,
+        actor.source
+    )
+}
