@@ -207,6 +207,26 @@ pub trait Host {
     /// When `root` itself is not there or cannot be read, when a bound is reached, or what `visit` returns.
     fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()>;
 
+    /// Shows `visitor` the entry `root` and everything below it without following links, each folder's names in byte order and a
+    /// folder before what is in it, and reads what it wants of them.
+    ///
+    /// # Errors
+    ///
+    /// When `root` itself is not there or cannot be read, when the time is over, or what the visitor returns.
+    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
+        let _ = pace;
+        self.scan(root, &mut |path, scanned| {
+            let path = path_bytes(path);
+            match scanned {
+                Err(error) => visitor.unreadable(&path, error),
+                Ok(scanned) => match visitor.wants(&path, &scanned.metadata)? {
+                    Want::Nothing | Want::NothingBelow => Ok(()),
+                    Want::Read => visitor.found(&path, Ok(scanned)),
+                },
+            }
+        })
+    }
+
     /// Returns digests of the content of the regular file at `path`, which is not followed if it is a link.
     ///
     /// # Errors
@@ -217,6 +237,62 @@ pub trait Host {
 
 /// Called for each entry of a scan.
 pub type Visit<'a> = dyn FnMut(&Path, io::Result<Scanned>) -> io::Result<()> + 'a;
+
+/// How fast a walk may go, and how far.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pace {
+    /// Threads that read and hash; 1 does it on the caller's thread.
+    pub readers: usize,
+    /// Bytes of content that are read in a second, at most; 0 is without limit.
+    pub bytes_per_second: u64,
+    /// Whether mount points below the root are crossed.
+    pub cross_mounts: bool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { readers: 1, bytes_per_second: 0, cross_mounts: false }
+    }
+}
+
+/// What a visitor wants of an entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Want {
+    /// No more than it was shown. A folder is gone into.
+    Nothing,
+    /// No more than it was shown, and nothing of what is below it.
+    NothingBelow,
+    /// A file's content, a link's target, and the extended attributes. A folder is gone into.
+    Read,
+}
+
+/// Sees the entries of a walk.
+///
+/// [`Self::wants`] and [`Self::unreadable`] are called in the order of the walk. [`Self::found`] is called in the same order, but
+/// may come later: entries that come after may have been shown meanwhile, a bounded number of them.
+pub trait Visitor {
+    /// Takes an entry with what lstat(2) says of it.
+    ///
+    /// # Errors
+    ///
+    /// An error ends the walk.
+    fn wants(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<Want>;
+
+    /// Takes an entry that cannot be looked at, or a folder that cannot be listed, after it was shown to [`Self::wants`]: nothing is
+    /// known of what is below it.
+    ///
+    /// # Errors
+    ///
+    /// An error ends the walk.
+    fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()>;
+
+    /// Takes what was read of an entry for which [`Want::Read`] was answered, or why it could not be.
+    ///
+    /// # Errors
+    ///
+    /// An error ends the walk.
+    fn found(&mut self, path: &[u8], read: io::Result<Scanned>) -> io::Result<()>;
+}
 
 /// Kind of a file-system entry.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -249,6 +325,17 @@ pub struct Metadata {
     pub device: (u32, u32),
     /// Number of the inode.
     pub inode: u64,
+    /// Hard links; 0 where a capture does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub links: u64,
+    /// Last change of the inode in nanoseconds since 1970; `None` where a capture does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_nanos: Option<i64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Metadata {
@@ -264,13 +351,16 @@ pub fn time_reading(time: Option<Timestamp>) -> Reading<Timestamp> {
 }
 
 /// An entry that a scan read.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Scanned {
     /// What fstat(2) says of it.
     pub metadata: Metadata,
     /// SHA-256 of a file's content or of a link's target; `None` for others.
     #[serde(default, with = "recorded::hex_digest", skip_serializing_if = "Option::is_none")]
     pub sha256: Option<[u8; 32]>,
+    /// Extended attributes, sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<muster_proto::fact::ExtendedAttribute>,
 }
 
 /// Digests of one read of a file.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod enroll;
+pub mod fim;
 pub mod host;
 pub mod identity;
 pub mod inspect;

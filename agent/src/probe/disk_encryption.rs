@@ -671,6 +671,8 @@ mod tests {
                         gid: 0,
                         device,
                         inode: 1,
+                        links: 1,
+                        changed_nanos: None,
                     };
                     index.metadata.insert(path("/var/x"), metadata);
                 }

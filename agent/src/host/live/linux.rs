@@ -274,6 +274,11 @@ pub(super) fn metadata(stat: &Stat) -> Metadata {
         gid: stat.st_gid,
         device: (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)),
         inode: stat.st_ino,
+        links: stat.st_nlink.into(),
+        changed_nanos: stat
+            .st_ctime
+            .checked_mul(1_000_000_000)
+            .and_then(|nanos| nanos.checked_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0))),
     }
 }
 

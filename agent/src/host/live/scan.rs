@@ -82,9 +82,11 @@ impl Scan<'_, '_> {
             EntryKind::Link => {
                 let target = rustix::fs::readlinkat(folder, name, Vec::new()).map_err(io::Error::from);
                 let sha256 = target.map(|target| Some(Sha256::digest(target.as_bytes()).into()));
-                (self.visit)(path, sha256.map(|sha256| Scanned { metadata: found, sha256 }))
+                (self.visit)(path, sha256.map(|sha256| Scanned { metadata: found, sha256, attributes: Vec::new() }))
             }
-            EntryKind::Other => (self.visit)(path, Ok(Scanned { metadata: found, sha256: None })),
+            EntryKind::Other => {
+                (self.visit)(path, Ok(Scanned { metadata: found, sha256: None, attributes: Vec::new() }))
+            }
         }
     }
 
@@ -97,7 +99,7 @@ impl Scan<'_, '_> {
             Ok(opened) => opened,
             Err(error) => return (self.visit)(path, Err(error)),
         };
-        (self.visit)(path, Ok(Scanned { metadata: found, sha256: None }))?;
+        (self.visit)(path, Ok(Scanned { metadata: found, sha256: None, attributes: Vec::new() }))?;
         for name in names {
             let name = component(&name);
             let path = path.join(name);
@@ -114,7 +116,7 @@ impl Scan<'_, '_> {
     fn file(&mut self, folder: BorrowedFd<'_>, name: &std::ffi::OsStr, stat: &Stat) -> io::Result<Scanned> {
         let update = |hash: &mut Sha256, bytes: &[u8]| hash.update(bytes);
         let (stat, hash) = read_unchanged(self.live, folder, name, stat, &mut self.buffer, update)?;
-        Ok(Scanned { metadata: metadata(&stat), sha256: Some(hash.finalize().into()) })
+        Ok(Scanned { metadata: metadata(&stat), sha256: Some(hash.finalize().into()), attributes: Vec::new() })
     }
 }
 

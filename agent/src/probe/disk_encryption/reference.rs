@@ -403,7 +403,18 @@ impl Host for MadeHost {
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         let device = (8, u32::try_from(*of(&self.metadata, path)?).unwrap());
-        Ok(Metadata { kind: EntryKind::File, size_bytes: 0, modified: None, mode: 0, uid: 0, gid: 0, device, inode: 0 })
+        Ok(Metadata {
+            kind: EntryKind::File,
+            size_bytes: 0,
+            modified: None,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            device,
+            inode: 0,
+            links: 0,
+            changed_nanos: None,
+        })
     }
 
     fn read_link(&self, path: &Path) -> io::Result<PathBuf> {

@@ -329,8 +329,10 @@ mod tests {
             gid: 2,
             device: (8, 1),
             inode: 7,
+            links: 1,
+            changed_nanos: None,
         };
-        Scanned { metadata, sha256 }
+        Scanned { metadata, sha256, attributes: Vec::new() }
     }
 
     fn write_sample(memory: &Path) -> Opened {

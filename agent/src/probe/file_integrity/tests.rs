@@ -114,7 +114,9 @@ fn failure(errno: i32) -> Failure {
 }
 
 fn scan_line(path: &str, made: Made) -> String {
-    let scanned = |kind, sha256| Answer::Ok(Scanned { metadata: metadata(kind, "2026-11-01T00:00:00Z"), sha256 });
+    let scanned = |kind, sha256| {
+        Answer::Ok(Scanned { metadata: metadata(kind, "2026-11-01T00:00:00Z"), sha256, attributes: Vec::new() })
+    };
     let result = match made {
         File(content) => scanned("file", Some([content; 32])),
         Folder => scanned("folder", None),
