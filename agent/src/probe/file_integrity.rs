@@ -6,7 +6,6 @@
 
 mod baseline;
 mod compare;
-mod explain;
 
 use std::{
     io,
@@ -24,7 +23,10 @@ use self::{
     compare::Merge,
 };
 use super::{Look, Probe, Settings};
-use crate::host::{self, EntryKind, Host};
+use crate::{
+    fim::explain,
+    host::{self, EntryKind, Host},
+};
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
@@ -205,6 +207,8 @@ fn take_baseline(
     seen: &mut Seen,
 ) -> io::Result<Opened> {
     let paths = watched(settings);
+    // Without it, deletions by packages stay unexplained.
+    let _ = explain::remember(host, explain::Memory { folder: memory, name: explain::NAME }, now);
     baseline::write(memory, now, &Text::new(reason), &paths, |writer| {
         scan(host, &paths, seen, &mut |path, scanned| writer.add(path, scanned))
     })

@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     baseline::{Entries, Entry, Lines, Opened, is_at_or_below, order, state},
-    explain,
 };
 use crate::{
+    fim::explain,
     host::{self, Scanned},
     probe::{Look, memory},
 };
@@ -234,7 +234,7 @@ impl<'a> Merge<'a> {
         };
         let kept = Kept { change, explained: false };
         line(&mut self.draft, &kept)?;
-        if self.new.len() < EXPLAINED && kept.change.after.is_some() {
+        if self.new.len() < EXPLAINED {
             self.new.insert(path, kept.change);
         }
         Ok(())
@@ -246,14 +246,21 @@ impl<'a> Merge<'a> {
             self.pass_one()?;
         }
         self.draft.flush()?;
-        let explained = explain::explained(self.look.host, &self.new)?;
+        let memory = explain::Memory { folder: self.look.memory, name: explain::NAME };
+        // Without an explanation a difference is shown to the operator, which is always right.
+        let _ = explain::explain(self.look.host, Some(memory), &mut self.new);
+        let _ = explain::remember(self.look.host, memory, self.look.now);
         let mut summary = self.summary;
         let mut draft = Lines::new(File::open(&self.draft_path)?);
         memory::replace(self.look.memory, NAME, |file| {
             line(file, &header(self.look, self.opened))?;
             while let Some(text) = draft.next()? {
                 let mut kept: Kept = serde_json::from_str(&text)?;
-                kept.explained |= kept.change.path.to_bytes().is_some_and(|path| explained.contains(&path));
+                if let Some(path) = kept.change.path.to_bytes()
+                    && let Some(change) = self.new.remove(&path)
+                {
+                    kept = Kept { explained: change.explanation.is_some(), change };
+                }
                 line(file, &kept)?;
                 if kept.explained {
                     summary.explained_total += 1;
