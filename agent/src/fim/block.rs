@@ -181,7 +181,8 @@ impl Blocks {
         let digest: Digest = taken.array().ok_or_else(damaged)?;
         let header_bytes =
             head.last_chunk::<4>().map(|bytes| u64::from(u32::from_le_bytes(*bytes))).ok_or_else(damaged)?;
-        let frame = [header_bytes, index_bytes, summary_bytes].iter().try_fold(0_u64, |sum, part| sum.checked_add(*part));
+        let frame =
+            [header_bytes, index_bytes, summary_bytes].iter().try_fold(0_u64, |sum, part| sum.checked_add(*part));
         if !head.starts_with(magic) || frame.is_none_or(|frame| frame > FRAME_BYTES || frame > body_end - start) {
             return Err(damaged());
         }

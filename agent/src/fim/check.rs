@@ -109,9 +109,6 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The package databases cannot be asked.
-    #[error("failed to look for explanations of what changed")]
-    Explain(#[source] io::Error),
     /// More folders than a scan keeps in mind could not be looked at to their end.
     #[error("too many folders were moved while they were scanned")]
     Restless,
@@ -134,7 +131,6 @@ impl Error {
             Self::Scan { path, source } => host::unknown(format!("scan {path}"), source),
             Self::Read { source, .. } => host::unknown("read what was known of the watched paths", source),
             Self::Write { source, .. } => host::unknown("keep what is known of the watched paths", source),
-            Self::Explain(source) => host::unknown("look for explanations of what changed", source),
             Self::Restless => Unknown::new(Cause::Limit, self.to_string()),
         }
     }
@@ -263,7 +259,7 @@ impl Changes {
 
 /// Returns what is known beyond the baseline, every block of it checked.
 pub(super) fn changes(store: &Store, opened: &Opened) -> Result<Changes, Error> {
-    let read = || {
+    let read = || -> io::Result<Changes> {
         let Some(blocks) = store.open_blocks(Name::Changes, known::MAGIC)? else { return Ok(Changes::None) };
         blocks.verify()?;
         let header: known::Header = serde_json::from_slice(blocks.header())?;

@@ -17,8 +17,7 @@ use super::{
 use crate::host::EntryKind;
 
 /// Reason of a baseline that no operator asked for.
-pub const SETS_CHANGED: &str =
-    "watch sets changed; what was watched before is compared with its state of then";
+pub const SETS_CHANGED: &str = "watch sets changed; what was watched before is compared with its state of then";
 
 /// Returns a baseline of the sets of `request` that keeps what the one `before` says. Only what was not covered before is read.
 pub(super) fn cover(request: &Request<'_>, before: &Opened) -> Result<Opened, Error> {

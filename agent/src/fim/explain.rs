@@ -107,7 +107,8 @@ pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
     for path in STAMPS {
         let Ok(metadata) = host.metadata(Path::new(path)) else { continue };
         let modified = metadata.modified.map(Timestamp::micros);
-        let text = format!("{path} {} {} {modified:?} {:?}\n", metadata.inode, metadata.size_bytes, metadata.changed_nanos);
+        let text =
+            format!("{path} {} {} {modified:?} {:?}\n", metadata.inode, metadata.size_bytes, metadata.changed_nanos);
         digest.update(text);
     }
     digest.finalize().into()

@@ -113,8 +113,7 @@ impl State {
         let changed_nanos = if has(HAS_CHANGED) { Some(taken.signed()?) } else { None };
         let sha256 = if has(HAS_DIGEST) { Some(taken.array()?) } else { None };
         let attributes = if has(HAS_ATTRIBUTES) { Some(take_attributes(taken)?) } else { None };
-        let metadata =
-            Metadata { kind, size_bytes, modified, mode, uid, gid, device, inode, links, changed_nanos };
+        let metadata = Metadata { kind, size_bytes, modified, mode, uid, gid, device, inode, links, changed_nanos };
         Some(Self { metadata, sha256, attributes })
     }
 
@@ -205,7 +204,9 @@ impl State {
 /// Returns whether a state with `metadata`, recorded at a look that began at `seen`, may have changed since and kept its times.
 pub fn is_racy(metadata: &Metadata, seen: Timestamp) -> bool {
     // Without the time of the inode any program can put the others back.
-    metadata.changed_nanos.is_none_or(|changed| changed >= seen.micros().saturating_mul(1000).saturating_sub(RACY_NANOS))
+    metadata
+        .changed_nanos
+        .is_none_or(|changed| changed >= seen.micros().saturating_mul(1000).saturating_sub(RACY_NANOS))
 }
 
 fn attributes_differ(before: &State, after: &State) -> bool {
@@ -299,12 +300,16 @@ pub mod tests {
             let others = Attributes::all().without(attribute);
             assert_eq!(watched(&file(1), others), watched(&after, others), "{attribute:?}");
         }
-        assert_eq!(file(1).difference(&changed(|s| s.metadata.kind = EntryKind::Link), Attributes::all()), Some(ChangeKind::Type));
+        assert_eq!(
+            file(1).difference(&changed(|s| s.metadata.kind = EntryKind::Link), Attributes::all()),
+            Some(ChangeKind::Type)
+        );
     }
 
     #[test]
     fn what_follows_from_the_content_of_a_folder_is_compared_only_when_asked() {
-        let folder = |size| changed(|s| (s.metadata.kind, s.metadata.size_bytes, s.sha256) = (EntryKind::Folder, size, None));
+        let folder =
+            |size| changed(|s| (s.metadata.kind, s.metadata.size_bytes, s.sha256) = (EntryKind::Folder, size, None));
         assert_eq!(folder(1).difference(&folder(2), Attributes::default()), None);
         assert_eq!(folder(1).difference(&folder(2), Attributes::all()), Some(ChangeKind::Metadata));
     }
@@ -313,12 +318,9 @@ pub mod tests {
     fn a_state_is_racy_until_two_seconds_after_its_last_change() {
         let seen = Timestamp::from_seconds(100).unwrap();
         let of = |nanos| changed(|s| s.metadata.changed_nanos = nanos).metadata;
-        for (nanos, expected) in [
-            (Some(97_999_999_999), false),
-            (Some(98_000_000_000), true),
-            (Some(101_000_000_000), true),
-            (None, true),
-        ] {
+        for (nanos, expected) in
+            [(Some(97_999_999_999), false), (Some(98_000_000_000), true), (Some(101_000_000_000), true), (None, true)]
+        {
             assert_eq!(is_racy(&of(nanos), seen), expected, "{nanos:?}");
         }
     }

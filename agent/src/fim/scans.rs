@@ -36,6 +36,9 @@ pub struct Scans {
     pub roots: Vec<RootScan>,
     /// When files were last read whatever their metadata says.
     pub slots: Slots,
+    /// Digest of the state of the package databases when they were last asked, hex; empty when they could not be.
+    #[serde(default)]
+    pub databases: String,
 }
 
 /// The last scan of a root.
@@ -57,7 +60,12 @@ impl Scans {
     /// Returns the scans of `roots` that `run` made at `time`.
     pub fn at(baseline: &str, roots: &[Root], time: Timestamp, run: u64) -> Self {
         let scan = |root: &Root| RootScan { path: PathText::from_bytes(&root.path), time, run, problem: None };
-        Self { baseline: baseline.to_owned(), roots: roots.iter().map(scan).collect(), slots: Slots::read_at(time) }
+        Self {
+            baseline: baseline.to_owned(),
+            roots: roots.iter().map(scan).collect(),
+            slots: Slots::read_at(time),
+            databases: String::new(),
+        }
     }
 
     /// Returns the scans of `roots` since the `baseline` was taken at `created`.
@@ -132,6 +140,9 @@ mod tests {
             assert_eq!(read(), none, "cut at {at}");
         }
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(Scans::read(&store, "01", Timestamp::EPOCH, roots).unwrap(), Scans { baseline: "01".into(), ..none });
+        assert_eq!(
+            Scans::read(&store, "01", Timestamp::EPOCH, roots).unwrap(),
+            Scans { baseline: "01".into(), ..none }
+        );
     }
 }

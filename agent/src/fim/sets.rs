@@ -146,7 +146,7 @@ impl Sets {
     pub fn rule(&self, path: &[u8], kind: EntryKind) -> Rule {
         let _ = kind;
         let mut covered: Option<(usize, Attributes, Members)> = None;
-        for (above, set) in self.paths.iter().filter(|(above, _)| is_at_or_below(path, above)) {
+        for (_, set) in self.paths.iter().filter(|(above, _)| is_at_or_below(path, above)) {
             let own = self.sets[*set].attributes;
             let (most, attributes, mut members) = covered.unwrap_or((*set, own, Members::default()));
             members.add(*set);

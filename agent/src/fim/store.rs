@@ -4,6 +4,7 @@
 //! baseline    what files are compared with: `baseline.rs`
 //! changes     what is known beyond it: `known.rs`
 //! scans       when and by which run of the agent each path was last scanned: `scans.rs`
+//! owners      which package each path belongs to: `explain.rs`
 //! ```
 //!
 //! Whatever is put into force at once, a kill between two files leaves a state that only says less of when: `changes` of another
@@ -15,7 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::block::{Blocks, Digest};
+use super::{
+    block::{Blocks, Digest},
+    explain,
+};
 use crate::probe::memory;
 
 /// Bytes of a small file, at most.
@@ -37,6 +41,7 @@ pub struct Store {
     baseline: String,
     changes: String,
     scans: String,
+    owners: String,
     #[cfg(test)]
     faults: Faults,
 }
@@ -44,10 +49,10 @@ pub struct Store {
 impl Store {
     /// Returns the store in `folder`, which is there.
     pub fn at(folder: &Path) -> Self {
-        Self::named(folder, "baseline", "changes", "scans")
+        Self::named(folder, "baseline", ["changes", "scans", explain::NAME].map(str::to_owned))
     }
 
-    /// Returns the store whose baseline is `file`, with the others beside it: `FILE.changes` and `FILE.scans`.
+    /// Returns the store whose baseline is `file`, with the others beside it, such as `FILE.changes`.
     ///
     /// # Errors
     ///
@@ -55,15 +60,16 @@ impl Store {
     pub fn of_file(file: &Path) -> io::Result<Self> {
         let name = file.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Self::named(folder, name, &format!("{name}.changes"), &format!("{name}.scans")))
+        Ok(Self::named(folder, name, ["changes", "scans", explain::NAME].map(|part| format!("{name}.{part}"))))
     }
 
-    fn named(folder: &Path, baseline: &str, changes: &str, scans: &str) -> Self {
+    fn named(folder: &Path, baseline: &str, [changes, scans, owners]: [String; 3]) -> Self {
         Self {
             folder: folder.to_owned(),
             baseline: baseline.to_owned(),
-            changes: changes.to_owned(),
-            scans: scans.to_owned(),
+            changes,
+            scans,
+            owners,
             #[cfg(test)]
             faults: Faults::default(),
         }
@@ -72,6 +78,11 @@ impl Store {
     /// Returns the path of a file.
     pub fn path(&self, name: Name) -> PathBuf {
         self.folder.join(self.name(name))
+    }
+
+    /// Returns where it is kept which package each path belongs to.
+    pub fn owners(&self) -> explain::Memory<'_> {
+        explain::Memory { folder: &self.folder, name: &self.owners }
     }
 
     fn name(&self, name: Name) -> &str {

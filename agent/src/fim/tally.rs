@@ -101,27 +101,44 @@ pub(super) fn conclude(
     request: &Request<'_>,
     opened: &Opened,
     found: Found,
-    scans: Scans,
+    mut scans: Scans,
     digest: Option<Digest>,
 ) -> Result<Outcome, Error> {
     let store = request.store;
     let Found { drafts, late, mut new, stats } = found;
-    explain::explain(request.host, &mut new).map_err(Error::Explain)?;
+    scans.databases = explained(request, &mut new);
     let mut tally = Tally::start(request, opened);
     let mut late: Vec<_> = late.into_iter().collect();
     late.sort_by(|(a, _), (b, _)| order(a, b));
     let mut records = Records { drafts, late: late.into(), new };
     let header = Header { baselines: vec![opened.baseline.id.to_string()] };
-    let written = store.replace_if_other(Name::Changes, digest, |out| write(out, &header, |writer| {
-        while let Some((path, known)) = records.next()? {
-            tally.add(&path, &known);
-            writer.add(&path, &known.encode())?;
-        }
-        Ok(())
-    }));
+    let written = store.replace_if_other(Name::Changes, digest, |out| {
+        write(out, &header, |writer| {
+            while let Some((path, known)) = records.next()? {
+                tally.add(&path, &known);
+                writer.add(&path, &known.encode())?;
+            }
+            Ok(())
+        })
+    });
     written.map_err(Error::of_writing(store, Name::Changes))?;
     scans.write(store).map_err(Error::of_writing(store, Name::Scans))?;
     Ok(tally.finish(&scans, stats))
+}
+
+/// Looks for explanations, and returns the digest of the databases that were asked; nothing when they could not be: without an
+/// explanation a difference is shown, which is never wrong, and the next scan asks again.
+fn explained(request: &Request<'_>, new: &mut New) -> String {
+    let (host, owners) = (request.host, request.store.owners());
+    let stamp = hex::encode(explain::database_stamp(host));
+    let done = explain::explain(host, Some(owners), new).and_then(|()| explain::remember(host, owners, request.now));
+    match done {
+        Ok(()) => stamp,
+        Err(error) => {
+            tracing::debug!(%error, "the package databases explain nothing");
+            String::new()
+        }
+    }
 }
 
 /// Writes a file of what is known.
@@ -151,8 +168,7 @@ impl Records {
             _ => false,
         };
         let next = if is_second { &mut *b } else { &mut *a };
-        let is_first =
-            |late: &mut (Vec<u8>, _)| next.path().is_none_or(|path| order(&late.0, path).is_lt());
+        let is_first = |late: &mut (Vec<u8>, _)| next.path().is_none_or(|path| order(&late.0, path).is_lt());
         if let Some((path, (set, unreadable))) = self.late.pop_front_if(is_first) {
             let seen = unreadable.since;
             let what = What::AsBaseline;

@@ -115,8 +115,23 @@ struct Fields<'l> {
 impl<'l> Fields<'l> {
     fn parse(line: &'l [u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.splitn(FIELDS, |&byte| byte == b'\t').collect();
-        let [name, epoch, version, release, time, algorithm, mode, user, group, flags, state, digest, capabilities, target, path] =
-            fields[..]
+        let [
+            name,
+            epoch,
+            version,
+            release,
+            time,
+            algorithm,
+            mode,
+            user,
+            group,
+            flags,
+            state,
+            digest,
+            capabilities,
+            target,
+            path,
+        ] = fields[..]
         else {
             return None;
         };
