@@ -20,8 +20,9 @@ use muster_proto::{
 use tokio::sync::oneshot;
 
 use crate::{
+    fim::{Depth, Scope},
     host::{self, Live, live},
-    probe::{self, Look, Settings},
+    probe::{self, FileLook, Look, Settings},
     run::Reach,
     watch::Coverage,
 };
@@ -146,9 +147,20 @@ fn look(
 ) -> Result<Vec<Fact>, String> {
     let memory = shared.memory.join(probe.name());
     let coverage = Arc::clone(&lock(&shared.coverage));
-    let _ = reach;
-    let look =
-        Look { host: &Live::until(deadline), now, settings, memory: &memory, watch: coverage.state, run: shared.run };
+    let files = match reach {
+        Reach::Full => FileLook { depth: Depth::Full, scope: Scope::All },
+        Reach::Quick => FileLook { depth: Depth::Quick, scope: Scope::All },
+        Reach::At(paths) => FileLook { depth: Depth::Quick, scope: Scope::Below(paths) },
+    };
+    let look = Look {
+        host: &Live::until(deadline),
+        now,
+        settings,
+        memory: &memory,
+        watch: &coverage,
+        run: shared.run,
+        files,
+    };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

@@ -199,6 +199,16 @@ impl Host for Live {
         run::run(tool, args, self.deadline)
     }
 
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.check_deadline()?;
+        run::run_streamed(tool, args, self.deadline, visit)
+    }
+
     fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
         scan::scan(*self, root, visit)
     }
