@@ -147,19 +147,19 @@ fn look(
 ) -> Result<Vec<Fact>, String> {
     let memory = shared.memory.join(probe.name());
     let coverage = Arc::clone(&lock(&shared.coverage));
-    let files = match reach {
-        Reach::Full => FileLook { depth: Depth::Full, scope: Scope::All },
-        Reach::Quick => FileLook { depth: Depth::Quick, scope: Scope::All },
-        Reach::At(paths) => FileLook { depth: Depth::Quick, scope: Scope::Below(paths) },
+    let (depth, scope) = match reach {
+        Reach::Full => (Depth::Full, Scope::All),
+        Reach::Quick => (Depth::Quick, Scope::All),
+        Reach::At(paths) => (Depth::Quick, Scope::Below(paths)),
     };
     let look = Look {
         host: &Live::until(deadline),
         now,
         settings,
         memory: &memory,
-        watch: &coverage,
+        watch: coverage.state,
         run: shared.run,
-        files,
+        files: FileLook { depth, scope, coverage: Some(&coverage) },
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {
