@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Attributes(u16);
 
 impl Attributes {
+    /// None of them.
+    pub const NONE: Self = Self(0);
     /// Kind of entry.
     pub const TYPE: Self = Self(1);
     /// Content of a file, target of a link. Without it no file is read.

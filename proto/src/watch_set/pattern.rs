@@ -4,6 +4,9 @@
 
 use crate::limits;
 
+/// Parts between slashes, at most: what matches them is built one in the other.
+const PARTS: usize = 100;
+
 /// Says what is wrong with `pattern`, and what to write in its place.
 pub(super) fn check(pattern: &str) -> Result<(), &'static str> {
     if pattern.is_empty() {
@@ -11,6 +14,9 @@ pub(super) fn check(pattern: &str) -> Result<(), &'static str> {
     }
     if pattern.len() > limits::WATCH_PATTERN_BYTES {
         return Err("it is longer than 1024 bytes");
+    }
+    if pattern.split('/').count() > PARTS {
+        return Err("it has 100 slashes or more");
     }
     if pattern.starts_with('/') {
         return Err("leave out its first slash: patterns are relative to the root");
@@ -78,11 +84,24 @@ mod tests {
 
     #[test]
     fn a_pattern_is_taken_or_refused_with_what_to_do() {
-        for pattern in
-            ["etc", "**", "**/x", "etc/**/*.conf", "a?b", "[a-z]", "[!a]x", "[]]", "[!]]", "[a-]", "home/*/.ssh/**", "é", "[{]"]
-        {
+        for pattern in [
+            "etc",
+            "**",
+            "**/x",
+            "etc/**/*.conf",
+            "a?b",
+            "[a-z]",
+            "[!a]x",
+            "[]]",
+            "[!]]",
+            "[a-]",
+            "home/*/.ssh/**",
+            "é",
+            "[{]",
+        ] {
             assert_eq!(check(pattern), Ok(()), "{pattern}");
         }
+        let deep = "a/".repeat(101) + "a";
         let long = "a".repeat(limits::WATCH_PATTERN_BYTES + 1);
         for (pattern, part) in [
             ("", "empty"),
@@ -104,6 +123,7 @@ mod tests {
             ("{a,b}", "class"),
             ("a\0b", "zero byte"),
             (long.as_str(), "1024"),
+            (deep.as_str(), "100 slashes or more"),
         ] {
             assert!(check(pattern).unwrap_err().contains(part), "{pattern}: {:?}", check(pattern));
         }
