@@ -18,7 +18,7 @@ use self::{
 use super::watch_set::{self, Attributes, WatchSet};
 use crate::host::EntryKind;
 
-pub use default::{defaults, in_force};
+pub use default::{PATHS, defaults, in_force};
 pub use find::{is_at_or_below, order};
 
 /// Watch sets cannot be compiled.

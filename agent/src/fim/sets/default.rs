@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Name of the set that a plain list of paths makes.
-const PATHS: &str = "paths";
+pub const PATHS: &str = "paths";
 
 /// The file beside this one, which says why each set is as it is.
 #[derive(Debug, Deserialize)]
