@@ -95,7 +95,7 @@ impl Seen {
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let failed = |error: io::Error| host::unknown("scan the watched paths", &error);
-    let paths = watched(look.settings);
+    let paths = watched(look.host, look.settings);
     let opened = match baseline::open(look.memory) {
         Ok(Some(opened)) if opened.paths == paths => opened,
         Ok(Some(before)) => cover(look, &before, &paths).map_err(failed)?,
@@ -204,16 +204,17 @@ fn take_baseline(
     reason: &str,
     seen: &mut Seen,
 ) -> io::Result<Opened> {
-    let paths = watched(settings);
+    let paths = watched(host, settings);
     baseline::write(memory, now, &Text::new(reason), &paths, |writer| {
         scan(host, &paths, seen, &mut |path, scanned| writer.add(path, scanned))
     })
 }
 
 /// Returns the watched paths in order of a scan, without those that lie below another.
-fn watched(settings: &Settings) -> Vec<Vec<u8>> {
-    let plain = |path: &PathBuf| host::path_bytes(&plain(path));
-    let mut paths: Vec<Vec<u8>> = settings.watched_paths.iter().map(plain).collect();
+fn watched(host: &dyn Host, settings: &Settings) -> Vec<Vec<u8>> {
+    let sets = crate::fim::sets::in_force(settings, host);
+    let mut paths: Vec<Vec<u8>> =
+        sets.iter().flat_map(|set| &set.paths).map(|path| host::path_bytes(&plain(path))).collect();
     paths.retain(|path| path.starts_with(b"/"));
     paths.sort_by(|a, b| order(a, b));
     paths.dedup_by(|path, above| is_at_or_below(path, above));
