@@ -1,6 +1,6 @@
 //! The probes of this build, as the agent's loop sees them.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use muster_proto::{
     fact::{Fact, Reading, Text},
@@ -12,6 +12,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use crate::{
     chain::VERSION,
     config::Config,
+    fim::watch_set::WatchSet,
     moment::Moment,
     probe::Settings,
     prober::{self, Prober},
@@ -33,7 +34,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_paths`] was called.
+    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_sets`] was called.
     ///
     /// # Errors
     ///
@@ -85,10 +86,11 @@ impl Looker for Probes {
         })
     }
 
-    fn watch_paths(&mut self, paths: Option<Vec<PathBuf>>) {
+    fn watch_sets(&mut self, sets: Vec<WatchSet>) {
         let mut settings = self.settings.clone();
-        if let Some(paths) = paths {
-            settings.watched_paths = paths;
+        if !sets.is_empty() {
+            settings.watched_paths.clear();
+            settings.watch_sets = sets;
         }
         self.prober.set_settings(settings.clone());
         if let Some(before) = self.watching.take() {
@@ -154,7 +156,7 @@ mod tests {
         let mut config = Config { state_directory: state.path().to_owned(), ..Config::default() };
         config.probes.watched_paths = vec![watched.path().to_owned()];
         let (mut probes, mut hints) = Probes::start(&config).unwrap();
-        probes.watch_paths(None);
+        probes.watch_sets(Vec::new());
         // The watch begins some time after the start, so that one change alone could be missed.
         let change = async {
             loop {

@@ -26,7 +26,11 @@ use elsewhere::Watching;
 #[cfg(target_os = "linux")]
 use linux::Watching;
 
-use crate::{host, probe::Settings};
+use crate::{
+    fim::sets::{self, Rule, Sets},
+    host::{EntryKind, Live},
+    probe::Settings,
+};
 
 /// Folders in which dpkg and apt replace what the patch-level probe reads.
 const PACKAGE_FOLDERS: &[&str] = &["/var/lib/apt/lists", "/var/lib/dpkg"];
@@ -73,50 +77,38 @@ impl Coverage {
 }
 
 /// What is to be watched.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Plan {
-    /// Watched paths, the most important first; none lies below another.
-    roots: Vec<Root>,
+    /// Which folders scans go into. None when the settings are not usable, and nothing is scanned.
+    sets: Option<Arc<Sets>>,
+    /// Watched paths, the most severe first; none lies below another.
+    roots: Vec<Vec<u8>>,
     /// Folders below them that may be watched, at most.
     folders: usize,
     /// Folders whose changes make the patch-level probe look sooner.
     packages: Vec<String>,
 }
 
-/// A watched path.
-#[derive(Clone, Debug)]
-struct Root {
-    path: Vec<u8>,
-    cross_mounts: bool,
-}
-
 impl Plan {
     fn of(settings: &Settings) -> Self {
-        let mut roots: Vec<Root> = Vec::new();
-        for path in &settings.watched_paths {
-            let path = host::path_bytes(&path.components().collect::<std::path::PathBuf>());
-            roots.push(Root { path, cross_mounts: false });
-        }
-        let is_above = |above: &[u8], path: &[u8]| {
-            let above = above.strip_suffix(b"/").unwrap_or(above);
-            path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"))
-        };
-        let all: Vec<_> = roots.iter().map(|root| root.path.clone()).collect();
-        roots.retain(|root| root.path.starts_with(b"/") && !all.iter().any(|path| is_above(path, &root.path)));
+        let sets = Sets::new(&sets::in_force(settings, &Live::new()));
+        let sets = sets.inspect_err(|error| tracing::warn!(%error, "no file is watched")).ok().map(Arc::new);
+        let mut roots: Vec<_> = sets.iter().flat_map(|sets| sets.roots()).collect();
+        // Sets are numbered by how severe they are.
+        roots.sort_by_key(|root| root.members.first());
+        let roots = roots.into_iter().map(|root| root.path.clone()).collect();
         let packages = PACKAGE_FOLDERS.iter().map(|folder| (*folder).to_owned()).collect();
-        Self { roots, folders: settings.watched_folders, packages }
-    }
-
-    /// Returns whether scans go into the folder at `path`, which is a watched path or below one.
-    fn goes_into(&self, path: &[u8]) -> bool {
-        let _ = (self, path);
-        true
+        Self { sets, roots, folders: settings.watched_folders, packages }
     }
 
     /// Returns whether scans look at `path`, or at something below it.
-    fn covers(&self, path: &[u8], is_folder: bool) -> bool {
-        let _ = is_folder;
-        self.goes_into(path)
+    fn covers(&self, path: &[u8], kind: EntryKind) -> bool {
+        self.sets.as_ref().is_some_and(|sets| sets.rule(path, kind) != Rule::Outside)
+    }
+
+    /// Returns whether scans go on below the mount point at `path`.
+    fn crosses(&self, path: &[u8]) -> bool {
+        self.sets.as_ref().is_some_and(|sets| sets.crosses(path))
     }
 }
 

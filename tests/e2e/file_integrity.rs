@@ -97,14 +97,18 @@ async fn s12_a_flood_of_changes_is_bounded_and_ends_as_the_disk_is() {
     let seconds = start.elapsed().as_secs_f64();
     let (looked, used) = (self::looks(&watched) - looks, watched.agent.process().cpu_seconds() - cpu);
     let (_, peak) = watched.agent.process().memory_bytes();
-    eprintln!("{seconds:.1} s of flood: {looked} looks, {used:.2} s of processor, {} KiB of memory at most", peak >> 10);
+    eprintln!(
+        "{seconds:.1} s of flood: {looked} looks, {used:.2} s of processor, {} KiB of memory at most",
+        peak >> 10
+    );
     // What was saved for a burst of changes, then one each second; and a few of everything if notices were lost.
     assert!(looked as f64 <= 100.0 + seconds + 5.0, "{looked} looks");
     assert!(peak < MEMORY_BYTES, "{peak} bytes");
     let (after, fresh) = (watched.entries(), watched.scanned_afresh());
     let expected = differing(&before, &after);
     assert_eq!(fresh.changes_total, expected.len() as u64);
-    let same = |fact: &FileIntegrity| fact.state_digest == fresh.state_digest && fact.changes_total == fresh.changes_total;
+    let same =
+        |fact: &FileIntegrity| fact.state_digest == fresh.state_digest && fact.changes_total == fresh.changes_total;
     watched.reports(PATIENCE, "the agent says what is so", same).await;
     watched.end();
 }

@@ -176,7 +176,9 @@ mod tests {
     fn paths_far_apart_become_what_is_above_them_and_never_more_than_the_watched_paths() {
         let apart = (0..=PATHS).map(|at| format!("/etc/{}/{at}/x/y", at % 3));
         let Places::Below(places) = of(&["/etc", "/usr/bin"], apart).take() else { panic!("two folders would do") };
-        assert!(places.contains(&b"/etc/0".to_vec()) && places.contains(&b"/etc/1".to_vec()) && places.len() <= PATHS / 2);
+        assert!(
+            places.contains(&b"/etc/0".to_vec()) && places.contains(&b"/etc/1".to_vec()) && places.len() <= PATHS / 2
+        );
         let roots: Vec<_> = (0..=PATHS).map(|at| format!("/etc/{at}")).collect();
         let names: Vec<_> = roots.iter().map(String::as_str).collect();
         assert_eq!(of(&names, roots.iter().map(|root| format!("{root}/x"))).take(), Places::Everything);

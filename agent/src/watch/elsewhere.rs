@@ -76,7 +76,7 @@ fn watch(plan: &Plan, shared: &Arc<Shared>) -> (Option<RecommendedWatcher>, Cove
     };
     let mut left = plan.folders;
     for root in &roots {
-        let path = host::path_of(&root.path);
+        let path = host::path_of(root);
         let count = folders(&path);
         let refused = match usize::try_from(count).ok().and_then(|count| left.checked_sub(count)) {
             None => Some(Unknown::new(Cause::Limit, "it has more folders than the setting watched_folders allows")),
@@ -92,7 +92,7 @@ fn watch(plan: &Plan, shared: &Arc<Shared>) -> (Option<RecommendedWatcher>, Cove
         if let Some(unknown) = refused {
             coverage.folders_scan_only += count;
             coverage.scan_only_total += 1;
-            coverage.scan_only.push(UnreadablePath { path: PathText::from_bytes(&root.path), unknown });
+            coverage.scan_only.push(UnreadablePath { path: PathText::from_bytes(root), unknown });
         }
     }
     coverage.scan_only.truncate(muster_proto::limits::UNREADABLE_PATHS);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::*;
+use crate::host;
 
 /// How long a test waits for what should take moments.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -148,7 +148,8 @@ impl Watched {
 
 /// Returns the paths whose entries differ.
 pub fn differing(before: &BTreeMap<Vec<u8>, Entry>, after: &BTreeMap<Vec<u8>, Entry>) -> Vec<Vec<u8>> {
-    let mut paths: Vec<_> = before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
+    let mut paths: Vec<_> =
+        before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).collect();
     paths.sort();
     paths.dedup();
     paths.into_iter().cloned().collect()

@@ -27,7 +27,7 @@ use super::{
     kernel::{Kernel, Wd},
     tree::{Place, Placed, Tree, push},
 };
-use crate::host;
+use crate::host::{self, EntryKind};
 
 /// How long a walk may take.
 const TIME: Duration = Duration::from_secs(600);
@@ -91,17 +91,17 @@ impl<'a> Walk<'a> {
     pub fn go(&mut self, root: usize, below: &[u8], parent: Option<(Wd, &[u8])>) {
         let watched = &self.plan.roots[root];
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let base = match rustix::fs::openat(CWD, OsStr::from_bytes(&watched.path), flags, Mode::empty()) {
+        let base = match rustix::fs::openat(CWD, OsStr::from_bytes(watched), flags, Mode::empty()) {
             Ok(base) => base,
             // Not there, a file or a link: whoever holds it is watched for its name.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return,
-            Err(error) => return self.tree.scan_only(&watched.path, 1, host::unknown("open", &error.into())),
+            Err(error) => return self.tree.scan_only(watched, 1, host::unknown("open", &error.into())),
         };
-        let mut path = watched.path.clone();
+        let mut path = watched.clone();
         below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).for_each(|name| push(&mut path, name));
         let place = match parent {
             Some((parent, name)) => Place::In(parent, name.into()),
-            None => Place::Root(root, watched.path.clone().into()),
+            None => Place::Root(root, watched.clone().into()),
         };
         let mut frames = Vec::new();
         frames.extend(self.folder(base.as_fd(), root, &path, Some(place), 0));
@@ -131,15 +131,15 @@ impl<'a> Walk<'a> {
         place: Option<Place>,
         depth: usize,
     ) -> Option<Frame> {
-        if (self.is_stopped)() || path.len() > limits::TEXT_BYTES || !self.plan.goes_into(path) {
+        if (self.is_stopped)() || path.len() > limits::TEXT_BYTES || !self.plan.covers(path, EntryKind::Folder) {
             return None;
         }
         if Instant::now() > self.end {
             self.refusal = Some(Unknown::new(Cause::TimedOut, "there was no time to go through all folders"));
         }
         let watched = &self.plan.roots[root];
-        let below = path[watched.path.len()..].strip_prefix(b"/").unwrap_or(&path[watched.path.len()..]);
-        let folder = match open(base, below, watched.cross_mounts) {
+        let below = path[watched.len()..].strip_prefix(b"/").unwrap_or(&path[watched.len()..]);
+        let folder = match open(base, below, &|| self.plan.crosses(path)) {
             Ok(folder) => folder,
             // Gone, no folder, or where no scan goes either. What may not be read is told by scans.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS | Errno::PERM) => return None,
@@ -229,30 +229,46 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Opens the folder at `below` beneath `base`.
-fn open(base: BorrowedFd<'_>, below: &[u8], cross_mounts: bool) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let below = if below.is_empty() { b"." } else { below };
-    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    if !cross_mounts {
-        resolve |= ResolveFlags::NO_XDEV;
-    }
-    match rustix::fs::openat2(base, OsStr::from_bytes(below), flags, Mode::empty(), resolve) {
+/// How folders are opened.
+const FOLDER: OFlags =
+    OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// Opens the folder at `below` beneath `base`. `crosses` says whether a scan goes on below it, should it be a mount point.
+fn open(base: BorrowedFd<'_>, below: &[u8], crosses: &dyn Fn() -> bool) -> Result<OwnedFd, Errno> {
+    let opened = |base: BorrowedFd<'_>, below: &[u8], more| {
+        let below = OsStr::from_bytes(if below.is_empty() { b"." } else { below });
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | more;
+        rustix::fs::openat2(base, below, FOLDER, Mode::empty(), resolve)
+    };
+    match opened(base, below, ResolveFlags::NO_XDEV) {
         // A kernel before 5.6, or a sandbox that does not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => open_by_names(base, below, flags, cross_mounts),
+        Err(Errno::NOSYS | Errno::PERM) => open_by_names(base, below, crosses),
+        // It is a mount point, or below one that was crossed.
+        Err(Errno::XDEV) => {
+            let (above, name) =
+                below.split_at(below.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1));
+            let parent = opened(base, above, ResolveFlags::empty())?;
+            match opened(parent.as_fd(), name, ResolveFlags::NO_XDEV) {
+                Err(Errno::XDEV) if crosses() => opened(parent.as_fd(), name, ResolveFlags::empty()),
+                opened => opened,
+            }
+        }
         opened => opened,
     }
 }
 
 /// Opens the folder at `below` beneath `base`, one name after the other.
-fn open_by_names(base: BorrowedFd<'_>, below: &[u8], flags: OFlags, cross_mounts: bool) -> Result<OwnedFd, Errno> {
-    let device = rustix::fs::fstat(base)?.st_dev;
-    let mut at = rustix::fs::openat(base, c".", flags, Mode::empty())?;
-    for name in below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-        at = rustix::fs::openat(&at, OsStr::from_bytes(name), flags, Mode::empty())?;
-        if !cross_mounts && rustix::fs::fstat(&at)?.st_dev != device {
+fn open_by_names(base: BorrowedFd<'_>, below: &[u8], crosses: &dyn Fn() -> bool) -> Result<OwnedFd, Errno> {
+    let mut at = rustix::fs::openat(base, c".", FOLDER, Mode::empty())?;
+    let mut names = below.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
+    while let Some(name) = names.next() {
+        let next = rustix::fs::openat(&at, OsStr::from_bytes(name), FOLDER, Mode::empty())?;
+        // Those above it were asked when they were opened themselves.
+        let is_mount = names.peek().is_none() && rustix::fs::fstat(&next)?.st_dev != rustix::fs::fstat(&at)?.st_dev;
+        if is_mount && !crosses() {
             return Err(Errno::XDEV);
         }
+        at = next;
     }
     Ok(at)
 }
@@ -266,11 +282,11 @@ mod tests {
         path::{Path, PathBuf},
     };
 
-    use super::{super::super::Root, *};
+    use super::*;
+    use crate::probe::Settings;
 
     fn plan(path: &Path) -> Plan {
-        let path = path.as_os_str().as_bytes().to_vec();
-        Plan { roots: vec![Root { path, cross_mounts: false }], ..Plan::default() }
+        Plan::of(&Settings { watched_paths: vec![path.to_owned()], ..Settings::default() })
     }
 
     fn walked(path: &Path, most: usize) -> Tree {
@@ -316,12 +332,13 @@ mod tests {
         assert_eq!(walked(&folder.path().join("missing"), 100).len(), 0);
         assert_eq!(walked(&folder.path().join("a/file"), 100).len(), 0);
         let base = fs::File::open(folder.path()).unwrap();
-        for cross_mounts in [false, true] {
-            assert_eq!(open(base.as_fd(), b"link/a", cross_mounts).unwrap_err(), Errno::LOOP);
-            let by_names = open_by_names(base.as_fd(), b"link/a", OFlags::NOFOLLOW | OFlags::DIRECTORY, cross_mounts);
+        for crosses in [false, true] {
+            let crosses = || crosses;
+            assert_eq!(open(base.as_fd(), b"link/a", &crosses).unwrap_err(), Errno::LOOP);
+            let by_names = open_by_names(base.as_fd(), b"link/a", &crosses);
             assert!(matches!(by_names.unwrap_err(), Errno::LOOP | Errno::NOTDIR));
-            assert!(open(base.as_fd(), b"a/3", cross_mounts).is_ok());
-            assert!(open_by_names(base.as_fd(), b"a/3", OFlags::NOFOLLOW | OFlags::DIRECTORY, cross_mounts).is_ok());
+            assert!(open(base.as_fd(), b"a/3", &crosses).is_ok());
+            assert!(open_by_names(base.as_fd(), b"a/3", &crosses).is_ok());
         }
     }
 

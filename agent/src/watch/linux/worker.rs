@@ -22,7 +22,10 @@ use super::{
     tree::{Tree, push},
     walk::Walk,
 };
-use crate::{host, schedule::Budget};
+use crate::{
+    host::{self, EntryKind},
+    schedule::Budget,
+};
 
 /// How long notices are gathered before they become a hint.
 const GATHER: Duration = Duration::from_millis(200);
@@ -79,7 +82,7 @@ struct Told {
 impl Worker {
     /// Returns what takes the notices of `kernel`.
     pub fn new(kernel: Kernel, plan: Plan, shared: Arc<Shared>) -> Self {
-        let told = Told { dirty: Dirty::new(plan.roots.iter().map(|root| root.path.clone())), ..Told::default() };
+        let told = Told { dirty: Dirty::new(plan.roots.iter().cloned()), ..Told::default() };
         let state = State {
             plan,
             tree: Tree::default(),
@@ -207,7 +210,7 @@ impl State {
         if is_away && let Some(names) = self.anchors.get(&folder) {
             self.is_lost = true;
             for anchored in names.values().flatten() {
-                self.told.dirty.add(&self.plan.roots[anchored.root].path);
+                self.told.dirty.add(&self.plan.roots[anchored.root]);
             }
         }
     }
@@ -216,7 +219,7 @@ impl State {
     fn anchored(&mut self, folder: Wd, name: &[u8], what: What, is_folder: bool, kernel: &Kernel) {
         let Some(anchored) = self.anchors.get(&folder).and_then(|names| names.get(name)).cloned() else { return };
         for Anchored { root, is_itself } in anchored {
-            self.told.dirty.add(&self.plan.roots[root].path);
+            self.told.dirty.add(&self.plan.roots[root]);
             if what == What::Changed {
                 continue;
             }
@@ -234,7 +237,7 @@ impl State {
     fn named(&mut self, folder: Wd, name: &[u8], what: What, is_folder: bool, kernel: &Kernel) {
         let Some((root, mut path)) = self.tree.path(folder) else { return };
         push(&mut path, name);
-        if !self.plan.covers(&path, is_folder) {
+        if !self.plan.covers(&path, if is_folder { EntryKind::Folder } else { EntryKind::File }) {
             return;
         }
         self.told.dirty.add(&path);
@@ -247,7 +250,7 @@ impl State {
         // What it takes away may leave room for what was only scanned.
         self.is_lost |= what == What::Went && self.tree.has_scan_only();
         if what == What::Came {
-            let below = path[self.plan.roots[root].path.len()..].to_vec();
+            let below = path[self.plan.roots[root].len()..].to_vec();
             self.walks.insert((root, below));
             self.is_lost |= self.walks.len() > WALKS;
         }
@@ -291,7 +294,7 @@ impl State {
     fn walk_some(&mut self, kernel: &Kernel, shared: &Shared) {
         let is_stopped = || shared.is_stopped();
         for (root, below) in std::mem::take(&mut self.walks) {
-            let mut path = self.plan.roots[root].path.clone();
+            let mut path = self.plan.roots[root].clone();
             let (above, name) = split(&below);
             let parent = match name {
                 b"" => None,
@@ -319,7 +322,7 @@ impl State {
     fn watch_anchors(&mut self, kernel: &Kernel) {
         let before = std::mem::take(&mut self.anchors);
         for (number, root) in self.plan.roots.iter().enumerate() {
-            let mut path = &root.path[..];
+            let mut path = &root[..];
             while let Some(slash) = path.iter().rposition(|byte| *byte == b'/') {
                 let name = &path[slash + 1..];
                 path = &path[..slash];
@@ -328,7 +331,7 @@ impl State {
                     continue;
                 }
                 if let Some(folder) = watch_at(kernel, folder) {
-                    let anchored = Anchored { root: number, is_itself: slash + 1 + name.len() == root.path.len() };
+                    let anchored = Anchored { root: number, is_itself: slash + 1 + name.len() == root.len() };
                     self.anchors.entry(folder).or_default().entry(name.into()).or_default().insert(anchored);
                     break;
                 }
