@@ -4,7 +4,8 @@
 //! What changed is kept as a bounded set of places, so that no burst of events takes memory.
 
 mod dirty;
-#[cfg(not(target_os = "linux"))]
+// Built for tests on Linux too, where notify works as well.
+#[cfg(any(test, not(target_os = "linux")))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
 mod linux;

@@ -142,3 +142,55 @@ fn folders(path: &Path) -> u64 {
     // What cannot be read cannot be watched either.
     walk.into_iter().flatten().filter(|entry| entry.file_type().is_dir()).count() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{Hint, Places},
+        *,
+    };
+    use crate::probe::Settings;
+
+    async fn next(shared: &Shared) -> Hint {
+        let next = async {
+            loop {
+                shared.notify.notified().await;
+                if let Some(hint) = shared.take() {
+                    return hint;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), next).await.expect("a hint")
+    }
+
+    #[tokio::test]
+    async fn a_path_is_watched_whole_or_not_at_all_and_a_change_is_told_with_its_place() {
+        let (small, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        (0..5).for_each(|at| std::fs::create_dir(large.path().join(at.to_string())).unwrap());
+        let watched_paths = vec![small.path().to_owned(), large.path().to_owned()];
+        let plan = Plan::of(&Settings { watched_paths, watched_folders: 3, ..Settings::default() });
+        let shared = Arc::new(Shared::new());
+        let watching = Watching::start(plan, &shared);
+        assert!(next(&shared).await.dirty.is_everything());
+        let coverage = shared.lock().coverage.clone();
+        assert_eq!((coverage.state, coverage.folders_live, coverage.folders_scan_only), (WatchState::Partial, 1, 6));
+        // Reading is no change.
+        std::fs::read_dir(small.path()).unwrap().count();
+        std::fs::write(small.path().join("file"), "x").unwrap();
+        let expected = vec![host::path_bytes(&small.path().join("file"))];
+        assert_eq!(next(&shared).await.dirty.take(), Places::Below(expected));
+        watching.wake();
+    }
+
+    #[test]
+    fn a_lost_notice_may_be_of_anything() {
+        let mut gathered = Gathered::default();
+        take(Ok(notify::Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan)), &mut gathered);
+        assert!(gathered.dirty.is_everything() && gathered.overflowed && !gathered.failed);
+        let mut gathered = Gathered::default();
+        take(Err(notify::Error::generic("x")), &mut gathered);
+        assert!(gathered.dirty.is_everything() && gathered.failed);
+    }
+}

@@ -54,7 +54,9 @@ struct Top {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Placed {
     /// It was not watched before, or lay somewhere else.
-    Placed,
+    New,
+    /// It was watched there before.
+    Known,
     /// The walk under way saw it before, under another path: what happens in it is told under that one.
     Twice,
 }
@@ -92,7 +94,7 @@ impl Tree {
         if let Some(known) = self.folders.get_mut(&number) {
             if known.place == place {
                 known.generation = generation;
-                return Placed::Placed;
+                return Placed::Known;
             }
             // A folder that lies below itself would have no path.
             if known.generation == generation && self.is_where_it_was(number) || self.is_below(&place, number) {
@@ -114,7 +116,7 @@ impl Tree {
             generation,
         });
         (folder.place, folder.generation) = (place, generation);
-        Placed::Placed
+        Placed::New
     }
 
     /// Takes note that `path` and everything below it is only scanned, and why.
@@ -286,7 +288,7 @@ mod tests {
         let mut tree = Tree::default();
         tree.begin();
         for (number, place) in [(1, root(0, "/etc")), (2, at(1, "a")), (3, at(2, "b"))] {
-            assert_eq!(tree.place(Wd::of(number), place), Placed::Placed);
+            assert_eq!(tree.place(Wd::of(number), place), Placed::New);
         }
         assert_eq!(tree.end(), []);
         tree
@@ -311,7 +313,7 @@ mod tests {
     fn what_is_moved_takes_what_is_below_it_along() {
         let mut tree = tree();
         tree.begin_at(b"/etc/c");
-        assert_eq!(tree.place(Wd::of(2), at(1, "c")), Placed::Placed);
+        assert_eq!(tree.place(Wd::of(2), at(1, "c")), Placed::New);
         assert_eq!(path(&tree, 3).as_deref(), Some("/etc/c/b"));
         assert_eq!((tree.find(0, b"a"), tree.len()), (None, 3));
         // The late notice that it went takes nothing away, since no folder has that name.
@@ -325,8 +327,8 @@ mod tests {
     fn what_a_walk_of_everything_does_not_see_is_gone() {
         let mut tree = tree();
         tree.begin();
-        tree.place(Wd::of(1), root(0, "/etc"));
-        tree.place(Wd::of(3), at(1, "b"));
+        assert_eq!(tree.place(Wd::of(1), root(0, "/etc")), Placed::Known);
+        assert_eq!(tree.place(Wd::of(3), at(1, "b")), Placed::New);
         assert_eq!(tree.end(), [Wd::of(2)]);
         assert_eq!((path(&tree, 3).as_deref(), tree.find(0, b"a"), tree.len()), (Some("/etc/b"), None, 2));
     }

@@ -45,6 +45,8 @@ pub struct Walk<'a> {
     refusal: Option<Unknown>,
     /// What is gone through is only counted, since its topmost folder is not watched.
     top: Option<Top>,
+    /// Topmost folders that were not watched before, or lay somewhere else.
+    came: Vec<Vec<u8>>,
     waiting: usize,
     end: Instant,
     is_stopped: &'a dyn Fn() -> bool,
@@ -61,6 +63,7 @@ struct Top {
 /// A folder whose own folders are gone through.
 struct Frame {
     number: Option<Wd>,
+    is_new: bool,
     names: std::vec::IntoIter<Box<[u8]>>,
     /// Length of its path.
     length: usize,
@@ -77,13 +80,13 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let end = Instant::now() + TIME;
         let kernel = Some(kernel);
-        Self { kernel, plan, tree, left: most, refusal: None, top: None, waiting: 0, end, is_stopped }
+        Self { kernel, plan, tree, left: most, refusal: None, top: None, came: Vec::new(), waiting: 0, end, is_stopped }
     }
 
     /// Returns a walk that watches nothing, since that is `refused`, and counts.
     pub fn counting(plan: &'a Plan, tree: &'a mut Tree, refused: Unknown, is_stopped: &'a dyn Fn() -> bool) -> Self {
         let (refusal, end) = (Some(refused), Instant::now() + TIME);
-        Self { kernel: None, plan, tree, left: 0, refusal, top: None, waiting: 0, end, is_stopped }
+        Self { kernel: None, plan, tree, left: 0, refusal, top: None, came: Vec::new(), waiting: 0, end, is_stopped }
     }
 
     /// Goes through what is at and below `below` in the watched path of number `root`. `parent` is the folder that holds it, with
@@ -104,7 +107,7 @@ impl<'a> Walk<'a> {
             None => Place::Root(root, watched.clone().into()),
         };
         let mut frames = Vec::new();
-        frames.extend(self.folder(base.as_fd(), root, &path, Some(place), 0));
+        frames.extend(self.folder(base.as_fd(), root, &path, Some((place, false)), 0));
         self.close_top(frames.len());
         while let Some(frame) = frames.last_mut() {
             path.truncate(frame.length);
@@ -115,20 +118,27 @@ impl<'a> Walk<'a> {
             };
             self.waiting -= 1;
             push(&mut path, &name);
-            let place = frame.number.map(|folder| Place::In(folder, name));
+            let place = frame.number.map(|folder| (Place::In(folder, name), frame.is_new));
             let depth = frames.len();
             frames.extend(self.folder(base.as_fd(), root, &path, place, depth));
             self.close_top(frames.len());
         }
     }
 
-    /// Watches one folder, and returns what is to be gone through in it.
+    /// Returns the topmost folders that were not watched before, or lay somewhere else. What changed in them before was noticed by
+    /// nobody.
+    pub fn came(self) -> Vec<Vec<u8>> {
+        self.came
+    }
+
+    /// Watches one folder, and returns what is to be gone through in it. `place` is where it lies, and whether the folder that it lies
+    /// in is new; none when that is not watched.
     fn folder(
         &mut self,
         base: BorrowedFd<'_>,
         root: usize,
         path: &[u8],
-        place: Option<Place>,
+        place: Option<(Place, bool)>,
         depth: usize,
     ) -> Option<Frame> {
         if (self.is_stopped)() || path.len() > limits::TEXT_BYTES || !self.plan.covers(path, EntryKind::Folder) {
@@ -148,14 +158,23 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
-        let number = self.watch(&folder, path, place, depth);
+        let (number, is_new) = match self.watch(&folder, path, place, depth) {
+            Some((number, is_new)) => (Some(number), is_new),
+            None => (None, false),
+        };
         let names = if Instant::now() > self.end { Vec::new() } else { self.names(folder, path) };
         self.waiting += names.len();
-        Some(Frame { number, names: names.into_iter(), length: path.len() })
+        Some(Frame { number, is_new, names: names.into_iter(), length: path.len() })
     }
 
-    fn watch(&mut self, folder: &OwnedFd, path: &[u8], place: Option<Place>, depth: usize) -> Option<Wd> {
-        let (None, Some(place)) = (&self.top, place) else {
+    fn watch(
+        &mut self,
+        folder: &OwnedFd,
+        path: &[u8],
+        place: Option<(Place, bool)>,
+        depth: usize,
+    ) -> Option<(Wd, bool)> {
+        let (None, Some((place, is_in_new))) = (&self.top, place) else {
             self.top.as_mut().into_iter().for_each(|top| top.folders += 1);
             return None;
         };
@@ -170,11 +189,15 @@ impl<'a> Walk<'a> {
         let added = self.kernel.map(|kernel| kernel.add(folder.as_fd()));
         let unknown = match added.unwrap_or_else(|| Err(std::io::ErrorKind::Unsupported.into())) {
             Ok(number) => match self.tree.place(number, place) {
-                Placed::Placed => {
-                    self.left -= 1;
-                    return Some(number);
-                }
                 Placed::Twice => Unknown::new(Cause::Unsupported, "it is watched under another path"),
+                placed => {
+                    self.left -= 1;
+                    let is_new = placed == Placed::New;
+                    if is_new && !is_in_new {
+                        self.came.push(path.to_vec());
+                    }
+                    return Some((number, is_new));
+                }
             },
             Err(error) if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) => {
                 let detail = "the kernel lets this user watch no more folders (fs.inotify.max_user_watches)";

@@ -281,6 +281,7 @@ impl State {
             for root in 0..self.plan.roots.len() {
                 walk.go(root, b"", None);
             }
+            walk.came().iter().for_each(|path| self.told.dirty.add(path));
             let gone = self.tree.end();
             gone.iter().for_each(|number| self.forget(*number, kernel));
             // What is gone made room.
