@@ -37,8 +37,8 @@ impl Scans {
         Why::HintedAt
     }
 
-    /// Takes note that notices were lost. Returns whether that is to be told now: in a flood it is told once for each scan of
-    /// everything, and what is lost meanwhile when that begins.
+    /// Takes note that notices were lost. Returns whether that is to be told now: in a flood it is told once for each
+    /// scan of everything, and what is lost meanwhile when that begins.
     pub fn lost(&mut self) -> bool {
         let is_first = self.lost == Lost::Nothing;
         self.lost = if is_first { Lost::Told } else { Lost::Untold };
