@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     attributes::Attributes,
     budget::Budget,
-    cache::Cache,
+    cache::{self, AtOnce, Cache},
     open::{self, Opener, changed},
 };
 use crate::host::{
@@ -184,16 +184,29 @@ fn content(
             Err(error) => Err(error.into()),
         };
     }
-    let mut cache = Cache::look(file.as_fd(), size);
     let mut extents = Extents { has_holes: has_holes(stat, size), size };
     let mut at = 0;
+    let mut cache = None;
+    if !extents.has_holes {
+        // Most files are one piece that is cached: one call reads it and tells so.
+        let piece = piece_of(size);
+        rules.check()?;
+        rules.budget.wait(piece as u64, || rules.check())?;
+        let at_once = cache::read_at_once(file.as_fd(), &mut buffer[..piece]);
+        if let AtOnce::Read(count) = at_once {
+            update(&buffer[..count]);
+            // It may be less than there is: only its start was cached.
+            at = count as u64;
+        }
+        cache = (at < size).then(|| Cache::look(file.as_fd(), size, &at_once));
+    }
     while at < size {
         let data = extents.data_from(file, at);
         zeroes(rules, data.start - at, &mut update)?;
         at = data.start;
         while at < data.end {
             rules.check()?;
-            let piece = usize::try_from(data.end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            let piece = piece_of(data.end - at);
             rules.budget.wait(piece as u64, || rules.check())?;
             let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..piece], at))?;
             if count == 0 {
@@ -201,16 +214,22 @@ fn content(
             }
             update(&buffer[..count]);
             at += count as u64;
-            cache.read_to(file.as_fd(), at);
+            if let Some(cache) = &mut cache {
+                cache.read_to(file.as_fd(), at);
+            }
         }
     }
     Ok(())
 }
 
+fn piece_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES)
+}
+
 fn zeroes(rules: &Rules, mut bytes: u64, update: &mut impl FnMut(&[u8])) -> io::Result<()> {
     while bytes > 0 {
         rules.check()?;
-        let piece = usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let piece = piece_of(bytes);
         update(&ZEROES[..piece]);
         bytes -= piece as u64;
     }
