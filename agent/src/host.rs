@@ -647,6 +647,7 @@ mod tests {
             (os(5), Cause::Failed),
             (io::ErrorKind::FileTooLarge.into(), Cause::Limit),
             (io::ErrorKind::TimedOut.into(), Cause::TimedOut),
+            (io::ErrorKind::CrossesDevices.into(), Cause::Unsupported),
             (io::ErrorKind::InvalidData.into(), Cause::Garbled),
         ] {
             assert_eq!(cause(&error), expected, "{error}");
