@@ -15,11 +15,13 @@ use self::{
     find::{Node, Nodes},
     pattern::Patterns,
 };
-use super::watch_set::{self, Attributes, WatchSet};
+use super::{
+    place::is_at_or_below,
+    watch_set::{self, Attributes, WatchSet},
+};
 use crate::host::EntryKind;
 
 pub use default::{PATHS, defaults, in_force};
-pub use find::{is_at_or_below, order};
 
 /// Watch sets cannot be compiled.
 #[derive(Debug, thiserror::Error)]

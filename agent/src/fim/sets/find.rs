@@ -1,26 +1,9 @@
 //! Finds the path of a list that is at or above another path.
 
-use std::{
-    cmp::Ordering,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{Attributes, Members};
-
-/// Returns the order of a scan: by names, byte by byte, so that a folder comes before what is in it, and that before its siblings.
-pub fn order(a: &[u8], b: &[u8]) -> Ordering {
-    let Some(at) = a.iter().zip(b).position(|(a, b)| a != b) else { return a.len().cmp(&b.len()) };
-    match (a[at], b[at]) {
-        (b'/', _) => Ordering::Less,
-        (_, b'/') => Ordering::Greater,
-        (a, b) => a.cmp(&b),
-    }
-}
-
-/// Returns whether `path` is `above`, or below it.
-pub fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
-    above == b"/" || path.strip_prefix(above).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
-}
+use crate::fim::place::{is_at_or_below, order};
 
 /// A watched path, and how sets cover what is at and below it, as far as no longer watched path says more.
 #[derive(Clone, Debug)]
