@@ -218,6 +218,11 @@ pub trait Host {
         visit(&self.run(tool, args)?)
     }
 
+    /// Returns whether what it answers is kept as a capture: what serves only looks to come need not be asked then.
+    fn is_recording(&self) -> bool {
+        false
+    }
+
     /// Visits `root` and everything below it without following links, each folder's names in byte order, and reads
     /// every regular file. An entry that cannot be read is visited with its error, and a scan goes on after it.
     ///

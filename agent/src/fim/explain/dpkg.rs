@@ -267,7 +267,9 @@ mod tests {
         let md5 = "900150983cd24fb0d6963f7d28e17f72";
         let line = format!("{md5}  usr/bin/a b");
         assert_eq!(parse_digest(line.as_bytes()), digest(md5.as_bytes()).map(|md5| (md5, b"usr/bin/a b".as_slice())));
-        for line in ["9001", "900150983cd24fb0d6963f7d28e17f72 usr/bin/a", "900150983cd24fb0d6963f7d28e17fxx  usr/bin/a"] {
+        for line in
+            ["9001", "900150983cd24fb0d6963f7d28e17f72 usr/bin/a", "900150983cd24fb0d6963f7d28e17fxx  usr/bin/a"]
+        {
             assert_eq!(parse_digest(line.as_bytes()), None, "{line}");
         }
     }

@@ -125,7 +125,8 @@ impl Evidence {
     pub fn about(host: &dyn Host, changes: &BTreeMap<Vec<u8>, FileChange>) -> Self {
         let mut evidence = Self::default();
         for (path, change) in changes.iter().filter(|(_, change)| change.explanation.is_none()) {
-            evidence.oldest = Some(evidence.oldest.map_or(change.last_unchanged_time, |it| it.min(change.last_unchanged_time)));
+            evidence.oldest =
+                Some(evidence.oldest.map_or(change.last_unchanged_time, |it| it.min(change.last_unchanged_time)));
             evidence.ask(path);
             if let Some((former, _)) = judge::beside(path) {
                 evidence.ask(former);
@@ -135,7 +136,9 @@ impl Evidence {
             }
             if let Some(target) = target(host, path, change) {
                 evidence.ask(&target);
-                if let Some(next) = host.read_link(&host::path_of(&target)).ok().filter(|_| generated::is_switch(&target)) {
+                if let Some(next) =
+                    host.read_link(&host::path_of(&target)).ok().filter(|_| generated::is_switch(&target))
+                {
                     let next = resolve(&target, &host::path_bytes(&next));
                     evidence.ask(&next);
                     evidence.targets.insert(target.clone(), next);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use muster_proto::{
-    fact::{ChangeKind, ExtendedAttribute, Explanation, FileChange, FileState, FileType, Text},
+    fact::{ChangeKind, Explanation, ExtendedAttribute, FileChange, FileState, FileType, Text},
     time::Timestamp,
 };
 use sha2::{Digest as _, Sha256};
@@ -54,7 +54,8 @@ pub(super) fn beside(path: &[u8]) -> Option<(&[u8], Beside)> {
 /// Sets the explanations of those of `changes` that `evidence` explains.
 pub(super) fn explain(changes: &mut BTreeMap<Vec<u8>, FileChange>, evidence: &Evidence) {
     for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
-        change.explanation = by_packages(path, change, evidence).or_else(|| generated::explanation(path, change, evidence));
+        change.explanation =
+            by_packages(path, change, evidence).or_else(|| generated::explanation(path, change, evidence));
     }
     let kept: Vec<(Vec<u8>, Explanation)> = changes.keys().filter_map(|path| keeps_former(path, changes)).collect();
     for (path, explanation) in kept {
@@ -100,7 +101,9 @@ fn by_record(path: &[u8], change: &FileChange, record: &Record, evidence: &Evide
         }
         (Holds::Path, FileType::File | FileType::Other) | (Holds::Unknown, _) => false,
         (Holds::Md5(md5), _) => {
-            after.r#type == FileType::File && after.md5.as_str() == hex::encode(md5) && keeps_rights(path, change, evidence)
+            after.r#type == FileType::File
+                && after.md5.as_str() == hex::encode(md5)
+                && keeps_rights(path, change, evidence)
         }
         (Holds::Whole(whole), _) => is_whole(after, whole),
     }
@@ -200,7 +203,8 @@ fn has_capabilities(after: &FileState, recorded: &str) -> bool {
 /// Explains a file beside a configuration file that holds what that held before a package changed it.
 fn keeps_former(path: &[u8], changes: &BTreeMap<Vec<u8>, FileChange>) -> Option<(Vec<u8>, Explanation)> {
     let change = changes.get(path)?;
-    let (Some((original, Beside::AsBefore)), None, ChangeKind::Created) = (beside(path), &change.explanation, change.kind)
+    let (Some((original, Beside::AsBefore)), None, ChangeKind::Created) =
+        (beside(path), &change.explanation, change.kind)
     else {
         return None;
     };

@@ -97,7 +97,8 @@ pub(super) fn collect(
     evidence: &mut Evidence,
 ) -> io::Result<()> {
     let Some(owners) = read(memory)? else { return Ok(()) };
-    let deleted = changes.iter().filter(|(_, change)| change.kind == ChangeKind::Deleted && change.explanation.is_none());
+    let deleted =
+        changes.iter().filter(|(_, change)| change.kind == ChangeKind::Deleted && change.explanation.is_none());
     let mut asked: BTreeMap<u64, Vec<&[u8]>> = BTreeMap::new();
     for (path, _) in deleted {
         asked.entry(digest(&owners.key, path)).or_default().push(path);

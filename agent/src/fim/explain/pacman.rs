@@ -180,7 +180,8 @@ mod tests {
         let entries: Vec<Entry> = text.lines().filter_map(|line| parse(line.as_bytes(), &mut defaults)).collect();
         let paths: Vec<_> = entries.iter().map(|entry| String::from_utf8_lossy(&entry.path)).collect();
         assert_eq!(paths, ["/usr", "/usr/a b", "/usr/l", "/usr/c"]);
-        let contents: Vec<_> = entries.iter().map(|entry| entry.whole().map(|whole| (whole.mode, whole.content))).collect();
+        let contents: Vec<_> =
+            entries.iter().map(|entry| entry.whole().map(|whole| (whole.mode, whole.content))).collect();
         let target = Content::Target(b"../x y".to_vec());
         let file = Content::Sha256([0xab; 32]);
         let expected = [Some((0o755, Content::None)), Some((0o644, file)), Some((0o777, target)), None];

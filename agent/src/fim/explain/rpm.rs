@@ -24,7 +24,7 @@ pub(super) const DATABASES: &[&str] = &[
     "/var/lib/rpm/rpmdb.sqlite-wal",
 ];
 /// A line for each file of each package; the path is last, for it may have anything in it but a line's end.
-const FORMAT: &str = "[%{=NAME}\\t%{=EPOCHNUM}\\t%{=VERSION}\\t%{=RELEASE}\\t%{=INSTALLTIME}\\t%{=FILEDIGESTALGO}\\t%{FILEMODES}\\t\
+pub(super) const FORMAT: &str = "[%{=NAME}\\t%{=EPOCHNUM}\\t%{=VERSION}\\t%{=RELEASE}\\t%{=INSTALLTIME}\\t%{=FILEDIGESTALGO}\\t%{FILEMODES}\\t\
                       %{FILEUSERNAME}\\t%{FILEGROUPNAME}\\t%{FILEFLAGS}\\t%{FILESTATES}\\t%{FILEDIGESTS}\\t%{FILECAPS}\\t\
                       %{FILELINKTOS}\\t%{FILENAMES}\\n]";
 const FIELDS: usize = 15;
@@ -115,8 +115,23 @@ struct Fields<'l> {
 impl<'l> Fields<'l> {
     fn parse(line: &'l [u8]) -> Option<Self> {
         let fields: Vec<&[u8]> = line.splitn(FIELDS, |&byte| byte == b'\t').collect();
-        let [name, epoch, version, release, time, algorithm, mode, user, group, flags, state, digest, capabilities, target, path] =
-            fields[..]
+        let [
+            name,
+            epoch,
+            version,
+            release,
+            time,
+            algorithm,
+            mode,
+            user,
+            group,
+            flags,
+            state,
+            digest,
+            capabilities,
+            target,
+            path,
+        ] = fields[..]
         else {
             return None;
         };

@@ -17,9 +17,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    baseline::{Entries, Entry, Lines, Opened, is_at_or_below, order, state},
-};
+use super::baseline::{Entries, Entry, Lines, Opened, is_at_or_below, order, state};
 use crate::{
     fim::explain,
     host::{self, Scanned},

@@ -93,9 +93,15 @@ impl Machine {
             let info = self.capture.path().join("files/var/lib/dpkg/info");
             std::fs::create_dir_all(&info).unwrap();
             std::fs::write(info.join("p.list"), paths.join("\n") + "\n").unwrap();
+            let stanza = "Package: p\nStatus: install ok installed\nVersion: 1\n";
+            std::fs::write(info.join("../status"), stanza).unwrap();
             index.lists.insert(text("/var/lib/dpkg/info"), vec![text("p.list")]);
             index.metadata.insert(text("/var/lib/dpkg/info/p.list"), metadata("file", unpacked));
         }
+        for what in ["info/p.md5sums", "diversions", "statoverride"] {
+            index.errors.insert(format!("read /var/lib/dpkg/{what}"), failure(ENOENT));
+        }
+        index.errors.insert("list /var/lib/pacman/local".to_owned(), failure(ENOENT));
         std::fs::write(self.capture.path().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
         Recorded::at(self.capture.path()).unwrap()
     }
