@@ -17,10 +17,13 @@ const BEFORE: &str = "2026-11-24T12:00:00Z";
 const UNPACKED: &str = "2026-11-24T12:10:00Z";
 const AFTER: &str = "2026-11-24T12:20:00Z";
 
+const INSTALLED: &str = "install ok installed";
+
 /// A package of dpkg.
 #[derive(Clone, Default)]
 struct Package {
     version: String,
+    state: &'static str,
     unpacked: String,
     /// Paths with their content.
     files: Vec<(String, String)>,
@@ -71,7 +74,8 @@ fn metadata(kind: EntryKind, modified: &str, inode: u64) -> Metadata {
 fn package(version: &str, files: &[(&str, &str)], others: &[&str]) -> Package {
     let files = files.iter().map(|(path, content)| ((*path).to_owned(), (*content).to_owned())).collect();
     let others = others.iter().map(|path| (*path).to_owned()).collect();
-    Package { version: version.to_owned(), unpacked: UNPACKED.to_owned(), files, others, ..Package::default() }
+    let (version, unpacked) = (version.to_owned(), UNPACKED.to_owned());
+    Package { version, state: INSTALLED, unpacked, files, others, ..Package::default() }
 }
 
 impl Machine {
@@ -139,8 +143,8 @@ impl Machine {
             let conffiles: String =
                 package.conffiles.iter().map(|(path, content)| format!(" {path} {}\n", hex_md5(content))).collect();
             let conffiles = if conffiles.is_empty() { conffiles } else { format!("Conffiles:\n{conffiles}") };
-            let version = &package.version;
-            status += &format!("Package: {name}\nStatus: install ok installed\nVersion: {version}\n{conffiles}\n");
+            let Package { version, state, .. } = package;
+            status += &format!("Package: {name}\nStatus: {state}\nVersion: {version}\n{conffiles}\n");
             let files = package.files.iter().chain(&package.conffiles).map(|(path, _)| path);
             let list: String = files.chain(&package.others).map(|path| format!("{path}\n")).collect();
             self.write(&format!("{info}/{name}.list"), &format!("/.\n{list}"));
@@ -257,7 +261,8 @@ fn an_upgrade_of_200_packages_is_explained_and_one_tampered_file_stands_alone() 
         let conffiles = vec![(format!("/etc/p{number}"), format!("conf {number} {version}"))];
         let files = names.into_iter().chain([library]).collect();
         let unpacked = if version == 1 { "2026-11-01T00:00:00Z" } else { UNPACKED };
-        Package { version: format!("{version}-{number}"), unpacked: unpacked.to_owned(), files, conffiles, others }
+        let (version, unpacked) = (format!("{version}-{number}"), unpacked.to_owned());
+        Package { version, state: INSTALLED, unpacked, files, conffiles, others }
     };
     let mut machine = Machine::new();
     machine.packages = (0..200).map(|number| (format!("p{number}"), of(number, 1))).collect();
@@ -470,6 +475,25 @@ fn a_deletion_is_explained_by_a_package_that_let_the_path_go_in_the_window() {
     // Without a memory nothing is known of what was.
     fs::remove_file(machine.memory.path().join(NAME)).unwrap();
     assert_eq!(told(machine.explained(after(BEFORE))), ["", ""]);
+}
+
+#[test]
+fn a_configuration_file_that_a_removed_package_left_is_still_its_own() {
+    let mut kept = package("1", &[("/usr/bin/a", "a")], &[]);
+    kept.conffiles = vec![("/etc/a".to_owned(), "a".to_owned())];
+    let mut machine = Machine::with(vec![("a", kept.clone())]);
+    let host = machine.host();
+    remember(&host, machine.memory(), time("2026-11-20T00:00:00Z")).unwrap();
+    // It is removed, which leaves its list with its configuration files, and purged days later.
+    kept.files.clear();
+    kept.state = "deinstall ok config-files";
+    machine.packages.insert("a".to_owned(), kept);
+    let host = machine.host();
+    remember(&host, machine.memory(), time("2026-11-21T00:00:00Z")).unwrap();
+    let deleted = change("/etc/a", Some(file("a")), None);
+    assert_eq!(machine.one(deleted.clone()), "");
+    machine.packages.clear();
+    assert_eq!(machine.one(deleted), "a 1 not listed");
 }
 
 #[test]
