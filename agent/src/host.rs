@@ -219,6 +219,11 @@ pub trait Host {
         visit(&self.run(tool, args)?)
     }
 
+    /// Returns whether what it answers is kept as a capture: what serves only looks to come need not be asked then.
+    fn is_recording(&self) -> bool {
+        false
+    }
+
     /// Shows `visitor` the entry `root` and everything below it without following links, each folder's names in byte order and a
     /// folder before what is in it, and reads what it wants of them.
     ///
