@@ -76,6 +76,8 @@ pub struct Merge<'a> {
     opened: &'a Opened,
     scans: &'a Scans,
     due: Due,
+    /// Whether differences that nothing explained are shown to the package databases again.
+    asks_again: bool,
     baseline: Cursor<'a>,
     known: Option<Cursor<'a>>,
     root: usize,
@@ -135,6 +137,7 @@ impl<'a> Merge<'a> {
         known: Option<&'a Blocks>,
         scans: &'a Scans,
         due: Due,
+        asks_again: bool,
     ) -> Result<Self, Error> {
         let store = request.store;
         let draft = || Draft::start(store).map_err(Error::of_writing(store, Name::Changes));
@@ -143,6 +146,7 @@ impl<'a> Merge<'a> {
             opened,
             scans,
             due,
+            asks_again,
             baseline: Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?,
             known: known.map(Cursor::start).transpose().map_err(|error| Error::of_changes(store, error))?,
             root: 0,
@@ -356,7 +360,24 @@ impl<'a> Merge<'a> {
     }
 
     fn decided(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
         self.at_shown.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    /// Takes what is known of an entry that was read.
+    fn read(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
+        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    fn ask_again(&mut self, path: &[u8], known: &Known) {
+        if let What::Differs(difference) = &known.what
+            && self.asks_again
+            && difference.change.explanation.is_none()
+            && self.new.len() < EXPLAINED
+        {
+            self.new.entry(path.to_vec()).or_insert_with(|| difference.change.clone());
+        }
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
@@ -504,9 +525,10 @@ impl<'a> Merge<'a> {
 
     /// What is known of an entry that cannot be read stays known.
     fn not_read(&mut self, entry: Entry, error: &io::Error) -> Result<(), Error> {
-        let unreadable = self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
-        let known = blinded(&entry, unreadable, self.request.now);
-        self.at_found.add(&entry.path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        let said = entry.unreadable.clone();
+        let own = || self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
+        let known = blinded(&entry, said.unwrap_or_else(own), self.request.now);
+        self.read(&entry.path, known)
     }
 
     fn unreadable_entry(&mut self, path: &[u8], error: io::Error) -> Result<(), Error> {
@@ -594,7 +616,7 @@ impl<'a> Merge<'a> {
             }
             Err(error) => return self.not_read(entry, &error),
         };
-        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        self.read(path, known)
     }
 
     /// Keeps an error for whoever began the walk, which only hands on that there is one.

@@ -15,6 +15,7 @@ use super::{
     block::Cursor,
     check::{self, Error, Request},
     draft::Draft,
+    explain,
     known::{Known, Unreadable, What},
     merge::{self, Found, Stats},
     place::{is_at_or_below, order},
@@ -35,6 +36,7 @@ pub(super) fn take(request: &Request<'_>, reason: &Text) -> Result<Outcome, Erro
     let store = request.store;
     let id = baseline::new_id().map_err(Error::of_writing(store, Name::Baseline))?;
     let mut scans = Scans::at(&id, request.sets.roots(), request.now, request.run);
+    scans.databases = hex::encode(explain::database_stamp(request.host));
     let mut found = None;
     write(request, &id, reason, None, |survey| {
         for (root, scan) in request.sets.roots().iter().zip(&mut scans.roots) {

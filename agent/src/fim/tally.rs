@@ -106,7 +106,9 @@ pub(super) fn conclude(
 ) -> Result<Outcome, Error> {
     let store = request.store;
     let Found { drafts, late, mut new, stats } = found;
-    scans.databases = explained(request, &mut new);
+    if !explained(request, &mut new) {
+        scans.databases.clear();
+    }
     let mut tally = Tally::start(request, opened);
     let mut late: Vec<_> = late.into_iter().collect();
     late.sort_by(|(a, _), (b, _)| order(a, b));
@@ -126,19 +128,15 @@ pub(super) fn conclude(
     Ok(tally.finish(&scans, stats))
 }
 
-/// Looks for explanations, and returns the digest of the databases that were asked; nothing when they could not be: without an
-/// explanation a difference is shown, which is never wrong, and the next scan asks again.
-fn explained(request: &Request<'_>, new: &mut New) -> String {
+/// Looks for explanations, and returns whether the databases could be asked. Without an explanation a difference is shown, which is
+/// never wrong, and the next scan asks again.
+fn explained(request: &Request<'_>, new: &mut New) -> bool {
     let (host, owners) = (request.host, request.store.owners());
-    let stamp = hex::encode(explain::database_stamp(host));
     let done = explain::explain(host, Some(owners), new).and_then(|()| explain::remember(host, owners, request.now));
-    match done {
-        Ok(()) => stamp,
-        Err(error) => {
-            tracing::debug!(%error, "the package databases explain nothing");
-            String::new()
-        }
+    if let Err(error) = &done {
+        tracing::debug!(%error, "the package databases explain nothing");
     }
+    done.is_ok()
 }
 
 /// Writes a file of what is known.

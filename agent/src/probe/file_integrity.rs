@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use muster_proto::{
-    fact::{Baseline, Cause, Fact, FileIntegrity, Reading, Severity, Text, Unknown},
+    fact::{Baseline, Cause, Fact, FileIntegrity, Reading, Text, Unknown},
     report,
     time::Timestamp,
 };
@@ -13,15 +13,12 @@ use crate::{
     fim::{
         self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store,
         scans::NO_RUN,
-        watch_set::{Attributes, WatchSet},
     },
     host::{self, Host, Pace},
 };
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
-/// Name of the set that a plain list of watched paths makes.
-const PATHS: &str = "paths";
 /// Every file is read again within this time, whatever its metadata says.
 const REREAD: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -114,15 +111,8 @@ fn sets(settings: &Settings) -> Result<Sets, fim::sets::Error> {
     let mut paths: Vec<_> =
         settings.watched_paths.iter().filter(|path| host::path_bytes(path).starts_with(b"/")).cloned().collect();
     paths.sort();
-    Sets::new(&[WatchSet {
-        name: PATHS.to_owned(),
-        paths,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        depth: 0,
-        attributes: Attributes::default(),
-        severity: Severity::Medium,
-        owner: String::new(),
-        cross_mounts: false,
-    }])
+    Sets::new(&[fim::legacy::of_paths(paths)])
 }
+
+#[cfg(test)]
+mod tests;
