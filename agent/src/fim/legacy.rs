@@ -294,7 +294,8 @@ mod tests {
     }
 
     fn change() -> String {
-        let header = r#"{"version":1,"baseline":"00112233445566778899aabbccddeeff","scanned":"2026-11-24T13:00:00Z","run":7}"#;
+        let header =
+            r#"{"version":1,"baseline":"00112233445566778899aabbccddeeff","scanned":"2026-11-24T13:00:00Z","run":7}"#;
         let state = |mode: u32| {
             format!(
                 r#"{{"type":"file","sha256":"{}","size_bytes":3,"mode":{mode},"uid":1,"gid":2,"modified_time":"2026-11-24T12:00:00Z"}}"#,

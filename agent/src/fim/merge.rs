@@ -288,11 +288,25 @@ impl<'a> Merge<'a> {
         if self.blind.as_ref().is_some_and(|blind| is_at_or_below(path, blind)) {
             return known.map_or(Ok(()), |known| self.decided(path, known));
         }
-        let Before::State(state) = before else { return Ok(()) };
-        let (set, attributes) = self.covered(path, state.metadata.kind).unwrap_or_default();
+        let kind = if let Before::State(state) = before { state.metadata.kind } else { EntryKind::Folder };
+        let (set, attributes) = self.covered(path, kind).unwrap_or_default();
         let entry = Entry { path: path.to_vec(), set, attributes, before: Before::None, known, unreadable: None };
-        let known = self.differs(entry, ChangeKind::Deleted, Some(state), None);
-        self.decided(path, known)
+        match self.gone(entry, before) {
+            Some(known) => self.decided(path, known),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what is known of an entry that is not there.
+    fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
+        match before {
+            Before::State(state) => Some(self.differs(entry, ChangeKind::Deleted, Some(state), None)),
+            Before::Unreadable => {
+                let (set, seen) = (entry.set, entry.known.map_or(self.request.now, |known| known.seen));
+                Some(Known { set, is_new: false, unreadable: None, seen, what: What::Gone })
+            }
+            Before::None | Before::Hidden => None,
+        }
     }
 
     fn covered(&self, path: &[u8], kind: EntryKind) -> Option<(usize, Attributes)> {
@@ -611,8 +625,8 @@ impl<'a> Merge<'a> {
             }
             // It ended after it was shown: as if it had ended before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let Before::State(before) = &entry.before else { return Ok(()) };
-                self.differs(entry.without_before(), ChangeKind::Deleted, Some(before), None)
+                let Some(known) = self.gone(entry.without_before(), &entry.before) else { return Ok(()) };
+                known
             }
             Err(error) => return self.not_read(entry, &error),
         };

@@ -233,8 +233,9 @@ impl<'a> Tally<'a> {
     fn add(&mut self, path: &[u8], known: &Known) {
         let (attributes, members) = self.rule(path, known);
         let more = match &known.what {
+            What::Gone => -1,
             What::Differs(difference) if difference.found.is_none() => -1,
-            _ => i64::from(known.is_new),
+            What::AsBaseline | What::Touched(_) | What::NotCompared(_) | What::Differs(_) => i64::from(known.is_new),
         };
         let roots = self.request.sets.roots();
         self.root += roots[self.root..].iter().take_while(|root| !is_at_or_below(path, &root.path)).count();
@@ -359,7 +360,7 @@ fn not_read(known: &Known) -> Option<Unknown> {
             Cause::Absent,
             "it is not in the baseline, for which it could not be read: take it afresh with muster-agent fim rebaseline",
         )),
-        (None, What::AsBaseline | What::Touched(_) | What::Differs(_)) => None,
+        (None, What::AsBaseline | What::Touched(_) | What::Differs(_) | What::Gone) => None,
     }
 }
 

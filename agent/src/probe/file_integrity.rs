@@ -10,10 +10,7 @@ use muster_proto::{
 
 use super::{Look, Probe, Settings};
 use crate::{
-    fim::{
-        self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store,
-        scans::NO_RUN,
-    },
+    fim::{self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store, scans::NO_RUN},
     host::{self, Host, Pace},
 };
 

@@ -17,6 +17,7 @@ struct Status {
     is_unreadable: bool,
     is_not_compared: bool,
     is_new: bool,
+    is_gone: bool,
 }
 
 type Watched = (String, String, Option<(u8, u8, u32, i64)>);
@@ -87,8 +88,8 @@ impl Model {
     fn status(&self, tree: &Tree, path: &[u8], before: Option<Status>) -> Option<Status> {
         let own = self.baseline.get(path);
         let Some(node) = tree.nodes.get(path) else {
-            let difference = matches!(own, Some(Some(_))).then_some((ChangeKind::Deleted, None))?;
-            return Some(Status { difference: Some(difference), ..Status::default() });
+            let difference = own?.is_some().then_some((ChangeKind::Deleted, None));
+            return Some(Status { difference, is_gone: true, ..Status::default() });
         };
         if node.is_unreadable {
             let plain = Status { is_new: own.is_none(), ..Status::default() };
@@ -102,12 +103,8 @@ impl Model {
             None => Some((ChangeKind::Created, Some(node.clone()))),
         };
         let is_not_compared = is_hidden && !matches!(own, Some(Some(_)));
-        Some(Status {
-            difference,
-            is_unreadable: self.is_link_root(path, node),
-            is_not_compared,
-            is_new: own.is_none(),
-        })
+        let is_unreadable = self.is_link_root(path, node);
+        Some(Status { difference, is_unreadable, is_not_compared, is_new: own.is_none(), is_gone: false })
     }
 
     /// Asserts that a scan said the same.
@@ -130,8 +127,7 @@ impl Model {
         let entries = |is_counted: &dyn Fn(&[u8]) -> bool| {
             let before = self.baseline.keys().filter(|path| is_counted(path)).count();
             let new = known().filter(|(path, status)| is_counted(path) && status.is_new).count();
-            let is_gone = |status: &Status| matches!(status.difference, Some((_, None)));
-            (before + new - known().filter(|(path, status)| is_counted(path) && is_gone(status)).count()) as u64
+            (before + new - known().filter(|(path, status)| is_counted(path) && status.is_gone).count()) as u64
         };
         assert_eq!(outcome.entries, entries(&|_| true));
         let unreadable: Vec<_> = known()
