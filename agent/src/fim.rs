@@ -11,7 +11,7 @@ mod cover;
 mod draft;
 pub mod explain;
 mod known;
-pub mod legacy;
+mod legacy;
 mod merge;
 mod place;
 pub mod progress;

@@ -20,7 +20,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{ChangeKind, FileChange, FileState, FileType, PathText, Severity, Text},
+    fact::{ChangeKind, FileChange, FileState, FileType, PathText, Text},
     limits::TEXT_BYTES,
     time::Timestamp,
 };
@@ -33,35 +33,18 @@ use super::{
     known::{Difference, Header, Known, What},
     record::State,
     scans::Scans,
-    sets::{Rule, Sets},
+    sets::{PATHS, Rule, Sets},
     store::{Name, Store},
     tally,
-    watch_set::{Attributes, WatchSet},
+    watch_set::WatchSet,
 };
 use crate::host::{self, EntryKind, Metadata};
 
-/// Name of the set that a plain list of watched paths makes.
-pub const PATHS: &str = "paths";
 const FIRST_LINE: &str = "muster-baseline 1";
 /// Bytes of a line of a baseline, at most: a path in which every byte is escaped, and the rest.
 const LINE_BYTES: u64 = 5 * TEXT_BYTES as u64 + 2048;
 /// Bytes of a line of a difference, at most: it has three texts at their longest.
 const CHANGE_BYTES: u64 = 1024 * 1024;
-
-/// Returns the set of plain `paths`.
-pub fn of_paths(paths: Vec<std::path::PathBuf>) -> WatchSet {
-    WatchSet {
-        name: PATHS.to_owned(),
-        paths,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        depth: 0,
-        attributes: Attributes::default(),
-        severity: Severity::Medium,
-        owner: String::new(),
-        cross_mounts: false,
-    }
-}
 
 /// Puts a baseline of the first version into the form of this one, with what is known beyond it. Returns false when there is none.
 pub(super) fn convert(store: &Store) -> Result<bool, Error> {
@@ -75,7 +58,7 @@ pub(super) fn convert(store: &Store) -> Result<bool, Error> {
         Err(error) => return Err(reading(error)),
     }
     let head = verify(store).map_err(reading)?;
-    let sets = Sets::new(&[of_paths(head.paths.iter().map(|path| host::path_of(path)).collect())])
+    let sets = Sets::new(&[WatchSet::of_paths(PATHS, head.paths.iter().map(|path| host::path_of(path)).collect())])
         .map_err(|_| Error::BaselineDamaged)?;
     // First, so that a kill before the baseline is replaced loses none of them.
     let scans = convert_changes(store, &head, &sets).map_err(Error::of_writing(store, Name::Changes))?;

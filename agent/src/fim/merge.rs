@@ -431,9 +431,10 @@ impl<'a> Merge<'a> {
             return Ok(Want::Nothing);
         }
         let entry = Entry { path: path.to_vec(), set, attributes, before, known, unreadable: None };
-        if wants_read(metadata.kind, attributes) {
+        let want = want(metadata.kind, attributes);
+        if want.is_read() {
             self.pending.push_back(entry);
-            return Ok(Want::Read);
+            return Ok(want);
         }
         let known = self.found_state(entry, State::of_metadata(*metadata));
         self.decided(path, known)?;
@@ -570,7 +571,7 @@ impl<'a> Merge<'a> {
         if let Some(entry) = self.pending.back_mut().filter(|entry| entry.path == path) {
             let since = entry.known.as_ref().and_then(|known| known.unreadable.as_ref()).map(|before| before.since);
             entry.unreadable = Some(Unreadable { since: since.unwrap_or(unreadable.since), ..unreadable });
-        } else if let Some(known) = self.at_shown.last(path) {
+        } else if let Some(known) = self.at_shown.last(path).or_else(|| self.at_found.last(path)) {
             let since = known.unreadable.as_ref().map_or(unreadable.since, |before| before.since);
             known.unreadable = Some(Unreadable { since, ..unreadable });
         } else if self.shown == path {
@@ -616,7 +617,7 @@ impl<'a> Merge<'a> {
         };
         let known = match read {
             Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File {
+                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
                     self.stats.files_read += 1;
                     self.stats.bytes_read += scanned.metadata.size_bytes;
                     self.request.progress.add_bytes(scanned.metadata.size_bytes);
@@ -677,11 +678,13 @@ impl Visitor for Merge<'_> {
     }
 }
 
-/// Returns whether more than metadata is compared of an entry.
-pub(super) fn wants_read(kind: EntryKind, attributes: Attributes) -> bool {
-    match kind {
-        EntryKind::File | EntryKind::Link => attributes.has(Attributes::CONTENT),
-        EntryKind::Folder | EntryKind::Other => attributes.has(Attributes::EXTENDED),
+/// Returns what is wanted of an entry of which `attributes` are compared.
+pub(super) fn want(kind: EntryKind, attributes: Attributes) -> Want {
+    let is_content = matches!(kind, EntryKind::File | EntryKind::Link) && attributes.has(Attributes::CONTENT);
+    match (is_content, attributes.has(Attributes::EXTENDED)) {
+        (true, _) => Want::Read,
+        (false, true) => Want::Attributes,
+        (false, false) => Want::Nothing,
     }
 }
 

@@ -11,7 +11,7 @@ use muster_proto::{
 use super::{Look, Probe, Settings};
 use crate::{
     fim::{self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store, scans::NO_RUN},
-    host::{self, Host, Pace},
+    host::{Host, Pace},
 };
 
 /// Reason of a baseline that no operator asked for.
@@ -60,14 +60,14 @@ pub fn rebaseline(
     now: Timestamp,
     reason: &str,
 ) -> io::Result<Baseline> {
-    let sets = sets(settings).map_err(io::Error::other)?;
+    let sets = sets(settings, host).map_err(io::Error::other)?;
     let (store, progress) = (Store::at(memory), Progress::default());
     let request = request(host, &sets, &store, &progress, now);
     fim::take_baseline(&request, &Text::new(reason)).map(|outcome| outcome.baseline).map_err(io::Error::other)
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
-    let sets = sets(look.settings).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
+    let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
     let (store, progress) = (Store::at(look.memory), Progress::default());
     let FileLook { depth, scope } = look.files;
     let request = Request { run: look.run, depth, scope, ..request(look.host, &sets, &store, &progress, look.now) };
@@ -103,12 +103,9 @@ fn request<'a>(
     }
 }
 
-/// Returns the sets that `settings` ask for: one of the watched paths.
-fn sets(settings: &Settings) -> Result<Sets, fim::sets::Error> {
-    let mut paths: Vec<_> =
-        settings.watched_paths.iter().filter(|path| host::path_bytes(path).starts_with(b"/")).cloned().collect();
-    paths.sort();
-    Sets::new(&[fim::legacy::of_paths(paths)])
+/// Returns the sets that are in force on `host`.
+fn sets(settings: &Settings, host: &dyn Host) -> Result<Sets, fim::sets::Error> {
+    Sets::new(&fim::sets::in_force(settings, host))
 }
 
 #[cfg(test)]

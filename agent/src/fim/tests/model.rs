@@ -91,7 +91,7 @@ impl Model {
             let difference = own?.is_some().then_some((ChangeKind::Deleted, None));
             return Some(Status { difference, is_gone: true, ..Status::default() });
         };
-        if node.is_unreadable {
+        if node.is_unreadable && !node.is_found_closed() {
             let plain = Status { is_new: own.is_none(), ..Status::default() };
             return Some(Status { is_unreadable: true, ..before.unwrap_or(plain) });
         }
@@ -103,7 +103,7 @@ impl Model {
             None => Some((ChangeKind::Created, Some(node.clone()))),
         };
         let is_not_compared = is_hidden && !matches!(own, Some(Some(_)));
-        let is_unreadable = self.is_link_root(path, node);
+        let is_unreadable = node.is_unreadable || self.is_link_root(path, node);
         Some(Status { difference, is_unreadable, is_not_compared, is_new: own.is_none(), is_gone: false })
     }
 

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::place::{is_at_or_below, order};
 use crate::host::{
     AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy, Scanned,
-    SocketOwners, Space, Tool, Visit, Visitor, Want, path_bytes, path_of,
+    SocketOwners, Space, Tool, Visitor, Want, path_bytes, path_of,
 };
 
 /// Seconds between two changes: more than those in which a change could hide.
@@ -46,6 +46,11 @@ impl Node {
             links: 1,
             changed_nanos: Some(self.changed * 1_000_000_000),
         }
+    }
+
+    /// Returns whether a folder that cannot be gone into is found all the same: some are, and some not.
+    pub fn is_found_closed(&self) -> bool {
+        self.kind == EntryKind::Folder && self.inode % 2 == 0
     }
 
     pub fn sha256(&self) -> Option<[u8; 32]> {
@@ -165,7 +170,7 @@ impl Tree {
     }
 
     fn read(&self, path: &[u8], node: &Node) -> io::Result<Scanned> {
-        if node.is_unreadable {
+        if node.is_unreadable && node.kind != EntryKind::Folder {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.read.borrow_mut().insert(path.to_vec());
@@ -202,16 +207,19 @@ impl Host for Tree {
                     skipped = Some(path);
                     continue;
                 }
-                Want::Read => waiting.push_back((path, node)),
+                Want::Read | Want::Attributes => waiting.push_back((path, node)),
             }
-            if node.kind == EntryKind::Folder && node.is_unreadable {
+            let is_closed = node.kind == EntryKind::Folder && node.is_unreadable;
+            if is_closed && !node.is_found_closed() {
                 waiting.retain(|(other, _)| *other != path);
-                skipped = Some(path);
-                visitor.unreadable(path, io::ErrorKind::PermissionDenied.into())?;
             }
             while waiting.len() > self.ahead {
                 let Some((path, node)) = waiting.pop_front() else { break };
                 visitor.found(path, self.read(path, node))?;
+            }
+            if is_closed {
+                skipped = Some(path);
+                visitor.unreadable(path, io::ErrorKind::PermissionDenied.into())?;
             }
         }
         while let Some((path, node)) = waiting.pop_front() {
@@ -274,9 +282,6 @@ impl Host for Tree {
         absent()
     }
     fn run(&self, _: Tool, _: &[&str]) -> io::Result<Vec<u8>> {
-        absent()
-    }
-    fn scan(&self, _: &Path, _: &mut Visit<'_>) -> io::Result<()> {
         absent()
     }
     fn digests(&self, _: &Path) -> io::Result<Digests> {
