@@ -13,6 +13,7 @@ pub mod explain;
 mod known;
 mod legacy;
 mod merge;
+mod mounts;
 mod place;
 pub mod progress;
 mod record;

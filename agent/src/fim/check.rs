@@ -14,6 +14,7 @@ use super::{
     known::{self, Known, What},
     legacy,
     merge::{Found, Merge},
+    mounts,
     place::{is_at_or_below, order},
     progress::{Phase, Progress},
     scans::Scans,
@@ -325,7 +326,7 @@ fn compare(
         let is_whole = ranges.first() == Some(&root.path);
         request.progress.enter(&root.path);
         merge.begin_root(number, ranges);
-        let pace = Pace { cross_mounts: root.cross_mounts, ..request.pace.clone() };
+        let pace = Pace { cross_mounts: mounts::are_crossed(root), ..request.pace.clone() };
         let walked = request.host.walk(&host::path_of(&root.path), &pace, &mut merge);
         let scan = &mut scans.roots[number];
         scan.problem = merge.end_root(walked)?;

@@ -3,6 +3,8 @@
 //! An entry is decided when it is shown, from its metadata alone, or when it was read, which may be later: so what the merge comes
 //! to know goes into two drafts, each in order.
 
+mod decide;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, VecDeque},
@@ -11,17 +13,19 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, ChangeKind, FileChange, PathText, Text, Unknown},
+    fact::{Cause, PathText, Unknown},
     limits,
     time::Timestamp,
 };
 
+use self::decide::blinded;
 use super::{
     baseline::{self, Before, Opened},
     block::{Blocks, Cursor},
     check::{Error, New, Request},
     draft::{Draft, Drafted},
-    known::{Difference, Known, Unreadable, What},
+    known::{Known, Unreadable, What},
+    mounts::Mounts,
     place::{self, is_at_or_below, order},
     record::{State, is_racy},
     scans::Scans,
@@ -92,6 +96,7 @@ pub struct Merge<'a> {
     blind_before: Option<Vec<u8>>,
     /// What could not be read at the last look, and since when.
     was_blind: Option<(Vec<u8>, Timestamp)>,
+    mounts: Mounts,
     /// The last path that was shown.
     shown: Vec<u8>,
     pending: VecDeque<Entry>,
@@ -157,6 +162,7 @@ impl<'a> Merge<'a> {
             blind: None,
             blind_before: None,
             was_blind: None,
+            mounts: Mounts::default(),
             shown: Vec::new(),
             pending: VecDeque::new(),
             at_shown: draft()?,
@@ -173,6 +179,7 @@ impl<'a> Merge<'a> {
         (self.root, self.ranges, self.range, self.is_in_range) = (number, ranges, 0, false);
         (self.blind, self.blind_before, self.problem) = (None, None, None);
         self.shown.clear();
+        self.mounts.begin(&self.request.sets.roots()[number]);
     }
 
     /// Takes note that the walk of the root ended so, and returns why its entries are not counted, if they are not.
@@ -297,18 +304,6 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Returns what is known of an entry that is not there.
-    fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
-        match before {
-            Before::State(state) => Some(self.differs(entry, ChangeKind::Deleted, Some(state), None)),
-            Before::Unreadable => {
-                let (set, seen) = (entry.set, entry.known.map_or(self.request.now, |known| known.seen));
-                Some(Known { set, is_new: false, unreadable: None, seen, what: What::Gone })
-            }
-            Before::None | Before::Hidden => None,
-        }
-    }
-
     fn covered(&self, path: &[u8], kind: EntryKind) -> Option<(usize, Attributes)> {
         match self.request.sets.rule(path, kind) {
             Rule::Covered { set, attributes, .. } => Some((set, attributes)),
@@ -398,28 +393,37 @@ impl<'a> Merge<'a> {
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
         let place = self.place(path)?;
-        self.shown.clear();
-        self.shown.extend_from_slice(path);
+        let is_refused = self.mounts.is_refused(self.request.sets, path, metadata);
         match place {
             Place::Inside => {}
+            Place::Above if is_refused => {
+                self.blind = Some(path.to_vec());
+                return Ok(Want::NothingBelow);
+            }
             Place::Above => return Ok(Want::Nothing),
             Place::Outside => return Ok(Want::NothingBelow),
         }
-        let (set, attributes) = match self.request.sets.rule(path, metadata.kind) {
-            Rule::Outside => return Ok(Want::NothingBelow),
-            Rule::Pass => return Ok(Want::Nothing),
-            Rule::Covered { set, attributes, .. } => (set, attributes),
-        };
-        if path.len() > limits::TEXT_BYTES {
-            self.shown.clear();
-            self.unreadable_entry(path, io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))?;
+        let rule = self.request.sets.rule(path, metadata.kind);
+        if rule == Rule::Outside {
             return Ok(Want::NothingBelow);
         }
+        if let Some(error) = out_of_reach(path, is_refused) {
+            self.unreadable_entry(path, error)?;
+            self.set_shown(path);
+            return Ok(Want::NothingBelow);
+        }
+        self.set_shown(path);
+        let Rule::Covered { set, attributes, .. } = rule else { return Ok(Want::Nothing) };
         let want = self.want(path, metadata, set, attributes)?;
         if metadata.kind == EntryKind::Link && path == self.request.sets.roots()[self.root].path {
             self.root_is_link(path)?;
         }
         Ok(want)
+    }
+
+    fn set_shown(&mut self, path: &[u8]) {
+        self.shown.clear();
+        self.shown.extend_from_slice(path);
     }
 
     fn want(&mut self, path: &[u8], metadata: &Metadata, set: usize, attributes: Attributes) -> Result<Want, Error> {
@@ -453,89 +457,6 @@ impl<'a> Merge<'a> {
         recorded.is_some_and(|(recorded, seen)| {
             recorded == metadata && !is_racy(metadata, seen) && !(self.due.is_any() && self.due.has(path))
         })
-    }
-
-    /// Returns what is known of an entry that was read.
-    fn found_state(&mut self, entry: Entry, state: State) -> Known {
-        let created = self.opened.baseline.created_time;
-        let unreadable = entry.unreadable.clone();
-        let plain = |what, is_new| Known { set: entry.set, is_new, unreadable: None, seen: self.request.now, what };
-        let found = match &entry.before {
-            Before::Hidden => plain(What::NotCompared(state.metadata), true),
-            Before::Unreadable => plain(What::NotCompared(state.metadata), false),
-            Before::None => self.differs(entry.without_before(), ChangeKind::Created, None, Some(state)),
-            Before::State(before) => match before.difference(&state, entry.attributes) {
-                Some(kind) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
-                None if before.metadata == state.metadata && !is_racy(&state.metadata, created) => {
-                    plain(What::AsBaseline, false)
-                }
-                None => plain(What::Touched(state.metadata), false),
-            },
-        };
-        Known { unreadable, ..unless_same(found, entry.known.as_ref()) }
-    }
-
-    /// Returns the difference of `kind`, which may be known already.
-    fn differs(&mut self, entry: Entry, kind: ChangeKind, before: Option<&State>, found: Option<State>) -> Known {
-        let now = self.request.now;
-        let is_new = kind == ChangeKind::Created;
-        let known = match entry.known {
-            Some(Known { what: What::Differs(difference), seen, .. }) => Some((*difference, seen)),
-            _ => None,
-        };
-        let of = |difference, seen| Known {
-            set: entry.set,
-            is_new,
-            unreadable: None,
-            seen,
-            what: What::Differs(Box::new(difference)),
-        };
-        if let Some((known, seen)) = &known
-            && known.change.kind == kind
-            && is_same_state(known.found.as_ref(), found.as_ref(), entry.attributes)
-        {
-            let is_recorded = known.found.as_ref().map(|state| &state.metadata)
-                == found.as_ref().map(|state| &state.metadata)
-                && found.as_ref().is_none_or(|state| !is_racy(&state.metadata, *seen));
-            let difference = Difference { change: known.change.clone(), found };
-            return of(difference, if is_recorded { *seen } else { now });
-        }
-        let scan = &self.scans.roots[self.root];
-        let known = known.map(|(known, _)| known.change);
-        let last_unchanged_time = known.as_ref().map_or_else(|| self.last_seen(&entry.path), |c| c.last_unchanged_time);
-        let actors = self.request.actors.map(|actors| actors(&entry.path, last_unchanged_time, now));
-        let mut actors = actors.unwrap_or_default();
-        actors.drain(..actors.len().saturating_sub(limits::ACTORS));
-        let change = FileChange {
-            path: PathText::from_bytes(&entry.path),
-            kind,
-            before: before.map(State::to_fact),
-            after: found.as_ref().map(State::to_fact),
-            last_unchanged_time,
-            detected_time: now,
-            while_not_observed: scan.run != self.request.run || known.as_ref().is_some_and(|c| c.while_not_observed),
-            set: Text::new(&self.request.sets.sets()[entry.set].name),
-            explanation: None,
-            actors,
-            states_seen: known.map_or(0, |change| change.states_seen) + 1,
-        };
-        if self.new.len() < EXPLAINED {
-            self.new.insert(entry.path, change.clone());
-        }
-        of(Difference { change, found }, now)
-    }
-
-    /// Returns when a scan last saw `path`.
-    fn last_seen(&self, path: &[u8]) -> Timestamp {
-        match &self.was_blind {
-            Some((blind, since)) if is_at_or_below(path, blind) => *since,
-            _ => self.scans.roots[self.root].time,
-        }
-    }
-
-    fn unreadable_of(&self, path: &[u8], known: Option<&Known>, unknown: Unknown) -> Unreadable {
-        let before = known.and_then(|known| known.unreadable.as_ref());
-        Unreadable { unknown, since: before.map_or_else(|| self.last_seen(path), |before| before.since) }
     }
 
     /// What is known of an entry that cannot be read stays known.
@@ -678,6 +599,16 @@ impl Visitor for Merge<'_> {
     }
 }
 
+/// Returns why an entry that is shown is not looked at, nor what is below it, if so.
+pub(super) fn out_of_reach(path: &[u8], is_refused: bool) -> Option<io::Error> {
+    if is_refused {
+        let detail = "another file system is mounted there";
+        return Some(io::Error::new(io::ErrorKind::CrossesDevices, detail));
+    }
+    let is_long = path.len() > limits::TEXT_BYTES;
+    is_long.then(|| io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))
+}
+
 /// Returns what is wanted of an entry of which `attributes` are compared.
 pub(super) fn want(kind: EntryKind, attributes: Attributes) -> Want {
     let is_content = matches!(kind, EntryKind::File | EntryKind::Link) && attributes.has(Attributes::CONTENT);
@@ -703,31 +634,4 @@ pub(super) fn link(request: &Request<'_>, path: &[u8]) -> (Unknown, bool) {
         return (Unknown::new(Cause::Unsupported, detail), true);
     }
     (Unknown::new(Cause::Unsupported, format!("it is a link to {target}: watch that path")), false)
-}
-
-/// Returns what is known of an entry that cannot be read: what was, and that.
-fn blinded(entry: &Entry, unreadable: Unreadable, now: Timestamp) -> Known {
-    let is_new = matches!(entry.before, Before::None | Before::Hidden);
-    let plain = || Known { set: entry.set, is_new, unreadable: None, seen: now, what: What::AsBaseline };
-    Known { unreadable: Some(unreadable), ..entry.known.clone().unwrap_or_else(plain) }
-}
-
-fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attributes) -> bool {
-    match (known, found) {
-        (Some(known), Some(found)) => known.difference(found, attributes).is_none(),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-/// Returns what was `known`, if what was found is the same and its time tells as much.
-fn unless_same(found: Known, known: Option<&Known>) -> Known {
-    match (known, &found.what) {
-        (Some(known), What::Touched(metadata) | What::NotCompared(metadata))
-            if known.what == found.what && known.is_new == found.is_new && !is_racy(metadata, known.seen) =>
-        {
-            Known { seen: known.seen, ..found }
-        }
-        _ => found,
-    }
 }

@@ -5,10 +5,7 @@ use std::{
     io,
 };
 
-use muster_proto::{
-    fact::{Cause, PathText, Text, Unknown},
-    limits,
-};
+use muster_proto::fact::{Cause, PathText, Text, Unknown};
 
 use super::{
     baseline::{self, Before, Opened, Writer},
@@ -18,6 +15,7 @@ use super::{
     explain,
     known::{Known, Unreadable, What},
     merge::{self, Found, Stats},
+    mounts::{self, Mounts},
     place::{is_at_or_below, order},
     record::State,
     scans::Scans,
@@ -84,6 +82,7 @@ pub(super) struct Survey<'s, 'w> {
     writer: &'s mut Writer<'w>,
     kept: Option<(&'s Kept<'s>, Cursor<'s>)>,
     queue: VecDeque<Item>,
+    mounts: Mounts,
     /// The last path that was shown.
     shown: Vec<u8>,
     unreadable: Option<Draft>,
@@ -119,6 +118,7 @@ impl<'s, 'w> Survey<'s, 'w> {
             writer,
             kept: cursor.map_err(|error| Error::of_baseline(store, error))?,
             queue: VecDeque::new(),
+            mounts: Mounts::default(),
             shown: Vec::new(),
             unreadable: Some(draft),
             late: BTreeMap::new(),
@@ -132,7 +132,8 @@ impl<'s, 'w> Survey<'s, 'w> {
     pub fn root(&mut self, root: &Root) -> Result<Option<Unknown>, Error> {
         self.request.progress.enter(&root.path);
         self.shown.clear();
-        let mut pace = Pace { cross_mounts: root.cross_mounts, ..self.request.pace.clone() };
+        self.mounts.begin(root);
+        let mut pace = Pace { cross_mounts: mounts::are_crossed(root), ..self.request.pace.clone() };
         if self.kept.is_some() {
             // What is kept and gone would wait for what is read ahead of it.
             pace.readers = 1;
@@ -170,15 +171,16 @@ impl<'s, 'w> Survey<'s, 'w> {
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
-        let (set, attributes, members) = match self.request.sets.rule(path, metadata.kind) {
-            Rule::Outside => return Ok(Want::NothingBelow),
-            Rule::Pass => return Ok(Want::Nothing),
-            Rule::Covered { set, attributes, members } => (set, attributes, members),
-        };
-        if path.len() > limits::TEXT_BYTES {
-            self.cannot(path, &io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))?;
+        let is_refused = self.mounts.is_refused(self.request.sets, path, metadata);
+        let rule = self.request.sets.rule(path, metadata.kind);
+        if rule == Rule::Outside {
             return Ok(Want::NothingBelow);
         }
+        if let Some(error) = merge::out_of_reach(path, is_refused) {
+            self.cannot(path, &error)?;
+            return Ok(Want::NothingBelow);
+        }
+        let Rule::Covered { set, attributes, members } = rule else { return Ok(Want::Nothing) };
         self.flush(0)?;
         self.shown.clear();
         self.shown.extend_from_slice(path);

@@ -278,6 +278,23 @@ fn a_folder_that_moves_away_while_it_is_scanned_deletes_nothing() {
 }
 
 #[test]
+fn a_mount_point_is_gone_into_when_it_is_watched_itself_and_is_listed_when_not() {
+    let mut watched = small();
+    for path in ["/r/a", "/r/a/1", "/r/a/2"] {
+        watched.tree.change(path, |node| node.device = 2);
+    }
+    watched.sets = sets(&[("files", &["/r", "/r/a"])]);
+    let crossed = watched.baseline();
+    assert_eq!((crossed.entries, crossed.unreadable_total), (5, 0));
+    watched.sets = sets(&[("files", &["/r", "/r/b"])]);
+    for outcome in [watched.baseline(), watched.quick(), watched.look(Depth::Full, Scope::All)] {
+        assert_eq!((outcome.entries, outcome.changes_total, outcome.unreadable_total), (3, 0, 1));
+        assert_eq!(outcome.unreadable[0].path.as_str(), "/r/a");
+    }
+    assert_eq!(watched.below(&["/r/a/1"]).changes_total, 0);
+}
+
+#[test]
 fn what_is_known_is_found_anew_when_it_is_damaged() {
     let mut watched = small();
     watched.tree.write("/r/b", 9, true);

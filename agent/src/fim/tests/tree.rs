@@ -30,6 +30,7 @@ pub struct Node {
     pub changed: i64,
     pub inode: u64,
     pub is_unreadable: bool,
+    pub device: u32,
 }
 
 impl Node {
@@ -41,7 +42,7 @@ impl Node {
             mode: self.mode,
             uid: 0,
             gid: 0,
-            device: (8, 1),
+            device: (8, self.device),
             inode: self.inode,
             links: 1,
             changed_nanos: Some(self.changed * 1_000_000_000),
@@ -116,7 +117,7 @@ impl Tree {
         }
         self.inodes += 1;
         let (mode, inode, is_unreadable) = (0o644, self.inodes, false);
-        let node = Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable };
+        let node = Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable, device: 1 };
         self.nodes.insert(path.to_vec(), node);
         self.touch_folder(path);
     }
