@@ -11,7 +11,9 @@ mod cover;
 mod draft;
 pub mod explain;
 mod known;
+mod legacy;
 mod merge;
+mod mounts;
 mod place;
 pub mod progress;
 mod record;
@@ -23,10 +25,14 @@ mod survey;
 mod tally;
 pub mod watch_set;
 
-pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline};
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline, verify};
+pub use cover::SETS_CHANGED;
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;
 pub use sets::Sets;
 pub use store::Store;
 pub use tally::Outcome;
+
+#[cfg(test)]
+mod tests;
