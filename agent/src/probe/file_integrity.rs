@@ -12,6 +12,7 @@ use super::{Look, Probe, Settings};
 use crate::{
     fim::{self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store, scans::NO_RUN},
     host::{Host, Pace},
+    watch::Coverage,
 };
 
 /// Reason of a baseline that no operator asked for.
@@ -26,6 +27,8 @@ pub struct FileLook<'a> {
     pub depth: Depth,
     /// Where.
     pub scope: Scope<'a>,
+    /// How far changes are noticed as they happen; none where nothing could be watched.
+    pub coverage: Option<&'a Coverage>,
 }
 
 /// The probe of `file_integrity`.
@@ -69,9 +72,14 @@ pub fn rebaseline(
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
     let (store, progress) = (Store::at(look.memory), Progress::default());
-    let FileLook { depth, scope } = look.files;
+    let FileLook { depth, scope, coverage } = look.files;
     let request = Request { run: look.run, depth, scope, ..request(look.host, &sets, &store, &progress, look.now) };
-    outcome(&request).map(|outcome| outcome.fact(look.watch)).map_err(|error| error.unknown())
+    let mut fact = outcome(&request).map_err(|error| error.unknown())?.fact(look.watch);
+    if let Some(coverage) = coverage.cloned() {
+        (fact.folders_live, fact.folders_scan_only) = (coverage.folders_live, coverage.folders_scan_only);
+        (fact.scan_only, fact.scan_only_total) = (coverage.scan_only, coverage.scan_only_total);
+    }
+    Ok(fact)
 }
 
 fn outcome(request: &Request<'_>) -> Result<Outcome, Error> {
