@@ -3,6 +3,8 @@
 //! Only this module and those below it make system calls. Nothing here writes anything.
 
 #[cfg(target_os = "linux")]
+mod attribution;
+#[cfg(target_os = "linux")]
 mod audit;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -20,6 +22,8 @@ mod scan;
 
 use std::time::Instant;
 
+#[cfg(target_os = "linux")]
+pub use attribution::Attribution;
 #[cfg(target_os = "linux")]
 pub use memory::give_back as give_back_memory;
 
