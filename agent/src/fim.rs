@@ -4,5 +4,6 @@
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
 pub mod actors;
+pub mod manners;
 pub mod progress;
 pub mod watch_set;

@@ -9,6 +9,8 @@ mod audit;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+mod manners;
+#[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod netfilter;
@@ -24,6 +26,8 @@ use std::time::Instant;
 
 #[cfg(target_os = "linux")]
 pub use attribution::Attribution;
+#[cfg(target_os = "linux")]
+pub use manners::yield_to_others;
 #[cfg(target_os = "linux")]
 pub use memory::give_back as give_back_memory;
 
@@ -51,6 +55,10 @@ impl Live {
         }
     }
 }
+
+/// Makes the calling thread yield processors and disks to others, where the system can.
+#[cfg(not(target_os = "linux"))]
+pub fn yield_to_others() {}
 
 /// Returns memory that is no longer used to the system, where the allocator can.
 #[cfg(not(target_os = "linux"))]
