@@ -1,26 +1,24 @@
 //! The probes of this build, as the agent's loop sees them.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use muster_proto::{
-    fact::{Fact, Reading, Text, WatchState},
+    fact::{Fact, Reading, Text},
     report::Probe,
     v1::HostClaim,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     chain::VERSION,
     config::Config,
+    fim::watch_set::WatchSet,
     moment::Moment,
     probe::Settings,
     prober::{self, Prober},
     report::Look,
-    run::{Looker, Looking, Outcome},
-    watch::{Hint, Watch},
+    run::{Looker, Looking, Outcome, Reach},
+    watch::{Coverage, Hint, Watch},
 };
 
 /// Hints that wait to be taken. While they do, the watch gathers the next ones into one.
@@ -31,11 +29,12 @@ pub struct Probes {
     prober: Prober,
     settings: Settings,
     hints: mpsc::Sender<Hint>,
+    watch: Option<Arc<Watch>>,
     watching: Option<AbortHandle>,
 }
 
 impl Probes {
-    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_paths`] was called.
+    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_sets`] was called.
     ///
     /// # Errors
     ///
@@ -44,12 +43,12 @@ impl Probes {
         let settings = config.probes.clone();
         let prober = Prober::start(settings.clone(), &config.state_directory.join("probes"))?;
         let (hints, receiver) = mpsc::channel(HINTS);
-        Ok((Self { prober, settings, hints, watching: None }, receiver))
+        Ok((Self { prober, settings, hints, watch: None, watching: None }, receiver))
     }
 
     /// Returns what the host says of itself when it enrols. It authorises nothing, so that what is unknown stays empty.
     pub async fn claim(&self) -> HostClaim {
-        let answer = self.prober.look(Probe::System, Moment::now().wall).await;
+        let answer = self.prober.look(Probe::System, Reach::Full, Moment::now().wall).await;
         let mut claim = HostClaim { agent_version: VERSION.to_owned(), ..HostClaim::default() };
         for fact in answer.facts {
             if let Fact::System(Reading::Known(system)) = fact {
@@ -64,12 +63,20 @@ impl Probes {
 }
 
 impl Looker for Probes {
-    fn look(&mut self, probe: Probe) -> Looking {
+    fn look(&mut self, probe: Probe, reach: Reach) -> Looking {
         let prober = self.prober.clone();
+        let is_whole = reach.is_whole();
+        if probe == Probe::FileIntegrity
+            && is_whole
+            && let Some(watch) = &self.watch
+        {
+            // What could not be watched may be by now.
+            watch.refresh();
+        }
         Box::pin(async move {
             let started = Moment::now();
-            let answer = prober.look(probe, started.wall).await;
-            let look = Look { probe, facts: answer.facts, started, ended: Moment::now() };
+            let answer = prober.look(probe, reach, started.wall).await;
+            let look = Look { probe, is_whole, facts: answer.facts, started, ended: Moment::now() };
             let outcome = match answer.outcome {
                 prober::Outcome::Done => Outcome::Done,
                 prober::Outcome::Crashed(message) => Outcome::Crashed(message),
@@ -79,16 +86,22 @@ impl Looker for Probes {
         })
     }
 
-    fn watch_paths(&mut self, paths: Option<Vec<PathBuf>>) {
+    fn watch_sets(&mut self, sets: Vec<WatchSet>) {
         let mut settings = self.settings.clone();
-        if let Some(paths) = paths {
-            settings.watched_paths = paths;
+        if !sets.is_empty() {
+            settings.watched_paths.clear();
+            settings.watch_sets = sets;
         }
         self.prober.set_settings(settings.clone());
-        let watching = watch(self.prober.clone(), settings, self.hints.clone());
-        if let Some(before) = self.watching.replace(watching) {
+        if let Some(before) = self.watching.take() {
             before.abort();
         }
+        // The one before ends first, so that both together do not ask too much of the kernel.
+        self.watch = None;
+        self.prober.set_coverage(Coverage::none());
+        let watch = Arc::new(Watch::start(&settings));
+        self.watch = Some(Arc::clone(&watch));
+        self.watching = Some(listen(watch, self.prober.clone(), self.hints.clone()));
     }
 }
 
@@ -100,39 +113,35 @@ impl Drop for Probes {
     }
 }
 
-/// Watches the paths of `settings` and turns what the kernel tells into hints, until it is aborted.
-fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Hint>) -> AbortHandle {
-    let watching = tokio::spawn(async move {
-        let Some(watch) = start(settings).await else { return };
-        for problem in watch.problems() {
-            tracing::warn!(problem, "changes of some files are only found by scans");
-        }
-        prober.set_watch_state(watch.state());
+/// Hands on what `watch` hints at, and how far it reaches, until it is aborted.
+fn listen(watch: Arc<Watch>, prober: Prober, hints: mpsc::Sender<Hint>) -> AbortHandle {
+    let listening = tokio::spawn(async move {
+        let mut before = Coverage::none();
         loop {
             let hint = watch.next().await;
-            if hint.failed {
-                prober.set_watch_state(WatchState::Partial);
+            let coverage = watch.coverage();
+            if coverage.scan_only_total != before.scan_only_total {
+                log_coverage(&coverage);
             }
+            prober.set_coverage(coverage.clone());
+            before = coverage;
             if hints.send(hint).await.is_err() {
                 return;
             }
         }
     });
-    watching.abort_handle()
+    listening.abort_handle()
 }
 
-/// Starts the watch, which counts folders: it may take seconds, and on a file system that hangs it never ends. So it has a
-/// thread of its own, for which neither other blocking work nor the end of the program waits.
-async fn start(settings: Settings) -> Option<Watch> {
-    let (sender, receiver) = oneshot::channel();
-    let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-        // Nobody waits for a watch of settings that are no longer in force.
-        let _ = sender.send(Watch::start(&settings));
-    });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "changes of files are only found by scans");
+fn log_coverage(coverage: &Coverage) {
+    let (watched, scanned) = (coverage.folders_live, coverage.folders_scan_only);
+    match coverage.scan_only.first() {
+        Some(first) => {
+            let (path, why) = (first.path.to_string(), first.unknown.detail.to_string());
+            tracing::warn!(watched, scanned, path, why, "changes in some folders are only found by scans");
+        }
+        None => tracing::info!(watched, "changes in all watched folders are noticed as they happen"),
     }
-    receiver.await.ok()
 }
 
 #[cfg(test)]
@@ -147,7 +156,7 @@ mod tests {
         let mut config = Config { state_directory: state.path().to_owned(), ..Config::default() };
         config.probes.watched_paths = vec![watched.path().to_owned()];
         let (mut probes, mut hints) = Probes::start(&config).unwrap();
-        probes.watch_paths(None);
+        probes.watch_sets(Vec::new());
         // The watch begins some time after the start, so that one change alone could be missed.
         let change = async {
             loop {

@@ -13,15 +13,18 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, Fact, Unknown, WatchState},
+    fact::{Cause, Fact, Unknown},
     report::Probe,
     time::Timestamp,
 };
 use tokio::sync::oneshot;
 
 use crate::{
+    fim::{Depth, Scope},
     host::{self, Live, live},
-    probe::{self, Look, Settings},
+    probe::{self, FileLook, Look, Settings},
+    run::Reach,
+    watch::Coverage,
 };
 
 /// How much longer than its own deadline a look may take to notice it.
@@ -58,7 +61,7 @@ pub struct Prober {
 struct Shared {
     settings: Mutex<Arc<Settings>>,
     memory: PathBuf,
-    watch: Mutex<WatchState>,
+    coverage: Mutex<Arc<Coverage>>,
     run: u64,
     /// Probes whose look has not ended, also beyond its time.
     looking: Mutex<BTreeSet<Probe>>,
@@ -79,7 +82,7 @@ impl Prober {
         let shared = Shared {
             settings: Mutex::new(Arc::new(settings)),
             memory: memory.to_owned(),
-            watch: Mutex::new(WatchState::ScanOnly),
+            coverage: Mutex::new(Arc::new(Coverage::none())),
             run: u64::from_be_bytes(run),
             looking: Mutex::default(),
         };
@@ -91,13 +94,13 @@ impl Prober {
         *lock(&self.shared.settings) = Arc::new(settings);
     }
 
-    /// Takes note of whether file changes are noticed as they happen.
-    pub fn set_watch_state(&self, state: WatchState) {
-        *lock(&self.shared.watch) = state;
+    /// Takes note of how far file changes are noticed as they happen.
+    pub fn set_coverage(&self, coverage: Coverage) {
+        *lock(&self.shared.coverage) = Arc::new(coverage);
     }
 
-    /// Makes `probe` look. `now` is the host's clock when the look begins.
-    pub async fn look(&self, probe: Probe, now: Timestamp) -> Answer {
+    /// Makes `probe` look as far as `reach`. `now` is the host's clock when the look begins.
+    pub async fn look(&self, probe: Probe, reach: Reach, now: Timestamp) -> Answer {
         let Some(known) = probe::find(probe) else {
             let unknown = Unknown::new(Cause::Unsupported, "this build has no such probe");
             return Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Done };
@@ -110,7 +113,7 @@ impl Prober {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name(format!("look-{}", known.name())).spawn(move || {
-            let result = look(known, &shared, &settings, now, Instant::now() + time_limit);
+            let result = look(known, &shared, &settings, &reach, now, Instant::now() + time_limit);
             lock(&shared.looking).remove(&probe);
             live::give_back_memory();
             // Nobody waits for a look that took too long.
@@ -138,17 +141,25 @@ fn look(
     probe: &dyn probe::Probe,
     shared: &Shared,
     settings: &Settings,
+    reach: &Reach,
     now: Timestamp,
     deadline: Instant,
 ) -> Result<Vec<Fact>, String> {
     let memory = shared.memory.join(probe.name());
+    let coverage = Arc::clone(&lock(&shared.coverage));
+    let (depth, scope) = match reach {
+        Reach::Full => (Depth::Full, Scope::All),
+        Reach::Quick => (Depth::Quick, Scope::All),
+        Reach::At(paths) => (Depth::Quick, Scope::Below(paths)),
+    };
     let look = Look {
         host: &Live::until(deadline),
         now,
         settings,
         memory: &memory,
-        watch: *lock(&shared.watch),
+        watch: coverage.state,
         run: shared.run,
+        files: FileLook { depth, scope, coverage: Some(&coverage) },
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {
@@ -197,7 +208,8 @@ mod tests {
     fn a_crash_is_caught_with_its_message() {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
-        let result = look(&Crashes, &prober.shared, &Settings::default(), Timestamp::EPOCH, Instant::now());
+        let result =
+            look(&Crashes, &prober.shared, &Settings::default(), &Reach::Full, Timestamp::EPOCH, Instant::now());
         assert_eq!(result, Err("at the third rule".to_owned()));
     }
 
@@ -205,7 +217,7 @@ mod tests {
     async fn a_look_gives_a_fact_of_each_subject() {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
-        let answer = prober.look(Probe::System, Timestamp::EPOCH).await;
+        let answer = prober.look(Probe::System, Reach::Full, Timestamp::EPOCH).await;
         let subjects: BTreeSet<_> = answer.facts.iter().map(Fact::subject).collect();
         assert_eq!((subjects, answer.outcome), (probe::subjects(Probe::System).collect(), Outcome::Done));
     }
@@ -215,7 +227,7 @@ mod tests {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
         lock(&prober.shared.looking).insert(Probe::DiskEncryption);
-        let answer = prober.look(Probe::DiskEncryption, Timestamp::EPOCH).await;
+        let answer = prober.look(Probe::DiskEncryption, Reach::Full, Timestamp::EPOCH).await;
         assert_eq!((answer.outcome, answer.facts.len()), (Outcome::TimedOut, 1));
     }
 }

@@ -9,22 +9,23 @@ use muster_proto::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Error, Looker, Looking, Outcome, Stop, notify, random, write_status};
+use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, random, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
     checkpoint::{Checkpoint, LogKey},
     config::{Config, Interval},
     connect::chain_of,
     enroll,
+    fim::{sets::Sets, watch_set},
     host::live,
     identity::{Folder, Identity},
     moment::Moment,
     report::{self, LastRun, Look, Reporter},
-    schedule::{Lane, Schedule},
+    schedule::{Lane, Schedule, Why},
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
-    watch::Hint,
+    watch::{Dirty, Hint, Places},
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
@@ -67,6 +68,8 @@ pub struct Agent {
     looking: Option<(Instant, Looking)>,
     /// The scan of file integrity, which may take minutes, beside the other looks.
     scanning: Option<(Instant, Looking)>,
+    /// Where watched files changed since the last scan began.
+    dirty: Dirty,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
@@ -123,6 +126,7 @@ impl Agent {
             pending,
             looking: None,
             scanning: None,
+            dirty: Dirty::default(),
             renewing: None,
             renew_after: now,
             epoch_after: now,
@@ -156,7 +160,7 @@ impl Agent {
                 () = stop.asked() => return,
                 (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
                 (look, outcome) = looked(&mut self.scanning) => self.on_look(look, outcome),
-                Some(hint) = hints.recv() => self.on_hint(&hint),
+                Some(hint) = hints.recv() => self.on_hint(hint),
                 () = tokio::time::sleep_until(wake) => self.on_due(),
                 event = self.uplink.next(newest) => self.on_uplink(event),
                 renewed = renewed(&mut self.renewing) => self.on_renewed(renewed),
@@ -224,14 +228,15 @@ impl Agent {
             self.attest_at = now + self.config.attestation_interval.duration();
         }
         if self.looking.is_none()
-            && let Some(probe) = self.schedule.start_due(Lane::Quick, now)
+            && let Some((probe, _)) = self.schedule.start_due(Lane::Quick, now)
         {
-            self.looking = Some((now, self.looker.look(probe)));
+            self.looking = Some((now, self.looker.look(probe, Reach::Full)));
         }
         if self.scanning.is_none()
-            && let Some(probe) = self.schedule.start_due(Lane::Scan, now)
+            && let Some((probe, why)) = self.schedule.start_due(Lane::Scan, now)
         {
-            self.scanning = Some((now, self.looker.look(probe)));
+            let reach = reach(why, self.dirty.take());
+            self.scanning = Some((now, self.looker.look(probe, reach)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
@@ -242,9 +247,18 @@ impl Agent {
         }
     }
 
-    fn on_hint(&mut self, hint: &Hint) {
-        for probe in &hint.probes {
-            self.schedule.hint(*probe, Instant::now());
+    fn on_hint(&mut self, hint: Hint) {
+        self.dirty.merge(hint.dirty);
+        let is_everything = self.dirty.is_everything();
+        if is_everything {
+            // The schedule keeps that in mind. Places that are known are not to wait for it.
+            self.dirty.take();
+        }
+        for probe in hint.probes {
+            match Lane::of(probe) {
+                Lane::Scan if !is_everything => self.schedule.hint_at(probe),
+                Lane::Scan | Lane::Quick => self.schedule.hint(probe),
+            }
         }
         if hint.overflowed {
             tracing::info!("the kernel dropped notices of changed files; a scan follows");
@@ -395,7 +409,7 @@ impl Agent {
         match what {
             directive::Directive::LookNow(_) => {
                 if self.reporter.ask(Some(directive.id), moment) {
-                    self.schedule.look_now(now);
+                    self.schedule.look_now(now, true);
                 } else {
                     tracing::warn!(id = directive.id, "too many directives are open; this one is not followed");
                 }
@@ -420,14 +434,12 @@ impl Agent {
             tracing::debug!(revision = profile.revision, current, "profile is not newer");
             return;
         }
-        if let Err(reason) = check_profile(&profile) {
-            tracing::warn!(revision = profile.revision, reason, "profile refused");
-            return;
-        }
-        let taken = spool::Profile {
-            revision: profile.revision,
-            interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
-            watched_paths: profile.watched_paths,
+        let taken = match taken(&profile) {
+            Ok(taken) => taken,
+            Err(reason) => {
+                tracing::warn!(revision = profile.revision, reason, "profile refused");
+                return;
+            }
         };
         if let Err(error) = self.chain.spool().update(|state| state.profile = Some(taken)) {
             tracing::warn!(error = chain_of(&error), "profile was not kept and is not in force");
@@ -495,7 +507,7 @@ impl Agent {
         for body in bodies {
             if matches!(&body, Body::Lifecycle(event) if event.kind == LifecycleKind::Resumed) {
                 let now = Instant::now();
-                self.schedule.look_now(now);
+                self.schedule.look_now(now, false);
                 if !self.uplink.is_up() {
                     self.uplink.reconnect(now);
                 }
@@ -590,7 +602,7 @@ impl Agent {
             tracing::info!("the spool has room again; a gap says what is missing");
             (self.status.held_since_time, self.status.held_reason) = (None, None);
             self.reporter.ask(None, moment);
-            self.schedule.look_now(Instant::now());
+            self.schedule.look_now(Instant::now(), false);
         }
         if changes_facts {
             self.chain.keep_reported(self.reporter.reported());
@@ -643,8 +655,7 @@ impl Agent {
         for (probe, interval) in intervals_in_force(&self.config, &profile) {
             self.schedule.set_interval(probe, interval, now);
         }
-        let paths = profile.watched_paths.iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
-        self.looker.watch_paths((!paths.is_empty()).then_some(paths));
+        self.looker.watch_sets(profile.sets());
     }
 
     fn note_look(&mut self, look: &Look, took: Duration, outcome: &Outcome) {
@@ -711,6 +722,19 @@ fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, 
     config.intervals.by_probe().into_iter().map(|(probe, own)| (probe, sent(probe).unwrap_or(own))).collect()
 }
 
+/// Returns the profile as it is kept, or why it is refused.
+fn taken(profile: &v1::Profile) -> Result<spool::Profile, String> {
+    check_profile(profile)?;
+    let watch_sets = watch_set::from_wire(&profile.watch_sets).map_err(|error| error.to_string())?;
+    Sets::new(&watch_sets).map_err(|error| error.to_string())?;
+    Ok(spool::Profile {
+        revision: profile.revision,
+        interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
+        watched_paths: profile.watched_paths.clone(),
+        watch_sets,
+    })
+}
+
 fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     for interval in &profile.intervals {
         if !matches!(Probe::try_from(interval.probe), Ok(probe) if probe != Probe::Unspecified) {
@@ -727,7 +751,19 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     if !profile.watched_paths.iter().all(|path| is_plain(path) && path.len() <= 4_096) {
         return Err("a watched path is not absolute, or goes up by '..'");
     }
+    if !profile.watched_paths.is_empty() && !profile.watch_sets.is_empty() {
+        return Err("it has both watched paths and watch sets");
+    }
     Ok(())
+}
+
+/// Returns how far a scan that begins now reaches. Everything includes every place.
+fn reach(why: Why, places: Places) -> Reach {
+    match (why, places) {
+        (Why::Asked, _) => Reach::Full,
+        (Why::Due | Why::Hinted, _) | (Why::HintedAt, Places::Everything) => Reach::Quick,
+        (Why::HintedAt, Places::Below(paths)) => Reach::At(paths),
+    }
 }
 
 fn link_up(status: &mut Status) {
@@ -771,18 +807,44 @@ mod tests {
     #[test]
     fn a_profile_with_a_path_that_goes_up_is_refused() {
         let check = |path: &str| {
-            check_profile(&v1::Profile {
-                revision: 1,
-                intervals: vec![],
-                watched_paths: vec![path.to_owned()],
-                watch_sets: vec![],
-            })
+            let profile = v1::Profile { revision: 1, watched_paths: vec![path.to_owned()], ..v1::Profile::default() };
+            taken(&profile).map(|profile| profile.watched_paths)
         };
         for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
             assert!(check(path).is_err(), "{path}");
         }
         for path in ["/etc", "/etc/..hidden", "/etc/a..b/c"] {
-            assert_eq!(check(path), Ok(()), "{path}");
+            assert_eq!(check(path), Ok(vec![path.to_owned()]), "{path}");
         }
+    }
+
+    #[test]
+    fn a_profile_is_taken_with_its_watch_sets_or_refused_with_the_name_of_the_wrong_one() {
+        let set = |name: &str, exclude: &str| v1::WatchSetDefinition {
+            name: name.to_owned(),
+            paths: vec!["/etc".to_owned()],
+            exclude: vec![exclude.to_owned()],
+            severity: "high".to_owned(),
+            ..v1::WatchSetDefinition::default()
+        };
+        let profile = |watch_sets| taken(&v1::Profile { revision: 1, watch_sets, ..v1::Profile::default() });
+        let kept = profile(vec![set("config", "etc/mtab"), set("other", "etc/*.d")]).unwrap();
+        assert!(kept.watch_sets.iter().map(|set| set.name.as_str()).eq(["config", "other"]));
+        assert_eq!(kept.sets(), kept.watch_sets);
+        for (sets, part) in [
+            (vec![set("config", "/etc/mtab")], "watch set \"config\": "),
+            (vec![set("config", "etc")], "watch set \"config\": its own patterns leave nothing"),
+            (vec![set("config", "a"), set("config", "b")], "two watch sets are named \"config\""),
+        ] {
+            let reason = profile(sets).unwrap_err();
+            assert!(reason.contains(part), "{reason}");
+        }
+        let both = v1::Profile {
+            revision: 1,
+            watched_paths: vec!["/etc".to_owned()],
+            watch_sets: vec![set("config", "a")],
+            ..v1::Profile::default()
+        };
+        assert!(taken(&both).is_err());
     }
 }
