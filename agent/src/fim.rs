@@ -12,6 +12,7 @@ mod cover;
 mod draft;
 pub mod explain;
 mod known;
+mod legacy;
 pub mod manners;
 mod merge;
 mod place;
@@ -25,10 +26,14 @@ mod survey;
 mod tally;
 pub mod watch_set;
 
-pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline};
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline, verify};
+pub use cover::SETS_CHANGED;
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;
 pub use sets::Sets;
 pub use store::Store;
 pub use tally::Outcome;
+
+#[cfg(test)]
+mod tests;

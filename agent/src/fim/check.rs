@@ -10,8 +10,9 @@ use muster_proto::{
 use super::{
     baseline::{self, Opened},
     block::{Blocks, Cursor},
-    cover,
+    cover, explain,
     known::{self, Known, What},
+    legacy,
     merge::{Found, Merge},
     place::{is_at_or_below, order},
     progress::{Phase, Progress},
@@ -199,6 +200,21 @@ pub fn each_change(store: &Store, visit: &mut dyn FnMut(FileChange) -> io::Resul
     Ok(())
 }
 
+/// Reads all of what `store` holds.
+///
+/// # Errors
+///
+/// When something of it is damaged or cannot be read, or there is no baseline.
+pub fn verify(store: &Store) -> Result<(), Error> {
+    let opened = opened(store)?;
+    let mut cursor = Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?;
+    while cursor.path().is_some() {
+        let read = baseline::before(&cursor).and_then(|_| cursor.advance());
+        read.map_err(|error| Error::of_baseline(store, error))?;
+    }
+    each_change(store, &mut |_| Ok(())).map_err(|error| Error::of_changes(store, error))
+}
+
 fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
     let store = request.store;
     let opened = opened(store)?;
@@ -226,7 +242,11 @@ fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
 
 /// Returns the baseline in force.
 pub(super) fn opened(store: &Store) -> Result<Opened, Error> {
-    match baseline::open(store) {
+    let opened = match baseline::open(store) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData && legacy::convert(store)? => baseline::open(store),
+        opened => opened,
+    };
+    match opened {
         Ok(Some(opened)) => Ok(opened),
         Ok(None) => {
             let exists = |name| store.open(name).map(|file| file.is_some());
@@ -293,7 +313,10 @@ fn compare(
         Depth::Quick => Due::every(false),
     };
     let mut scans = before.clone();
-    let mut merge = Merge::start(request, opened, known, &before, due.clone())?;
+    // Another state of the package databases may explain what was not explained before.
+    scans.databases = hex::encode(explain::database_stamp(request.host));
+    let asks_again = scans.databases != before.databases;
+    let mut merge = Merge::start(request, opened, known, &before, due.clone(), asks_again)?;
     for (number, root) in request.sets.roots().iter().enumerate() {
         let ranges = ranges(root, scope);
         if ranges.is_empty() {

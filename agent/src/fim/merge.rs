@@ -76,6 +76,8 @@ pub struct Merge<'a> {
     opened: &'a Opened,
     scans: &'a Scans,
     due: Due,
+    /// Whether differences that nothing explained are shown to the package databases again.
+    asks_again: bool,
     baseline: Cursor<'a>,
     known: Option<Cursor<'a>>,
     root: usize,
@@ -135,6 +137,7 @@ impl<'a> Merge<'a> {
         known: Option<&'a Blocks>,
         scans: &'a Scans,
         due: Due,
+        asks_again: bool,
     ) -> Result<Self, Error> {
         let store = request.store;
         let draft = || Draft::start(store).map_err(Error::of_writing(store, Name::Changes));
@@ -143,6 +146,7 @@ impl<'a> Merge<'a> {
             opened,
             scans,
             due,
+            asks_again,
             baseline: Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?,
             known: known.map(Cursor::start).transpose().map_err(|error| Error::of_changes(store, error))?,
             root: 0,
@@ -284,11 +288,25 @@ impl<'a> Merge<'a> {
         if self.blind.as_ref().is_some_and(|blind| is_at_or_below(path, blind)) {
             return known.map_or(Ok(()), |known| self.decided(path, known));
         }
-        let Before::State(state) = before else { return Ok(()) };
-        let (set, attributes) = self.covered(path, state.metadata.kind).unwrap_or_default();
+        let kind = if let Before::State(state) = before { state.metadata.kind } else { EntryKind::Folder };
+        let (set, attributes) = self.covered(path, kind).unwrap_or_default();
         let entry = Entry { path: path.to_vec(), set, attributes, before: Before::None, known, unreadable: None };
-        let known = self.differs(entry, ChangeKind::Deleted, Some(state), None);
-        self.decided(path, known)
+        match self.gone(entry, before) {
+            Some(known) => self.decided(path, known),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what is known of an entry that is not there.
+    fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
+        match before {
+            Before::State(state) => Some(self.differs(entry, ChangeKind::Deleted, Some(state), None)),
+            Before::Unreadable => {
+                let (set, seen) = (entry.set, entry.known.map_or(self.request.now, |known| known.seen));
+                Some(Known { set, is_new: false, unreadable: None, seen, what: What::Gone })
+            }
+            Before::None | Before::Hidden => None,
+        }
     }
 
     fn covered(&self, path: &[u8], kind: EntryKind) -> Option<(usize, Attributes)> {
@@ -356,7 +374,24 @@ impl<'a> Merge<'a> {
     }
 
     fn decided(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
         self.at_shown.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    /// Takes what is known of an entry that was read.
+    fn read(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
+        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    fn ask_again(&mut self, path: &[u8], known: &Known) {
+        if let What::Differs(difference) = &known.what
+            && self.asks_again
+            && difference.change.explanation.is_none()
+            && self.new.len() < EXPLAINED
+        {
+            self.new.entry(path.to_vec()).or_insert_with(|| difference.change.clone());
+        }
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
@@ -396,9 +431,10 @@ impl<'a> Merge<'a> {
             return Ok(Want::Nothing);
         }
         let entry = Entry { path: path.to_vec(), set, attributes, before, known, unreadable: None };
-        if wants_read(metadata.kind, attributes) {
+        let want = want(metadata.kind, attributes);
+        if want.is_read() {
             self.pending.push_back(entry);
-            return Ok(Want::Read);
+            return Ok(want);
         }
         let known = self.found_state(entry, State::of_metadata(*metadata));
         self.decided(path, known)?;
@@ -504,9 +540,10 @@ impl<'a> Merge<'a> {
 
     /// What is known of an entry that cannot be read stays known.
     fn not_read(&mut self, entry: Entry, error: &io::Error) -> Result<(), Error> {
-        let unreadable = self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
-        let known = blinded(&entry, unreadable, self.request.now);
-        self.at_found.add(&entry.path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        let said = entry.unreadable.clone();
+        let own = || self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
+        let known = blinded(&entry, said.unwrap_or_else(own), self.request.now);
+        self.read(&entry.path, known)
     }
 
     fn unreadable_entry(&mut self, path: &[u8], error: io::Error) -> Result<(), Error> {
@@ -534,7 +571,7 @@ impl<'a> Merge<'a> {
         if let Some(entry) = self.pending.back_mut().filter(|entry| entry.path == path) {
             let since = entry.known.as_ref().and_then(|known| known.unreadable.as_ref()).map(|before| before.since);
             entry.unreadable = Some(Unreadable { since: since.unwrap_or(unreadable.since), ..unreadable });
-        } else if let Some(known) = self.at_shown.last(path) {
+        } else if let Some(known) = self.at_shown.last(path).or_else(|| self.at_found.last(path)) {
             let since = known.unreadable.as_ref().map_or(unreadable.since, |before| before.since);
             known.unreadable = Some(Unreadable { since, ..unreadable });
         } else if self.shown == path {
@@ -580,7 +617,7 @@ impl<'a> Merge<'a> {
         };
         let known = match read {
             Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File {
+                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
                     self.stats.files_read += 1;
                     self.stats.bytes_read += scanned.metadata.size_bytes;
                     self.request.progress.add_bytes(scanned.metadata.size_bytes);
@@ -589,12 +626,12 @@ impl<'a> Merge<'a> {
             }
             // It ended after it was shown: as if it had ended before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let Before::State(before) = &entry.before else { return Ok(()) };
-                self.differs(entry.without_before(), ChangeKind::Deleted, Some(before), None)
+                let Some(known) = self.gone(entry.without_before(), &entry.before) else { return Ok(()) };
+                known
             }
             Err(error) => return self.not_read(entry, &error),
         };
-        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        self.read(path, known)
     }
 
     /// Keeps an error for whoever began the walk, which only hands on that there is one.
@@ -641,11 +678,13 @@ impl Visitor for Merge<'_> {
     }
 }
 
-/// Returns whether more than metadata is compared of an entry.
-pub(super) fn wants_read(kind: EntryKind, attributes: Attributes) -> bool {
-    match kind {
-        EntryKind::File | EntryKind::Link => attributes.has(Attributes::CONTENT),
-        EntryKind::Folder | EntryKind::Other => attributes.has(Attributes::EXTENDED),
+/// Returns what is wanted of an entry of which `attributes` are compared.
+pub(super) fn want(kind: EntryKind, attributes: Attributes) -> Want {
+    let is_content = matches!(kind, EntryKind::File | EntryKind::Link) && attributes.has(Attributes::CONTENT);
+    match (is_content, attributes.has(Attributes::EXTENDED)) {
+        (true, _) => Want::Read,
+        (false, true) => Want::Attributes,
+        (false, false) => Want::Nothing,
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     block::Cursor,
     check::{self, Error, Request},
     draft::Draft,
+    explain,
     known::{Known, Unreadable, What},
     merge::{self, Found, Stats},
     place::{is_at_or_below, order},
@@ -35,6 +36,7 @@ pub(super) fn take(request: &Request<'_>, reason: &Text) -> Result<Outcome, Erro
     let store = request.store;
     let id = baseline::new_id().map_err(Error::of_writing(store, Name::Baseline))?;
     let mut scans = Scans::at(&id, request.sets.roots(), request.now, request.run);
+    scans.databases = hex::encode(explain::database_stamp(request.host));
     let mut found = None;
     write(request, &id, reason, None, |survey| {
         for (root, scan) in request.sets.roots().iter().zip(&mut scans.roots) {
@@ -191,10 +193,11 @@ impl<'s, 'w> Survey<'s, 'w> {
             // There was none when what covered it was taken: it is a difference.
             Some(Before::None | Before::Hidden) => return Ok(Want::Nothing),
         };
-        let is_waiting = is_read && merge::wants_read(metadata.kind, attributes);
+        let want = if is_read { merge::want(metadata.kind, attributes) } else { Want::Nothing };
+        let is_waiting = want.is_read();
         let state = if is_read && !is_waiting { Some(State::of_metadata(*metadata)) } else { state };
         self.queue.push_back(Item { path: path.to_vec(), set, members, state, attributes, is_waiting, note });
-        Ok(if is_waiting { Want::Read } else { Want::Nothing })
+        Ok(want)
     }
 
     /// A root that is a link counts no entries, and is noted unless what it leads to is watched as such.
@@ -280,7 +283,7 @@ impl<'s, 'w> Survey<'s, 'w> {
         item.is_waiting = false;
         match read {
             Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File {
+                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
                     self.stats.files_read += 1;
                     self.stats.bytes_read += scanned.metadata.size_bytes;
                     self.request.progress.add_bytes(scanned.metadata.size_bytes);

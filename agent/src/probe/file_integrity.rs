@@ -115,3 +115,6 @@ fn request<'a>(
 fn sets(settings: &Settings, host: &dyn Host) -> Result<Sets, fim::sets::Error> {
     Sets::new(&fim::sets::in_force(settings, host))
 }
+
+#[cfg(test)]
+mod tests;
