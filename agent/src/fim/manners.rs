@@ -1,6 +1,6 @@
-//! What a scan may cost its host: when on battery, files that nothing points at are not read again until it is long due.
+//! What a host runs on: on its battery, files that nothing points at are not read again until that is long due.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use crate::host::{Host, SMALL_FILE_BYTES};
 
@@ -34,15 +34,6 @@ pub fn power(host: &dyn Host) -> Power {
         }
     }
     if drains { Power::Battery } else { Power::Mains }
-}
-
-/// Returns whether a scan may read again what is due for no other reason than its age. `overdue` is by how much the oldest is
-/// late, and `reread` within what time each should be read: on battery it may be twice that.
-pub fn may_reread(power: Power, overdue: Duration, reread: Duration) -> bool {
-    match power {
-        Power::Mains => true,
-        Power::Battery => overdue >= reread,
-    }
 }
 
 #[cfg(test)]
@@ -86,13 +77,5 @@ mod tests {
         assert_eq!(of(&[("BAT0", &battery("Discharging")), ("usb", plugged)]), Power::Mains);
         let mouse: &[(&str, &str)] = &[("type", "Battery"), ("status", "Discharging"), ("scope", "Device")];
         assert_eq!(of(&[("hidpp_battery_0", mouse)]), Power::Mains);
-    }
-
-    #[test]
-    fn on_battery_reading_again_waits_until_it_is_twice_as_late_as_it_may_be() {
-        let day = Duration::from_secs(86_400);
-        assert!(may_reread(Power::Mains, Duration::ZERO, day));
-        assert!(!may_reread(Power::Battery, day - Duration::from_secs(1), day));
-        assert!(may_reread(Power::Battery, day, day));
     }
 }

@@ -91,8 +91,12 @@ fn place((kind, content): (u8, &[u8])) -> Option<Place<'_>> {
     let (handle, name) = rest.get(HANDLE_HEADER_BYTES..)?.split_at_checked(length)?;
     let name = name.split(|byte| *byte == 0).next()?;
     let is_name = !name.is_empty() && !name.contains(&b'/');
-    (is_name && length <= HANDLE_BYTES)
-        .then_some(Place { file_system: u64::from(low) | u64::from(high) << 32, handle_type, handle, name })
+    (is_name && length <= HANDLE_BYTES).then_some(Place {
+        file_system: u64::from(low) | u64::from(high) << 32,
+        handle_type,
+        handle,
+        name,
+    })
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -56,6 +56,27 @@ impl Live {
     }
 }
 
+/// Tells who changes files, where the system can.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub struct Attribution(());
+
+#[cfg(not(target_os = "linux"))]
+impl Attribution {
+    /// Tells nothing on this system.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, always.
+    pub fn start(
+        _: impl FnOnce() -> Vec<std::path::PathBuf> + Send + 'static,
+        _: usize,
+        _: std::sync::Arc<crate::fim::actors::Actors>,
+    ) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Makes the calling thread yield processors and disks to others, where the system can.
 #[cfg(not(target_os = "linux"))]
 pub fn yield_to_others() {}

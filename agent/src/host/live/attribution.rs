@@ -49,17 +49,21 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// Listens for changes in and below `roots`, in at most `folders` folders, and remembers who made them.
+    /// Listens for changes in and below what `roots` returns, in at most `folders` folders, and remembers who made them.
     ///
     /// # Errors
     ///
     /// `PermissionDenied` without CAP_SYS_ADMIN; as fanotify_init(2) says otherwise.
-    pub fn start(roots: &[PathBuf], folders: usize, actors: Arc<Actors>) -> io::Result<Self> {
+    pub fn start(
+        roots: impl FnOnce() -> Vec<PathBuf> + Send + 'static,
+        folders: usize,
+        actors: Arc<Actors>,
+    ) -> io::Result<Self> {
         let mut listener = Listener::open(folders, actors)?;
         let stop = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
-        let (roots, stopped) = (roots.to_vec(), Arc::clone(&stop));
+        let stopped = Arc::clone(&stop);
         std::thread::Builder::new().name("actors".to_owned()).spawn(move || {
-            for root in &roots {
+            for root in roots() {
                 listener.mark(CWD, root.as_os_str());
             }
             listener.listen(stopped.as_fd());
@@ -138,9 +142,8 @@ impl Listener {
         }
         let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_ONLYDIR;
         // SAFETY: fanotify_mark(2) takes numbers and descriptors that are open here; without a name it marks the folder itself.
-        let result = unsafe {
-            libc::fanotify_mark(self.group.as_raw_fd(), flags, MASK, folder.as_raw_fd(), std::ptr::null())
-        };
+        let result =
+            unsafe { libc::fanotify_mark(self.group.as_raw_fd(), flags, MASK, folder.as_raw_fd(), std::ptr::null()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
@@ -224,7 +227,8 @@ impl Listener {
 fn folders_in(folder: &OwnedFd) -> Vec<std::ffi::CString> {
     let Ok(entries) = Dir::read_from(folder) else { return Vec::new() };
     let is_child = |name: &std::ffi::CStr| name != c"." && name != c"..";
-    let folders = entries.flatten().filter(|entry| matches!(entry.file_type(), FileType::Directory | FileType::Unknown));
+    let folders =
+        entries.flatten().filter(|entry| matches!(entry.file_type(), FileType::Directory | FileType::Unknown));
     folders.map(|entry| entry.file_name().to_owned()).filter(|name| is_child(name)).collect()
 }
 
@@ -321,13 +325,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("a")).unwrap();
         let actors = Arc::new(Actors::default());
-        let listening = match Attribution::start(&[folder.path().to_owned()], 100, Arc::clone(&actors)) {
+        let root = folder.path().to_owned();
+        let listening = match Attribution::start(move || vec![root], 100, Arc::clone(&actors)) {
             Ok(listening) => listening,
             Err(error) => return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
         };
         let path = folder.path().canonicalize().unwrap().join("a/new/file");
         let script = "mkdir -p a/new; while echo x >> a/new/file; do sleep 0.02; done";
-        let mut shell = std::process::Command::new("sh").args(["-c", script]).current_dir(folder.path()).spawn().unwrap();
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", script]).current_dir(folder.path()).spawn().unwrap();
         let began = Instant::now();
         let found = loop {
             let found = actors.between(
