@@ -3,6 +3,7 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
+pub mod fanotify;
 pub mod fscrypt;
 pub mod live;
 pub mod luks;
