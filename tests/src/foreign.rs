@@ -390,6 +390,7 @@ fn integrity(scratch: &Path) -> [Parser; 2] {
         pace: host::Pace::default(),
         reread: Duration::ZERO,
         progress: &progress,
+        power: fim::manners::Power::Mains,
         actors: None,
     };
     fim::take_baseline(&request, &"first scan".into()).expect("a baseline");
