@@ -3,6 +3,7 @@
 //! The probe, the agent's loop and `muster-agent fim` all use it. It reaches the machine through [`crate::host::Host`] alone, and
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
+pub mod actors;
 mod baseline;
 mod block;
 mod bytes;
@@ -12,6 +13,7 @@ mod draft;
 pub mod explain;
 mod known;
 mod legacy;
+pub mod manners;
 mod merge;
 mod mounts;
 mod place;

@@ -79,6 +79,13 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
             }
         }),
         parser("agent/luks_header", luks_headers(), |bytes| drop(host::luks::parse(bytes))),
+        parser("agent/extended_attribute", extended_attributes(), |bytes| {
+            for name in
+                ["security.capability", "system.posix_acl_access", "system.posix_acl_default", "security.selinux"]
+            {
+                host::xattr::attribute(name.as_bytes(), bytes);
+            }
+        }),
         parser("agent/certificates", vec![certificate()], |bytes| {
             for certificate in identity::certificates(bytes).unwrap_or_default() {
                 drop(identity::leaf(&certificate));
@@ -305,6 +312,19 @@ fn certificate() -> Vec<u8> {
 }
 
 /// Headers of both versions, with no more than tells the cipher and the size of the key.
+/// Capabilities of revision 3, an access control list and a label.
+fn extended_attributes() -> Vec<Vec<u8>> {
+    let capabilities = [0x0300_0001_u32, 1 << 5, 0, 0, 0, 1000].map(u32::to_le_bytes).concat();
+    let entries = [(0x01_u16, 7_u16, u32::MAX), (0x02, 4, 1000), (0x04, 5, u32::MAX), (0x20, 5, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    vec![capabilities, list, b"system_u:object_r:bin_t:s0\0".to_vec()]
+}
+
 fn luks_headers() -> Vec<Vec<u8>> {
     let mut luks1 = vec![0; 592];
     luks1[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");

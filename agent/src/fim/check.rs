@@ -13,6 +13,7 @@ use super::{
     cover, explain,
     known::{self, Known, What},
     legacy,
+    manners::Power,
     merge::{Found, Merge},
     mounts,
     place::{is_at_or_below, order},
@@ -47,6 +48,8 @@ pub struct Request<'a> {
     pub pace: Pace,
     /// Quick scans read every file again within this time; zero for never.
     pub reread: Duration,
+    /// What the host runs on: on its battery, only what is twice as late as `reread` allows is read again.
+    pub power: Power,
     /// Where it is told how far the scan has come.
     pub progress: &'a Progress,
     /// Tells who wrote to a path between two times, where the kernel told.
@@ -312,7 +315,13 @@ fn compare(
     let (now, is_all) = (request.now, scope == Scope::All);
     let due = match depth {
         Depth::Full => Due::every(true),
-        Depth::Quick if is_all => before.slots.due(now, request.reread, opened.baseline.id.as_str()),
+        Depth::Quick if is_all => {
+            let (period, id) = (request.reread, opened.baseline.id.as_str());
+            match request.power {
+                Power::Mains => before.slots.due(now, period, id),
+                Power::Battery => before.slots.overdue(now, period * 2, id),
+            }
+        }
         Depth::Quick => Due::every(false),
     };
     let mut scans = before.clone();

@@ -12,7 +12,7 @@ use muster_proto::{
 use proptest::prelude::*;
 
 use self::{model::Model, tree::Tree};
-use super::*;
+use super::{manners::Power, *};
 use crate::host::{EntryKind, Pace};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -50,6 +50,7 @@ impl Watched {
             scope,
             pace: Pace::default(),
             reread: self.reread,
+            power: Power::Mains,
             progress: &progress,
             actors: None,
         })
