@@ -12,7 +12,8 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use crate::{
     chain::VERSION,
     config::Config,
-    fim::watch_set::WatchSet,
+    fim::{Sets, actors::Actors, progress, sets, watch_set::WatchSet},
+    host::{self, Live, live::Attribution},
     moment::Moment,
     probe::Settings,
     prober::{self, Prober},
@@ -31,6 +32,8 @@ pub struct Probes {
     hints: mpsc::Sender<Hint>,
     watch: Option<Arc<Watch>>,
     watching: Option<AbortHandle>,
+    /// Who changes watched files, or why that is not told.
+    attribution: Result<Attribution, String>,
 }
 
 impl Probes {
@@ -43,7 +46,10 @@ impl Probes {
         let settings = config.probes.clone();
         let prober = Prober::start(settings.clone(), &config.state_directory.join("probes"))?;
         let (hints, receiver) = mpsc::channel(HINTS);
-        Ok((Self { prober, settings, hints, watch: None, watching: None }, receiver))
+        Ok((
+            Self { prober, settings, hints, watch: None, watching: None, attribution: Err("off".to_owned()) },
+            receiver,
+        ))
     }
 
     /// Returns what the host says of itself when it enrols. It authorises nothing, so that what is unknown stays empty.
@@ -86,6 +92,14 @@ impl Looker for Probes {
         })
     }
 
+    fn scan(&self) -> Option<progress::Shown> {
+        self.prober.scan()
+    }
+
+    fn attribution(&self) -> Option<String> {
+        Some(self.attribution.as_ref().map_or_else(Clone::clone, |_| "by fanotify".to_owned()))
+    }
+
     fn watch_sets(&mut self, sets: Vec<WatchSet>) {
         let mut settings = self.settings.clone();
         if !sets.is_empty() {
@@ -98,6 +112,8 @@ impl Looker for Probes {
         }
         // The one before ends first, so that both together do not ask too much of the kernel.
         self.watch = None;
+        self.attribution = Err("off".to_owned());
+        self.attribution = attribution(settings.clone(), self.prober.actors());
         self.prober.set_coverage(Coverage::none());
         let watch = Arc::new(Watch::start(&settings));
         self.watch = Some(Arc::clone(&watch));
@@ -111,6 +127,23 @@ impl Drop for Probes {
             watching.abort();
         }
     }
+}
+
+/// Begins to ask the kernel who changes what is watched, or says why not.
+fn attribution(settings: Settings, actors: Arc<Actors>) -> Result<Attribution, String> {
+    if !settings.attribute_changes {
+        return Err("off by attribute_changes".to_owned());
+    }
+    let folders = settings.watched_folders;
+    let roots = move || {
+        let sets = Sets::new(&sets::in_force(&settings, &Live::new()));
+        let roots = sets.iter().flat_map(Sets::roots).map(|root| host::path_of(&root.path));
+        roots.collect()
+    };
+    Attribution::start(roots, folders, actors).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "off: it needs CAP_SYS_ADMIN".to_owned(),
+        _ => format!("off: {error}"),
+    })
 }
 
 /// Hands on what `watch` hints at, and how far it reaches, until it is aborted.

@@ -20,7 +20,11 @@ use muster_proto::{
 use tokio::sync::oneshot;
 
 use crate::{
-    fim::{Depth, Scope},
+    fim::{
+        Depth, Scope,
+        actors::Actors,
+        progress::{self, Progress},
+    },
     host::{self, Live, live},
     probe::{self, FileLook, Look, Settings},
     run::Reach,
@@ -29,6 +33,8 @@ use crate::{
 
 /// How much longer than its own deadline a look may take to notice it.
 const GRACE: Duration = Duration::from_secs(2);
+/// Longest scan of watched files, so long as it comes further: a tree that grows as fast as it is read has no end.
+const LONGEST_SCAN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of a request to look.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,6 +68,8 @@ struct Shared {
     settings: Mutex<Arc<Settings>>,
     memory: PathBuf,
     coverage: Mutex<Arc<Coverage>>,
+    actors: Arc<Actors>,
+    progress: Progress,
     run: u64,
     /// Probes whose look has not ended, also beyond its time.
     looking: Mutex<BTreeSet<Probe>>,
@@ -83,6 +91,8 @@ impl Prober {
             settings: Mutex::new(Arc::new(settings)),
             memory: memory.to_owned(),
             coverage: Mutex::new(Arc::new(Coverage::none())),
+            actors: Arc::default(),
+            progress: Progress::default(),
             run: u64::from_be_bytes(run),
             looking: Mutex::default(),
         };
@@ -99,6 +109,16 @@ impl Prober {
         *lock(&self.shared.coverage) = Arc::new(coverage);
     }
 
+    /// Returns what is remembered of who wrote to watched files.
+    pub fn actors(&self) -> Arc<Actors> {
+        Arc::clone(&self.shared.actors)
+    }
+
+    /// Returns how far the scan of watched files has come that is under way.
+    pub fn scan(&self) -> Option<progress::Shown> {
+        self.shared.progress.shown()
+    }
+
     /// Makes `probe` look as far as `reach`. `now` is the host's clock when the look begins.
     pub async fn look(&self, probe: Probe, reach: Reach, now: Timestamp) -> Answer {
         let Some(known) = probe::find(probe) else {
@@ -113,7 +133,12 @@ impl Prober {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name(format!("look-{}", known.name())).spawn(move || {
-            let result = look(known, &shared, &settings, &reach, now, Instant::now() + time_limit);
+            let is_scan = probe == Probe::FileIntegrity;
+            if is_scan {
+                live::yield_to_others();
+            }
+            let deadline = Instant::now() + if is_scan { LONGEST_SCAN } else { time_limit };
+            let result = look(known, &shared, &settings, &reach, now, deadline);
             lock(&shared.looking).remove(&probe);
             live::give_back_memory();
             // Nobody waits for a look that took too long.
@@ -124,14 +149,32 @@ impl Prober {
             let unknown = host::unknown("start a thread", &error);
             return Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Done };
         }
-        match tokio::time::timeout(time_limit + GRACE, receiver).await {
-            Ok(Ok(Ok(facts))) => Answer { probe, facts, outcome: Outcome::Done },
-            Ok(Ok(Err(message))) => {
+        match self.ended(probe, time_limit + GRACE, receiver).await {
+            Some(Ok(Ok(facts))) => Answer { probe, facts, outcome: Outcome::Done },
+            Some(Ok(Err(message))) => {
                 let unknown = Unknown::new(Cause::Failed, "the probe crashed");
                 Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Crashed(message) }
             }
-            Ok(Err(_)) => ended_silently(probe),
-            Err(_) => timed_out(probe, "the look did not end in its time"),
+            Some(Err(_)) => ended_silently(probe),
+            None => timed_out(probe, "the look did not end in its time"),
+        }
+    }
+
+    /// Waits for the end of a look; `None` when it did not come within `limit`, or for a scan, which has no other bound, within
+    /// `limit` of the last step that it took.
+    async fn ended<T>(
+        &self,
+        probe: Probe,
+        limit: Duration,
+        mut receiver: oneshot::Receiver<T>,
+    ) -> Option<Result<T, oneshot::error::RecvError>> {
+        loop {
+            let before = self.shared.progress.mark();
+            match tokio::time::timeout(limit, &mut receiver).await {
+                Ok(ended) => return Some(ended),
+                Err(_) if probe == Probe::FileIntegrity && self.shared.progress.mark() != before => {}
+                Err(_) => return None,
+            }
         }
     }
 }
@@ -159,7 +202,13 @@ fn look(
         memory: &memory,
         watch: coverage.state,
         run: shared.run,
-        files: FileLook { depth, scope, coverage: Some(&coverage) },
+        files: FileLook {
+            depth,
+            scope,
+            coverage: Some(&coverage),
+            actors: Some(&shared.actors),
+            progress: Some(&shared.progress),
+        },
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {

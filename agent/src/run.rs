@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    fim::watch_set::WatchSet,
+    fim::{progress, watch_set::WatchSet},
     identity,
     report::Look,
     spool,
@@ -98,6 +98,14 @@ impl Reach {
 pub trait Looker {
     /// Begins a look.
     fn look(&mut self, probe: Probe, reach: Reach) -> Looking;
+    /// Returns how far the scan of watched files has come that is under way.
+    fn scan(&self) -> Option<progress::Shown> {
+        None
+    }
+    /// Returns whether it is told who changes watched files, for a person.
+    fn attribution(&self) -> Option<String> {
+        None
+    }
     /// Begins to watch files for hints. Gives file integrity the watch sets; none means the agent's own.
     fn watch_sets(&mut self, sets: Vec<WatchSet>);
 }
@@ -200,6 +208,8 @@ fn new_status() -> Status {
         held_since_time: None,
         held_reason: None,
         probes: Vec::new(),
+        scan: None,
+        attribution: None,
     }
 }
 

@@ -247,6 +247,10 @@ impl Agent {
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
             self.status_written = now;
+            (self.status.scan, self.status.attribution) = (self.looker.scan(), self.looker.attribution());
+            if self.status.scan.is_some() {
+                self.touch_status();
+            }
             write_status(&mut self.status, &self.config);
             // What happened is told, and the agent is about to rest.
             live::give_back_memory();
