@@ -285,10 +285,11 @@ impl Agent {
         };
         let began = ended.map_or(now, |(began, _)| began);
         let took = now - began;
-        // What the host's other programs take meanwhile is no cost of a scan.
+        // Neither the time in which other programs have the processor nor what other looks take meanwhile is the cost
+        // of a scan.
         let cost = match Lane::of(look.probe) {
             Lane::Quick => took,
-            Lane::Scan => moment::processor_time().saturating_sub(self.scan_began),
+            Lane::Scan => took.min(moment::processor_time().saturating_sub(self.scan_began)),
         };
         self.schedule.finished(look.probe, now, cost, random());
         self.on_moment(look.ended);
@@ -353,8 +354,8 @@ impl Agent {
                 // The nonce is the agent's, not the chain's: it is kept before the new chain says anything.
                 self.chain.spool().update(|state| state.session_nonce = nonce)?;
                 self.begin_epoch(&why, moment)?;
-                // This stream's Hello named the epoch before. A moment's pause, so that a collector that says this of every chain
-                // is not asked without end.
+                // This stream's Hello named the epoch before. A moment's pause, so that a collector that says this of
+                // every chain is not asked without end.
                 self.uplink.reconnect(Instant::now() + EPOCH_PAUSE);
                 write_status(&mut self.status, &self.config);
                 return Ok(());
@@ -395,7 +396,8 @@ impl Agent {
         Ok(())
     }
 
-    /// A report that no collector will ever take must not stop the chain for good: the agent begins another, which says why.
+    /// A report that no collector will ever take must not stop the chain for good: the agent begins another, which says
+    /// why.
     fn on_rejection(&mut self, rejection: v1::Rejection) -> Result<(), uplink::Error> {
         let error = uplink::Error::from(rejection);
         let now = Instant::now();
@@ -656,7 +658,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Asks for another certificate over the open stream. Without one, the next comes before the certificate ends, or rejoins after.
+    /// Asks for another certificate over the open stream. Without one, the next comes before the certificate ends, or
+    /// rejoins after.
     fn renew(&mut self, now: Instant) {
         let (Some(channel), None) = (self.uplink.channel(), &self.renewing) else { return };
         self.renew_after = now + RENEW_AGAIN;
@@ -727,7 +730,8 @@ fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
     bodies
 }
 
-/// Returns the interval of each probe: that of the profile, or the configured one of a probe that the profile does not name.
+/// Returns the interval of each probe: that of the profile, or the configured one of a probe that the profile does not
+/// name.
 fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, Duration)> {
     let sent = |probe: Probe| {
         let (_, seconds) = profile.interval_seconds.iter().find(|(number, _)| *number == i32::from(probe))?;
