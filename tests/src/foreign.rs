@@ -391,7 +391,6 @@ fn integrity(scratch: &Path) -> [Parser; 2] {
         reread: Duration::ZERO,
         power: fim::manners::Power::Mains,
         progress: &progress,
-        power: fim::manners::Power::Mains,
         actors: None,
     };
     fim::take_baseline(&request, &"first scan".into()).expect("a baseline");
