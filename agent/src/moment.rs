@@ -47,6 +47,16 @@ pub fn boot_id() -> [u8; 16] {
     }
 }
 
+/// Returns the processor time that this program took so far.
+pub fn processor_time() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+/// Returns the processor time that the calling thread took so far.
+pub fn processor_time_of_thread() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
 fn read(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);

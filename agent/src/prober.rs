@@ -134,7 +134,8 @@ impl Prober {
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name(format!("look-{}", known.name())).spawn(move || {
             let is_scan = probe == Probe::FileIntegrity;
-            if is_scan {
+            // A look at what has just changed is small, and its evidence is not to wait.
+            if is_scan && reach.is_whole() {
                 live::yield_to_others();
             }
             let deadline = Instant::now() + if is_scan { LONGEST_SCAN } else { time_limit };

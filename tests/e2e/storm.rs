@@ -131,7 +131,8 @@ impl Storm {
                 fs::rename(self.lower_folder()?, path)?;
             }
             7 => {
-                let away = self.outside.join(self.name());
+                let name = self.name();
+                let away = self.outside.join(name);
                 fs::rename(self.lower_folder()?, &away)?;
                 self.away.push(away);
             }

@@ -19,7 +19,7 @@ use crate::{
     fim::{sets::Sets, watch_set},
     host::live,
     identity::{Folder, Identity},
-    moment::Moment,
+    moment::{self, Moment},
     report::{self, LastRun, Look, Reporter},
     schedule::{Lane, Schedule, Why},
     spool::{self, Found},
@@ -69,6 +69,8 @@ pub struct Agent {
     /// The scan of file integrity, which may take minutes, beside the other looks.
     scanning: Option<(Instant, Looking)>,
     scans: Scans,
+    /// Processor time of the program when the scan under way began.
+    scan_began: Duration,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
@@ -126,6 +128,7 @@ impl Agent {
             looking: None,
             scanning: None,
             scans: Scans::default(),
+            scan_began: Duration::ZERO,
             renewing: None,
             renew_after: now,
             epoch_after: now,
@@ -242,6 +245,7 @@ impl Agent {
                 self.say(moment);
             }
             let reach = self.scans.begin(why);
+            self.scan_began = moment::processor_time();
             self.scanning = Some((now, self.looker.look(probe, reach)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
@@ -281,7 +285,12 @@ impl Agent {
         };
         let began = ended.map_or(now, |(began, _)| began);
         let took = now - began;
-        self.schedule.finished(look.probe, now, took, random());
+        // What the host's other programs take meanwhile is no cost of a scan.
+        let cost = match Lane::of(look.probe) {
+            Lane::Quick => took,
+            Lane::Scan => moment::processor_time().saturating_sub(self.scan_began),
+        };
+        self.schedule.finished(look.probe, now, cost, random());
         self.on_moment(look.ended);
         if let Outcome::Crashed(message) = &outcome {
             tracing::error!(probe = look.probe.as_str_name(), message, "probe crashed");

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     host::{self, EntryKind},
+    moment,
     schedule::Budget,
 };
 
@@ -149,14 +150,13 @@ impl Worker {
 
     /// Watches what came, or goes through all folders when notices were lost.
     fn walk(&mut self) {
-        let start = Instant::now();
+        let start = moment::processor_time_of_thread();
         if self.state.is_lost {
             self.state.walk_all(&self.kernel, &self.shared);
         } else {
             self.state.walk_some(&self.kernel, &self.shared);
         }
-        let now = Instant::now();
-        self.budget.spend(now - start, now);
+        self.budget.spend(moment::processor_time_of_thread().saturating_sub(start), Instant::now());
     }
 
     fn tell(&mut self) {
