@@ -257,7 +257,7 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
             }
             Err(error) => return Err(error),
         };
-        seen.paths.push(WatchedPath { path: PathText::from_bytes(bytes), entries });
+        seen.paths.push(WatchedPath { path: PathText::from_bytes(bytes), entries, whole: None });
     }
     seen.paths.sort_by(|a, b| a.path.cmp(&b.path));
     seen.unreadable.sort_by(|a, b| a.path.cmp(&b.path));

@@ -2,7 +2,7 @@
 
 use super::{ITEMS, more, more_of, table, text, unknown, value, yes_no};
 use crate::fact::{
-    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, WatchSet,
+    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, Reading, WatchSet,
 };
 
 pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
@@ -32,7 +32,9 @@ pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
     lines.extend(more(files.sets.len(), "watch sets"));
     lines.extend(
         files.paths.iter().take(ITEMS).map(|path| {
-            format!("path {}: {}", path.path, value(&path.entries, |entries| format!("{entries} entries")))
+            let entries = value(&path.entries, |entries| format!("{entries} entries"));
+            let narrowed = if path.whole == Some(Reading::Known(false)) { ", in part" } else { "" };
+            format!("path {}: {entries}{narrowed}", path.path)
         }),
     );
     lines.extend(more(files.paths.len(), "paths"));
