@@ -2,7 +2,7 @@
 
 use muster_proto::{fact::*, time::Timestamp};
 
-use super::expression::Shape;
+use super::{Acknowledged, acknowledged, expression::Shape};
 
 /// When the sample host is judged: 2026-06-01T00:00:00Z.
 pub(crate) const NOW_SECONDS: i64 = 1_780_272_000;
@@ -12,7 +12,7 @@ pub(super) fn schema(
     parameters: &serde_json::Map<String, serde_json::Value>,
 ) -> std::collections::BTreeMap<String, Shape> {
     let mut schema: std::collections::BTreeMap<String, Shape> =
-        full().iter().map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&state(fact)))).collect();
+        full().iter().map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&read_state(fact)))).collect();
     let shape = |json: serde_json::Value| Shape::of(&json);
     schema.insert("host".to_owned(), shape(serde_json::json!({"id": "", "class": ""})));
     schema.insert("reporting".to_owned(), shape(serde_json::json!({"silent_seconds": 0, "skew_millis": 0})));
@@ -30,6 +30,13 @@ pub(super) fn schema(
 pub(super) fn state(fact: &Fact) -> serde_json::Value {
     let mut json = serde_json::to_value(fact).expect("facts are plain data");
     json["state"].take()
+}
+
+/// Returns the JSON of a fact's state with what conditions read beside it.
+pub(super) fn read_state(fact: &Fact) -> serde_json::Value {
+    let mut json = state(fact);
+    acknowledged::add(&mut json, fact, &Acknowledged::default());
+    json
 }
 
 /// Returns the shape of a fact, where times are numbers.

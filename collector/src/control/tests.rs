@@ -213,7 +213,7 @@ fn reports_that_do_not_add_up_are_unknown_everywhere() {
 #[test]
 fn a_host_that_never_reported_has_no_data() {
     let catalogue = Catalogue::built_in();
-    let evidence = Evidence { host: AgentId::new([1; 16]), facts: BTreeMap::new(), reporting: Reporting::default() };
+    let evidence = Evidence { host: AgentId::new([1; 16]), facts: BTreeMap::new(), reporting: Reporting::default(), acknowledged: Acknowledged::default() };
     for control in catalogue.controls() {
         let judged = judge(control, &evidence, Timestamp::from_seconds(1_780_272_000).unwrap());
         assert_eq!(judged.verdict, Verdict::NoData, "{}: {judged:?}", control.id);
@@ -243,7 +243,8 @@ fn an_overlay_replaces_the_table_of_support_dates() {
 /// Returns the same facts, as if all of them had been confirmed at `now`.
 fn confirmed_at(evidence: &Evidence, now: Timestamp) -> Evidence {
     let facts = evidence.facts.iter().map(|(subject, observed)| (*subject, Observed::new(observed.fact.clone(), now)));
-    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default() }
+    let acknowledged = evidence.acknowledged.clone();
+    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default(), acknowledged }
 }
 
 #[test]

@@ -457,6 +457,7 @@ fn a_fact_confirmed_after_the_instant_cannot_tell() {
         host: fixture.silent,
         facts: sample::facts().into_iter().map(|fact| (fact.subject(), Observed::new(fact, confirmed))).collect(),
         reporting: Reporting { last_received: Some(at(10)), skew_millis: 0 },
+        acknowledged: control::Acknowledged::default(),
     };
     let then = control::judge(control, &evidence(at(20)), at(20));
     assert!(!then.reason.contains("after the instant"), "{}", then.reason);

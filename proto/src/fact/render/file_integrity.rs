@@ -64,13 +64,14 @@ fn watch(files: &FileIntegrity) -> String {
 fn set(set: &WatchSet) -> String {
     let owner = if set.owner.is_empty() { String::new() } else { format!(", owner {}", set.owner) };
     format!(
-        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable",
+        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable; definition sha256 {}",
         set.name,
         set.severity.as_str(),
         set.entries,
         set.changes_total,
         set.explained_total,
-        set.unreadable_total
+        set.unreadable_total,
+        set.digest
     )
 }
 
