@@ -75,7 +75,8 @@ fn set(set: &WatchSet) -> String {
     )
 }
 
-fn change(change: &FileChange) -> String {
+/// Returns a change of a file as one line, safe to print.
+pub fn change(change: &FileChange) -> String {
     let set = if change.set.is_empty() { String::new() } else { format!(" [{}]", change.set) };
     let again = if change.states_seen > 1 { format!(", {} states seen", change.states_seen) } else { String::new() };
     let explained =
