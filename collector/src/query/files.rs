@@ -398,3 +398,6 @@ fn holders_of(row: &FileChangeRow, is_last: bool, hostname: &str) -> Vec<(String
     let after = (row.kind != "deleted").then(|| holder(true, &row.after_sha256));
     before.into_iter().chain(after).collect()
 }
+
+#[cfg(test)]
+mod tests;
