@@ -194,9 +194,7 @@ async fn files(connection: &Connection, out: Out, command: Files) -> Result<Outc
     match command {
         Files::Changes(which) => files::changes(connection, out, which).await,
         Files::Timeline { host, path } => files::timeline(connection, out, &host, path.as_deref()).await,
-        Files::Explained { host, list } => {
-            files::explained(connection, out, &host, &list.filter, list.limit).await
-        }
+        Files::Explained { host, list } => files::explained(connection, out, &host, &list.filter, list.limit).await,
         Files::WhoHas { path, sha256, limit } => files::who_has(connection, out, &path, sha256, limit).await,
         Files::Acknowledge(what) => files::acknowledge(connection, out, what).await,
     }

@@ -126,7 +126,10 @@ impl FleetService {
     /// # Errors
     ///
     /// INTERNAL.
-    pub async fn standings_of_changes(&self, changes: Vec<(AgentId, String, Digest)>) -> Result<Vec<ChangeState>, Status> {
+    pub async fn standings_of_changes(
+        &self,
+        changes: Vec<(AgentId, String, Digest)>,
+    ) -> Result<Vec<ChangeState>, Status> {
         self.read(move |inner| files::standings(inner, &changes)).await
     }
 

@@ -59,9 +59,7 @@ impl Acknowledged {
 
     /// Returns every path, state and log index, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Digest, u64)> {
-        self.0.iter().flat_map(|(path, states)| {
-            states.iter().map(|(digest, index)| (path.as_str(), *digest, *index))
-        })
+        self.0.iter().flat_map(|(path, states)| states.iter().map(|(digest, index)| (path.as_str(), *digest, *index)))
     }
 
     /// Keeps what acknowledges a change that `fact` lists.
@@ -164,7 +162,8 @@ mod tests {
         acknowledged.insert("/etc/x", digest, 11);
         let json = added(&fact, &acknowledged);
         assert_eq!((&json["open_changes_total"], &json["unlisted_changes_total"]), (&json!(4), &json!(2)));
-        let open: Vec<&str> = json["open_changes"].as_array().unwrap().iter().map(|c| c["path"].as_str().unwrap()).collect();
+        let open: Vec<&str> =
+            json["open_changes"].as_array().unwrap().iter().map(|c| c["path"].as_str().unwrap()).collect();
         assert_eq!(open, ["/etc/a", "/etc/c"]);
         assert_eq!(acknowledged.acts(&fact), BTreeSet::from([9]));
         assert_eq!(acknowledged.named(&fact), ["content: /etc/b"]);

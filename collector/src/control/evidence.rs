@@ -268,7 +268,11 @@ impl Evidence {
     /// Says which reading was missing, and why.
     fn untold_reason(&self, control: &Control, field: &str, support: Option<String>) -> String {
         let untold = || {
-            control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values(&self.acknowledged).notes.untold)
+            control
+                .subjects
+                .iter()
+                .filter_map(|subject| self.facts.get(subject))
+                .flat_map(|o| &o.values(&self.acknowledged).notes.untold)
         };
         let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {

@@ -9,7 +9,10 @@ use muster_proto::{
 };
 use serde::Deserialize;
 
-use super::{Acknowledged, acknowledged, Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, catalogue, judge, sample};
+use super::{
+    Acknowledged, Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, acknowledged, catalogue, judge,
+    sample,
+};
 
 /// A host, and what a control must say of it.
 #[derive(Clone, Debug, Deserialize)]

@@ -423,11 +423,8 @@ fn patch_level() -> Fact {
 }
 
 fn file_integrity() -> Fact {
-    let watched = |name: &str| WatchedPath {
-        path: path(name),
-        entries: Reading::Known(100),
-        whole: Some(Reading::Known(true)),
-    };
+    let watched =
+        |name: &str| WatchedPath { path: path(name), entries: Reading::Known(100), whole: Some(Reading::Known(true)) };
     let state = |digit: &str| FileState {
         r#type: FileType::File,
         sha256: text(&digit.repeat(64)),

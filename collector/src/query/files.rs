@@ -13,11 +13,7 @@ use muster_proto::{
 use prost::Message as _;
 use tonic::Status;
 
-use super::{
-    Field, Inner, Page,
-    host::resolve,
-    parse_filter, parse_page,
-};
+use super::{Field, Inner, Page, host::resolve, parse_filter, parse_page};
 use crate::{
     serve::status::{Reason, internal, invalid},
     views::{self, BaselineRow, Cursor, FileChangeRow, FileEnd, GroupRow, HostRow, HostState, Tally},
@@ -197,10 +193,7 @@ pub(super) fn holders(
 }
 
 /// Returns where each change stands, in its order.
-pub(super) fn standings(
-    inner: &Inner,
-    changes: &[(AgentId, String, Digest)],
-) -> Result<Vec<ChangeState>, Status> {
+pub(super) fn standings(inner: &Inner, changes: &[(AgentId, String, Digest)]) -> Result<Vec<ChangeState>, Status> {
     let mut known: BTreeMap<&str, Vec<FileChangeRow>> = BTreeMap::new();
     for (_, path, _) in changes {
         if !known.contains_key(path.as_str()) {
@@ -245,9 +238,7 @@ fn key((agent, number): Cursor) -> String {
 
 fn parse_key(key: &str) -> Result<Cursor, Status> {
     let parsed = key.split_once(' ').and_then(|(agent, number)| Some((agent.parse().ok()?, number.parse().ok()?)));
-    parsed.ok_or_else(|| {
-        invalid(Reason::PageTokenInvalid, "page_token", super::page::Error::Token.to_string())
-    })
+    parsed.ok_or_else(|| invalid(Reason::PageTokenInvalid, "page_token", super::page::Error::Token.to_string()))
 }
 
 fn checked_path(path: &str) -> Result<PathText, Status> {
@@ -377,9 +368,9 @@ fn holders_of(row: &FileChangeRow, is_last: bool, hostname: &str) -> Vec<(String
         None | Some(FileEnd::Accepted) => is_last && found,
         Some(FileEnd::Restored) => is_last && !found,
         // What came after is not known, or is another change's matter.
-        Some(
-            FileEnd::RestoredOrExplained | FileEnd::ChangedAgain | FileEnd::BaselineLost | FileEnd::NotWatched,
-        ) => false,
+        Some(FileEnd::RestoredOrExplained | FileEnd::ChangedAgain | FileEnd::BaselineLost | FileEnd::NotWatched) => {
+            false
+        }
     };
     let holder = |found: bool, sha256: &str| {
         let holder = v1::FileHolder {

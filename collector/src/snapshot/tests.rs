@@ -1078,7 +1078,11 @@ fn a_pass_that_rests_on_an_acknowledgement_carries_the_act_and_is_judged_again_o
     let made = fixture.made();
     let verification = verify(&made.bytes, &fixture.trust());
     assert_valid(&verification);
-    assert!(verification.claimed.iter().any(|claim| claim.contains("1 changes of files")), "{:?}", verification.claimed);
+    assert!(
+        verification.claimed.iter().any(|claim| claim.contains("1 changes of files")),
+        "{:?}",
+        verification.claimed
+    );
     let passed = result(&made);
     assert_eq!(passed["verdict"], "pass");
     assert_eq!(passed["reason"], "with changes that operators acknowledged: content: /etc/passwd");

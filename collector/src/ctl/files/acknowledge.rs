@@ -51,7 +51,9 @@ pub async fn acknowledge(connection: &Connection, out: Out, what: Acknowledgemen
         if answer.outcomes.len() != changes.len() {
             return Err(Error::Contract("it does not have an outcome for each change"));
         }
-        done.extend(changes.iter().zip(answer.outcomes()).map(|(change, outcome)| Done { change: change.clone(), outcome }));
+        done.extend(
+            changes.iter().zip(answer.outcomes()).map(|(change, outcome)| Done { change: change.clone(), outcome }),
+        );
     }
     out.show(|| shown(&done, &missing), |out| text(out, &done, &missing))?;
     let all = done.iter().all(|done| done.outcome != AcknowledgeOutcome::NotOpen);

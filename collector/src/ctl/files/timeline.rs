@@ -17,12 +17,7 @@ use crate::ctl::{
 /// # Errors
 ///
 /// When the collector does not answer or does not know the host.
-pub async fn timeline(
-    connection: &Connection,
-    out: Out,
-    host: &str,
-    path: Option<&str>,
-) -> Result<Outcome, Error> {
+pub async fn timeline(connection: &Connection, out: Out, host: &str, path: Option<&str>) -> Result<Outcome, Error> {
     let mut client = connection.fleet();
     let baselines = all_pages!(connection, None, baselines, |page_size, page_token| {
         let host = host.to_owned();
@@ -75,7 +70,11 @@ fn change_text(out: Out, change: &v1::HostFileChange) -> String {
     if change.end_time.is_some() {
         let why = json::end(change.end()).replace('_', " ");
         let reason = if change.end_reason.is_empty() { String::new() } else { format!(" ({})", change.end_reason) };
-        line = format!("{line} {}, log index {}: {why}{reason}", time_text(change.end_time.as_ref()), change.end_log_index);
+        line = format!(
+            "{line} {}, log index {}: {why}{reason}",
+            time_text(change.end_time.as_ref()),
+            change.end_log_index
+        );
     } else if !change.listed {
         line.push_str(", and only counted by the newest report");
     }
@@ -156,7 +155,10 @@ mod tests {
             [baseline(1, 2, "first scan", false), baseline(2, 9, "CHG-7", false), baseline(3, 12, "first scan", true)];
         let text = text(Out::new(Form::Json), &baselines, &[change]);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "1970-01-01T00:00:02Z  baseline abababababab of 1970-01-01T00:00:00Z, 7 entries (first scan)  log index 2");
+        assert_eq!(
+            lines[0],
+            "1970-01-01T00:00:02Z  baseline abababababab of 1970-01-01T00:00:00Z, 7 entries (first scan)  log index 2"
+        );
         assert!(lines[1].starts_with("1970-01-01T00:00:05Z  content /etc/passwd [system]: file 0644"), "{text}");
         assert_eq!(lines[2], "    ended 1970-01-01T00:00:09Z, log index 9: accepted (CHG-7)");
         let word = "    acknowledged by spiffe://c/operator/bob 1970-01-01T00:00:06Z, log index 6: planned (CHG-7)";

@@ -133,7 +133,10 @@ async fn a_change_tells_what_became_of_it() {
     let fleet = fleet(dir.path());
     let changes = list(&fleet, v1::ListFileChangesRequest::default()).await.unwrap().changes;
     let word = changes[0].acknowledgement.clone().unwrap();
-    assert_eq!((word.actor.as_str(), word.reason.as_str(), word.reference.as_str()), ("spiffe://c/admin/a", "planned", "CHG-7"));
+    assert_eq!(
+        (word.actor.as_str(), word.reason.as_str(), word.reference.as_str()),
+        ("spiffe://c/admin/a", "planned", "CHG-7")
+    );
     assert_eq!((word.log_index, word.time), (9, Some(at(50).to_wire())));
     let ends: Vec<_> = changes.iter().map(v1::HostFileChange::end).collect();
     use v1::FileChangeEnd::{ChangedAgain, Restored, Unspecified};
@@ -204,11 +207,8 @@ async fn explained_groups_and_baselines_are_told_for_each_host() {
     let dir = tempfile::tempdir().unwrap();
     let fleet = fleet(dir.path());
     let explained = |filter: &str, host: &str| {
-        let request = v1::ListExplainedChangesRequest {
-            filter: filter.to_owned(),
-            host: host.to_owned(),
-            ..Default::default()
-        };
+        let request =
+            v1::ListExplainedChangesRequest { filter: filter.to_owned(), host: host.to_owned(), ..Default::default() };
         let service = fleet.service.clone();
         async move { service.list_explained_changes(Request::new(request)).await.map(Response::into_inner) }
     };

@@ -261,7 +261,13 @@ fn group(row: &Row<'_>) -> Option<GroupRow> {
         Some(_) => Some((number(row, 11)?, time(row, 12)?)),
         None => None,
     };
-    Some(GroupRow { agent: agent(row, 0)?, number: number(row, 1)?, group, from: (number(row, 9)?, time(row, 10)?), ended })
+    Some(GroupRow {
+        agent: agent(row, 0)?,
+        number: number(row, 1)?,
+        group,
+        from: (number(row, 9)?, time(row, 10)?),
+        ended,
+    })
 }
 
 fn word(row: &Row<'_>, at: usize) -> Option<Text> {

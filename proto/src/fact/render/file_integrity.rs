@@ -30,13 +30,11 @@ pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
     }
     lines.extend(files.sets.iter().take(ITEMS).map(set));
     lines.extend(more(files.sets.len(), "watch sets"));
-    lines.extend(
-        files.paths.iter().take(ITEMS).map(|path| {
-            let entries = value(&path.entries, |entries| format!("{entries} entries"));
-            let narrowed = if path.whole == Some(Reading::Known(false)) { ", in part" } else { "" };
-            format!("path {}: {entries}{narrowed}", path.path)
-        }),
-    );
+    lines.extend(files.paths.iter().take(ITEMS).map(|path| {
+        let entries = value(&path.entries, |entries| format!("{entries} entries"));
+        let narrowed = if path.whole == Some(Reading::Known(false)) { ", in part" } else { "" };
+        format!("path {}: {entries}{narrowed}", path.path)
+    }));
     lines.extend(more(files.paths.len(), "paths"));
     lines.extend(files.changes.iter().take(ITEMS).map(change));
     lines.extend(more_of(files.changes_total, files.changes.len(), "changes"));
