@@ -18,6 +18,8 @@ use crate::{
     config::{self, Config, LogFormat},
     connect::Trust,
     enroll::{self, CaPin, Request, Token},
+    fim,
+    host::Live,
     identity::{self, CollectorUrl},
     inspect,
     looker::Probes,
@@ -337,6 +339,13 @@ fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -> anyhow::Result<ExitCode> {
+    let loaded = loaded.map(|mut loaded| {
+        let probes = &mut loaded.config.probes;
+        if probes.watched_paths.is_empty() {
+            probes.watch_sets = fim::sets::in_force(probes, &Live::new());
+        }
+        loaded
+    });
     let loaded = match (loaded, output) {
         (Ok(loaded), Output::Text) => loaded,
         (Ok(loaded), Output::Json) => {

@@ -3,4 +3,30 @@
 //! The probe, the agent's loop and `muster-agent fim` all use it. It reaches the machine through [`crate::host::Host`] alone, and
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
+mod baseline;
+mod block;
+mod bytes;
+pub mod check;
+mod cover;
+mod draft;
+pub mod explain;
+mod known;
+mod merge;
+mod place;
+pub mod progress;
+mod record;
+pub mod scans;
+pub mod sets;
+mod slots;
+pub mod store;
+mod survey;
+mod tally;
 pub mod watch_set;
+
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline};
+pub use merge::Stats;
+pub use place::{is_at_or_below, order};
+pub use progress::Progress;
+pub use sets::Sets;
+pub use store::Store;
+pub use tally::Outcome;

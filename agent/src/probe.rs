@@ -9,12 +9,12 @@ pub mod backup;
 pub mod boot;
 pub mod capacity;
 pub mod clock;
-mod deb822;
+pub(crate) mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
 pub mod logging;
-mod memory;
+pub(crate) mod memory;
 mod packages;
 pub mod patch_level;
 mod plist;
@@ -34,9 +34,10 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use file_integrity::FileLook;
 pub use memory::Folder;
 
-use crate::host::Host;
+use crate::{fim::watch_set::WatchSet, host::Host};
 
 #[cfg(test)]
 mod faults;
@@ -69,6 +70,8 @@ pub struct Look<'a> {
     pub watch: WatchState,
     /// Drawn when the agent started: tells whether it ran all the time between two looks.
     pub run: u64,
+    /// How file integrity looks; no other probe takes note of it.
+    pub files: FileLook<'a>,
 }
 
 /// Every probe of this build, in the order in which reports list them.
@@ -119,9 +122,14 @@ fn past(time: Reading<Timestamp>, now: Timestamp) -> Reading<Timestamp> {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Absolute paths that file integrity covers, each with everything below it. A path that does not exist, or is a link,
-    /// which is not followed, is reported as such. Default: `/boot`, `/etc`, `/usr/bin`, `/usr/lib/systemd`, `/usr/sbin`.
+    /// Absolute paths that file integrity covers, each with everything below it: short for one watch set named `paths`. A path that
+    /// does not exist, or is a link, which is not followed, is reported as such. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub watched_paths: Vec<PathBuf>,
+    /// Watch sets that file integrity covers. Default: those of [`crate::fim::sets::defaults`] for the class of host, unless
+    /// `watched_paths` names any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub watch_sets: Vec<WatchSet>,
     /// Folders that may be watched for changes as they happen, at most; each costs the kernel about 1 KiB. The rest is only
     /// scanned. Default: 8192; 0 watches none.
     pub watched_folders: usize,
@@ -135,9 +143,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let watched = ["/boot", "/etc", "/usr/bin", "/usr/lib/systemd", "/usr/sbin"];
         Self {
-            watched_paths: watched.into_iter().map(PathBuf::from).collect(),
+            watched_paths: Vec::new(),
+            watch_sets: Vec::new(),
             watched_folders: 8192,
             backup_stamps: Vec::new(),
             look_seconds: 60,
@@ -214,7 +222,15 @@ mod tests {
         let look = |minutes: u64| {
             let now = host.captured().plus(std::time::Duration::from_secs(60 * minutes));
             let watch = WatchState::Live;
-            probe.look(&Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 })
+            probe.look(&Look {
+                host: &host,
+                now,
+                settings: &settings,
+                memory: memory.path(),
+                watch,
+                run: 7,
+                files: Default::default(),
+            })
         };
         let first = look(0);
         assert_eq!(look(1), first, "a second look differs: {}", case.display());

@@ -9,6 +9,7 @@ use muster_proto::{
     id::Digest,
     v1::{self, FileChangeState},
 };
+use prost::Message as _;
 use serde_json::{Value, json as value};
 
 use super::{
@@ -225,7 +226,7 @@ fn tone(state: FileChangeState) -> Tone {
 
 /// Returns a change as one line.
 fn change_line(change: Option<&v1::FileChange>) -> String {
-    match change.cloned().map(FileChange::from_wire) {
+    match change.map(|change| FileChange::decode(&change.encode_to_vec())) {
         Some(Ok(change)) => fact::render::file_change(&change),
         Some(Err(error)) => format!("cannot be shown: {error}"),
         None => "cannot be shown".to_owned(),

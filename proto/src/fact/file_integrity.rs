@@ -1,9 +1,13 @@
 //! How watched files differ from their baseline.
 
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::{PathText, Reading, Text, Unknown, text_enum};
-use crate::{id::Digest, time::Timestamp};
+use super::{
+    PathText, Reading, Text, Unknown, text_enum,
+    wire::{self, Wire},
+};
+use crate::{id::Digest, time::Timestamp, v1};
 
 text_enum!(
     /// How a file differs from its baseline.
@@ -150,6 +154,13 @@ pub struct FileChange {
     pub states_seen: u64,
 }
 
+impl Baseline {
+    /// Reason of one that an agent takes because it has none.
+    pub const FIRST_SCAN: &str = "first scan";
+    /// Reason of one that keeps what the one before says, because other watch sets are in force: it accepts nothing.
+    pub const SETS_CHANGED: &str = "watch sets changed; what was watched before is compared with its state of then";
+}
+
 impl FileChange {
     /// Returns the digest of the state that was found: what an operator acknowledges. Another content, owner, mode, time of the last
     /// content change or extended attribute has another digest; where the file lies on the disk, and how many names it has, has not.
@@ -232,6 +243,23 @@ pub struct ExtendedAttribute {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl FileChange {
+    /// Returns the change of `bytes`, every field checked.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is not what the contract allows; the first one found decides.
+    pub fn decode(bytes: &[u8]) -> Result<Self, wire::Error> {
+        let message = v1::FileChange::decode(bytes).map_err(|_| wire::Error::Encoding)?;
+        <Self as Wire>::decode(message, "FileChange")
+    }
+
+    /// Returns the encoded `FileChange`. Equal changes have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        Wire::encode(self).encode_to_vec()
+    }
 }
 
 #[cfg(test)]

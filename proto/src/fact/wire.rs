@@ -11,7 +11,7 @@ mod value;
 
 use prost::Message as _;
 
-use super::{Fact, FileChange};
+use super::Fact;
 use crate::{limits, v1};
 pub(in crate::fact) use value::Wire;
 
@@ -67,17 +67,6 @@ impl Fact {
     /// Returns the encoded fact. Equal facts have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
         v1::Fact { fact: Some(self.to_message()) }.encode_to_vec()
-    }
-}
-
-impl FileChange {
-    /// Returns the change of a message, every field checked.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fact::decode`].
-    pub fn from_wire(message: v1::FileChange) -> Result<Self, Error> {
-        Wire::decode(message, "FileChange")
     }
 }
 

@@ -4,6 +4,7 @@ use muster_proto::{
     fact::FileChange,
     v1::{self, FileChangeEnd},
 };
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::state;
@@ -11,7 +12,7 @@ use crate::ctl::json::time;
 
 /// Returns a change and what became of it.
 pub fn change(change: &v1::HostFileChange) -> Value {
-    let told = change.change.clone().and_then(|change| FileChange::from_wire(change).ok());
+    let told = change.change.as_ref().and_then(|change| FileChange::decode(&change.encode_to_vec()).ok());
     json!({
         "host_id": change.host_id, "hostname": change.hostname, "number": change.number, "change": told,
         "severity": change.severity, "after_digest": change.after_digest, "state": state(change.state()),

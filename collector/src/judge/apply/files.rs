@@ -6,19 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use muster_proto::{
-    fact::{Explanation, Fact, FileChange, FileIntegrity, Reading, Subject},
+    fact::{Baseline, Explanation, Fact, FileChange, FileIntegrity, Reading, Subject},
     id::{AgentId, Digest},
     limits,
     time::Timestamp,
     v1,
 };
-use prost::Message as _;
 
 use super::{Fleet, Known, Pass, Place, name};
 use crate::views::{AcknowledgementRow, Batch, Error, FileEnd, FileHost, LastingChange, NewChange, Watched};
-
-/// Reason of a baseline that no operator took, as fact.proto has it.
-const FIRST_SCAN: &str = "first scan";
 
 /// What a fact makes of the changes that lasted until it.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -47,7 +43,6 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
     let lasting = batch.lasting_changes(id)?;
     let identities: Vec<Digest> = files.changes.iter().map(identity).collect();
     let steps = steps(&before, &lasting, &files, &identities, &host.watched);
-    let encoded = encoded_changes(encoded);
     for number in steps.unlist {
         batch.unlist_file_change(id, number)?;
     }
@@ -57,9 +52,9 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
     }
     let kept: HashMap<u64, &LastingChange> = lasting.iter().map(|change| (change.number, change)).collect();
     for (number, at) in steps.tell {
-        let bytes = encoded.get(at).map(Vec::as_slice).unwrap_or_default();
+        let bytes = files.changes[at].encode();
         if kept.get(&number).is_none_or(|kept| !kept.is_listed || kept.bytes != bytes) {
-            batch.tell_file_change(id, number, bytes)?;
+            batch.tell_file_change(id, number, &bytes)?;
         }
     }
     let severities: BTreeMap<&str, &str> =
@@ -71,7 +66,7 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
             number: host.changes.told,
             identity: identities[at],
             change,
-            bytes: encoded.get(at).map(Vec::as_slice).unwrap_or_default(),
+            bytes: &change.encode(),
             severity: severities.get(change.set.as_str()).copied().unwrap_or_default(),
         };
         batch.begin_file_change(id, &new, told)?;
@@ -93,7 +88,7 @@ fn follow_baseline(
         return Ok(());
     }
     let is_new = now.0 != host.baseline.0;
-    let lost_before = is_new && !host.baseline.0.is_empty() && baseline.reason.as_str() == FIRST_SCAN;
+    let lost_before = is_new && !host.baseline.0.is_empty() && baseline.reason.as_str() == Baseline::FIRST_SCAN;
     host.baselines.told += 1;
     host.baselines.dropped += batch.put_baseline(id, host.baselines.told, baseline, lost_before, told)?;
     host.baseline = now;
@@ -162,10 +157,11 @@ fn steps(
 
 /// Returns why a change that a fact does not list ended; `None` when it may last.
 fn end(before: &FileHost, change: &LastingChange, files: &FileIntegrity, watched: &Watched) -> Option<FileEnd> {
-    let is_new_baseline = before.baseline.0 != files.baseline.id.as_str();
+    let reason = files.baseline.reason.as_str();
+    let is_new_baseline = before.baseline.0 != files.baseline.id.as_str() && reason != Baseline::SETS_CHANGED;
     let set = |watched: &Watched| watched.sets.get(&change.set).cloned();
     let is_set_changed = !change.set.is_empty() && set(&before.watched) != set(watched);
-    if is_new_baseline && files.baseline.reason.as_str() == FIRST_SCAN {
+    if is_new_baseline && reason == Baseline::FIRST_SCAN {
         Some(FileEnd::BaselineLost)
     } else if is_new_baseline {
         // A baseline that was taken now holds what was there; what the fact does not list of its changes is newer.
@@ -195,18 +191,6 @@ fn watched(files: &FileIntegrity) -> Watched {
     Watched {
         roots: files.paths.iter().map(|path| path.path.as_str().to_owned()).collect(),
         sets: files.sets.iter().map(|set| (set.name.to_string(), set.digest.to_string())).collect(),
-    }
-}
-
-/// Returns the changes of an encoded fact, each encoded by itself, in its order.
-fn encoded_changes(encoded: &[u8]) -> Vec<Vec<u8>> {
-    use v1::{fact::Fact::FileIntegrity, file_integrity_fact::Reading};
-    let fact = v1::Fact::decode(encoded).ok().and_then(|fact| fact.fact);
-    match fact {
-        Some(FileIntegrity(v1::FileIntegrityFact { reading: Some(Reading::Known(files)) })) => {
-            files.changes.iter().map(v1::FileChange::encode_to_vec).collect()
-        }
-        _ => Vec::new(),
     }
 }
 
@@ -345,8 +329,13 @@ mod tests {
             files.baseline.reason = reason.into();
         };
         assert_eq!(end_of(|files| new(files, "CHG-7")), [(1, FileEnd::Accepted)]);
-        assert_eq!(end_of(|files| new(files, FIRST_SCAN)), [(1, FileEnd::BaselineLost)]);
-        assert_eq!(end_of(|files| files.paths.clear()), [(1, FileEnd::NotWatched)]);
+        assert_eq!(end_of(|files| new(files, Baseline::FIRST_SCAN)), [(1, FileEnd::BaselineLost)]);
+        assert_eq!(end_of(|files| new(files, Baseline::SETS_CHANGED)), [(1, FileEnd::Restored)]);
+        let unwatched = |files: &mut FileIntegrity| {
+            new(files, Baseline::SETS_CHANGED);
+            files.paths.clear();
+        };
+        assert_eq!(end_of(unwatched), [(1, FileEnd::NotWatched)]);
         let other_set = |files: &mut FileIntegrity| files.sets[0].digest = "ee".repeat(32).as_str().into();
         assert_eq!(end_of(other_set), [(1, FileEnd::NotWatched)]);
         // Another digest of the same id, as after a change of the format, is no new baseline.
