@@ -304,7 +304,8 @@ fn told<T: ToString>(reading: &Reading<T>) -> String {
     }
 }
 
-fn of_unknown(unknown: &Unknown) -> String {
+/// Returns such as `unknown (forbidden: read /etc/shadow: ...)`.
+pub(crate) fn of_unknown(unknown: &Unknown) -> String {
     let cause = serde_json::to_value(unknown.cause).ok().and_then(|cause| cause.as_str().map(str::to_owned));
     let cause = cause.unwrap_or_default().replace('_', " ");
     if unknown.detail.is_empty() {
