@@ -1,6 +1,8 @@
 //! The command line.
 //!
-//! Exit codes: 0 yes, 1 no, 2 wrong usage; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
+//! Exit codes: 0 yes, 1 no, 2 wrong usage; `fim` has its own; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
+
+mod fim;
 
 use std::{
     io::{self, Write as _},
@@ -14,6 +16,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use muster_proto::time::{Clock as _, SystemClock};
 use serde_json::json;
 
+use self::fim::Fim;
 use crate::{
     config::{self, Config, LogFormat},
     connect::Trust,
@@ -97,7 +100,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Works on the file-integrity baseline.
+    /// Compares files with a baseline: on its own, without an agent or a collector. `rebaseline` is for this host's agent.
     #[command(subcommand)]
     Fim(Fim),
     /// Checks the settings and shows those in force.
@@ -116,16 +119,6 @@ enum Command {
         /// Folder to write into.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Fim {
-    /// Takes the baseline afresh: every difference up to now is accepted. The next report says so, with the reason.
-    Rebaseline {
-        /// Why, for the auditor.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
     },
 }
 
@@ -205,7 +198,8 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             eprintln!("captured to {}; look through it before you give it away", out.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Fim(Fim::Rebaseline { reason }) => rebaseline(&load(&cli)?.config, reason),
+        Command::Fim(Fim::Alone(command)) => Ok(fim::alone(command)),
+        Command::Fim(Fim::Rebaseline { reason }) => fim::rebaseline(&load(&cli)?.config, reason),
         Command::CheckConfig { output } => check_config(load(&cli), *output),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
@@ -322,18 +316,6 @@ fn show_status(config: &Config, output: Output, options: status::Options) -> any
         Output::Json => println!("{}", serde_json::to_string_pretty(&shown)?),
     }
     Ok(if shown.is_running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(!reason.trim().is_empty(), "a reason is needed: it is part of the evidence");
-    match identity::Folder::open(&config.state_directory) {
-        // Root may act for the agent: what it writes there is given to the agent.
-        Ok(_) | Err(identity::Error::Owner { user: 0, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let baseline = inspect::rebaseline(&config.state_directory, &config.probes, SystemClock.now(), reason)?;
-    println!("baseline {} of {} entries, taken {}", baseline.id, baseline.entries, baseline.created_time);
-    Ok(ExitCode::SUCCESS)
 }
 
 fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -> anyhow::Result<ExitCode> {

@@ -120,10 +120,11 @@ fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timest
 }
 
 /// A folder of this process alone, removed when dropped.
-struct Memory(PathBuf);
+pub(crate) struct Memory(PathBuf);
 
 impl Memory {
-    fn make() -> Result<Self, Error> {
+    /// Makes one that nobody else may look into.
+    pub(crate) fn make() -> Result<Self, Error> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
         let path = std::env::temp_dir().join(format!("muster-agent-{}", hex::encode(random)));
@@ -132,6 +133,11 @@ impl Memory {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(Self(path))
+    }
+
+    /// Returns its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
