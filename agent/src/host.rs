@@ -10,6 +10,7 @@ pub mod recorded;
 pub mod recording;
 pub mod script;
 pub mod shadow;
+pub mod xattr;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,8 +52,8 @@ pub const SCRIPT_TIME: Duration = Duration::from_secs(45);
 pub const RULE_SET_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of the audit system's answer, at most.
 pub const AUDIT_BYTES: usize = 4 * 1024 * 1024;
-/// Entries of a scan of one folder with all below it, at most.
-pub const SCAN_ENTRIES: u64 = 2_000_000;
+/// Bytes of the longest file that a walk reads if nothing else is said: some seconds of hashing.
+pub const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Reads of the machine that a probe may make.
 pub trait Host {
@@ -199,33 +200,13 @@ pub trait Host {
     /// `NotFound` when it is not installed, `TimedOut`, `FileTooLarge`, or another error when it fails.
     fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>>;
 
-    /// Visits `root` and everything below it without following links, each folder's names in byte order, and reads
-    /// every regular file. An entry that cannot be read is visited with its error, and a scan goes on after it.
-    ///
-    /// # Errors
-    ///
-    /// When `root` itself is not there or cannot be read, when a bound is reached, or what `visit` returns.
-    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()>;
-
     /// Shows `visitor` the entry `root` and everything below it without following links, each folder's names in byte order and a
     /// folder before what is in it, and reads what it wants of them.
     ///
     /// # Errors
     ///
-    /// When `root` itself is not there or cannot be read, when the time is over, or what the visitor returns.
-    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
-        let _ = pace;
-        self.scan(root, &mut |path, scanned| {
-            let path = path_bytes(path);
-            match scanned {
-                Err(error) => visitor.unreadable(&path, error),
-                Ok(scanned) => match visitor.wants(&path, &scanned.metadata)? {
-                    Want::Nothing | Want::NothingBelow => Ok(()),
-                    Want::Read => visitor.found(&path, Ok(scanned)),
-                },
-            }
-        })
-    }
+    /// When `root` itself is not there or is a folder that cannot be opened, when the time is over, or what the visitor returns.
+    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()>;
 
     /// Returns digests of the content of the regular file at `path`, which is not followed if it is a link.
     ///
@@ -235,23 +216,30 @@ pub trait Host {
     fn digests(&self, path: &Path) -> io::Result<Digests>;
 }
 
-/// Called for each entry of a scan.
-pub type Visit<'a> = dyn FnMut(&Path, io::Result<Scanned>) -> io::Result<()> + 'a;
-
 /// How fast a walk may go, and how far.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pace {
-    /// Threads that read and hash; 1 does it on the caller's thread.
+    /// Threads that read and hash, of which at most 8 are used; 1 does it on the caller's thread.
     pub readers: usize,
-    /// Bytes of content that are read in a second, at most; 0 is without limit.
+    /// Bytes of content that are read in a second, at most, of all readers together; 0 is without limit.
     pub bytes_per_second: u64,
     /// Whether mount points below the root are crossed.
     pub cross_mounts: bool,
+    /// Bytes of the longest file that is read, holes counted. One that is longer is found with the error `FileTooLarge`.
+    pub largest_file_bytes: u64,
+    /// Folder for the unlinked temporary file of names, for folders that have more than may be held; `None` is the system's.
+    pub spill_folder: Option<PathBuf>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { readers: 1, bytes_per_second: 0, cross_mounts: false }
+        Self {
+            readers: 1,
+            bytes_per_second: 0,
+            cross_mounts: false,
+            largest_file_bytes: LARGEST_FILE_BYTES,
+            spill_folder: None,
+        }
     }
 }
 
@@ -262,14 +250,29 @@ pub enum Want {
     Nothing,
     /// No more than it was shown, and nothing of what is below it.
     NothingBelow,
+    /// Its extended attributes and a link's target, and no file's content. A folder is gone into.
+    Attributes,
     /// A file's content, a link's target, and the extended attributes. A folder is gone into.
     Read,
+}
+
+impl Want {
+    /// Returns whether anything is read of the entry.
+    pub fn is_read(self) -> bool {
+        match self {
+            Self::Nothing | Self::NothingBelow => false,
+            Self::Attributes | Self::Read => true,
+        }
+    }
 }
 
 /// Sees the entries of a walk.
 ///
 /// [`Self::wants`] and [`Self::unreadable`] are called in the order of the walk. [`Self::found`] is called in the same order, but
-/// may come later: entries that come after may have been shown meanwhile, a bounded number of them.
+/// may come later: entries that come after may have been shown meanwhile, a bounded number of them. With one reader it comes at once.
+///
+/// An entry of which something is wanted ends in one call of `found`, or, when it is a folder that cannot be opened, in one of
+/// `unreadable`. A folder that was found and cannot be gone into has both, `found` being the one that may come later.
 pub trait Visitor {
     /// Takes an entry with what lstat(2) says of it.
     ///
@@ -278,15 +281,19 @@ pub trait Visitor {
     /// An error ends the walk.
     fn wants(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<Want>;
 
-    /// Takes an entry that cannot be looked at, or a folder that cannot be listed, after it was shown to [`Self::wants`]: nothing is
+    /// Takes an entry that cannot be looked at, or a folder that cannot be gone into, after it was shown to [`Self::wants`]: nothing is
     /// known of what is below it.
+    ///
+    /// A mount point that is not crossed has the error `CrossesDevices`; a folder that is too deep, or has more names than a walk
+    /// sorts, `FileTooLarge`; one that was moved or replaced meanwhile, `InvalidData`.
     ///
     /// # Errors
     ///
     /// An error ends the walk.
     fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()>;
 
-    /// Takes what was read of an entry for which [`Want::Read`] was answered, or why it could not be.
+    /// Takes what was read of an entry of which something was wanted, or why it could not be. Its metadata are those that it had while
+    /// it was read, which may differ from those shown before.
     ///
     /// # Errors
     ///
@@ -350,12 +357,12 @@ pub fn time_reading(time: Option<Timestamp>) -> Reading<Timestamp> {
     time.map_or_else(|| Reading::unknown(Cause::Limit, "time is outside the years 1970 to 2999"), Reading::Known)
 }
 
-/// An entry that a scan read.
+/// An entry that a walk read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Scanned {
     /// What fstat(2) says of it.
     pub metadata: Metadata,
-    /// SHA-256 of a file's content or of a link's target; `None` for others.
+    /// SHA-256 of a file's content or of a link's target; `None` for others, and for a file whose content was not wanted.
     #[serde(default, with = "recorded::hex_digest", skip_serializing_if = "Option::is_none")]
     pub sha256: Option<[u8; 32]>,
     /// Extended attributes, sorted by name.
@@ -560,7 +567,8 @@ pub fn cause(error: &io::Error) -> Cause {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Cause::Absent,
         ErrorKind::FileTooLarge | ErrorKind::OutOfMemory => Cause::Limit,
         ErrorKind::TimedOut => Cause::TimedOut,
-        ErrorKind::Unsupported => Cause::Unsupported,
+        // Another file system is left out on purpose.
+        ErrorKind::Unsupported | ErrorKind::CrossesDevices => Cause::Unsupported,
         ErrorKind::InvalidData => Cause::Garbled,
         // ENODEV and ENXIO: the driver of the file is not there. EPROTONOSUPPORT and EAFNOSUPPORT: the kernel lacks it.
         _ => match error.raw_os_error() {

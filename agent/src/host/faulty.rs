@@ -14,8 +14,8 @@ use std::{
 use muster_proto::fact::OsFamily;
 
 use super::{
-    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners,
-    Space, Tool, Visit,
+    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy, Scanned, SocketOwners,
+    Space, Tool, Visitor, Want,
     recorded::{audit_name, iptables_name, key, nf_elements_name, nf_tables_name, tool_name},
 };
 
@@ -243,29 +243,70 @@ impl Host for Faulty<'_> {
         self.content(tool_name(tool, args), || self.host.run(tool, args))
     }
 
-    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+    /// The half of a walk is half of its entries as a visitor sees them who wants to read everything.
+    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         let fault = self.ask(key("scan", root), Kind::Scan);
         if let Some(Fault::Errno(_) | Fault::Kind(_)) = fault {
             return Err(fault.and_then(error).expect("it is one"));
         }
-        let mut entries: Vec<(PathBuf, io::Result<Scanned>)> = Vec::new();
-        self.host.scan(root, &mut |path, scanned| {
-            entries.push((path.to_owned(), scanned));
-            Ok(())
-        })?;
-        let half = entries.len() / 2;
-        for (at, (path, scanned)) in entries.into_iter().enumerate() {
-            match fault {
-                Some(Fault::Breaks(errno)) if at == half => return Err(io::Error::from_raw_os_error(errno)),
-                Some(Fault::Entry(errno)) if at == half => visit(&path, Err(io::Error::from_raw_os_error(errno)))?,
-                _ => visit(&path, scanned)?,
-            }
-        }
-        Ok(())
+        let mut counted = Counted(0);
+        self.host.walk(root, pace, &mut counted)?;
+        let mut spoiling = Spoiling { visitor, fault, at: 0, half: counted.0 / 2 };
+        self.host.walk(root, &Pace { readers: 1, ..pace.clone() }, &mut spoiling)
     }
 
     fn digests(&self, path: &Path) -> io::Result<Digests> {
         self.value(key("digests", path), || self.host.digests(path))
+    }
+}
+
+/// Counts entries.
+struct Counted(usize);
+
+impl Visitor for Counted {
+    fn wants(&mut self, _: &[u8], _: &Metadata) -> io::Result<Want> {
+        self.0 += 1;
+        Ok(Want::Nothing)
+    }
+
+    fn unreadable(&mut self, _: &[u8], _: io::Error) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn found(&mut self, _: &[u8], _: io::Result<Scanned>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Shows a visitor a walk with a fault in the middle.
+struct Spoiling<'v> {
+    visitor: &'v mut dyn Visitor,
+    fault: Option<Fault>,
+    at: usize,
+    half: usize,
+}
+
+impl Visitor for Spoiling<'_> {
+    fn wants(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<Want> {
+        let is_met = self.at == self.half;
+        self.at += 1;
+        match self.fault {
+            Some(Fault::Breaks(errno)) if is_met => Err(io::Error::from_raw_os_error(errno)),
+            Some(Fault::Entry(errno)) if is_met => {
+                self.visitor.unreadable(path, io::Error::from_raw_os_error(errno))?;
+                // An entry that cannot be looked at is not gone into.
+                Ok(Want::NothingBelow)
+            }
+            _ => self.visitor.wants(path, metadata),
+        }
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
+        self.visitor.unreadable(path, error)
+    }
+
+    fn found(&mut self, path: &[u8], read: io::Result<Scanned>) -> io::Result<()> {
+        self.visitor.found(path, read)
     }
 }
 

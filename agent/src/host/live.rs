@@ -1,6 +1,6 @@
 //! The machine that the agent runs on.
 //!
-//! Only this module and those below it make system calls. Nothing here writes anything.
+//! Only this module and those below it make system calls. Nothing here writes anything but a walk's unlinked temporary file of names.
 
 #[cfg(target_os = "linux")]
 mod audit;
@@ -16,7 +16,7 @@ mod run;
 #[path = "live/run_windows.rs"]
 mod run;
 #[cfg(target_os = "linux")]
-mod scan;
+mod walk;
 
 use std::time::Instant;
 

@@ -24,8 +24,8 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, Scanned, SocketOwners,
-    Space, TOOL_OUTPUT_BYTES, Tool, Visit, path_bytes, path_of,
+    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy, Scanned,
+    SocketOwners, Space, TOOL_OUTPUT_BYTES, Tool, Visitor, Want, path_bytes, path_of,
 };
 
 /// Version of the format of a capture.
@@ -336,16 +336,27 @@ impl Host for Recorded {
         if bytes.len() > TOOL_OUTPUT_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
     }
 
-    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+    /// Shows what a recorded scan of `root` has, whatever the pace. An entry that could not be read has no metadata in a capture, and
+    /// is shown as one that cannot be looked at.
+    fn walk(&self, root: &Path, _: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         let number = self.find("scan", root, &self.index.scans)?;
         let lines = File::open(self.folder.join("scans").join(format!("{number}.jsonl")))?;
+        let mut left_out: Option<Vec<u8>> = None;
         for line in io::BufReader::new(lines).lines() {
             let line: ScanLine = serde_json::from_str(&line?)?;
-            let result = match line.result {
-                Answer::Ok(scanned) => Ok(scanned),
-                Answer::Err(failure) => Err(failure.to_error()),
-            };
-            visit(&path(&line.path)?, result)?;
+            let path = line.path.to_bytes().ok_or(io::ErrorKind::InvalidData)?;
+            if left_out.as_deref().is_some_and(|above| is_at_or_below(&path, above)) {
+                continue;
+            }
+            match line.result {
+                Answer::Ok(scanned) => match visitor.wants(&path, &scanned.metadata)? {
+                    Want::Nothing => {}
+                    Want::NothingBelow => left_out = Some(path),
+                    Want::Attributes => visitor.found(&path, Ok(scanned))?,
+                    Want::Read => visitor.found(&path, content_of(scanned, &line.path))?,
+                },
+                Answer::Err(failure) => visitor.unreadable(&path, failure.to_error())?,
+            }
         }
         Ok(())
     }
@@ -353,6 +364,20 @@ impl Host for Recorded {
     fn digests(&self, path: &Path) -> io::Result<Digests> {
         self.find("digests", path, &self.index.digests)
     }
+}
+
+/// Returns what was read of an entry, if the scan read its content.
+fn content_of(scanned: Scanned, path: &PathText) -> io::Result<Scanned> {
+    let has_content = matches!(scanned.metadata.kind, EntryKind::File | EntryKind::Link);
+    if has_content && scanned.sha256.is_none() {
+        return Err(not_recorded(&format!("content of {path}")));
+    }
+    Ok(scanned)
+}
+
+fn is_at_or_below(path: &[u8], above: &[u8]) -> bool {
+    let rest = path.strip_prefix(above);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || above.ends_with(b"/"))
 }
 
 pub(super) fn file(folder: &Path, path: &Path) -> PathBuf {

@@ -18,8 +18,8 @@ use muster_proto::{
 };
 
 use super::{
-    AuditQuery, Digests, Dump, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners, Space, Tool,
-    Visit,
+    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy, Scanned,
+    SocketOwners, Space, Tool, Visitor, Want,
     recorded::{
         Answer, Failure, Index, ScanLine, VERSION, audit_name, file, iptables_name, key, nf_elements_name,
         nf_tables_name, text, tool_name,
@@ -261,17 +261,13 @@ impl Host for Recording<'_> {
         result
     }
 
-    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+    /// Walks with one reader, so that what is found of an entry comes before the next one.
+    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         let number = u32::try_from(self.index.borrow().scans.len()).expect("few paths are watched");
-        let mut lines =
-            io::BufWriter::new(fs::File::create(self.folder.join("scans").join(format!("{number}.jsonl")))?);
-        let result = self.host.scan(root, &mut |path, scanned| {
-            let line = ScanLine { path: text(path), result: answer(&scanned) };
-            serde_json::to_writer(&mut lines, &line)?;
-            lines.write_all(b"\n")?;
-            visit(path, scanned)
-        });
-        lines.flush()?;
+        let lines = fs::File::create(self.folder.join("scans").join(format!("{number}.jsonl")))?;
+        let mut keeping = Keeping { lines: io::BufWriter::new(lines), visitor };
+        let result = self.host.walk(root, &Pace { readers: 1, ..pace.clone() }, &mut keeping);
+        keeping.lines.flush()?;
         self.keep_error(key("scan", root), &result);
         result?;
         self.index.borrow_mut().scans.insert(text(root), number);
@@ -284,6 +280,44 @@ impl Host for Recording<'_> {
         let digests = result?;
         self.index.borrow_mut().digests.insert(text(path), digests);
         Ok(digests)
+    }
+}
+
+/// Keeps what a visitor is shown.
+struct Keeping<'v> {
+    lines: io::BufWriter<fs::File>,
+    visitor: &'v mut dyn Visitor,
+}
+
+impl Keeping<'_> {
+    fn keep(&mut self, path: &[u8], result: Answer<Scanned>) -> io::Result<()> {
+        let line = ScanLine { path: PathText::from_bytes(path), result };
+        serde_json::to_writer(&mut self.lines, &line)?;
+        self.lines.write_all(b"\n")
+    }
+}
+
+impl Visitor for Keeping<'_> {
+    fn wants(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<Want> {
+        let want = self.visitor.wants(path, metadata)?;
+        if !want.is_read() {
+            self.keep(path, Answer::Ok(Scanned { metadata: *metadata, sha256: None, attributes: Vec::new() }))?;
+        }
+        if want == Want::NothingBelow && metadata.kind == EntryKind::Folder {
+            // For a visitor of the capture who wants more than this one did.
+            self.keep(path, Answer::Err(Failure::of(&io::Error::other("what is below was left out of the capture"))))?;
+        }
+        Ok(want)
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
+        self.keep(path, Answer::Err(Failure::of(&error)))?;
+        self.visitor.unreadable(path, error)
+    }
+
+    fn found(&mut self, path: &[u8], read: io::Result<Scanned>) -> io::Result<()> {
+        self.keep(path, answer(&read))?;
+        self.visitor.found(path, read)
     }
 }
 

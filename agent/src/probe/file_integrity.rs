@@ -24,7 +24,7 @@ use self::{
     compare::Merge,
 };
 use super::{Look, Probe, Settings};
-use crate::host::{self, EntryKind, Host};
+use crate::host::{self, EntryKind, Host, Metadata, Pace, Scanned, Visitor, Want};
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
@@ -221,12 +221,12 @@ fn watched(settings: &Settings) -> Vec<Vec<u8>> {
 }
 
 /// Visits what is at and below `paths`, in one order, and counts it.
-fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::host::Visit<'_>) -> io::Result<()> {
+fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut Visit<'_>) -> io::Result<()> {
     for bytes in paths {
         let root = host::path_of(bytes);
         let before = seen.entries;
         let mut is_link = false;
-        let result = host.scan(&root, &mut |path, scanned| {
+        let result = read_all(host, &root, &mut |path, scanned| {
             let bytes = host::path_bytes(path);
             if bytes.len() > limits::TEXT_BYTES {
                 let unknown = Unknown::new(Cause::Limit, "its path is longer than a path may be");
@@ -262,6 +262,30 @@ fn scan(host: &dyn Host, paths: &[Vec<u8>], seen: &mut Seen, visit: &mut crate::
     seen.paths.sort_by(|a, b| a.path.cmp(&b.path));
     seen.unreadable.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
+}
+
+/// Called for each entry of a scan.
+type Visit<'a> = dyn FnMut(&Path, io::Result<Scanned>) -> io::Result<()> + 'a;
+
+/// Reads everything from `root` on.
+fn read_all(host: &dyn Host, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
+    host.walk(root, &Pace { cross_mounts: true, ..Pace::default() }, &mut ReadAll(visit))
+}
+
+struct ReadAll<'v, 'a>(&'v mut Visit<'a>);
+
+impl Visitor for ReadAll<'_, '_> {
+    fn wants(&mut self, _: &[u8], _: &Metadata) -> io::Result<Want> {
+        Ok(Want::Read)
+    }
+
+    fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
+        (self.0)(&host::path_of(path), Err(error))
+    }
+
+    fn found(&mut self, path: &[u8], read: io::Result<Scanned>) -> io::Result<()> {
+        (self.0)(&host::path_of(path), read)
+    }
 }
 
 /// Returns the entries of a watched path that is a link: a scan follows none, so that what it leads to is only watched under

@@ -1,7 +1,7 @@
 //! A host of macOS or Windows: files, folders and tools. What Linux alone has is an error that says so.
 //!
 //! **It has never run on one of those systems**: the compiler has checked its calls and nothing more, and the agent as a whole does not
-//! build for Windows yet. Scans and digests of files are not there, so that file integrity is unknown on them.
+//! build for Windows yet. Walks and digests of files are not there, so that file integrity is unknown on them.
 
 use std::{
     collections::BTreeSet,
@@ -15,8 +15,8 @@ use muster_proto::fact::OsFamily;
 
 use super::Live;
 use crate::host::{
-    AuditQuery, Digests, Dump, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
-    Space, Tool, Visit,
+    AuditQuery, Digests, Dump, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy,
+    SocketOwners, Space, Tool, Visitor,
 };
 
 impl Host for Live {
@@ -116,7 +116,7 @@ impl Host for Live {
         super::run::run(tool, args)
     }
 
-    fn scan(&self, _: &Path, _: &mut Visit<'_>) -> io::Result<()> {
+    fn walk(&self, _: &Path, _: &Pace, _: &mut dyn Visitor) -> io::Result<()> {
         unsupported()
     }
 

@@ -3,13 +3,10 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     io::{self, Read as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::ffi::{OsStrExt as _, OsStringExt as _},
-    },
+    os::{fd::AsRawFd as _, unix::ffi::OsStringExt as _},
     path::{Path, PathBuf},
 };
 
@@ -17,10 +14,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use muster_proto::{fact::OsFamily, time::Timestamp};
 
-use super::{Live, audit, netfilter, run, scan};
+use super::{Live, audit, netfilter, run, walk};
 use crate::host::{
-    AuditQuery, Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Policy,
-    SocketOwners, Space, Tool, Visit, fscrypt, luks,
+    AuditQuery, Digests, Dump, EntryKind, FOLDER_NAMES, Family, Host, KernelClock, Luks, Machine, Metadata, Pace,
+    Policy, SocketOwners, Space, Tool, Visitor, fscrypt, luks,
 };
 
 /// Bytes that `union` of `struct fscrypt_get_policy_ex_arg` has: the policy of version 2.
@@ -199,12 +196,12 @@ impl Host for Live {
         run::run(tool, args, self.deadline)
     }
 
-    fn scan(&self, root: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
-        scan::scan(*self, root, visit)
+    fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
+        walk::walk(*self, root, pace, visitor)
     }
 
     fn digests(&self, path: &Path) -> io::Result<Digests> {
-        scan::digests(*self, path)
+        walk::digests(*self, path)
     }
 }
 
@@ -295,13 +292,10 @@ impl io::Read for Stream {
     }
 }
 
-/// Returns the name of `os` as a path component, for names that rustix hands out.
-pub(super) fn component(name: &std::ffi::CStr) -> &OsStr {
-    OsStr::from_bytes(name.to_bytes())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]

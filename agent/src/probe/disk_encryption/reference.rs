@@ -14,8 +14,8 @@ use muster_proto::fact::{OsFamily, Reading, SwapKind, VolumeKind};
 
 use super::state;
 use crate::host::{
-    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Policy, SocketOwners,
-    Space, Tool, Visit,
+    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy,
+    SocketOwners, Space, Tool, Visitor,
 };
 
 /// Hosts that are compared; a tenth of them where the build is not optimised, which takes as long.
@@ -461,7 +461,7 @@ impl Host for MadeHost {
         unsupported()
     }
 
-    fn scan(&self, _: &Path, _: &mut Visit<'_>) -> io::Result<()> {
+    fn walk(&self, _: &Path, _: &Pace, _: &mut dyn Visitor) -> io::Result<()> {
         unsupported()
     }
 

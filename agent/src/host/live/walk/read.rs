@@ -1,0 +1,275 @@
+//! Reads one entry: a file's content, a link's target, extended attributes.
+//!
+//! What is told of an entry is from one state of it: one that changes while it is read is read again, and after some tries it is
+//! unreadable. A hole of a file is hashed as the zeroes that it stands for, without a read.
+
+use std::{
+    ffi::CStr,
+    io,
+    ops::Range,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use md5::Md5;
+use rustix::{
+    fs::{AtFlags, CWD, SeekFrom, Stat},
+    io::Errno,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    attributes::Attributes,
+    budget::Budget,
+    cache::Cache,
+    open::{self, Opener, changed},
+};
+use crate::host::{
+    Digests, EntryKind, LARGEST_FILE_BYTES, Metadata, Pace, Scanned, Want,
+    live::{Live, linux::metadata},
+};
+
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 128 * 1024;
+/// How often an entry that changes while it is read is read again.
+const TRIES: u32 = 3;
+
+/// What a hole has.
+static ZEROES: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
+/// What the readers of one walk share.
+#[derive(Debug)]
+pub(super) struct Rules {
+    live: Live,
+    budget: Budget,
+    largest_file_bytes: u64,
+    /// Set when the walk ends early: nobody waits for what is still read.
+    pub is_over: AtomicBool,
+}
+
+impl Rules {
+    pub(super) fn new(live: Live, pace: &Pace) -> Self {
+        let budget = Budget::new(pace.bytes_per_second);
+        Self { live, budget, largest_file_bytes: pace.largest_file_bytes, is_over: AtomicBool::new(false) }
+    }
+
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.live.check_deadline()
+    }
+}
+
+/// Reads entries, one after the other.
+#[derive(Debug)]
+pub(super) struct Reader<'w> {
+    rules: &'w Rules,
+    opener: Opener,
+    attributes: Attributes,
+    buffer: Vec<u8>,
+}
+
+impl<'w> Reader<'w> {
+    pub(super) fn new(rules: &'w Rules) -> Self {
+        Self { rules, opener: Opener::new(true), attributes: Attributes::default(), buffer: Vec::new() }
+    }
+
+    pub(super) fn rules(&self) -> &'w Rules {
+        self.rules
+    }
+
+    /// Reads what is wanted of the entry `name` in `folder`, which is no folder, and of which lstat(2) said `looked`.
+    pub(super) fn read(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        looked: &Metadata,
+        want: Want,
+    ) -> io::Result<Scanned> {
+        for _ in 0..TRIES {
+            let read = match looked.kind {
+                EntryKind::File => self.file(folder, name, looked, want)?,
+                EntryKind::Folder | EntryKind::Link | EntryKind::Other => self.unopened(folder, name, looked)?,
+            };
+            if let Some(scanned) = read {
+                return Ok(scanned);
+            }
+        }
+        Err(changed())
+    }
+
+    /// Reads the attributes of a folder that is open.
+    pub(super) fn folder(&mut self, folder: BorrowedFd<'_>) -> io::Result<Scanned> {
+        for _ in 0..TRIES {
+            let before = rustix::fs::fstat(folder)?;
+            let attributes = self.attributes.of_open(folder);
+            if let Some(scanned) = unchanged(folder, &before, attributes.map(|list| (None, list)))? {
+                return Ok(scanned);
+            }
+        }
+        Err(changed())
+    }
+
+    /// Returns what was read, or `None` when it changed meanwhile.
+    fn file(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &CStr,
+        looked: &Metadata,
+        want: Want,
+    ) -> io::Result<Option<Scanned>> {
+        let (file, before) = self.opener.file(folder, name, looked)?;
+        let sha256 = if want == Want::Read {
+            let mut hash = Sha256::new();
+            content(self.rules, &file, &before, &mut self.buffer, |bytes| hash.update(bytes))
+                .map(|()| Some(hash.finalize().into()))
+        } else {
+            Ok(None)
+        };
+        let attributes = self.attributes.of_open(file.as_fd());
+        unchanged(file.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
+    }
+
+    fn unopened(&mut self, folder: BorrowedFd<'_>, name: &CStr, looked: &Metadata) -> io::Result<Option<Scanned>> {
+        let (entry, before) = open::name_only(folder, name, looked)?;
+        let sha256 = if looked.kind == EntryKind::Link {
+            let target = rustix::fs::readlinkat(&entry, c"", Vec::new());
+            target.map(|target| Some(Sha256::digest(target.as_bytes()).into())).map_err(io::Error::from)
+        } else {
+            Ok(None)
+        };
+        let attributes = self.attributes.of_named(entry.as_fd());
+        unchanged(entry.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
+    }
+}
+
+/// Content of an entry, if it has one, and its attributes.
+type Parts = (Option<[u8; 32]>, Vec<muster_proto::fact::ExtendedAttribute>);
+
+/// Returns what was read of an entry if its state is still that of `before`: an error of a state that is gone says nothing.
+fn unchanged(entry: BorrowedFd<'_>, before: &Stat, read: io::Result<Parts>) -> io::Result<Option<Scanned>> {
+    if version(&rustix::fs::fstat(entry)?) != version(before) {
+        return Ok(None);
+    }
+    let (sha256, attributes) = read?;
+    Ok(Some(Scanned { metadata: metadata(before), sha256, attributes }))
+}
+
+/// Returns what differs between two states of an entry whose content or metadata changed between them.
+fn version(stat: &Stat) -> impl PartialEq + use<> {
+    (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec, stat.st_mode)
+}
+
+/// Hands the content of `file` to `update`, piece by piece.
+fn content(
+    rules: &Rules,
+    file: &OwnedFd,
+    stat: &Stat,
+    buffer: &mut Vec<u8>,
+    mut update: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size > rules.largest_file_bytes {
+        let text = format!("larger than the {} bytes that are read of a file", rules.largest_file_bytes);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    buffer.resize(PIECE_BYTES, 0);
+    if size == 0 {
+        // A file of the kernel has a content that its size does not tell, and so no end that could be known.
+        return match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, 0)) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a file with more content than its size says")),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let mut cache = Cache::look(file.as_fd(), size);
+    let mut extents = Extents { has_holes: has_holes(stat, size), size };
+    let mut at = 0;
+    while at < size {
+        let data = extents.data_from(file, at);
+        zeroes(rules, data.start - at, &mut update)?;
+        at = data.start;
+        while at < data.end {
+            rules.check()?;
+            let piece = usize::try_from(data.end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            rules.budget.wait(piece as u64, || rules.check())?;
+            let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..piece], at))?;
+            if count == 0 {
+                return Ok(());
+            }
+            update(&buffer[..count]);
+            at += count as u64;
+            cache.read_to(file.as_fd(), at);
+        }
+    }
+    Ok(())
+}
+
+fn zeroes(rules: &Rules, mut bytes: u64, update: &mut impl FnMut(&[u8])) -> io::Result<()> {
+    while bytes > 0 {
+        rules.check()?;
+        let piece = usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        update(&ZEROES[..piece]);
+        bytes -= piece as u64;
+    }
+    Ok(())
+}
+
+/// Returns whether fewer bytes are on the disk than the file has, and enough of them to be worth asking where.
+fn has_holes(stat: &Stat, size: u64) -> bool {
+    let stored = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    size > PIECE_BYTES as u64 && stored < size
+}
+
+/// Where a file has data.
+struct Extents {
+    has_holes: bool,
+    size: u64,
+}
+
+impl Extents {
+    /// Returns the first range of data from `at` on; it is empty and at the end when the rest is a hole.
+    fn data_from(&mut self, file: &OwnedFd, at: u64) -> Range<u64> {
+        if !self.has_holes {
+            return at..self.size;
+        }
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start.clamp(at, self.size),
+            Err(Errno::NXIO) => return self.size..self.size,
+            Err(_) => {
+                // The file system does not tell: every byte is read.
+                self.has_holes = false;
+                return at..self.size;
+            }
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(self.size);
+        // Short holes are read as well, so that a file of thousands costs no more questions than reads.
+        start..end.max(start + PIECE_BYTES as u64).min(self.size)
+    }
+}
+
+/// Returns digests of the content of the regular file at `path`.
+pub(in crate::host::live) fn digests(live: Live, path: &Path) -> io::Result<Digests> {
+    let rules = Rules::new(live, &Pace { largest_file_bytes: LARGEST_FILE_BYTES, ..Pace::default() });
+    let mut buffer = Vec::new();
+    for _ in 0..TRIES {
+        rules.check()?;
+        let looked = metadata(&rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?);
+        if looked.kind != EntryKind::File {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+        }
+        let (file, before) = open::named_file(path, &looked)?;
+        let (mut sha256, mut md5) = (Sha256::new(), Md5::new());
+        let read = content(&rules, &file, &before, &mut buffer, |bytes| {
+            sha256.update(bytes);
+            md5.update(bytes);
+        });
+        if version(&rustix::fs::fstat(&file)?) == version(&before) {
+            read?;
+            return Ok(Digests { sha256: sha256.finalize().into(), md5: md5.finalize().into() });
+        }
+    }
+    Err(changed())
+}
