@@ -4,5 +4,31 @@
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
 pub mod alone;
+mod baseline;
+mod block;
+mod bytes;
+pub mod check;
+mod cover;
+mod draft;
+pub mod explain;
+mod known;
+mod merge;
+mod place;
+pub mod progress;
+mod record;
+pub mod scans;
+pub mod sets;
 pub mod show;
+mod slots;
+pub mod store;
+mod survey;
+mod tally;
 pub mod watch_set;
+
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline};
+pub use merge::Stats;
+pub use place::{is_at_or_below, order};
+pub use progress::Progress;
+pub use sets::Sets;
+pub use store::Store;
+pub use tally::Outcome;

@@ -44,6 +44,10 @@ pub const FILE_BYTES: usize = 4 * 1024 * 1024;
 pub const FOLDER_NAMES: usize = 100_000;
 /// Bytes of a tool's output, at most.
 pub const TOOL_OUTPUT_BYTES: usize = 1024 * 1024;
+/// Bytes of a tool's output that is handed over in pieces, at most: what rpm says of each file of some thousand packages.
+pub const STREAM_OUTPUT_BYTES: usize = 512 * 1024 * 1024;
+/// Longest run of a tool whose output is handed over in pieces.
+pub const STREAM_TIME: Duration = Duration::from_secs(120);
 /// Longest run of a tool.
 pub const TOOL_TIME: Duration = Duration::from_secs(10);
 /// Longest run of a script: what it asks Windows for may be slow to come.
@@ -199,6 +203,21 @@ pub trait Host {
     ///
     /// `NotFound` when it is not installed, `TimedOut`, `FileTooLarge`, or another error when it fails.
     fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>>;
+
+    /// Hands the standard output of `tool` run with `args` to `visit` in pieces: for one that is too large to be held.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run`], with the bounds [`STREAM_OUTPUT_BYTES`] and [`STREAM_TIME`], or what `visit` returns. Pieces may have been
+    /// handed over before.
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        visit(&self.run(tool, args)?)
+    }
 
     /// Shows `visitor` the entry `root` and everything below it without following links, each folder's names in byte order and a
     /// folder before what is in it, and reads what it wants of them.

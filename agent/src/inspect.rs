@@ -113,7 +113,15 @@ fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timest
     for probe in probes {
         let folder = memory.0.join(probe.name());
         fs::create_dir(&folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
-        let look = Look { host, now, settings, memory: &folder, watch: WatchState::ScanOnly, run: 1 };
+        let look = Look {
+            host,
+            now,
+            settings,
+            memory: &folder,
+            watch: WatchState::ScanOnly,
+            run: 1,
+            files: Default::default(),
+        };
         facts.extend(probe.look(&look));
     }
     Ok(facts)

@@ -9,12 +9,12 @@ pub mod backup;
 pub mod boot;
 pub mod capacity;
 pub mod clock;
-mod deb822;
+pub(crate) mod deb822;
 pub mod disk_encryption;
 pub mod file_integrity;
 pub mod firewall;
 pub mod logging;
-mod memory;
+pub(crate) mod memory;
 mod packages;
 pub mod patch_level;
 mod plist;
@@ -34,6 +34,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use file_integrity::FileLook;
 pub use memory::Folder;
 
 use crate::host::Host;
@@ -69,6 +70,8 @@ pub struct Look<'a> {
     pub watch: WatchState,
     /// Drawn when the agent started: tells whether it ran all the time between two looks.
     pub run: u64,
+    /// How file integrity looks; no other probe takes note of it.
+    pub files: FileLook<'a>,
 }
 
 /// Every probe of this build, in the order in which reports list them.
@@ -214,7 +217,15 @@ mod tests {
         let look = |minutes: u64| {
             let now = host.captured().plus(std::time::Duration::from_secs(60 * minutes));
             let watch = WatchState::Live;
-            probe.look(&Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 })
+            probe.look(&Look {
+                host: &host,
+                now,
+                settings: &settings,
+                memory: memory.path(),
+                watch,
+                run: 7,
+                files: Default::default(),
+            })
         };
         let first = look(0);
         assert_eq!(look(1), first, "a second look differs: {}", case.display());

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     host::{self, Live, live},
-    probe::{self, Look, Settings},
+    probe::{self, FileLook, Look, Settings},
 };
 
 /// How much longer than its own deadline a look may take to notice it.
@@ -149,6 +149,7 @@ fn look(
         memory: &memory,
         watch: *lock(&shared.watch),
         run: shared.run,
+        files: FileLook::default(),
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {

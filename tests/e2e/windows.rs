@@ -22,7 +22,15 @@ fn look_at(machine: &str) -> (Volume, Verdict, String) {
     let memory = tempfile::tempdir().expect("a folder");
     let (now, settings) = (host.captured(), Settings::default());
     let probe = probe::find(Probe::DiskEncryption).expect("there is one");
-    let look = Look { host: &host, now, settings: &settings, memory: memory.path(), watch: WatchState::Live, run: 7 };
+    let look = Look {
+        host: &host,
+        now,
+        settings: &settings,
+        memory: memory.path(),
+        watch: WatchState::Live,
+        run: 7,
+        files: Default::default(),
+    };
     let fact = probe.look(&look).remove(0);
     // As the collector has it: from the bytes that travel.
     let observed = Observed::decode(fact.subject(), &fact.encode(), now);

@@ -220,8 +220,15 @@ fn look_at(probe: &dyn Probe, capture: &Path, is_of_the_machine: bool) {
         Err(_) => Settings::default(),
     };
     let now = machine.captured().plus(Duration::from_secs(60));
-    let look =
-        Look { host: &machine, now, settings: &settings, memory: memory.path(), watch: WatchState::Live, run: 7 };
+    let look = Look {
+        host: &machine,
+        now,
+        settings: &settings,
+        memory: memory.path(),
+        watch: WatchState::Live,
+        run: 7,
+        files: Default::default(),
+    };
     let facts = probe.look(&look);
     assert_eq!(
         facts.len(),

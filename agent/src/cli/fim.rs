@@ -23,7 +23,7 @@ use crate::{
         alone::{self, Item, Looked},
         check::Depth,
         show,
-        tally::Outcome,
+        Outcome,
         watch_set::{Attributes, WatchSet},
     },
     host::{Live, Pace},

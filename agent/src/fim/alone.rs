@@ -198,7 +198,7 @@ pub fn compare(host: &dyn Host, look: &Look<'_>, depth: Depth, paths: &[PathBuf]
         (own, None)
     } else {
         let memory = Memory::make().map_err(|error| Error::Memory(Box::new(error)))?;
-        let store = own.with_memory(memory.path());
+        let store = own.with_others_in(memory.path());
         (store, Some(memory))
     };
     let progress = Progress::default();

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io};
 const LINE_BYTES: usize = 64 * 1024;
 
 /// Calls `each` for every stanza, with the wanted fields.
-pub(super) struct Stanzas<F> {
+pub(crate) struct Stanzas<F> {
     wanted: &'static [&'static str],
     each: F,
     line: Vec<u8>,

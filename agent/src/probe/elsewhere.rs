@@ -183,7 +183,7 @@ fn look_at(probe: &dyn Probe, host: &Recorded) -> Vec<Fact> {
     let memory = tempfile::tempdir().unwrap();
     let settings = Settings::default();
     let (now, memory, watch) = (host.captured(), memory.path(), WatchState::Live);
-    probe.look(&Look { host, now, settings: &settings, memory, watch, run: 7 })
+    probe.look(&Look { host, now, settings: &settings, memory, watch, run: 7, files: Default::default() })
 }
 
 #[test]

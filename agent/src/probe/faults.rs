@@ -89,7 +89,7 @@ impl Case {
 
     pub(super) fn look(&self, host: &dyn Host, memory: &Path, now: Timestamp) -> Vec<Fact> {
         let (settings, watch) = (&self.settings, WatchState::Live);
-        self.probe.look(&Look { host, now, settings, memory, watch, run: 7 })
+        self.probe.look(&Look { host, now, settings, memory, watch, run: 7, files: Default::default() })
     }
 }
 

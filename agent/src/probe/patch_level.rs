@@ -269,7 +269,10 @@ mod tests {
         let complete = |host: &crate::host::Recorded| {
             let watch = muster_proto::fact::WatchState::Live;
             let (now, memory) = (host.captured(), memory.path());
-            facts(&Look { host, now, settings: &settings, memory, watch, run: 7 }).unwrap().patch_level.pending_complete
+            facts(&Look { host, now, settings: &settings, memory, watch, run: 7, files: Default::default() })
+                .unwrap()
+                .patch_level
+                .pending_complete
         };
         let timed_out = crate::host::recorded::Failure::of(&std::io::ErrorKind::TimedOut.into());
         host.index_mut().errors.insert("tool.apt-config.dump".to_owned(), timed_out);
@@ -288,7 +291,9 @@ mod tests {
         host.index_mut().errors.insert(format!("list {}", lists::FOLDER), absent);
         let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
         let (now, memory, watch) = (host.captured(), memory.path(), muster_proto::fact::WatchState::Live);
-        let facts = facts(&Look { host: &host, now, settings: &settings, memory, watch, run: 7 }).unwrap();
+        let facts =
+            facts(&Look { host: &host, now, settings: &settings, memory, watch, run: 7, files: Default::default() })
+                .unwrap();
         assert!(!facts.software.packages.is_empty());
         let Reading::Unknown { unknown } = facts.patch_level.pending_complete else { panic!() };
         assert_eq!(unknown.cause, Cause::Absent);

@@ -1,9 +1,13 @@
 //! How watched files differ from their baseline.
 
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::{PathText, Reading, Text, Unknown, text_enum};
-use crate::time::Timestamp;
+use super::{
+    PathText, Reading, Text, Unknown, text_enum,
+    wire::{self, Wire},
+};
+use crate::{time::Timestamp, v1};
 
 text_enum!(
     /// How a file differs from its baseline.
@@ -198,4 +202,21 @@ pub struct ExtendedAttribute {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+impl FileChange {
+    /// Returns the change of `bytes`, every field checked.
+    ///
+    /// # Errors
+    ///
+    /// Says which field is not what the contract allows; the first one found decides.
+    pub fn decode(bytes: &[u8]) -> Result<Self, wire::Error> {
+        let message = v1::FileChange::decode(bytes).map_err(|_| wire::Error::Encoding)?;
+        <Self as Wire>::decode(message, "FileChange")
+    }
+
+    /// Returns the encoded `FileChange`. Equal changes have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        Wire::encode(self).encode_to_vec()
+    }
 }

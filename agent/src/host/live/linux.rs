@@ -196,6 +196,16 @@ impl Host for Live {
         run::run(tool, args, self.deadline)
     }
 
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.check_deadline()?;
+        run::run_streamed(tool, args, self.deadline, visit)
+    }
+
     fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         walk::walk(*self, root, pace, visitor)
     }

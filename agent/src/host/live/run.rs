@@ -13,16 +13,51 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use crate::host::{TOOL_OUTPUT_BYTES, Tool};
+use crate::host::{STREAM_OUTPUT_BYTES, STREAM_TIME, TOOL_OUTPUT_BYTES, Tool};
 
 /// Returns the standard output of `tool`, which runs for as long as it may and never beyond the `deadline` of its look.
 pub(super) fn run(tool: Tool, args: &[&str], deadline: Option<Instant>) -> io::Result<Vec<u8>> {
-    let program = tool.paths().iter().map(Path::new).find(|path| path.exists()).ok_or(io::ErrorKind::NotFound)?;
-    let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-    run_program(program, args, left.min(tool.time_limit()), TOOL_OUTPUT_BYTES)
+    run_program(program_of(tool)?, args, left(deadline).min(tool.time_limit()), TOOL_OUTPUT_BYTES)
+}
+
+/// Hands the standard output of `tool` to `visit` in pieces; its bounds are wider, for nothing is held.
+pub(super) fn run_streamed(
+    tool: Tool,
+    args: &[&str],
+    deadline: Option<Instant>,
+    visit: &mut Visit<'_>,
+) -> io::Result<()> {
+    stream_program(program_of(tool)?, args, left(deadline).min(STREAM_TIME), STREAM_OUTPUT_BYTES, visit)
+}
+
+/// Takes a piece of output.
+type Visit<'v> = dyn FnMut(&[u8]) -> io::Result<()> + 'v;
+
+fn program_of(tool: Tool) -> io::Result<&'static Path> {
+    let found = tool.paths().iter().map(Path::new).find(|path| path.exists());
+    Ok(found.ok_or(io::ErrorKind::NotFound)?)
+}
+
+fn left(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
 fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut output = Vec::new();
+    stream_program(program, args, time_limit, limit_bytes, &mut |bytes| {
+        output.extend_from_slice(bytes);
+        Ok(())
+    })?;
+    Ok(output)
+}
+
+fn stream_program(
+    program: &Path,
+    args: &[&str],
+    time_limit: Duration,
+    limit_bytes: usize,
+    visit: &mut Visit<'_>,
+) -> io::Result<()> {
     let deadline = Instant::now() + time_limit;
     let mut child = Command::new(program)
         .args(args)
@@ -34,25 +69,25 @@ fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes:
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    let output = read_output(&mut child, deadline, limit_bytes);
-    let output = output.and_then(|output| Ok((output, wait_until(&mut child, deadline)?)));
+    let status = read_output(&mut child, deadline, limit_bytes, visit);
+    let status = status.and_then(|()| wait_until(&mut child, deadline));
     // The group, so that what the tool started ends with it. The child is not reaped yet, or the group is gone.
-    if output.is_err() {
+    if status.is_err() {
         let pid = Pid::from_child(&child);
         // Fails only when all of the group has ended.
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         child.wait()?;
     }
-    let (output, status) = output?;
+    let status = status?;
     if !status.success() {
         return Err(io::Error::other(format!("ended with {status}")));
     }
-    Ok(output)
+    Ok(())
 }
 
-fn read_output(child: &mut Child, deadline: Instant, limit_bytes: usize) -> io::Result<Vec<u8>> {
+fn read_output(child: &mut Child, deadline: Instant, limit_bytes: usize, visit: &mut Visit<'_>) -> io::Result<()> {
     let mut pipe = child.stdout.take().expect("stdout is piped above");
-    let mut output = Vec::new();
+    let mut left_bytes = limit_bytes;
     let mut buffer = [0; 8192];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -65,9 +100,11 @@ fn read_output(child: &mut Child, deadline: Instant, limit_bytes: usize) -> io::
             Err(error) => return Err(error.into()),
         }
         match pipe.read(&mut buffer)? {
-            0 => return Ok(output),
-            count if output.len() + count > limit_bytes => return Err(io::ErrorKind::FileTooLarge.into()),
-            count => output.extend_from_slice(&buffer[..count]),
+            0 => return Ok(()),
+            count => {
+                left_bytes = left_bytes.checked_sub(count).ok_or(io::ErrorKind::FileTooLarge)?;
+                visit(&buffer[..count])?;
+            }
         }
     }
 }

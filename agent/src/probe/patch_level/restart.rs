@@ -370,7 +370,15 @@ mod tests {
         let since = |installed: &Installed, running: &Running| {
             let now = "2026-11-10T00:00:00Z".parse().unwrap();
             let watch = WatchState::Live;
-            let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 };
+            let at = Look {
+                host: &host,
+                now,
+                settings: &settings,
+                memory: memory.path(),
+                watch,
+                run: 7,
+                files: Default::default(),
+            };
             look(&at, running, installed).since.and_then(|since| since.known().map(ToString::to_string))
         };
         let own = running("6.1.0-56-amd64", "");
@@ -392,7 +400,15 @@ mod tests {
         let first = "2026-11-10T00:00:00Z";
         for now in [first, "2026-11-20T00:00:00Z"] {
             let (now, watch) = (now.parse().unwrap(), WatchState::Live);
-            let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7 };
+            let at = Look {
+                host: &host,
+                now,
+                settings: &settings,
+                memory: memory.path(),
+                watch,
+                run: 7,
+                files: Default::default(),
+            };
             let restart = look(&at, &running("6.1.0-56-amd64", ""), &kernel);
             assert_eq!(restart.since, Some(Reading::Known(first.parse().unwrap())));
             assert_eq!(restart.packages, [Text::new("linux-image-6.1.0-57-amd64")]);

@@ -1,0 +1,140 @@
+//! What explains a difference: a package manager's own record of what it installed, or a rule for what the system's programs make.
+//!
+//! The databases of dpkg, rpm and pacman are streamed once for all differences, and only what they say of the paths in question is
+//! held. What they say is collected in [`Evidence`]; [`judge`] decides from that alone. It is no proof against who can write the
+//! databases, only the difference between an upgrade and everything else. When in doubt a difference stays unexplained.
+
+mod dpkg;
+mod evidence;
+mod generated;
+mod judge;
+mod owners;
+mod pacman;
+mod rpm;
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use muster_proto::{
+    fact::{FileChange, FileType, Text},
+    time::Timestamp,
+};
+use sha2::{Digest as _, Sha256};
+
+use self::evidence::Evidence;
+use crate::host::{self, Host};
+
+/// Usual name of the file of a [`Memory`].
+pub const NAME: &str = "owners";
+/// Files and folders that change with every change of a database of packages.
+const STAMPS: &[&str] = &[
+    dpkg::STATUS,
+    dpkg::INFO,
+    dpkg::UPDATES,
+    pacman::LOCAL,
+    "/usr/lib/sysimage/rpm/Packages.db",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+    "/var/lib/rpm/Packages",
+    "/var/lib/rpm/Packages.db",
+    "/var/lib/rpm/rpmdb.sqlite",
+    "/var/lib/rpm/rpmdb.sqlite-wal",
+];
+
+/// To these files package managers write what they do while they do it.
+const LOGS: &[&str] = &["/var/log/dnf.rpm.log", "/var/log/dpkg.log", "/var/log/pacman.log", "/var/log/zypp/history"];
+
+/// Where it is kept between scans which package each path belongs to: without it no deletion of a package's file is explained.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// A folder of the agent's.
+    pub folder: &'a Path,
+    /// Name of the file in it.
+    pub name: &'a str,
+}
+
+/// Sets `explanation` of those `changes` that are explained, and `after.md5` of files where dpkg is in use. What has an explanation
+/// is left as it is.
+///
+/// A database is written while packages are unpacked: a difference that is not explained by a scan in the midst of it may be so
+/// afterwards. It is to be shown again whenever [`database_stamp`] is another than when it was shown last.
+///
+/// # Errors
+///
+/// When a database is there and cannot be read: nothing is set, and the changes are to be shown again.
+pub fn explain(
+    host: &dyn Host,
+    memory: Option<Memory<'_>>,
+    changes: &mut BTreeMap<Vec<u8>, FileChange>,
+) -> io::Result<()> {
+    if changes.values().all(|change| change.explanation.is_some()) {
+        return Ok(());
+    }
+    let mut evidence = Evidence::about(host, changes);
+    dpkg::collect(host, &mut evidence)?;
+    if is_written_since(host, rpm::DATABASES, evidence.oldest) {
+        rpm::collect(host, &mut evidence)?;
+    }
+    if is_written_since(host, &[pacman::LOCAL], evidence.oldest) {
+        pacman::collect(host, &mut evidence)?;
+    }
+    let written = LOGS.iter().filter_map(|log| host.metadata(Path::new(log)).ok()?.modified);
+    evidence.times.extend(written);
+    if let Some(memory) = memory
+        && changes.values().any(|change| change.after.is_none())
+    {
+        owners::collect(memory, changes, &mut evidence)?;
+    }
+    if evidence.needs_md5 {
+        add_md5(host, changes);
+    }
+    judge::explain(changes, &evidence);
+    Ok(())
+}
+
+/// Keeps which package each path belongs to, for the deletions that later scans find: to be called when a baseline was taken and
+/// after each scan whose differences were explained. It does nothing while [`database_stamp`] stays the same.
+///
+/// # Errors
+///
+/// When a database is there and cannot be read, or the file cannot be written; it is then as before.
+pub fn remember(host: &dyn Host, memory: Memory<'_>, now: Timestamp) -> io::Result<()> {
+    owners::remember(host, memory, database_stamp(host), now)
+}
+
+/// Returns a digest that is another one after each change of the host's databases of packages.
+pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for path in STAMPS {
+        let Ok(metadata) = host.metadata(Path::new(path)) else { continue };
+        let modified = metadata.modified.map(Timestamp::micros);
+        let text =
+            format!("{path} {} {} {modified:?} {:?}\n", metadata.inode, metadata.size_bytes, metadata.changed_nanos);
+        digest.update(text);
+    }
+    digest.finalize().into()
+}
+
+/// Whether one of `paths` was written since: asking rpm or pacman is dear, and a change that they did not make they do not explain.
+fn is_written_since(host: &dyn Host, paths: &[&str], since: Option<Timestamp>) -> bool {
+    let Some(since) = since else { return false };
+    let mut times = paths.iter().filter_map(|path| host.metadata(Path::new(path)).ok());
+    times.any(|metadata| metadata.modified.is_some_and(|time| time.plus(judge::SECOND) > since))
+}
+
+/// Adds the MD5 of each file: of the content that the scan saw, by one read for both digests, or none.
+fn add_md5(host: &dyn Host, changes: &mut BTreeMap<Vec<u8>, FileChange>) {
+    for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
+        let Some(after) = &mut change.after else { continue };
+        if after.r#type != FileType::File || after.sha256.is_empty() || !after.md5.is_empty() {
+            continue;
+        }
+        // What cannot be read is not as a package installed it so far as anybody can tell.
+        let Ok(digests) = host.digests(&host::path_of(path)) else { continue };
+        if hex::encode(digests.sha256) == after.sha256.as_str() {
+            after.md5 = Text::new(&hex::encode(digests.md5));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

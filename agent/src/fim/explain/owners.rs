@@ -1,0 +1,335 @@
+//! Which package each path belonged to: what is needed to tell a deletion by a package from any other, for the databases forget a
+//! path with the version that had it.
+//!
+//! The file holds, for each package, its version and a keyed digest of each path that it lists; and of paths that no longer belong
+//! to a package that had them, when that was. A deletion is explained when the package was changed or removed within the window of
+//! the deletion, and no package lists the path now.
+//!
+//! ```text
+//! muster-owners 1\n     the format
+//! File                  protocol buffers, as below
+//! SHA-256               of all before
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Read as _, Write as _},
+};
+
+use muster_proto::{
+    fact::{ChangeKind, ExplanationSource, FileChange, Text},
+    time::Timestamp,
+};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Memory, dpkg,
+    evidence::{Evidence, Former, Package, merged},
+    judge::is_within,
+    pacman, rpm,
+};
+use crate::{host::Host, probe::memory};
+
+const MAGIC: &[u8] = b"muster-owners 1\n";
+const DIGEST_BYTES: usize = 32;
+/// Bytes of the file, at most: some seven million paths.
+const FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Paths of all packages, at most: a system with all of Debian's desktops has half a million.
+const PATHS: usize = 4_000_000;
+/// Paths that packages had before, at most; the oldest are forgotten first.
+const FORMER: usize = 500_000;
+/// For how long it is kept what a package had before: by then each watched path was scanned many times.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Owners {
+    /// 16 random bytes, so that nobody can choose a path that has another's digest.
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    /// Stamp of the databases when they were read.
+    #[prost(bytes = "vec", tag = "2")]
+    stamp: Vec<u8>,
+    /// When they were read, in microseconds since 1970.
+    #[prost(int64, tag = "3")]
+    read: i64,
+    /// In order of source and name.
+    #[prost(message, repeated, tag = "4")]
+    packages: Vec<Held>,
+    /// In order of time.
+    #[prost(message, repeated, tag = "5")]
+    former: Vec<Lost>,
+}
+
+/// What a package holds.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Held {
+    #[prost(string, tag = "1")]
+    source: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    version: String,
+    /// Digests of its paths, sorted.
+    #[prost(fixed64, repeated, tag = "4")]
+    paths: Vec<u64>,
+}
+
+/// What a package held and holds no more.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Lost {
+    /// The package as it was.
+    #[prost(message, optional, tag = "1")]
+    held: Option<Held>,
+    /// The last time at which it held them, in microseconds since 1970.
+    #[prost(int64, tag = "2")]
+    from: i64,
+    /// The first time at which it did not.
+    #[prost(int64, tag = "3")]
+    until: i64,
+}
+
+/// Adds to which packages the deleted paths of `changes` belonged. Without a file that can be read, to none.
+pub(super) fn collect(
+    memory: Memory<'_>,
+    changes: &BTreeMap<Vec<u8>, FileChange>,
+    evidence: &mut Evidence,
+) -> io::Result<()> {
+    let Some(owners) = read(memory)? else { return Ok(()) };
+    let deleted =
+        changes.iter().filter(|(_, change)| change.kind == ChangeKind::Deleted && change.explanation.is_none());
+    let mut asked: BTreeMap<u64, Vec<&[u8]>> = BTreeMap::new();
+    for (path, _) in deleted {
+        asked.entry(digest(&owners.key, path)).or_default().push(path);
+    }
+    let mut found = BTreeMap::new();
+    let mut find = |held: &Held, is_then: &dyn Fn(&FileChange) -> bool| {
+        let Some(former) = held.former().filter(|former| evidence.sources.contains(&former.source)) else { return };
+        for path in held.paths.iter().filter_map(|path| asked.get(path)).flatten() {
+            if changes.get(*path).is_some_and(is_then) {
+                found.entry(path.to_vec()).or_insert_with(|| former.clone());
+            }
+        }
+    };
+    for held in &owners.packages {
+        let Some(former) = held.former() else { continue };
+        match evidence.unpacked.get(&(former.source, former.name)) {
+            // A package that is there as it was has deleted nothing, whatever became of its list.
+            Some(times) => find(held, &|change| times.iter().any(|time| is_within(change, *time))),
+            // It was removed since the databases were read last.
+            None => find(held, &|change| change.detected_time.micros() > owners.read),
+        }
+    }
+    for lost in &owners.former {
+        if let Some(held) = &lost.held {
+            find(held, &|change| lost.overlaps(change));
+        }
+    }
+    evidence.former = found;
+    Ok(())
+}
+
+/// Reads the databases if their `stamp` is another than that of the file, and replaces the file.
+pub(super) fn remember(host: &dyn Host, memory: Memory<'_>, stamp: [u8; 32], now: Timestamp) -> io::Result<()> {
+    let before = read(memory)?;
+    if before.as_ref().is_some_and(|before| before.stamp == stamp) {
+        return Ok(());
+    }
+    let key = match &before {
+        Some(before) => before.key.clone(),
+        None => new_key()?,
+    };
+    let packages = held(host, &key)?;
+    let mut owners = Owners { key, stamp: stamp.to_vec(), read: now.micros(), packages, former: Vec::new() };
+    if let Some(before) = before {
+        owners.former = former(before, &owners);
+    }
+    memory::replace(memory.folder, memory.name, |file| {
+        let mut bytes = MAGIC.to_vec();
+        owners.encode(&mut bytes).map_err(io::Error::other)?;
+        let digest = Sha256::digest(&bytes);
+        file.write_all(&bytes)?;
+        file.write_all(&digest)
+    })
+}
+
+/// Returns the content of the file; `None` when it is not there or damaged: it holds nothing that cannot be learnt again.
+fn read(memory: Memory<'_>) -> io::Result<Option<Owners>> {
+    let file = match File::open(memory.folder.join(memory.name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result?,
+    };
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(decode(&bytes))
+}
+
+fn decode(bytes: &[u8]) -> Option<Owners> {
+    let (content, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
+    let is_whole = bytes.len() as u64 <= FILE_BYTES && Sha256::digest(content).as_slice() == digest;
+    Owners::decode(content.strip_prefix(MAGIC)?).ok().filter(|_| is_whole)
+}
+
+fn new_key() -> io::Result<Vec<u8>> {
+    let mut key = vec![0; 16];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
+    Ok(key)
+}
+
+/// Returns what each package holds now, by all databases.
+fn held(host: &dyn Host, key: &[u8]) -> io::Result<Vec<Held>> {
+    let mut packages: BTreeMap<(&'static str, String, String), Vec<u64>> = BTreeMap::new();
+    let mut count = 0;
+    let mut last: Option<((&'static str, String, String), Vec<u64>)> = None;
+    let mut visit = |package: &Package, path: &[u8]| {
+        count += 1;
+        if count > PATHS {
+            return;
+        }
+        let is_last = last.as_ref().is_some_and(|(name, _)| {
+            name.1 == package.name.as_str() && name.2 == package.version.as_str() && name.0 == package.source.as_str()
+        });
+        if !is_last {
+            if let Some((name, mut paths)) = last.take() {
+                packages.entry(name).or_default().append(&mut paths);
+            }
+            let name = (package.source.as_str(), package.name.as_str().to_owned(), package.version.as_str().to_owned());
+            last = Some((name, Vec::new()));
+        }
+        if let Some((_, paths)) = &mut last {
+            paths.push(digest(key, path));
+        }
+    };
+    dpkg::each_owned(host, &mut visit)?;
+    rpm::each_owned(host, &mut visit)?;
+    pacman::each_owned(host, &mut visit)?;
+    if count > PATHS {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("packages list more than {PATHS} paths")));
+    }
+    if let Some((name, mut paths)) = last {
+        packages.entry(name).or_default().append(&mut paths);
+    }
+    let held = packages.into_iter().map(|((source, name, version), mut paths)| {
+        paths.sort_unstable();
+        paths.dedup();
+        Held { source: source.to_owned(), name, version, paths }
+    });
+    Ok(held.collect())
+}
+
+/// Returns the digest of a path by which it is kept. On a merged system a path has two names and one digest.
+fn digest(key: &[u8], path: &[u8]) -> u64 {
+    let merged = merged(path);
+    let digest = Sha256::new_with_prefix(key).chain_update(merged.as_deref().unwrap_or(path)).finalize();
+    u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
+}
+
+/// Returns what packages held in `before` or earlier, and hold no more.
+fn former(before: Owners, now: &Owners) -> Vec<Lost> {
+    let holds: BTreeSet<u64> = now.packages.iter().flat_map(|held| held.paths.iter().copied()).collect();
+    let oldest = now.read.saturating_sub(i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX));
+    let mut former: Vec<Lost> = before.former.into_iter().filter(|lost| lost.until >= oldest).collect();
+    for mut held in before.packages {
+        held.paths.retain(|path| !holds.contains(path));
+        if !held.paths.is_empty() {
+            former.push(Lost { held: Some(held), from: before.read, until: now.read });
+        }
+    }
+    let mut left = FORMER;
+    let start = former.iter().rposition(|lost| {
+        let count = lost.held.as_ref().map_or(0, |held| held.paths.len());
+        left.checked_sub(count).map(|rest| left = rest).is_none()
+    });
+    former.split_off(start.map_or(0, |start| start + 1))
+}
+
+impl Held {
+    fn former(&self) -> Option<Former> {
+        let known = [ExplanationSource::Dpkg, ExplanationSource::Rpm, ExplanationSource::Pacman];
+        let source = known.into_iter().find(|source| source.as_str() == self.source)?;
+        Some(Former { source, name: Text::new(&self.name), version: Text::new(&self.version) })
+    }
+}
+
+impl Lost {
+    /// Whether the package may have let go of its paths in the window of `change`.
+    fn overlaps(&self, change: &FileChange) -> bool {
+        change.last_unchanged_time.micros() < self.until && change.detected_time.micros() > self.from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn held(name: &str, paths: &[u64]) -> Held {
+        Held { source: "dpkg".to_owned(), name: name.to_owned(), version: "1".to_owned(), paths: paths.to_vec() }
+    }
+
+    fn owners(read: i64, packages: Vec<Held>, former: Vec<Lost>) -> Owners {
+        Owners { key: vec![1; 16], stamp: vec![2; 32], read, packages, former }
+    }
+
+    #[test]
+    fn what_a_package_holds_no_more_is_kept_for_a_while_with_its_times() {
+        let day = 24 * 3_600 * 1_000_000;
+        let first = owners(day, vec![held("a", &[1, 2, 3]), held("b", &[4]), held("gone", &[5])], Vec::new());
+        // What moved from one package to another is still held.
+        let second = owners(2 * day, vec![held("a", &[1]), held("b", &[2, 4])], Vec::new());
+        let lost = former(first, &second);
+        let expected = [("a", vec![3]), ("gone", vec![5])];
+        let found: Vec<_> = lost.iter().map(|lost| (lost.held.clone().unwrap(), lost.from, lost.until)).collect();
+        let expected: Vec<_> = expected.map(|(name, paths)| (held(name, &paths), day, 2 * day)).to_vec();
+        assert_eq!(found, expected);
+        let second = Owners { former: lost, ..second };
+        assert_eq!(former(second.clone(), &owners(32 * day, second.packages.clone(), Vec::new())).len(), 2);
+        assert_eq!(former(second.clone(), &owners(33 * day, second.packages.clone(), Vec::new())).len(), 0);
+    }
+
+    #[test]
+    fn no_more_is_kept_of_the_past_than_the_bound() {
+        let many: Vec<u64> = (1..=FORMER as u64).collect();
+        let old = Lost { held: Some(held("old", &[0])), from: 1, until: 2 };
+        let before = owners(3, vec![held("many", &many)], vec![old]);
+        let lost = former(before, &owners(4, Vec::new(), Vec::new()));
+        assert_eq!(lost.iter().map(|lost| lost.held.as_ref().unwrap().paths.len()).collect::<Vec<_>>(), [FORMER]);
+    }
+
+    #[test]
+    fn a_damaged_file_holds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory { folder: folder.path(), name: "owners" };
+        assert_eq!(read(memory).unwrap(), None);
+        let mut bytes = MAGIC.to_vec();
+        let written = owners(3, vec![held("a", &[1, u64::MAX])], Vec::new());
+        written.encode(&mut bytes).unwrap();
+        let digest = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&digest);
+        assert_eq!(decode(&bytes), Some(written));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(decode(&damaged), None, "byte {at}");
+            assert_eq!(decode(&bytes[..at]), None, "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn both_names_of_a_merged_path_are_one() {
+        let key = [3; 16];
+        assert_eq!(digest(&key, b"/lib/x86_64-linux-gnu/a"), digest(&key, b"/usr/lib/x86_64-linux-gnu/a"));
+        assert_ne!(digest(&key, b"/etc/a"), digest(&key, b"/usr/etc/a"));
+        assert_ne!(digest(&key, b"/etc/a"), digest(&[4; 16], b"/etc/a"));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+            let _ = Owners::decode(bytes.as_slice());
+        }
+    }
+}

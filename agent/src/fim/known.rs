@@ -1,0 +1,201 @@
+//! What is known of an entry beyond the baseline, and the file that holds it.
+//!
+//! The file `changes` is of the form that [`super::block`] draws, with the magic line `muster-changes 2`, a header that names the
+//! baselines which it belongs to, no summary, and one record for each path of which there is something to say.
+
+use muster_proto::{
+    fact::{FileChange, Unknown},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bytes::{Taken, put_bytes, put_number, put_time},
+    record::State,
+};
+use crate::host::Metadata;
+
+/// First line of the file.
+pub const MAGIC: &[u8] = b"muster-changes 2\n";
+
+/// Header of the file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Ids of the baselines from which the records tell the differences: the one in force, and while another with the same
+    /// entries takes its place, both.
+    pub baselines: Vec<String>,
+}
+
+/// What is known of an entry beyond the baseline.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Known {
+    /// Number of the watch set that it counts for.
+    pub set: usize,
+    /// Whether the baseline has no such entry and the last look at it found one.
+    pub is_new: bool,
+    /// Why it could not be read at the last look.
+    pub unreadable: Option<Unreadable>,
+    /// When the look began that recorded this.
+    pub seen: Timestamp,
+    /// What was found when it was last read.
+    pub what: What,
+}
+
+/// An entry that cannot be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unreadable {
+    /// Why.
+    pub unknown: Unknown,
+    /// The last look at which it could be.
+    pub since: Timestamp,
+}
+
+/// What was found of an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum What {
+    /// What the baseline has, or nothing yet.
+    AsBaseline,
+    /// In what is watched the same as the baseline has, with other metadata.
+    Touched(Metadata),
+    /// An entry that the baseline cannot be compared with: it could not be read for it.
+    NotCompared(Metadata),
+    /// A difference.
+    Differs(Box<Difference>),
+}
+
+/// A difference from the baseline.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Difference {
+    /// As the fact tells it.
+    pub change: FileChange,
+    /// What was last read of it; `None` of an entry that is gone.
+    pub found: Option<State>,
+}
+
+impl Known {
+    /// Returns the metadata that was last found, if the entry was read then.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match &self.what {
+            What::AsBaseline => None,
+            What::Touched(metadata) | What::NotCompared(metadata) => Some(metadata),
+            What::Differs(difference) => difference.found.as_ref().map(|found| &found.metadata),
+        }
+    }
+
+    /// Returns whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.what == What::AsBaseline && self.unreadable.is_none() && !self.is_new
+    }
+
+    /// Returns the record.
+    pub fn encode(&self) -> Vec<u8> {
+        let what = match &self.what {
+            What::AsBaseline => 0,
+            What::Touched(_) => 1,
+            What::NotCompared(_) => 2,
+            What::Differs(_) => 3,
+        };
+        let mut out = vec![what | u8::from(self.is_new) << 2 | u8::from(self.unreadable.is_some()) << 3];
+        put_number(&mut out, self.set as u64);
+        put_time(&mut out, self.seen);
+        if let Some(unreadable) = &self.unreadable {
+            put_time(&mut out, unreadable.since);
+            put_bytes(&mut out, &serde_json::to_vec(&unreadable.unknown).unwrap_or_default());
+        }
+        match &self.what {
+            What::AsBaseline => {}
+            What::Touched(metadata) | What::NotCompared(metadata) => State::of_metadata(*metadata).put(&mut out),
+            What::Differs(difference) => {
+                out.push(u8::from(difference.found.is_some()));
+                if let Some(found) = &difference.found {
+                    found.put(&mut out);
+                }
+                put_bytes(&mut out, &difference.change.encode());
+            }
+        }
+        out
+    }
+
+    /// Returns what `record` says; `None` when it is not one.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let mut taken = Taken(record);
+        let flags = taken.byte().filter(|flags| flags >> 4 == 0)?;
+        let set = taken.narrow()?;
+        let seen = taken.time()?;
+        let unreadable = if flags & 8 == 0 {
+            None
+        } else {
+            let since = taken.time()?;
+            Some(Unreadable { unknown: serde_json::from_slice(taken.bytes()?).ok()?, since })
+        };
+        let what = match flags & 3 {
+            0 => What::AsBaseline,
+            1 => What::Touched(State::take(&mut taken)?.metadata),
+            2 => What::NotCompared(State::take(&mut taken)?.metadata),
+            _ => {
+                let found = match taken.byte()? {
+                    0 => None,
+                    1 => Some(State::take(&mut taken)?),
+                    _ => return None,
+                };
+                let change = FileChange::decode(taken.bytes()?).ok()?;
+                What::Differs(Box::new(Difference { change, found }))
+            }
+        };
+        taken.end(Self { set, is_new: flags & 4 != 0, unreadable, seen, what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::fact::{Cause, ChangeKind, PathText, Text};
+
+    use super::{super::record::tests::file, *};
+
+    fn difference() -> Difference {
+        let change = FileChange {
+            path: PathText::from_bytes(b"/a\xff"),
+            kind: ChangeKind::Content,
+            before: Some(file(1).to_fact()),
+            after: Some(file(2).to_fact()),
+            last_unchanged_time: Timestamp::EPOCH,
+            detected_time: Timestamp::EPOCH,
+            while_not_observed: true,
+            set: "files".into(),
+            explanation: None,
+            actors: Vec::new(),
+            states_seen: 3,
+        };
+        // The text has no room for a time before 1970.
+        let mut change = change;
+        for state in [&mut change.before, &mut change.after].into_iter().flatten() {
+            state.changed_time = None;
+            state.md5 = Text::default();
+        }
+        Difference { change, found: Some(file(2)) }
+    }
+
+    #[test]
+    fn what_is_known_is_decoded_as_it_was_encoded_and_no_other_way() {
+        let unreadable = Unreadable { unknown: Unknown::new(Cause::Forbidden, "read"), since: Timestamp::EPOCH };
+        let whats = [
+            What::AsBaseline,
+            What::Touched(file(1).metadata),
+            What::NotCompared(file(1).metadata),
+            What::Differs(Box::new(difference())),
+            What::Differs(Box::new(Difference { found: None, ..difference() })),
+        ];
+        for what in whats {
+            for unreadable in [None, Some(unreadable.clone())] {
+                let known = Known { set: 300, is_new: true, unreadable, seen: Timestamp::EPOCH, what: what.clone() };
+                let bytes = known.encode();
+                assert_eq!(Known::decode(&bytes), Some(known));
+                for end in 0..bytes.len() {
+                    assert_eq!(Known::decode(&bytes[..end]), None, "cut at {end}");
+                }
+                assert_eq!(Known::decode(&[&bytes, b"\0".as_slice()].concat()), None);
+            }
+        }
+    }
+}
