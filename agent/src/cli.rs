@@ -21,6 +21,7 @@ use crate::{
     config::{self, Config, LogFormat},
     connect::Trust,
     enroll::{self, CaPin, Request, Token},
+    host::Live,
     identity::{self, CollectorUrl},
     inspect,
     looker::Probes,
@@ -319,6 +320,13 @@ fn show_status(config: &Config, output: Output, options: status::Options) -> any
 }
 
 fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -> anyhow::Result<ExitCode> {
+    let loaded = loaded.map(|mut loaded| {
+        let probes = &mut loaded.config.probes;
+        if probes.watched_paths.is_empty() {
+            probes.watch_sets = crate::fim::sets::in_force(probes, &Live::new());
+        }
+        loaded
+    });
     let loaded = match (loaded, output) {
         (Ok(loaded), Output::Text) => loaded,
         (Ok(loaded), Output::Json) => {

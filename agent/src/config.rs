@@ -8,10 +8,19 @@ mod source;
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use muster_proto::report::{PROBES, Probe};
+use muster_proto::{
+    report::{PROBES, Probe},
+    watch_set::is_watchable,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::probe;
+use crate::{
+    fim::{
+        sets::{PATHS, Sets},
+        watch_set::WatchSet,
+    },
+    probe,
+};
 
 pub use source::{DEFAULT_FILE, Error, Loaded, load};
 
@@ -250,15 +259,27 @@ impl Config {
         if stamps.len() > 100 || stamps.iter().any(|path| !path.has_root()) {
             return Err("probes.backup_stamps has more than 100 paths, or one that is not absolute".to_owned());
         }
-        for path in &self.probes.watched_paths {
-            if !path.has_root() || path.components().any(|part| part == std::path::Component::ParentDir) {
-                return Err(format!("probes.watched_paths has {path:?}, expected absolute paths without \"..\""));
-            }
-        }
+        self.check_watched()?;
         self.log
             .level
             .parse::<tracing_subscriber::filter::Targets>()
             .map_err(|_| format!("log.level is {:?}, expected error, warn, info, debug or trace", self.log.level))?;
         Ok(())
+    }
+
+    fn check_watched(&self) -> Result<(), String> {
+        let probe::Settings { watched_paths, watch_sets, .. } = &self.probes;
+        if !watched_paths.is_empty() && !watch_sets.is_empty() {
+            let message = "probes.watched_paths and probes.watch_sets are both set: give the paths a set of their own";
+            return Err(message.to_owned());
+        }
+        if let Some(path) = watched_paths.iter().find(|path| !is_watchable(path)) {
+            return Err(format!("probes.watched_paths has {path:?}, expected absolute paths without \"..\""));
+        }
+        if !watched_paths.is_empty() {
+            Sets::new(&[WatchSet::of_paths(PATHS, watched_paths.clone())])
+                .map_err(|error| format!("probes.watched_paths: {error}"))?;
+        }
+        Sets::new(watch_sets).map(drop).map_err(|error| format!("probes.watch_sets: {error}"))
     }
 }

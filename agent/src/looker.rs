@@ -1,7 +1,5 @@
 //! The probes of this build, as the agent's loop sees them.
 
-use std::path::PathBuf;
-
 use muster_proto::{
     fact::{Fact, Reading, Text, WatchState},
     report::Probe,
@@ -15,6 +13,7 @@ use tokio::{
 use crate::{
     chain::VERSION,
     config::Config,
+    fim::watch_set::WatchSet,
     moment::Moment,
     probe::Settings,
     prober::{self, Prober},
@@ -35,7 +34,7 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_paths`] was called.
+    /// Starts the prober. The receiver gives what changed files hint at, once [`Looker::watch_sets`] was called.
     ///
     /// # Errors
     ///
@@ -79,10 +78,11 @@ impl Looker for Probes {
         })
     }
 
-    fn watch_paths(&mut self, paths: Option<Vec<PathBuf>>) {
+    fn watch_sets(&mut self, sets: Vec<WatchSet>) {
         let mut settings = self.settings.clone();
-        if let Some(paths) = paths {
-            settings.watched_paths = paths;
+        if !sets.is_empty() {
+            settings.watched_paths.clear();
+            settings.watch_sets = sets;
         }
         self.prober.set_settings(settings.clone());
         let watching = watch(self.prober.clone(), settings, self.hints.clone());
@@ -147,7 +147,7 @@ mod tests {
         let mut config = Config { state_directory: state.path().to_owned(), ..Config::default() };
         config.probes.watched_paths = vec![watched.path().to_owned()];
         let (mut probes, mut hints) = Probes::start(&config).unwrap();
-        probes.watch_paths(None);
+        probes.watch_sets(Vec::new());
         // The watch begins some time after the start, so that one change alone could be missed.
         let change = async {
             loop {

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub use file_integrity::FileLook;
 pub use memory::Folder;
 
-use crate::host::Host;
+use crate::{fim::watch_set::WatchSet, host::Host};
 
 #[cfg(test)]
 mod faults;
@@ -122,9 +122,14 @@ fn past(time: Reading<Timestamp>, now: Timestamp) -> Reading<Timestamp> {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Absolute paths that file integrity covers, each with everything below it. A path that does not exist, or is a link,
-    /// which is not followed, is reported as such. Default: `/boot`, `/etc`, `/usr/bin`, `/usr/lib/systemd`, `/usr/sbin`.
+    /// Absolute paths that file integrity covers, each with everything below it: short for one watch set named `paths`. A path that
+    /// does not exist, or is a link, which is not followed, is reported as such. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub watched_paths: Vec<PathBuf>,
+    /// Watch sets that file integrity covers. Default: those of [`crate::fim::sets::defaults`] for the class of host, unless
+    /// `watched_paths` names any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub watch_sets: Vec<WatchSet>,
     /// Folders that may be watched for changes as they happen, at most; each costs the kernel about 1 KiB. The rest is only
     /// scanned. Default: 8192; 0 watches none.
     pub watched_folders: usize,
@@ -138,9 +143,9 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let watched = ["/boot", "/etc", "/usr/bin", "/usr/lib/systemd", "/usr/sbin"];
         Self {
-            watched_paths: watched.into_iter().map(PathBuf::from).collect(),
+            watched_paths: Vec::new(),
+            watch_sets: Vec::new(),
             watched_folders: 8192,
             backup_stamps: Vec::new(),
             look_seconds: 60,

@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     config::Config,
+    fim::watch_set::WatchSet,
     identity,
     report::Look,
     spool,
@@ -78,8 +79,8 @@ pub type Looking = Pin<Box<dyn Future<Output = (Look, Outcome)> + Send>>;
 pub trait Looker {
     /// Begins a look.
     fn look(&mut self, probe: Probe) -> Looking;
-    /// Begins to watch files for hints. Sets the paths of file integrity; `None` means the agent's own.
-    fn watch_paths(&mut self, paths: Option<Vec<std::path::PathBuf>>);
+    /// Begins to watch files for hints. Gives file integrity the watch sets; none means the agent's own.
+    fn watch_sets(&mut self, sets: Vec<WatchSet>);
 }
 
 /// Asks the agent to stop.

@@ -80,7 +80,8 @@ impl Watch {
         };
         let mut left = settings.watched_folders;
         let mut is_partial = false;
-        for path in &settings.watched_paths {
+        let sets = crate::fim::sets::in_force(settings, &crate::host::Live::new());
+        for path in sets.iter().flat_map(|set| &set.paths) {
             if !path.exists() {
                 continue;
             }

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod report;
 pub mod seal;
 pub mod time;
+pub mod watch_set;
 
 /// Generated from `muster/v1/*.proto`, which documents it.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

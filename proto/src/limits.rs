@@ -45,6 +45,16 @@ pub const ENROLL_ALPN: &[u8] = b"muster-enroll/1";
 pub const FILE_CHANGES: usize = 1000;
 /// Watch sets of one host, at most.
 pub const WATCH_SETS: usize = 100;
+/// Bytes of the encoded definitions of all watch sets of one host, at most, so that a profile fits into a message.
+pub const WATCH_SETS_BYTES: usize = 48 * 1024;
+/// Paths of one watch set, and patterns of one of its lists, at most.
+pub const WATCH_SET_ITEMS: usize = 1000;
+/// Bytes of a watched path, at most.
+pub const WATCHED_PATH_BYTES: usize = 4096;
+/// Bytes of a pattern of a watch set, at most.
+pub const WATCH_PATTERN_BYTES: usize = 1024;
+/// Bytes of a watch set's owner, at most.
+pub const WATCH_OWNER_BYTES: usize = 256;
 /// Groups of explained changes that a file-integrity fact lists, at most; the rest is counted.
 pub const EXPLAINED_CHANGES: usize = 1000;
 /// Processes that are named for one file change, at most.

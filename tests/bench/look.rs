@@ -202,6 +202,7 @@ fn programs_started(agent: &Path, folder: &Folder) -> anyhow::Result<Vec<Value>>
 
 /// Returns the bytes of the files that file integrity reads by default.
 fn watched_bytes() -> u64 {
-    let paths = muster_agent::probe::Settings::default().watched_paths;
-    paths.iter().map(|path| muster_tests::bench::bytes_below(path)).sum()
+    let sets =
+        muster_agent::fim::sets::in_force(&muster_agent::probe::Settings::default(), &muster_agent::host::Live::new());
+    sets.iter().flat_map(|set| &set.paths).map(|path| muster_tests::bench::bytes_below(path)).sum()
 }

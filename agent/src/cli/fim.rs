@@ -20,10 +20,10 @@ use super::Output;
 use crate::{
     config::Config,
     fim::{
+        Outcome,
         alone::{self, Item, Looked},
         check::Depth,
         show,
-        Outcome,
         watch_set::{Attributes, WatchSet},
     },
     host::{Live, Pace},

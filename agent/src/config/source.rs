@@ -268,6 +268,31 @@ mod tests {
     }
 
     #[test]
+    fn watch_sets_are_taken_or_refused_by_name_and_stand_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.toml");
+        let set = |lines: &str| format!("[[probes.watch_sets]]\nname = \"web\"\npaths = [\"/srv/www\"]\n{lines}\n");
+        let text = set("exclude = [\"srv/www/*/cache\"]\nattributes = [\"type\", \"mode\"]\nseverity = \"critical\"");
+        std::fs::write(&file, text).unwrap();
+        let sets = load(Some(&file), environment(&[])).unwrap().config.probes.watch_sets;
+        assert_eq!(sets.len(), 1);
+        assert!(!sets[0].attributes.has(crate::fim::watch_set::Attributes::CONTENT));
+        for (text, part) in [
+            (set("exclude = [\"/srv\"]"), "probes.watch_sets: watch set \"web\": its pattern \"/srv\""),
+            (set("exclude = [\"srv\"]"), "probes.watch_sets: watch set \"web\": its own patterns leave nothing"),
+            (set("") + &set(""), "two watch sets are named \"web\""),
+            (set("attributes = [\"color\"]"), "no attribute is named \"color\""),
+            (set("severity = \"bad\""), "unknown variant `bad`"),
+            (set("colour = 1"), "unknown field `colour`"),
+            (format!("[probes]\nwatched_paths = [\"/etc\"]\n{}", set("")), "are both set"),
+        ] {
+            std::fs::write(&file, &text).unwrap();
+            let error = load(Some(&file), environment(&[])).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn an_interval_is_written_as_it_is_read() {
         for text in ["10s", "90s", "5m", "1h", "24h"] {
             assert_eq!(text.parse::<Interval>().unwrap().to_string(), text);

@@ -1,164 +1,323 @@
-//! Watch sets, compiled: which entries are covered, and what is compared of them.
+//! Watch sets, compiled: whether an entry is covered, by which sets, and what of it is compared.
+//!
+//! Pure: paths come in, rules go out. It is asked for every entry of every scan, so that it allocates nothing, and a set without
+//! patterns costs no more than finding the watched path above the entry.
 
-use std::path::PathBuf;
+mod default;
+mod find;
+mod pattern;
 
-use muster_proto::limits;
-use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 
-use super::{
-    place::{is_at_or_below, order, plain},
-    watch_set::{Attributes, WatchSet},
+use muster_proto::id::Digest;
+
+use self::{
+    find::{Node, Nodes},
+    pattern::Patterns,
 };
-use crate::host::{self, EntryKind};
+use super::{
+    place::is_at_or_below,
+    watch_set::{self, Attributes, WatchSet},
+};
+use crate::host::EntryKind;
 
-/// Sets cannot be watched.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub use default::{PATHS, defaults, in_force};
+
+/// Watch sets cannot be compiled.
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path is not absolute.
-    #[error("watch set {set}: path {path} is not absolute", path = path.display())]
-    Relative {
-        /// The set.
+    /// They are not as they must be.
+    #[error(transparent)]
+    Set(#[from] watch_set::Error),
+    /// The patterns of a set are too many and too long.
+    #[error("watch set {set:?}: its patterns take too much memory: use fewer")]
+    Patterns {
+        /// Its name.
+        set: String,
+        /// Why.
+        source: Box<regex_automata::meta::BuildError>,
+    },
+    /// A path of a set covers nothing.
+    #[error("watch set {set:?}: its own patterns leave nothing of its path {path:?}: correct them, or remove the path")]
+    Nothing {
+        /// Its name.
         set: String,
         /// The path.
-        path: PathBuf,
-    },
-    /// A set has patterns or a depth.
-    #[error("watch set {set}: patterns and depth are not taken by this build")]
-    Patterns {
-        /// The set.
-        set: String,
-    },
-    /// There are too many.
-    #[error("{count} watch sets are more than {}", limits::WATCH_SETS)]
-    Count {
-        /// How many.
-        count: usize,
+        path: String,
     },
 }
 
-/// A path below which a scan goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Root {
-    /// The path.
-    pub path: Vec<u8>,
-    /// Whether mount points below it are crossed.
-    pub cross_mounts: bool,
-    /// Sets that have a path at or below it.
-    pub members: Members,
-}
-
-/// Some of the sets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Members(u128);
-
-impl Members {
-    /// Returns the indexes of the sets.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..128).filter(move |set| self.0 & (1 << set) != 0)
-    }
-
-    /// Returns the first of them.
-    pub fn first(self) -> Option<usize> {
-        self.iter().next()
-    }
-
-    fn add(&mut self, set: usize) {
-        self.0 |= 1 << set;
-    }
-}
-
-/// What is done with an entry.
+/// What is to be done with an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rule {
-    /// It is not covered, nor is anything below it.
+    /// It is not covered, and nothing below it is.
     Outside,
     /// It is not covered itself, but something below it may be.
     Pass,
     /// It is covered.
     Covered {
-        /// The most severe set that covers it.
+        /// The most severe set that covers it; of those, the first by name. An index of [`Sets::sets`].
         set: usize,
-        /// What is compared.
+        /// What the sets that cover it compare.
         attributes: Attributes,
         /// All sets that cover it.
         members: Members,
     },
 }
 
+/// Some of the sets of [`Sets`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Members(u128);
+
+// One bit for each set.
+const _: () = assert!(muster_proto::limits::WATCH_SETS <= 128);
+
+impl Members {
+    /// Returns the indexes of the sets, the most severe first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let first = Self(left).first()?;
+            left &= left - 1;
+            Some(first)
+        })
+    }
+
+    /// Returns the index of the most severe of them.
+    pub fn first(self) -> Option<usize> {
+        (self.0 != 0).then(|| self.0.trailing_zeros() as usize)
+    }
+
+    fn add(&mut self, set: usize) {
+        self.0 |= 1 << set;
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A place where a scan begins.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Root {
+    /// Its path, without a slash at its end.
+    pub path: Vec<u8>,
+    /// Whether mount points below it are crossed: some set that has a path at or below it wants it. [`Sets::crosses`] says which.
+    pub cross_mounts: bool,
+    /// Watched paths below it, in order: each is reached by the scan of this root, unless it is a mount point that is not crossed.
+    pub below: Vec<Vec<u8>>,
+    /// Sets that have a path at or below it.
+    pub members: Members,
+}
+
 /// Watch sets, compiled.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sets {
+    /// The most severe first, then by name.
     sets: Vec<WatchSet>,
+    digests: Vec<Digest>,
     roots: Vec<Root>,
-    /// Each path of each set.
-    paths: Vec<(Vec<u8>, usize)>,
+    nodes: Nodes,
+    /// Of each set that has any.
+    filters: Vec<Option<Filter>>,
+}
+
+/// The patterns of a set.
+#[derive(Debug)]
+struct Filter {
+    /// Excluded paths that are no patterns.
+    excluded_paths: Nodes,
+    exclude: Option<Patterns>,
+    include: Option<Include>,
+}
+
+#[derive(Debug)]
+struct Include {
+    exact: Patterns,
+    leading: Patterns,
+}
+
+/// How one set covers an entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cover {
+    Outside,
+    Pass,
+    Covered,
 }
 
 impl Sets {
-    /// Returns the compiled `sets`.
+    /// Compiles `sets`, which are those of one host.
     ///
     /// # Errors
     ///
-    /// When a set cannot be watched.
+    /// Names the set that cannot be used and says what to do.
     pub fn new(sets: &[WatchSet]) -> Result<Self, Error> {
-        if sets.len() > limits::WATCH_SETS {
-            return Err(Error::Count { count: sets.len() });
-        }
-        let mut paths = Vec::new();
-        for (number, set) in sets.iter().enumerate() {
-            if !set.include.is_empty() || !set.exclude.is_empty() || set.depth != 0 {
-                return Err(Error::Patterns { set: set.name.clone() });
-            }
-            for path in &set.paths {
-                let bytes = host::path_bytes(&plain(path));
-                if !bytes.starts_with(b"/") {
-                    return Err(Error::Relative { set: set.name.clone(), path: path.clone() });
-                }
-                paths.push((bytes, number));
-            }
-        }
-        paths.sort_by(|(a, _), (b, _)| order(a, b));
-        let mut roots: Vec<Root> = Vec::new();
-        for (path, set) in &paths {
-            let cross_mounts = sets[*set].cross_mounts;
-            match roots.last_mut().filter(|root| is_at_or_below(path, &root.path)) {
-                Some(root) => {
-                    root.cross_mounts |= cross_mounts;
-                    root.members.add(*set);
-                }
-                None => roots.push(Root { path: path.clone(), cross_mounts, members: Members(1 << set) }),
-            }
-        }
-        Ok(Self { sets: sets.to_vec(), roots, paths })
+        watch_set::check(sets)?;
+        let mut sets = sets.to_vec();
+        sets.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.name.cmp(&b.name)));
+        let filters = sets.iter().map(Filter::new).collect::<Result<Vec<_>, _>>()?;
+        let nodes = Nodes::new(nodes(&sets));
+        let digests = sets.iter().map(WatchSet::digest).collect();
+        let roots = roots(&sets, &nodes);
+        let compiled = Self { sets, digests, roots, nodes, filters };
+        compiled.check_paths()?;
+        Ok(compiled)
     }
 
-    /// Returns the sets as an operator wrote them.
+    /// Returns the sets, the most severe first, then by name: the order of all indexes.
     pub fn sets(&self) -> &[WatchSet] {
         &self.sets
     }
 
-    /// Returns the paths below which a scan goes, in its order, without those that lie below another.
+    /// Returns the digest of each set's definition, in the order of [`Self::sets`].
+    pub fn definitions(&self) -> &[Digest] {
+        &self.digests
+    }
+
+    /// Returns where scans begin, in the order of scans. None lies below another.
     pub fn roots(&self) -> &[Root] {
         &self.roots
     }
 
-    /// Returns what is done with the entry of `kind` at `path`.
+    /// Returns what is to be done with the entry at `path`, which is absolute and has no slash more than it needs. The answer does not
+    /// depend on what was asked before: a scan may begin anywhere.
     pub fn rule(&self, path: &[u8], kind: EntryKind) -> Rule {
-        let _ = kind;
-        let mut covered: Option<(usize, Attributes, Members)> = None;
-        for (_, set) in self.paths.iter().filter(|(above, _)| is_at_or_below(path, above)) {
-            let own = self.sets[*set].attributes;
-            let (most, attributes, mut members) = covered.unwrap_or((*set, own, Members::default()));
-            members.add(*set);
-            let rank = |set: usize| (std::cmp::Reverse(self.sets[set].severity), &self.sets[set].name);
-            covered = Some((if rank(*set) < rank(most) { *set } else { most }, attributes.with(own), members));
+        let place = self.nodes.place(path);
+        let is_above_node = place.is_above;
+        let Some(node) = place.node else {
+            return if is_above_node && kind == EntryKind::Folder { Rule::Pass } else { Rule::Outside };
+        };
+        let mut members = node.whole;
+        let mut attributes = node.attributes;
+        let mut is_passed = is_above_node;
+        for (set, deepest) in &node.filtered {
+            match self.cover(*set, *deepest, path) {
+                Cover::Outside => {}
+                Cover::Pass => is_passed = true,
+                Cover::Covered => {
+                    members.add(*set);
+                    attributes = attributes.with(self.sets[*set].attributes);
+                }
+            }
         }
-        covered.map_or(Rule::Outside, |(set, attributes, members)| Rule::Covered { set, attributes, members })
+        match (members.first(), is_passed && kind == EntryKind::Folder) {
+            (Some(set), _) => Rule::Covered { set, attributes, members },
+            (None, true) => Rule::Pass,
+            (None, false) => Rule::Outside,
+        }
     }
 
-    /// Returns the digest of each set's definition, hex.
-    pub fn definitions(&self) -> Vec<String> {
-        let digest = |set: &WatchSet| hex::encode(Sha256::digest(serde_json::to_vec(set).unwrap_or_default()));
-        self.sets.iter().map(digest).collect()
+    /// Returns whether a mount point at `path` is crossed: it is watched itself, or some set that wants it has a path above it.
+    pub fn crosses(&self, path: &[u8]) -> bool {
+        let Some(node) = self.nodes.place(path).node else { return false };
+        let filtered = node.filtered.iter().map(|(set, _)| *set);
+        node.path == path || node.whole.iter().chain(filtered).any(|set| self.sets[set].cross_mounts)
+    }
+
+    /// Returns how the set of that index covers the entry at `path`, which one of its paths is at or above.
+    fn cover(&self, set: usize, deepest: usize, path: &[u8]) -> Cover {
+        let depth = depth(path);
+        let covered = match &self.filters[set] {
+            _ if depth > deepest => Cover::Outside,
+            None => Cover::Covered,
+            Some(filter) => filter.cover(path),
+        };
+        if covered == Cover::Pass && depth == deepest { Cover::Outside } else { covered }
+    }
+
+    /// Checks that each path of each set leads to something that the set itself covers.
+    fn check_paths(&self) -> Result<(), Error> {
+        for (at, set) in self.sets.iter().enumerate() {
+            for path in set.plain_paths() {
+                if self.cover(at, usize::MAX, &path) == Cover::Outside {
+                    let path = String::from_utf8_lossy(&path).into_owned();
+                    return Err(Error::Nothing { set: set.name.clone(), path });
+                }
+            }
+        }
+        Ok(())
     }
 }
+
+impl Filter {
+    fn new(set: &WatchSet) -> Result<Option<Self>, Error> {
+        if set.include.is_empty() && set.exclude.is_empty() {
+            return Ok(None);
+        }
+        let (patterns, paths): (Vec<_>, Vec<_>) = set.exclude.iter().partition(|text| text.contains(['*', '?', '[']));
+        let too_much = |source| Error::Patterns { set: set.name.clone(), source };
+        let include = || {
+            let exact = Patterns::exact(&set.include)?;
+            Ok(Include { exact, leading: Patterns::leading(&set.include)? })
+        };
+        Ok(Some(Self {
+            excluded_paths: Nodes::new(paths.into_iter().map(|path| Node::new(format!("/{path}").into_bytes()))),
+            exclude: (!patterns.is_empty()).then(|| Patterns::with_content(&patterns)).transpose().map_err(too_much)?,
+            include: (!set.include.is_empty()).then(include).transpose().map_err(too_much)?,
+        }))
+    }
+
+    fn cover(&self, path: &[u8]) -> Cover {
+        let below_root = path.strip_prefix(b"/").unwrap_or(path);
+        if self.excluded_paths.place(path).node.is_some()
+            || self.exclude.as_ref().is_some_and(|patterns| patterns.is_match(below_root))
+        {
+            return Cover::Outside;
+        }
+        match &self.include {
+            None => Cover::Covered,
+            Some(include) if include.exact.is_match(below_root) => Cover::Covered,
+            Some(include) if include.leading.is_match(below_root) => Cover::Pass,
+            Some(_) => Cover::Outside,
+        }
+    }
+}
+
+/// Returns how many names `path` has.
+fn depth(path: &[u8]) -> usize {
+    if path == b"/" { 0 } else { path.iter().filter(|byte| **byte == b'/').count() }
+}
+
+/// Returns one node for each watched path, with the sets that have it.
+fn nodes(sets: &[WatchSet]) -> impl Iterator<Item = Node> {
+    let mut nodes: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+    for (at, set) in sets.iter().enumerate() {
+        for path in set.plain_paths() {
+            let node = nodes.entry(path).or_insert_with_key(|path| Node::new(path.clone()));
+            if set.depth == 0 && set.include.is_empty() && set.exclude.is_empty() {
+                node.whole.add(at);
+                node.attributes = node.attributes.with(set.attributes);
+            } else {
+                let deepest = match set.depth {
+                    0 => usize::MAX,
+                    limit => depth(&node.path).saturating_add(limit as usize),
+                };
+                node.filtered.push((at, deepest));
+            }
+        }
+    }
+    nodes.into_values()
+}
+
+fn roots(sets: &[WatchSet], nodes: &Nodes) -> Vec<Root> {
+    let mut roots: Vec<Root> = Vec::new();
+    for node in nodes.iter() {
+        let filtered = node.filtered.iter().map(|(set, _)| *set);
+        let mut members = node.whole;
+        filtered.for_each(|set| members.add(set));
+        match roots.last_mut() {
+            Some(root) if is_at_or_below(&node.path, &root.path) => {
+                root.below.push(node.path.clone());
+                root.members = root.members.with(members);
+            }
+            _ => roots.push(Root { path: node.path.clone(), cross_mounts: false, below: Vec::new(), members }),
+        }
+    }
+    for root in &mut roots {
+        root.cross_mounts = root.members.iter().any(|set| sets[set].cross_mounts);
+    }
+    roots
+}
+
+#[cfg(test)]
+mod tests;

@@ -377,7 +377,7 @@ fn sets(request: &Request<'_>, before: &[u64], tallies: &[SetTally]) -> Vec<Watc
             changes_total: tally.changes,
             explained_total: tally.explained,
             unreadable_total: tally.unreadable,
-            digest: Text::new(&digest),
+            digest: Text::new(&digest.to_string()),
         })
         .collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));

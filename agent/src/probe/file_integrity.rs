@@ -3,25 +3,19 @@
 use std::{io, path::Path, time::Duration};
 
 use muster_proto::{
-    fact::{Baseline, Cause, Fact, FileIntegrity, Reading, Severity, Text, Unknown},
+    fact::{Baseline, Cause, Fact, FileIntegrity, Reading, Text, Unknown},
     report,
     time::Timestamp,
 };
 
 use super::{Look, Probe, Settings};
 use crate::{
-    fim::{
-        self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store,
-        scans::NO_RUN,
-        watch_set::{Attributes, WatchSet},
-    },
-    host::{self, Host, Pace},
+    fim::{self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store, scans::NO_RUN},
+    host::{Host, Pace},
 };
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
-/// Name of the set that a plain list of watched paths makes.
-const PATHS: &str = "paths";
 /// Every file is read again within this time, whatever its metadata says.
 const REREAD: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -66,14 +60,14 @@ pub fn rebaseline(
     now: Timestamp,
     reason: &str,
 ) -> io::Result<Baseline> {
-    let sets = sets(settings).map_err(io::Error::other)?;
+    let sets = sets(settings, host).map_err(io::Error::other)?;
     let (store, progress) = (Store::at(memory), Progress::default());
     let request = request(host, &sets, &store, &progress, now);
     fim::take_baseline(&request, &Text::new(reason)).map(|outcome| outcome.baseline).map_err(io::Error::other)
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
-    let sets = sets(look.settings).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
+    let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
     let (store, progress) = (Store::at(look.memory), Progress::default());
     let FileLook { depth, scope } = look.files;
     let request = Request { run: look.run, depth, scope, ..request(look.host, &sets, &store, &progress, look.now) };
@@ -109,20 +103,7 @@ fn request<'a>(
     }
 }
 
-/// Returns the sets that `settings` ask for: one of the watched paths.
-fn sets(settings: &Settings) -> Result<Sets, fim::sets::Error> {
-    let mut paths: Vec<_> =
-        settings.watched_paths.iter().filter(|path| host::path_bytes(path).starts_with(b"/")).cloned().collect();
-    paths.sort();
-    Sets::new(&[WatchSet {
-        name: PATHS.to_owned(),
-        paths,
-        include: Vec::new(),
-        exclude: Vec::new(),
-        depth: 0,
-        attributes: Attributes::default(),
-        severity: Severity::Medium,
-        owner: String::new(),
-        cross_mounts: false,
-    }])
+/// Returns the sets that are in force on `host`.
+fn sets(settings: &Settings, host: &dyn Host) -> Result<Sets, fim::sets::Error> {
+    Sets::new(&fim::sets::in_force(settings, host))
 }

@@ -10,8 +10,8 @@ use std::{io, path::Path};
 
 use muster_proto::{
     fact::{
-        Cause, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, OsFamily, Reading, SecureBoot,
-        Subject, System, Text, Unknown,
+        Cause, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, HostClass, OsFamily, Reading,
+        SecureBoot, Subject, System, Text, Unknown,
     },
     id::Digest,
     report,
@@ -27,6 +27,14 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 const MACHINE_ID_DOMAIN: &str = "muster/machine-id/v1";
 /// GUID of UEFI's global variables (UEFI specification, section 3.3).
 const EFI_GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Returns the class of a Linux host, by which defaults are chosen.
+pub(crate) fn host_class(host: &dyn Host) -> Reading<HostClass> {
+    match host.os_family() {
+        OsFamily::Linux => class::look(host),
+        OsFamily::Macos | OsFamily::Windows => Reading::unknown(Cause::Unsupported, "told by the system probe alone"),
+    }
+}
 
 /// The probe of `system`, `listeners` and `agent`.
 pub struct SystemProbe;

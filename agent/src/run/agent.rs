@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Interval},
     connect::chain_of,
     enroll,
+    fim::{sets::Sets, watch_set},
     host::live,
     identity::{Folder, Identity},
     moment::Moment,
@@ -420,14 +421,12 @@ impl Agent {
             tracing::debug!(revision = profile.revision, current, "profile is not newer");
             return;
         }
-        if let Err(reason) = check_profile(&profile) {
-            tracing::warn!(revision = profile.revision, reason, "profile refused");
-            return;
-        }
-        let taken = spool::Profile {
-            revision: profile.revision,
-            interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
-            watched_paths: profile.watched_paths,
+        let taken = match taken(&profile) {
+            Ok(taken) => taken,
+            Err(reason) => {
+                tracing::warn!(revision = profile.revision, reason, "profile refused");
+                return;
+            }
         };
         if let Err(error) = self.chain.spool().update(|state| state.profile = Some(taken)) {
             tracing::warn!(error = chain_of(&error), "profile was not kept and is not in force");
@@ -643,8 +642,7 @@ impl Agent {
         for (probe, interval) in intervals_in_force(&self.config, &profile) {
             self.schedule.set_interval(probe, interval, now);
         }
-        let paths = profile.watched_paths.iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
-        self.looker.watch_paths((!paths.is_empty()).then_some(paths));
+        self.looker.watch_sets(profile.sets());
     }
 
     fn note_look(&mut self, look: &Look, took: Duration, outcome: &Outcome) {
@@ -711,6 +709,19 @@ fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, 
     config.intervals.by_probe().into_iter().map(|(probe, own)| (probe, sent(probe).unwrap_or(own))).collect()
 }
 
+/// Returns the profile as it is kept, or why it is refused.
+fn taken(profile: &v1::Profile) -> Result<spool::Profile, String> {
+    check_profile(profile)?;
+    let watch_sets = watch_set::from_wire(&profile.watch_sets).map_err(|error| error.to_string())?;
+    Sets::new(&watch_sets).map_err(|error| error.to_string())?;
+    Ok(spool::Profile {
+        revision: profile.revision,
+        interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
+        watched_paths: profile.watched_paths.clone(),
+        watch_sets,
+    })
+}
+
 fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     for interval in &profile.intervals {
         if !matches!(Probe::try_from(interval.probe), Ok(probe) if probe != Probe::Unspecified) {
@@ -726,6 +737,9 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
     let is_plain = |path: &String| path.starts_with('/') && !path.split('/').any(|part| part == "..");
     if !profile.watched_paths.iter().all(|path| is_plain(path) && path.len() <= 4_096) {
         return Err("a watched path is not absolute, or goes up by '..'");
+    }
+    if !profile.watched_paths.is_empty() && !profile.watch_sets.is_empty() {
+        return Err("it has both watched paths and watch sets");
     }
     Ok(())
 }
@@ -771,18 +785,44 @@ mod tests {
     #[test]
     fn a_profile_with_a_path_that_goes_up_is_refused() {
         let check = |path: &str| {
-            check_profile(&v1::Profile {
-                revision: 1,
-                intervals: vec![],
-                watched_paths: vec![path.to_owned()],
-                watch_sets: vec![],
-            })
+            let profile = v1::Profile { revision: 1, watched_paths: vec![path.to_owned()], ..v1::Profile::default() };
+            taken(&profile).map(|profile| profile.watched_paths)
         };
         for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
             assert!(check(path).is_err(), "{path}");
         }
         for path in ["/etc", "/etc/..hidden", "/etc/a..b/c"] {
-            assert_eq!(check(path), Ok(()), "{path}");
+            assert_eq!(check(path), Ok(vec![path.to_owned()]), "{path}");
         }
+    }
+
+    #[test]
+    fn a_profile_is_taken_with_its_watch_sets_or_refused_with_the_name_of_the_wrong_one() {
+        let set = |name: &str, exclude: &str| v1::WatchSetDefinition {
+            name: name.to_owned(),
+            paths: vec!["/etc".to_owned()],
+            exclude: vec![exclude.to_owned()],
+            severity: "high".to_owned(),
+            ..v1::WatchSetDefinition::default()
+        };
+        let profile = |watch_sets| taken(&v1::Profile { revision: 1, watch_sets, ..v1::Profile::default() });
+        let kept = profile(vec![set("config", "etc/mtab"), set("other", "etc/*.d")]).unwrap();
+        assert!(kept.watch_sets.iter().map(|set| set.name.as_str()).eq(["config", "other"]));
+        assert_eq!(kept.sets(), kept.watch_sets);
+        for (sets, part) in [
+            (vec![set("config", "/etc/mtab")], "watch set \"config\": "),
+            (vec![set("config", "etc")], "watch set \"config\": its own patterns leave nothing"),
+            (vec![set("config", "a"), set("config", "b")], "two watch sets are named \"config\""),
+        ] {
+            let reason = profile(sets).unwrap_err();
+            assert!(reason.contains(part), "{reason}");
+        }
+        let both = v1::Profile {
+            revision: 1,
+            watched_paths: vec!["/etc".to_owned()],
+            watch_sets: vec![set("config", "a")],
+            ..v1::Profile::default()
+        };
+        assert!(taken(&both).is_err());
     }
 }

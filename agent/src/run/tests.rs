@@ -37,7 +37,7 @@ impl Looker for TestProbes {
         Box::pin(async move { (Look { probe, facts, started: now, ended: Moment::now() }, Outcome::Done) })
     }
 
-    fn watch_paths(&mut self, _: Option<Vec<std::path::PathBuf>>) {}
+    fn watch_sets(&mut self, _: Vec<WatchSet>) {}
 }
 
 fn fact(subject: Subject, detail: &str) -> Fact {

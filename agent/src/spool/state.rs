@@ -2,13 +2,18 @@
 //!
 //! The first line is the SHA-256 (hex) of all that follows, so that a damaged file is noticed and never half believed.
 
+use std::path::PathBuf;
+
 use muster_proto::{
     id::{Digest, Epoch, ReportSeq},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Checkpoint;
+use crate::{
+    checkpoint::Checkpoint,
+    fim::{sets::PATHS, watch_set::WatchSet},
+};
 
 /// A place in the chain, and the digest of the sealed report there.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -89,6 +94,19 @@ pub struct Profile {
     pub interval_seconds: Vec<(i32, u32)>,
     /// Paths to watch in place of the agent's own; empty keeps them.
     pub watched_paths: Vec<String>,
+    /// Watch sets in place of the agent's own; empty keeps them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch_sets: Vec<WatchSet>,
+}
+
+impl Profile {
+    /// Returns the watch sets that it puts in place of the agent's own; none keeps them.
+    pub fn sets(&self) -> Vec<WatchSet> {
+        if self.watched_paths.is_empty() {
+            return self.watch_sets.clone();
+        }
+        vec![WatchSet::of_paths(PATHS, self.watched_paths.iter().map(PathBuf::from).collect())]
+    }
 }
 
 impl State {

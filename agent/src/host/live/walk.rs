@@ -219,3 +219,6 @@ fn look(folder: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Metadata>> {
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
