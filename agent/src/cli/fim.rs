@@ -337,3 +337,49 @@ pub(super) fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCo
     println!("baseline {} of {} entries, taken {}", baseline.id, baseline.entries, baseline.created_time);
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::{super::Cli, *};
+
+    fn parsed(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["muster-agent", "fim"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn what_is_compared_is_named_or_all() {
+        assert_eq!(attributes("all").unwrap(), Attributes::all());
+        assert_eq!(attributes("content, mode").unwrap(), Attributes::CONTENT.with(Attributes::MODE));
+        assert!(attributes("contents").unwrap_err().contains("contents"));
+        let wrong = parsed(&["baseline", "--db", "f", "--path", "/etc", "--attributes", "contents"]).unwrap_err();
+        assert_eq!(wrong.exit_code(), i32::from(NOT_LOOKED));
+    }
+
+    #[test]
+    fn a_baseline_needs_paths_and_a_look_does_not() {
+        assert!(parsed(&["baseline", "--db", "f"]).is_err());
+        assert!(parsed(&["baseline", "--db", "f", "--path", "/etc", "/usr", "--path", "/boot"]).is_ok());
+        for look in ["check", "quick"] {
+            assert!(parsed(&[look, "--db", "f"]).is_ok());
+            assert!(parsed(&[look]).is_err(), "of which baseline?");
+        }
+        assert!(parsed(&["check", "--db", "f", "--readers", "0"]).is_err());
+    }
+
+    #[test]
+    fn a_look_that_did_not_see_all_is_never_unchanged() {
+        let counts = |changes, explained, unreadable| Counts { changes, explained, unreadable };
+        for (counts, name, expected) in [
+            (counts(0, 0, 0), "check", ("unchanged", 0)),
+            (counts(0, 0, 0), "baseline", ("taken", 0)),
+            (counts(0, 0, 1), "quick", ("incomplete", NOT_LOOKED)),
+            (counts(0, 0, 1), "baseline", ("incomplete", NOT_LOOKED)),
+            (counts(1, 0, 1), "check", ("changed", CHANGED)),
+            (counts(0, 1, 0), "check", ("changed", CHANGED)),
+        ] {
+            assert_eq!(counts.result(name), expected, "{counts:?}");
+        }
+    }
+}

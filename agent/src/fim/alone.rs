@@ -260,3 +260,6 @@ fn inside(sets: &Sets, file: &Path) -> Option<String> {
     let is_covered = matches!(sets.rule(&bytes, host::EntryKind::File), sets::Rule::Covered { .. });
     is_covered.then(|| path.display().to_string().trim_start_matches('/').to_owned())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

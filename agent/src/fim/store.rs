@@ -97,6 +97,21 @@ impl Store {
         names.into_iter().map(new).chain([self.draft_path()]).collect()
     }
 
+    /// Keeps every other look at the same files waiting until it is dropped, or waits for one that is under way.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be opened or locked.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        if !cfg!(unix) {
+            return Ok(None);
+        }
+        // The folder itself: a file of its own could be replaced.
+        let folder = File::open(&self.folder)?;
+        folder.lock()?;
+        Ok(Some(folder))
+    }
+
     fn draft_path(&self) -> PathBuf {
         self.folder.join(format!("{}.draft", self.baseline))
     }
@@ -161,6 +176,9 @@ impl Store {
     ///
     /// When it cannot be written; the file is then as before.
     pub fn replace<T>(&self, name: Name, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+        if name == Name::Baseline && self.baseline_folder != self.folder {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "this baseline is only read"));
+        }
         let mut result = None;
         memory::replace(self.folder_of(name), self.name(name), |file| {
             result = Some(write(&mut self.watched(file))?);
