@@ -358,7 +358,7 @@ mod tests {
     fn look(detail: &str) -> Look {
         let unknown = muster_proto::fact::Reading::unknown(Cause::Unsupported, detail);
         let now = Moment::now();
-        Look { probe: Probe::Firewall, facts: vec![Fact::Firewall(unknown)], started: now, ended: now }
+        Look { probe: Probe::Firewall, is_whole: true, facts: vec![Fact::Firewall(unknown)], started: now, ended: now }
     }
 
     fn say(chain: &mut Chain, reporter: &mut Reporter, detail: &str) {

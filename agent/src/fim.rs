@@ -3,6 +3,7 @@
 //! The probe, the agent's loop and `muster-agent fim` all use it. It reaches the machine through [`crate::host::Host`] alone, and
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
+pub mod actors;
 pub mod alone;
 mod baseline;
 mod block;
@@ -12,7 +13,10 @@ mod cover;
 mod draft;
 pub mod explain;
 mod known;
+mod legacy;
+pub mod manners;
 mod merge;
+mod mounts;
 mod place;
 pub mod progress;
 mod record;
@@ -25,10 +29,14 @@ mod survey;
 mod tally;
 pub mod watch_set;
 
-pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline};
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline, verify};
+pub use cover::SETS_CHANGED;
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;
 pub use sets::Sets;
 pub use store::Store;
 pub use tally::Outcome;
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Each answer is bounded, and each refusal keeps its cause. What is behind the door never decides anything: it hands
 //! out bytes and numbers, which pure parsers read.
 
+pub mod fanotify;
 pub mod fscrypt;
 pub mod live;
 pub mod luks;
@@ -217,6 +218,11 @@ pub trait Host {
         visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         visit(&self.run(tool, args)?)
+    }
+
+    /// Returns whether what it answers is kept as a capture: what serves only looks to come need not be asked then.
+    fn is_recording(&self) -> bool {
+        false
     }
 
     /// Shows `visitor` the entry `root` and everything below it without following links, each folder's names in byte order and a
@@ -647,6 +653,7 @@ mod tests {
             (os(5), Cause::Failed),
             (io::ErrorKind::FileTooLarge.into(), Cause::Limit),
             (io::ErrorKind::TimedOut.into(), Cause::TimedOut),
+            (io::ErrorKind::CrossesDevices.into(), Cause::Unsupported),
             (io::ErrorKind::InvalidData.into(), Cause::Garbled),
         ] {
             assert_eq!(cause(&error), expected, "{error}");

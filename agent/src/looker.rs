@@ -1,25 +1,25 @@
 //! The probes of this build, as the agent's loop sees them.
 
+use std::sync::Arc;
+
 use muster_proto::{
-    fact::{Fact, Reading, Text, WatchState},
+    fact::{Fact, Reading, Text},
     report::Probe,
     v1::HostClaim,
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::AbortHandle,
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use crate::{
     chain::VERSION,
     config::Config,
-    fim::watch_set::WatchSet,
+    fim::{Sets, actors::Actors, progress, sets, watch_set::WatchSet},
+    host::{self, Live, live::Attribution},
     moment::Moment,
     probe::Settings,
     prober::{self, Prober},
     report::Look,
-    run::{Looker, Looking, Outcome},
-    watch::{Hint, Watch},
+    run::{Looker, Looking, Outcome, Reach},
+    watch::{Coverage, Hint, Watch},
 };
 
 /// Hints that wait to be taken. While they do, the watch gathers the next ones into one.
@@ -30,7 +30,10 @@ pub struct Probes {
     prober: Prober,
     settings: Settings,
     hints: mpsc::Sender<Hint>,
+    watch: Option<Arc<Watch>>,
     watching: Option<AbortHandle>,
+    /// Who changes watched files, or why that is not told.
+    attribution: Result<Attribution, String>,
 }
 
 impl Probes {
@@ -43,12 +46,15 @@ impl Probes {
         let settings = config.probes.clone();
         let prober = Prober::start(settings.clone(), &config.state_directory.join("probes"))?;
         let (hints, receiver) = mpsc::channel(HINTS);
-        Ok((Self { prober, settings, hints, watching: None }, receiver))
+        Ok((
+            Self { prober, settings, hints, watch: None, watching: None, attribution: Err("off".to_owned()) },
+            receiver,
+        ))
     }
 
     /// Returns what the host says of itself when it enrols. It authorises nothing, so that what is unknown stays empty.
     pub async fn claim(&self) -> HostClaim {
-        let answer = self.prober.look(Probe::System, Moment::now().wall).await;
+        let answer = self.prober.look(Probe::System, Reach::Full, Moment::now().wall).await;
         let mut claim = HostClaim { agent_version: VERSION.to_owned(), ..HostClaim::default() };
         for fact in answer.facts {
             if let Fact::System(Reading::Known(system)) = fact {
@@ -63,12 +69,20 @@ impl Probes {
 }
 
 impl Looker for Probes {
-    fn look(&mut self, probe: Probe) -> Looking {
+    fn look(&mut self, probe: Probe, reach: Reach) -> Looking {
         let prober = self.prober.clone();
+        let is_whole = reach.is_whole();
+        if probe == Probe::FileIntegrity
+            && is_whole
+            && let Some(watch) = &self.watch
+        {
+            // What could not be watched may be by now.
+            watch.refresh();
+        }
         Box::pin(async move {
             let started = Moment::now();
-            let answer = prober.look(probe, started.wall).await;
-            let look = Look { probe, facts: answer.facts, started, ended: Moment::now() };
+            let answer = prober.look(probe, reach, started.wall).await;
+            let look = Look { probe, is_whole, facts: answer.facts, started, ended: Moment::now() };
             let outcome = match answer.outcome {
                 prober::Outcome::Done => Outcome::Done,
                 prober::Outcome::Crashed(message) => Outcome::Crashed(message),
@@ -78,6 +92,14 @@ impl Looker for Probes {
         })
     }
 
+    fn scan(&self) -> Option<progress::Shown> {
+        self.prober.scan()
+    }
+
+    fn attribution(&self) -> Option<String> {
+        Some(self.attribution.as_ref().map_or_else(Clone::clone, |_| "by fanotify".to_owned()))
+    }
+
     fn watch_sets(&mut self, sets: Vec<WatchSet>) {
         let mut settings = self.settings.clone();
         if !sets.is_empty() {
@@ -85,10 +107,17 @@ impl Looker for Probes {
             settings.watch_sets = sets;
         }
         self.prober.set_settings(settings.clone());
-        let watching = watch(self.prober.clone(), settings, self.hints.clone());
-        if let Some(before) = self.watching.replace(watching) {
+        if let Some(before) = self.watching.take() {
             before.abort();
         }
+        // The one before ends first, so that both together do not ask too much of the kernel.
+        self.watch = None;
+        self.attribution = Err("off".to_owned());
+        self.attribution = attribution(settings.clone(), self.prober.actors());
+        self.prober.set_coverage(Coverage::none());
+        let watch = Arc::new(Watch::start(&settings));
+        self.watch = Some(Arc::clone(&watch));
+        self.watching = Some(listen(watch, self.prober.clone(), self.hints.clone()));
     }
 }
 
@@ -100,39 +129,52 @@ impl Drop for Probes {
     }
 }
 
-/// Watches the paths of `settings` and turns what the kernel tells into hints, until it is aborted.
-fn watch(prober: Prober, settings: Settings, hints: mpsc::Sender<Hint>) -> AbortHandle {
-    let watching = tokio::spawn(async move {
-        let Some(watch) = start(settings).await else { return };
-        for problem in watch.problems() {
-            tracing::warn!(problem, "changes of some files are only found by scans");
-        }
-        prober.set_watch_state(watch.state());
+/// Begins to ask the kernel who changes what is watched, or says why not.
+fn attribution(settings: Settings, actors: Arc<Actors>) -> Result<Attribution, String> {
+    if !settings.attribute_changes {
+        return Err("off by attribute_changes".to_owned());
+    }
+    let folders = settings.watched_folders;
+    let roots = move || {
+        let sets = Sets::new(&sets::in_force(&settings, &Live::new()));
+        let roots = sets.iter().flat_map(Sets::roots).map(|root| host::path_of(&root.path));
+        roots.collect()
+    };
+    Attribution::start(roots, folders, actors).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "off: it needs CAP_SYS_ADMIN".to_owned(),
+        _ => format!("off: {error}"),
+    })
+}
+
+/// Hands on what `watch` hints at, and how far it reaches, until it is aborted.
+fn listen(watch: Arc<Watch>, prober: Prober, hints: mpsc::Sender<Hint>) -> AbortHandle {
+    let listening = tokio::spawn(async move {
+        let mut before = Coverage::none();
         loop {
             let hint = watch.next().await;
-            if hint.failed {
-                prober.set_watch_state(WatchState::Partial);
+            let coverage = watch.coverage();
+            if coverage.scan_only_total != before.scan_only_total {
+                log_coverage(&coverage);
             }
+            prober.set_coverage(coverage.clone());
+            before = coverage;
             if hints.send(hint).await.is_err() {
                 return;
             }
         }
     });
-    watching.abort_handle()
+    listening.abort_handle()
 }
 
-/// Starts the watch, which counts folders: it may take seconds, and on a file system that hangs it never ends. So it has a
-/// thread of its own, for which neither other blocking work nor the end of the program waits.
-async fn start(settings: Settings) -> Option<Watch> {
-    let (sender, receiver) = oneshot::channel();
-    let spawned = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-        // Nobody waits for a watch of settings that are no longer in force.
-        let _ = sender.send(Watch::start(&settings));
-    });
-    if let Err(error) = spawned {
-        tracing::warn!(%error, "changes of files are only found by scans");
+fn log_coverage(coverage: &Coverage) {
+    let (watched, scanned) = (coverage.folders_live, coverage.folders_scan_only);
+    match coverage.scan_only.first() {
+        Some(first) => {
+            let (path, why) = (first.path.to_string(), first.unknown.detail.to_string());
+            tracing::warn!(watched, scanned, path, why, "changes in some folders are only found by scans");
+        }
+        None => tracing::info!(watched, "changes in all watched folders are noticed as they happen"),
     }
-    receiver.await.ok()
 }
 
 #[cfg(test)]

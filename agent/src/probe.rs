@@ -137,7 +137,14 @@ pub struct Settings {
     /// that keep no record on the host. Default: none; at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub backup_stamps: Vec<PathBuf>,
-    /// Seconds that a look of one probe may take; file integrity may take ten times as long. Default: 60.
+    /// Bytes of watched files that are read in a second, at most. Default: 104857600 (100 MiB); 0 is without limit.
+    pub file_bytes_per_second: u64,
+    /// Hours within which every watched file is read again, also when its metadata never changes; twice that while a host runs on
+    /// its battery. Default: 24; 0 reads only what its metadata says has changed.
+    pub file_reread_hours: u64,
+    /// Whether the kernel is asked which process changed a watched file. It needs CAP_SYS_ADMIN, and is off without. Default: true.
+    pub attribute_changes: bool,
+    /// Seconds that a look of one probe may take; file integrity may take ten times as long without coming further. Default: 60.
     pub look_seconds: u64,
 }
 
@@ -148,6 +155,9 @@ impl Default for Settings {
             watch_sets: Vec::new(),
             watched_folders: 8192,
             backup_stamps: Vec::new(),
+            file_bytes_per_second: 100 << 20,
+            file_reread_hours: 24,
+            attribute_changes: true,
             look_seconds: 60,
         }
     }

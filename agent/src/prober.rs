@@ -13,19 +13,28 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, Fact, Unknown, WatchState},
+    fact::{Cause, Fact, Unknown},
     report::Probe,
     time::Timestamp,
 };
 use tokio::sync::oneshot;
 
 use crate::{
+    fim::{
+        Depth, Scope,
+        actors::Actors,
+        progress::{self, Progress},
+    },
     host::{self, Live, live},
     probe::{self, FileLook, Look, Settings},
+    run::Reach,
+    watch::Coverage,
 };
 
 /// How much longer than its own deadline a look may take to notice it.
 const GRACE: Duration = Duration::from_secs(2);
+/// Longest scan of watched files, so long as it comes further: a tree that grows as fast as it is read has no end.
+const LONGEST_SCAN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What came of a request to look.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,7 +67,9 @@ pub struct Prober {
 struct Shared {
     settings: Mutex<Arc<Settings>>,
     memory: PathBuf,
-    watch: Mutex<WatchState>,
+    coverage: Mutex<Arc<Coverage>>,
+    actors: Arc<Actors>,
+    progress: Progress,
     run: u64,
     /// Probes whose look has not ended, also beyond its time.
     looking: Mutex<BTreeSet<Probe>>,
@@ -79,7 +90,9 @@ impl Prober {
         let shared = Shared {
             settings: Mutex::new(Arc::new(settings)),
             memory: memory.to_owned(),
-            watch: Mutex::new(WatchState::ScanOnly),
+            coverage: Mutex::new(Arc::new(Coverage::none())),
+            actors: Arc::default(),
+            progress: Progress::default(),
             run: u64::from_be_bytes(run),
             looking: Mutex::default(),
         };
@@ -91,13 +104,23 @@ impl Prober {
         *lock(&self.shared.settings) = Arc::new(settings);
     }
 
-    /// Takes note of whether file changes are noticed as they happen.
-    pub fn set_watch_state(&self, state: WatchState) {
-        *lock(&self.shared.watch) = state;
+    /// Takes note of how far file changes are noticed as they happen.
+    pub fn set_coverage(&self, coverage: Coverage) {
+        *lock(&self.shared.coverage) = Arc::new(coverage);
     }
 
-    /// Makes `probe` look. `now` is the host's clock when the look begins.
-    pub async fn look(&self, probe: Probe, now: Timestamp) -> Answer {
+    /// Returns what is remembered of who wrote to watched files.
+    pub fn actors(&self) -> Arc<Actors> {
+        Arc::clone(&self.shared.actors)
+    }
+
+    /// Returns how far the scan of watched files has come that is under way.
+    pub fn scan(&self) -> Option<progress::Shown> {
+        self.shared.progress.shown()
+    }
+
+    /// Makes `probe` look as far as `reach`. `now` is the host's clock when the look begins.
+    pub async fn look(&self, probe: Probe, reach: Reach, now: Timestamp) -> Answer {
         let Some(known) = probe::find(probe) else {
             let unknown = Unknown::new(Cause::Unsupported, "this build has no such probe");
             return Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Done };
@@ -110,7 +133,12 @@ impl Prober {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         let spawned = std::thread::Builder::new().name(format!("look-{}", known.name())).spawn(move || {
-            let result = look(known, &shared, &settings, now, Instant::now() + time_limit);
+            let is_scan = probe == Probe::FileIntegrity;
+            if is_scan {
+                live::yield_to_others();
+            }
+            let deadline = Instant::now() + if is_scan { LONGEST_SCAN } else { time_limit };
+            let result = look(known, &shared, &settings, &reach, now, deadline);
             lock(&shared.looking).remove(&probe);
             live::give_back_memory();
             // Nobody waits for a look that took too long.
@@ -121,14 +149,32 @@ impl Prober {
             let unknown = host::unknown("start a thread", &error);
             return Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Done };
         }
-        match tokio::time::timeout(time_limit + GRACE, receiver).await {
-            Ok(Ok(Ok(facts))) => Answer { probe, facts, outcome: Outcome::Done },
-            Ok(Ok(Err(message))) => {
+        match self.ended(probe, time_limit + GRACE, receiver).await {
+            Some(Ok(Ok(facts))) => Answer { probe, facts, outcome: Outcome::Done },
+            Some(Ok(Err(message))) => {
                 let unknown = Unknown::new(Cause::Failed, "the probe crashed");
                 Answer { probe, facts: probe::unknown(probe, &unknown), outcome: Outcome::Crashed(message) }
             }
-            Ok(Err(_)) => ended_silently(probe),
-            Err(_) => timed_out(probe, "the look did not end in its time"),
+            Some(Err(_)) => ended_silently(probe),
+            None => timed_out(probe, "the look did not end in its time"),
+        }
+    }
+
+    /// Waits for the end of a look; `None` when it did not come within `limit`, or for a scan, which has no other bound, within
+    /// `limit` of the last step that it took.
+    async fn ended<T>(
+        &self,
+        probe: Probe,
+        limit: Duration,
+        mut receiver: oneshot::Receiver<T>,
+    ) -> Option<Result<T, oneshot::error::RecvError>> {
+        loop {
+            let before = self.shared.progress.mark();
+            match tokio::time::timeout(limit, &mut receiver).await {
+                Ok(ended) => return Some(ended),
+                Err(_) if probe == Probe::FileIntegrity && self.shared.progress.mark() != before => {}
+                Err(_) => return None,
+            }
         }
     }
 }
@@ -138,18 +184,31 @@ fn look(
     probe: &dyn probe::Probe,
     shared: &Shared,
     settings: &Settings,
+    reach: &Reach,
     now: Timestamp,
     deadline: Instant,
 ) -> Result<Vec<Fact>, String> {
     let memory = shared.memory.join(probe.name());
+    let coverage = Arc::clone(&lock(&shared.coverage));
+    let (depth, scope) = match reach {
+        Reach::Full => (Depth::Full, Scope::All),
+        Reach::Quick => (Depth::Quick, Scope::All),
+        Reach::At(paths) => (Depth::Quick, Scope::Below(paths)),
+    };
     let look = Look {
         host: &Live::until(deadline),
         now,
         settings,
         memory: &memory,
-        watch: *lock(&shared.watch),
+        watch: coverage.state,
         run: shared.run,
-        files: FileLook::default(),
+        files: FileLook {
+            depth,
+            scope,
+            coverage: Some(&coverage),
+            actors: Some(&shared.actors),
+            progress: Some(&shared.progress),
+        },
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.
     catch_unwind(AssertUnwindSafe(|| probe.look(&look))).map_err(|panic| {
@@ -198,7 +257,8 @@ mod tests {
     fn a_crash_is_caught_with_its_message() {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
-        let result = look(&Crashes, &prober.shared, &Settings::default(), Timestamp::EPOCH, Instant::now());
+        let result =
+            look(&Crashes, &prober.shared, &Settings::default(), &Reach::Full, Timestamp::EPOCH, Instant::now());
         assert_eq!(result, Err("at the third rule".to_owned()));
     }
 
@@ -206,7 +266,7 @@ mod tests {
     async fn a_look_gives_a_fact_of_each_subject() {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
-        let answer = prober.look(Probe::System, Timestamp::EPOCH).await;
+        let answer = prober.look(Probe::System, Reach::Full, Timestamp::EPOCH).await;
         let subjects: BTreeSet<_> = answer.facts.iter().map(Fact::subject).collect();
         assert_eq!((subjects, answer.outcome), (probe::subjects(Probe::System).collect(), Outcome::Done));
     }
@@ -216,7 +276,7 @@ mod tests {
         let memory = tempfile::tempdir().unwrap();
         let prober = Prober::start(Settings::default(), memory.path()).unwrap();
         lock(&prober.shared.looking).insert(Probe::DiskEncryption);
-        let answer = prober.look(Probe::DiskEncryption, Timestamp::EPOCH).await;
+        let answer = prober.look(Probe::DiskEncryption, Reach::Full, Timestamp::EPOCH).await;
         assert_eq!((answer.outcome, answer.facts.len()), (Outcome::TimedOut, 1));
     }
 }

@@ -57,6 +57,8 @@ pub fn digest_of(reported: &Reported) -> Digest {
 pub struct Look {
     /// The probe that looked.
     pub probe: Probe,
+    /// Whether it looked at everything. A look at some places says what is so there, and nothing of when the rest was looked at.
+    pub is_whole: bool,
     /// What it saw.
     pub facts: Vec<Fact>,
     /// When it began.
@@ -141,7 +143,9 @@ impl Reporter {
 
     /// Takes a look. Whatever differs from what was reported waits for the next draft.
     pub fn on_look(&mut self, look: &Look) {
-        self.span.looked(look.probe, look.ended);
+        if look.is_whole {
+            self.span.looked(look.probe, look.ended);
+        }
         if let Some(held) = &mut self.held {
             held.looks += 1;
         }
@@ -170,7 +174,7 @@ impl Reporter {
             self.resync();
         }
         for ask in &mut self.asks {
-            if look.started.boot >= ask.since.boot {
+            if look.is_whole && look.started.boot >= ask.since.boot {
                 ask.waiting.remove(&look.probe);
             }
         }

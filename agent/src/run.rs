@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    fim::watch_set::WatchSet,
+    fim::{progress, watch_set::WatchSet},
     identity,
     report::Look,
     spool,
@@ -75,10 +75,36 @@ pub enum Outcome {
 /// A look under way.
 pub type Looking = Pin<Box<dyn Future<Output = (Look, Outcome)> + Send>>;
 
+/// How far a look of file integrity reaches. Every other look reaches everything.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// Everything, and nothing is taken for granted: every file is read.
+    Full,
+    /// Everything, of which only what differs or is due is read.
+    Quick,
+    /// These paths with what is below them, as [`Self::Quick`].
+    At(Vec<Vec<u8>>),
+}
+
+impl Reach {
+    /// Returns whether everything is looked at.
+    pub fn is_whole(&self) -> bool {
+        !matches!(self, Self::At(_))
+    }
+}
+
 /// Whoever can make probes look: the probes of this build, or a test's.
 pub trait Looker {
     /// Begins a look.
-    fn look(&mut self, probe: Probe) -> Looking;
+    fn look(&mut self, probe: Probe, reach: Reach) -> Looking;
+    /// Returns how far the scan of watched files has come that is under way.
+    fn scan(&self) -> Option<progress::Shown> {
+        None
+    }
+    /// Returns whether it is told who changes watched files, for a person.
+    fn attribution(&self) -> Option<String> {
+        None
+    }
     /// Begins to watch files for hints. Gives file integrity the watch sets; none means the agent's own.
     fn watch_sets(&mut self, sets: Vec<WatchSet>);
 }
@@ -181,6 +207,8 @@ fn new_status() -> Status {
         held_since_time: None,
         held_reason: None,
         probes: Vec::new(),
+        scan: None,
+        attribution: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod show;
 
 use std::{path::Path, time::Duration};
 
+use crate::fim::progress;
 use muster_proto::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,12 @@ pub struct Status {
     pub held_reason: Option<String>,
     /// The last look of each probe, in order of probe.
     pub probes: Vec<ProbeStatus>,
+    /// The scan of watched files that was under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<progress::Shown>,
+    /// Whether the kernel tells who changes watched files, and why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<String>,
 }
 
 /// What the agent does.

@@ -1,239 +1,241 @@
-//! Hints to look sooner, from the kernel's change events. Never evidence: events are lost by design, scans are not.
+//! Hints to look sooner, from the kernel's change events, and how far they reach. Never evidence: events are lost by design,
+//! scans are not.
 //!
-//! The callback drops every event of reading (a scan would feed itself) before anything is kept, and keeps one bit for each
-//! probe, so that no burst of events takes memory.
+//! What changed is kept as a bounded set of places, so that no burst of events takes memory.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+mod dirty;
+// Built for tests on Linux too, where notify works as well.
+#[cfg(any(test, not(target_os = "linux")))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
-use muster_proto::{fact::WatchState, report::Probe};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
+use muster_proto::{
+    fact::{UnreadablePath, WatchState},
+    report::Probe,
+};
 use tokio::sync::Notify;
 
-use crate::probe::Settings;
+pub use dirty::{Dirty, PATHS, Places};
+#[cfg(not(target_os = "linux"))]
+use elsewhere::Watching;
+#[cfg(target_os = "linux")]
+use linux::Watching;
 
-/// How long events are gathered before they become a hint.
-const QUIET: Duration = Duration::from_secs(2);
+use crate::{
+    fim::sets::{self, Rule, Sets},
+    host::{EntryKind, Live},
+    probe::Settings,
+};
+
 /// Folders in which dpkg and apt replace what the patch-level probe reads.
 const PACKAGE_FOLDERS: &[&str] = &["/var/lib/apt/lists", "/var/lib/dpkg"];
-
-const FILES: u32 = 1;
-const PACKAGES: u32 = 2;
-const OVERFLOW: u32 = 4;
-const FAILED: u32 = 8;
 
 /// What changed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hint {
     /// The probes that should look sooner, in order.
     pub probes: Vec<Probe>,
+    /// Where watched files changed.
+    pub dirty: Dirty,
     /// Whether the kernel dropped events.
     pub overflowed: bool,
-    /// Whether a watch ended with an error, so that some changes are only found by scans.
+    /// Whether events can be read no more, so that changes are only found by scans.
     pub failed: bool,
 }
 
-/// Watches the watched paths, as far as the settings and the kernel allow.
-pub struct Watch {
-    shared: Arc<Shared>,
-    state: WatchState,
-    problems: Vec<String>,
-    /// Watches until it is dropped.
-    _watcher: Option<RecommendedWatcher>,
+/// How far changes are noticed as they happen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Coverage {
+    /// Whether they are.
+    pub state: WatchState,
+    /// Folders below watched paths in which they are.
+    pub folders_live: u64,
+    /// Folders below watched paths that are only scanned.
+    pub folders_scan_only: u64,
+    /// The first topmost of those, by path, and why.
+    pub scan_only: Vec<UnreadablePath>,
+    /// How many topmost ones there are.
+    pub scan_only_total: u64,
 }
 
-#[derive(Default)]
+impl Coverage {
+    /// Returns the coverage of a host on which nothing is watched.
+    pub const fn none() -> Self {
+        Self {
+            state: WatchState::ScanOnly,
+            folders_live: 0,
+            folders_scan_only: 0,
+            scan_only: Vec::new(),
+            scan_only_total: 0,
+        }
+    }
+}
+
+/// What is to be watched.
+#[derive(Clone, Debug)]
+struct Plan {
+    /// Which folders scans go into. None when the settings are not usable, and nothing is scanned.
+    sets: Option<Arc<Sets>>,
+    /// Watched paths, the most severe first; none lies below another.
+    roots: Vec<Vec<u8>>,
+    /// Folders below them that may be watched, at most.
+    folders: usize,
+    /// Folders whose changes make the patch-level probe look sooner.
+    packages: Vec<String>,
+}
+
+impl Plan {
+    fn of(settings: &Settings) -> Self {
+        let sets = Sets::new(&sets::in_force(settings, &Live::new()));
+        let sets = sets.inspect_err(|error| tracing::warn!(%error, "no file is watched")).ok().map(Arc::new);
+        let mut roots: Vec<_> = sets.iter().flat_map(|sets| sets.roots()).collect();
+        // Sets are numbered by how severe they are.
+        roots.sort_by_key(|root| root.members.first());
+        let roots = roots.into_iter().map(|root| root.path.clone()).collect();
+        let packages = PACKAGE_FOLDERS.iter().map(|folder| (*folder).to_owned()).collect();
+        Self { sets, roots, folders: settings.watched_folders, packages }
+    }
+
+    /// Returns whether scans look at `path`, or at something below it.
+    fn covers(&self, path: &[u8], kind: EntryKind) -> bool {
+        self.sets.as_ref().is_some_and(|sets| sets.rule(path, kind) != Rule::Outside)
+    }
+
+    /// Returns whether scans go on below the mount point at `path`.
+    fn crosses(&self, path: &[u8]) -> bool {
+        self.sets.as_ref().is_some_and(|sets| sets.crosses(path))
+    }
+}
+
+/// Watches the watched paths, as far as the settings and the kernel allow, until it is dropped.
+pub struct Watch {
+    shared: Arc<Shared>,
+    watching: Watching,
+}
+
+/// What the watching thread and those who listen share.
 struct Shared {
-    bits: AtomicU32,
+    told: Mutex<Told>,
     notify: Notify,
+    is_stopped: AtomicBool,
+    /// Whether all folders are to be gone through again.
+    refresh: AtomicBool,
+}
+
+struct Told {
+    dirty: Dirty,
+    packages: bool,
+    overflowed: bool,
+    failed: bool,
+    coverage: Coverage,
+    /// Whether the coverage changed since it was asked for.
+    is_other_coverage: bool,
 }
 
 impl Watch {
-    /// Starts to watch. What cannot be watched is left to scans, and [`Self::state`] says so.
+    /// Starts to watch. What cannot be watched is left to scans, and [`Self::coverage`] says so. The first hint follows when every
+    /// folder that can be is watched, and says that anything may have changed.
     pub fn start(settings: &Settings) -> Self {
-        let shared = Arc::new(Shared::default());
-        let mut watch =
-            Self { shared: Arc::clone(&shared), state: WatchState::ScanOnly, problems: Vec::new(), _watcher: None };
-        if settings.watched_folders == 0 {
-            return watch;
-        }
-        let callback = move |event: notify::Result<notify::Event>| {
-            let bits = bits_of(event);
-            if bits != 0 {
-                shared.bits.fetch_or(bits, Ordering::Relaxed);
-                shared.notify.notify_one();
-            }
-        };
-        let config = notify::Config::default().with_follow_symlinks(false);
-        let mut watcher = match RecommendedWatcher::new(callback, config) {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                watch.problems.push(error.to_string());
-                return watch;
-            }
-        };
-        let mut left = settings.watched_folders;
-        let mut is_partial = false;
-        let sets = crate::fim::sets::in_force(settings, &crate::host::Live::new());
-        for path in sets.iter().flat_map(|set| &set.paths) {
-            if !path.exists() {
-                continue;
-            }
-            let result = match folders(path, left) {
-                Some(count) => {
-                    left -= count;
-                    watcher.watch(path, RecursiveMode::Recursive)
-                }
-                None => {
-                    is_partial = true;
-                    watch.problems.push(format!("{} has more folders than may be watched", path.display()));
-                    continue;
-                }
-            };
-            if let Err(error) = result {
-                is_partial = true;
-                watch.problems.push(format!("{}: {error}", path.display()));
-            }
-        }
-        for folder in PACKAGE_FOLDERS.iter().map(Path::new).filter(|folder| folder.exists()) {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                watch.problems.push(format!("{}: {error}", folder.display()));
-            }
-        }
-        watch.state = match (left == settings.watched_folders, is_partial) {
-            (true, _) => WatchState::ScanOnly,
-            (false, true) => WatchState::Partial,
-            (false, false) => WatchState::Live,
-        };
-        watch._watcher = Some(watcher);
-        watch
+        let shared = Arc::new(Shared::new());
+        let watching = Watching::start(Plan::of(settings), &shared);
+        Self { shared, watching }
     }
 
-    /// Returns whether changes are noticed as they happen.
-    pub fn state(&self) -> WatchState {
-        self.state
+    /// Returns how far changes are noticed as they happen.
+    pub fn coverage(&self) -> Coverage {
+        self.shared.lock().coverage.clone()
     }
 
-    /// Returns what could not be watched, for the log.
-    pub fn problems(&self) -> &[String] {
-        &self.problems
+    /// Goes through all folders again, counts those that are only scanned, and tries to watch them.
+    pub fn refresh(&self) {
+        self.shared.refresh.store(true, Ordering::Relaxed);
+        self.watching.wake();
     }
 
-    /// Waits for changes and a quiet moment after them. Without a watch, it waits for ever. May be dropped at any time.
+    /// Waits for changes. Without a watch, it waits for ever. May be dropped at any time.
     pub async fn next(&self) -> Hint {
-        self.next_after(QUIET).await
-    }
-
-    async fn next_after(&self, quiet: Duration) -> Hint {
         loop {
             self.shared.notify.notified().await;
-            tokio::time::sleep(quiet).await;
-            let bits = self.shared.bits.swap(0, Ordering::Relaxed);
-            if bits != 0 {
-                return hint(bits);
+            if let Some(hint) = self.shared.take() {
+                return hint;
             }
         }
     }
 }
 
-fn hint(bits: u32) -> Hint {
-    let overflowed = bits & OVERFLOW != 0;
-    let mut probes = Vec::new();
-    if bits & PACKAGES != 0 || overflowed {
-        probes.push(Probe::PatchLevel);
-    }
-    if bits & (FILES | FAILED) != 0 || overflowed {
-        probes.push(Probe::FileIntegrity);
-    }
-    Hint { probes, overflowed, failed: bits & FAILED != 0 }
-}
-
-fn bits_of(event: notify::Result<notify::Event>) -> u32 {
-    let event = match event {
-        Ok(event) => event,
-        Err(_) => return FAILED,
-    };
-    if event.need_rescan() {
-        return OVERFLOW;
-    }
-    match event.kind {
-        EventKind::Access(_) => 0,
-        // A scan that reads changes the time of access.
-        EventKind::Modify(ModifyKind::Metadata(notify::event::MetadataKind::AccessTime)) => 0,
-        _ => event.paths.iter().map(|path| bit_of_path(path)).fold(0, |bits, bit| bits | bit),
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.shared.is_stopped.store(true, Ordering::Relaxed);
+        self.watching.wake();
     }
 }
 
-fn bit_of_path(path: &Path) -> u32 {
-    let is_package = PACKAGE_FOLDERS.iter().any(|folder| path.starts_with(folder));
-    if is_package { PACKAGES } else { FILES }
-}
-
-/// Returns how many folders are at and below `path`; `None` beyond `limit`.
-fn folders(path: &Path, limit: usize) -> Option<usize> {
-    let walk = walkdir::WalkDir::new(path).follow_links(false);
-    // What cannot be read cannot be watched either.
-    let count = walk.into_iter().flatten().filter(|entry| entry.file_type().is_dir()).take(limit + 1).count().max(1);
-    (count <= limit).then_some(count)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use notify::{Event, event};
-
-    use super::*;
-
-    fn settings_of(paths: &[&Path], watched_folders: usize) -> Settings {
-        let watched_paths = paths.iter().map(PathBuf::from).collect();
-        Settings { watched_paths, watched_folders, ..Settings::default() }
-    }
-
-    fn event(kind: EventKind, path: &str) -> notify::Result<Event> {
-        Ok(Event::new(kind).add_path(PathBuf::from(path)))
-    }
-
-    #[test]
-    fn reading_is_no_hint_and_a_lost_event_is_one_for_all() {
-        let read = EventKind::Access(event::AccessKind::Open(event::AccessMode::Read));
-        assert_eq!(bits_of(event(read, "/etc/passwd")), 0);
-        let written = EventKind::Modify(ModifyKind::Data(event::DataChange::Any));
-        assert_eq!(hint(bits_of(event(written, "/etc/passwd"))).probes, [Probe::FileIntegrity]);
-        assert_eq!(hint(bits_of(event(written, "/var/lib/dpkg/status"))).probes, [Probe::PatchLevel]);
-        let lost = hint(bits_of(Ok(Event::new(EventKind::Other).set_flag(event::Flag::Rescan))));
-        assert_eq!(lost.probes, [Probe::PatchLevel, Probe::FileIntegrity]);
-        assert!(lost.overflowed);
-        assert!(hint(bits_of(Err(notify::Error::generic("x")))).failed);
-    }
-
-    #[test]
-    fn more_folders_than_the_limit_are_only_scanned() {
-        let (small, large) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for at in 0..5 {
-            std::fs::create_dir(large.path().join(at.to_string())).unwrap();
+impl Shared {
+    fn new() -> Self {
+        let told = Told {
+            dirty: Dirty::default(),
+            packages: false,
+            overflowed: false,
+            failed: false,
+            coverage: Coverage::none(),
+            is_other_coverage: false,
+        };
+        Self {
+            told: Mutex::new(told),
+            notify: Notify::new(),
+            is_stopped: AtomicBool::new(false),
+            refresh: AtomicBool::new(false),
         }
-        let watch = |limit| Watch::start(&settings_of(&[small.path(), large.path()], limit));
-        assert_eq!(watch(7).state(), WatchState::Live);
-        let partial = watch(6);
-        assert_eq!((partial.state(), partial.problems().len()), (WatchState::Partial, 1));
-        assert_eq!(watch(0).state(), WatchState::ScanOnly);
     }
 
-    #[tokio::test]
-    async fn a_burst_of_changes_is_one_hint() {
-        let folder = tempfile::tempdir().unwrap();
-        let watch = Watch::start(&settings_of(&[folder.path()], 10));
-        for at in 0..100 {
-            std::fs::write(folder.path().join(at.to_string()), "x").unwrap();
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Told> {
+        // No code under the lock can panic between two writes that belong together.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, dirty: Dirty, packages: bool, overflowed: bool, failed: bool, coverage: Coverage) {
+        let mut told = self.lock();
+        let is_other = told.coverage != coverage;
+        let has_news = is_other || packages || overflowed || failed || !dirty.is_empty();
+        told.dirty.merge(dirty);
+        told.packages |= packages;
+        told.overflowed |= overflowed;
+        told.failed |= failed;
+        told.is_other_coverage |= is_other;
+        told.coverage = coverage;
+        drop(told);
+        if has_news {
+            self.notify.notify_one();
         }
-        let hint = watch.next_after(Duration::from_millis(1)).await;
-        assert_eq!(hint.probes, [Probe::FileIntegrity]);
+    }
+
+    /// Returns what there is to tell, and forgets it.
+    fn take(&self) -> Option<Hint> {
+        let mut told = self.lock();
+        let dirty = told.dirty.split_off();
+        let is_other_coverage = std::mem::take(&mut told.is_other_coverage);
+        let packages = std::mem::take(&mut told.packages);
+        let (overflowed, failed) = (std::mem::take(&mut told.overflowed), std::mem::take(&mut told.failed));
+        let mut probes = Vec::new();
+        if packages {
+            probes.push(Probe::PatchLevel);
+        }
+        if is_other_coverage || failed || !dirty.is_empty() {
+            probes.push(Probe::FileIntegrity);
+        }
+        (!probes.is_empty()).then_some(Hint { probes, dirty, overflowed, failed })
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

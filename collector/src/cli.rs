@@ -239,6 +239,7 @@ fn check_config(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
     let outcome = load(place).map_err(anyhow::Error::from).and_then(|(config, path)| {
         // Everything that the settings name is checked as well.
         run::load_catalogue(&config, &Data::new(&place.data.data))?;
+        run::load_profiles(&config, &Data::new(&place.data.data))?;
         Ok((config, path))
     });
     let mut out = io::stdout().lock();

@@ -102,6 +102,10 @@ pub struct Config {
     /// File with further controls, parameters and support dates, laid over the built-in catalogue; relative to the data folder. Default none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<PathBuf>,
+    /// File with profiles: watch sets and times between looks, by class of host, that agents take in place of their own; relative to
+    /// the data folder. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<PathBuf>,
     /// How long certificates hold.
     #[serde(default)]
     pub certificates: Certificates,
@@ -225,6 +229,7 @@ const KEYS: &[&str] = &[
     "metrics_listen",
     "checkpoint_interval_ms",
     "catalogue",
+    "profiles",
     "certificates.agent_lifetime_hours",
     "certificates.server_lifetime_hours",
     "limits.connections",
@@ -251,6 +256,7 @@ impl Config {
             metrics_listen: default_metrics_listen(),
             checkpoint_interval_ms: default_checkpoint_interval_ms(),
             catalogue: None,
+            profiles: None,
             certificates: Certificates::default(),
             limits: Limits::default(),
             log: Log::default(),
@@ -545,6 +551,7 @@ mod tests {
     fn every_key_of_the_settings_has_a_variable() {
         let mut config = Config::new("c1");
         config.catalogue = Some("x".into());
+        config.profiles = Some("x".into());
         let table = toml::Table::try_from(&config).unwrap();
         let mut keys = Vec::new();
         for (key, value) in &table {

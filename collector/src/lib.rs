@@ -16,6 +16,7 @@ pub mod log;
 pub mod members;
 pub mod metrics;
 pub mod pki;
+pub mod profile;
 pub mod query;
 pub mod run;
 pub mod serve;

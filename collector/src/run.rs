@@ -1,6 +1,7 @@
 //! Assembles the collector, runs it, and stops it. The order of starting and stopping is written here and nowhere else.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -24,7 +25,7 @@ use tokio::{
     runtime::Handle,
     sync::broadcast,
     task::{JoinHandle, JoinSet},
-    time::timeout,
+    time::{Instant, MissedTickBehavior, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -47,6 +48,7 @@ use crate::{
     members::{self, Members},
     metrics,
     pki::{self, Authority},
+    profile::{self, Profiles},
     query::FleetService,
     serve::{
         self, Listener,
@@ -61,6 +63,10 @@ use crate::{
 
 /// How long open calls may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How often it is looked whether an agent should be given another profile.
+const HAND_OUT: Duration = Duration::from_secs(2);
+/// An agent that has not taken a profile after this long is given it again.
+const HAND_OUT_AGAIN: Duration = Duration::from_secs(600);
 /// How long the log may take to write what it has, after that.
 const FINISH: Duration = Duration::from_millis(2500);
 /// How long a read waits for others before all of them make one entry.
@@ -130,6 +136,14 @@ pub enum Error {
     /// The log does not take the catalogue's version.
     #[error("failed to write the catalogue's version into the log: {0}")]
     Announce(String),
+    /// The profiles.
+    #[error("the profiles in {} are refused", path.display())]
+    Profiles {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: profile::Error,
+    },
     /// The catalogue.
     #[error("the catalogue in {} is refused", path.display())]
     Catalogue {
@@ -260,6 +274,7 @@ impl Collector {
             return Err(Error::Name { path: data.path().to_owned(), log, config });
         }
         let catalogue = Arc::new(load_catalogue(&config, data)?);
+        let profiles = load_profiles(&config, data)?;
         let origin = views::Origin { log: config.name.clone() };
         let (views, writer) = Views::open(&data.views(), &origin, log.size())?;
         let mut follower = judge::Follower::new(Arc::new(log.clone()), writer, Arc::clone(&clock))?;
@@ -388,6 +403,9 @@ impl Collector {
         let listen_error = |source| Error::Listen { address: config.listen, key: "listen", source };
         let socket = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let address = socket.local_addr().map_err(listen_error)?;
+        if profiles != Profiles::default() {
+            tasks.spawn(hand_out(profiles, judge.clone(), sessions.clone()));
+        }
         tasks.spawn(resync(judge, sessions.clone()));
         tasks.spawn(write_access(access.clone(), acts.clone()));
         let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
@@ -584,6 +602,18 @@ pub fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> 
     Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })
 }
 
+/// Returns the profiles that the settings ask for.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is refused: says which profile and why.
+pub fn load_profiles(config: &Config, data: &Data) -> Result<Profiles, Error> {
+    let Some(path) = &config.profiles else { return Ok(Profiles::default()) };
+    let path = data.path().join(path);
+    let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    Profiles::parse(&text).map_err(|source| Error::Profiles { path, source })
+}
+
 /// Opens the log, which has what the views have seen of it at least.
 fn open_log(data: &Data) -> Result<(Log, log::Appender), Error> {
     let key = read_log_key(data)?;
@@ -612,6 +642,31 @@ async fn resync(judge: Judge, sessions: Sessions) -> String {
                 tracing::warn!(count, "requests for a resync were passed over");
             }
             Err(broadcast::error::RecvError::Closed) => return "the judge".to_owned(),
+        }
+    }
+}
+
+/// Gives agents the profile of their class as soon as they are connected and as long as their reports say that they have an older one.
+/// One that does not take it is given it again, seldom.
+async fn hand_out(profiles: Profiles, judge: Judge, sessions: Sessions) -> String {
+    let mut given: HashMap<AgentId, Instant> = HashMap::new();
+    let mut tick = tokio::time::interval(HAND_OUT);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let now = Instant::now();
+        given.retain(|_, at| now.duration_since(*at) < HAND_OUT_AGAIN);
+        for host in judge.hosts().1 {
+            let agent = host.agent.agent;
+            let Some(profile) = profiles.for_agent(&host.agent) else { continue };
+            if !sessions.connected(agent) || given.contains_key(&agent) {
+                continue;
+            }
+            match sessions.direct(agent, Directive::Profile(profile.clone())) {
+                Ok(_) => drop(given.insert(agent, now)),
+                // It is given the profile at a later round.
+                Err(error) => tracing::debug!(%agent, %error, "failed to give a profile"),
+            }
         }
     }
 }

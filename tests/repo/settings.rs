@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use muster_collector::config::Variables;
+use muster_collector::{config::Variables, profile::Profiles};
+use muster_proto::watch_set::WatchSet;
 use toml::{Table, Value};
 
 use crate::{root, text};
@@ -48,7 +49,14 @@ fn the_agents_example_shows_every_key_with_its_default() {
     std::fs::write(&file, &example).unwrap();
     let mut shown = load_agent(&file);
     assert!(shown.collector.take().is_some(), "the one key without a default is shown by an example");
+    let sets = std::mem::take(&mut shown.probes.watch_sets);
     assert_eq!(shown, defaults);
+    let [set] = &sets[..] else { panic!("one set is shown") };
+    let bare = WatchSet { exclude: set.exclude.clone(), ..WatchSet::of_paths(&set.name, set.paths.clone()) };
+    assert_eq!(*set, bare, "each key of a set is shown with its default");
+    for key in Table::try_from(set).unwrap().keys() {
+        assert!(example.lines().any(|line| line.starts_with(&format!("{key} = "))), "the example does not name {key}");
+    }
     check_keys(&defaults, &example);
 }
 
@@ -59,7 +67,22 @@ fn the_collectors_example_shows_every_key_with_its_default() {
     let as_installed = parse(&text(path));
     let example = in_force(&text(path));
     let mut shown = parse(&example);
-    assert!(shown.catalogue.take().is_some(), "the one key without a default is shown by an example");
+    assert!(shown.catalogue.take().is_some(), "a key without a default is shown by an example");
+    assert!(shown.profiles.take().is_some(), "a key without a default is shown by an example");
     assert_eq!(shown, as_installed);
     check_keys(&as_installed, &example);
+}
+
+#[test]
+fn the_example_of_profiles_is_taken_by_both_ends() {
+    let text = text(Path::new("deploy/config/profiles.toml"));
+    Profiles::parse(&text).unwrap();
+    let table: Table = text.parse().unwrap();
+    let mut seen = 0;
+    for profile in table["profile"].as_array().unwrap() {
+        let sets: Vec<WatchSet> = profile["watch_sets"].clone().try_into().unwrap();
+        muster_agent::fim::sets::Sets::new(&sets).unwrap();
+        seen += sets.len();
+    }
+    assert!(seen > 0, "the example has no watch set");
 }

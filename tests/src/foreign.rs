@@ -11,7 +11,7 @@ use std::{
 
 use muster_agent::{
     checkpoint::LogKey,
-    enroll, host, identity,
+    enroll, fim, host, identity,
     probe::{self, Look, PROBES, Probe, Settings},
     spool::State,
 };
@@ -79,6 +79,13 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
             }
         }),
         parser("agent/luks_header", luks_headers(), |bytes| drop(host::luks::parse(bytes))),
+        parser("agent/extended_attribute", extended_attributes(), |bytes| {
+            for name in
+                ["security.capability", "system.posix_acl_access", "system.posix_acl_default", "security.selinux"]
+            {
+                host::xattr::attribute(name.as_bytes(), bytes);
+            }
+        }),
         parser("agent/certificates", vec![certificate()], |bytes| {
             for certificate in identity::certificates(bytes).unwrap_or_default() {
                 drop(identity::leaf(&certificate));
@@ -125,6 +132,7 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
     parsers.push(in_file(scratch, "agent/enrollment_file", "enroll.toml", enrollment.into_bytes(), |path| {
         drop(enroll::Request::of_file(path));
     }));
+    parsers.extend(integrity(scratch));
     for probe in PROBES {
         parsers.extend(captures(*probe, scratch));
     }
@@ -304,6 +312,19 @@ fn certificate() -> Vec<u8> {
 }
 
 /// Headers of both versions, with no more than tells the cipher and the size of the key.
+/// Capabilities of revision 3, an access control list and a label.
+fn extended_attributes() -> Vec<Vec<u8>> {
+    let capabilities = [0x0300_0001_u32, 1 << 5, 0, 0, 0, 1000].map(u32::to_le_bytes).concat();
+    let entries = [(0x01_u16, 7_u16, u32::MAX), (0x02, 4, 1000), (0x04, 5, u32::MAX), (0x20, 5, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(tag.to_le_bytes());
+        list.extend(permissions.to_le_bytes());
+        list.extend(id.to_le_bytes());
+    }
+    vec![capabilities, list, b"system_u:object_r:bin_t:s0\0".to_vec()]
+}
+
 fn luks_headers() -> Vec<Vec<u8>> {
     let mut luks1 = vec![0; 592];
     luks1[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
@@ -348,3 +369,40 @@ const OVERLAY: &str = "[parameters.PAT-02]\nmax_pending_days = 7\n";
 
 const FIELDS: &[Field] = &[Field::text("id"), Field::of("state", &["active", "frozen"])];
 const FILTERS: &[&str] = &["state = \"active\" AND (id:\"a\" OR NOT id != \"b\")", "id = \"\\\"x\\\"\""];
+
+/// What the file-integrity engine keeps: whatever became of its files, they are whole or damaged, and never read as something else.
+fn integrity(scratch: &Path) -> [Parser; 2] {
+    let folder = scratch.join("integrity");
+    fs::create_dir_all(folder.join("watched")).expect("a folder can be made");
+    fs::write(folder.join("watched/file"), "1").expect("a file can be written");
+    let sets = serde_json::json!([{ "name": "files", "paths": [folder.join("watched")] }]);
+    let sets: Vec<fim::watch_set::WatchSet> = serde_json::from_value(sets).expect("a watch set");
+    let sets = fim::Sets::new(&sets).expect("sets that can be watched");
+    let (store, progress) = (fim::Store::at(&folder), fim::Progress::default());
+    let request = fim::Request {
+        host: &host::Live::new(),
+        sets: &sets,
+        store: &store,
+        now: now(),
+        run: 7,
+        depth: fim::Depth::Full,
+        scope: fim::Scope::All,
+        pace: host::Pace::default(),
+        reread: Duration::ZERO,
+        progress: &progress,
+        actors: None,
+    };
+    fim::take_baseline(&request, &"first scan".into()).expect("a baseline");
+    fs::write(folder.join("watched/file"), "2").expect("a file can be written");
+    assert_eq!(fim::check(&request).map(|outcome| outcome.changes_total).ok(), Some(1));
+    let parser_of = |name: &str, file: &str| {
+        let seed = fs::read(folder.join(file)).expect("it was written");
+        let (path, store, whole) = (folder.join(file), fim::Store::at(&folder), seed.clone());
+        parser(name, vec![seed], move |bytes| {
+            write_anew(&path, bytes);
+            assert_eq!(fim::verify(&store).is_ok(), bytes == whole);
+            write_anew(&path, &whole);
+        })
+    };
+    [parser_of("agent/fim_baseline", "baseline"), parser_of("agent/fim_changes", "changes")]
+}

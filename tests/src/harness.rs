@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod collector;
 pub mod ctl;
+pub mod files;
 pub mod netns;
 pub mod process;
 pub mod random;

@@ -10,9 +10,12 @@ use muster_proto::{
 use super::{
     baseline::{self, Opened},
     block::{Blocks, Cursor},
-    cover,
+    cover, explain,
     known::{self, Known, What},
+    legacy,
+    manners::Power,
     merge::{Found, Merge},
+    mounts,
     place::{is_at_or_below, order},
     progress::{Phase, Progress},
     scans::Scans,
@@ -44,6 +47,8 @@ pub struct Request<'a> {
     pub pace: Pace,
     /// Quick scans read every file again within this time; zero for never.
     pub reread: Duration,
+    /// What the host runs on: on its battery, only what is twice as late as `reread` allows is read again.
+    pub power: Power,
     /// Where it is told how far the scan has come.
     pub progress: &'a Progress,
     /// Tells who wrote to a path between two times, where the kernel told.
@@ -206,6 +211,21 @@ pub fn each_change(store: &Store, visit: &mut dyn FnMut(FileChange) -> io::Resul
     Ok(())
 }
 
+/// Reads all of what `store` holds.
+///
+/// # Errors
+///
+/// When something of it is damaged or cannot be read, or there is no baseline.
+pub fn verify(store: &Store) -> Result<(), Error> {
+    let opened = opened(store)?;
+    let mut cursor = Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?;
+    while cursor.path().is_some() {
+        let read = baseline::before(&cursor).and_then(|_| cursor.advance());
+        read.map_err(|error| Error::of_baseline(store, error))?;
+    }
+    each_change(store, &mut |_| Ok(())).map_err(|error| Error::of_changes(store, error))
+}
+
 fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
     let store = request.store;
     let opened = opened(store)?;
@@ -233,7 +253,11 @@ fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
 
 /// Returns the baseline in force.
 pub(super) fn opened(store: &Store) -> Result<Opened, Error> {
-    match baseline::open(store) {
+    let opened = match baseline::open(store) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData && legacy::convert(store)? => baseline::open(store),
+        opened => opened,
+    };
+    match opened {
         Ok(Some(opened)) => Ok(opened),
         Ok(None) => {
             let exists = |name| store.open(name).map(|file| file.is_some());
@@ -296,11 +320,20 @@ fn compare(
     let (now, is_all) = (request.now, scope == Scope::All);
     let due = match depth {
         Depth::Full => Due::every(true),
-        Depth::Quick if is_all => before.slots.due(now, request.reread, opened.baseline.id.as_str()),
+        Depth::Quick if is_all => {
+            let (period, id) = (request.reread, opened.baseline.id.as_str());
+            match request.power {
+                Power::Mains => before.slots.due(now, period, id),
+                Power::Battery => before.slots.overdue(now, period * 2, id),
+            }
+        }
         Depth::Quick => Due::every(false),
     };
     let mut scans = before.clone();
-    let mut merge = Merge::start(request, opened, known, &before, due.clone())?;
+    // Another state of the package databases may explain what was not explained before.
+    scans.databases = hex::encode(explain::database_stamp(request.host));
+    let asks_again = scans.databases != before.databases;
+    let mut merge = Merge::start(request, opened, known, &before, due.clone(), asks_again)?;
     for (number, root) in request.sets.roots().iter().enumerate() {
         let ranges = ranges(root, scope);
         if ranges.is_empty() {
@@ -309,7 +342,7 @@ fn compare(
         let is_whole = ranges.first() == Some(&root.path);
         request.progress.enter(&root.path);
         merge.begin_root(number, ranges);
-        let pace = Pace { cross_mounts: root.cross_mounts, ..request.pace.clone() };
+        let pace = Pace { cross_mounts: mounts::are_crossed(root), ..request.pace.clone() };
         let walked = request.host.walk(&host::path_of(&root.path), &pace, &mut merge);
         let scan = &mut scans.roots[number];
         scan.problem = merge.end_root(walked)?;

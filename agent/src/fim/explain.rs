@@ -92,12 +92,16 @@ pub fn explain(
 }
 
 /// Keeps which package each path belongs to, for the deletions that later scans find: to be called when a baseline was taken and
-/// after each scan whose differences were explained. It does nothing while [`database_stamp`] stays the same.
+/// after each scan whose differences were explained. It does nothing while [`database_stamp`] stays the same, nor for a capture, whose
+/// memory is forgotten.
 ///
 /// # Errors
 ///
 /// When a database is there and cannot be read, or the file cannot be written; it is then as before.
 pub fn remember(host: &dyn Host, memory: Memory<'_>, now: Timestamp) -> io::Result<()> {
+    if host.is_recording() {
+        return Ok(());
+    }
     owners::remember(host, memory, database_stamp(host), now)
 }
 

@@ -62,6 +62,8 @@ pub enum What {
     NotCompared(Metadata),
     /// A difference.
     Differs(Box<Difference>),
+    /// Nothing, where the baseline has an entry that could not be read for it.
+    Gone,
 }
 
 /// A difference from the baseline.
@@ -77,7 +79,7 @@ impl Known {
     /// Returns the metadata that was last found, if the entry was read then.
     pub fn metadata(&self) -> Option<&Metadata> {
         match &self.what {
-            What::AsBaseline => None,
+            What::AsBaseline | What::Gone => None,
             What::Touched(metadata) | What::NotCompared(metadata) => Some(metadata),
             What::Differs(difference) => difference.found.as_ref().map(|found| &found.metadata),
         }
@@ -95,8 +97,9 @@ impl Known {
             What::Touched(_) => 1,
             What::NotCompared(_) => 2,
             What::Differs(_) => 3,
+            What::Gone => 4,
         };
-        let mut out = vec![what | u8::from(self.is_new) << 2 | u8::from(self.unreadable.is_some()) << 3];
+        let mut out = vec![what | u8::from(self.is_new) << 3 | u8::from(self.unreadable.is_some()) << 4];
         put_number(&mut out, self.set as u64);
         put_time(&mut out, self.seen);
         if let Some(unreadable) = &self.unreadable {
@@ -104,7 +107,7 @@ impl Known {
             put_bytes(&mut out, &serde_json::to_vec(&unreadable.unknown).unwrap_or_default());
         }
         match &self.what {
-            What::AsBaseline => {}
+            What::AsBaseline | What::Gone => {}
             What::Touched(metadata) | What::NotCompared(metadata) => State::of_metadata(*metadata).put(&mut out),
             What::Differs(difference) => {
                 out.push(u8::from(difference.found.is_some()));
@@ -120,20 +123,20 @@ impl Known {
     /// Returns what `record` says; `None` when it is not one.
     pub fn decode(record: &[u8]) -> Option<Self> {
         let mut taken = Taken(record);
-        let flags = taken.byte().filter(|flags| flags >> 4 == 0)?;
+        let flags = taken.byte().filter(|flags| flags >> 5 == 0)?;
         let set = taken.narrow()?;
         let seen = taken.time()?;
-        let unreadable = if flags & 8 == 0 {
+        let unreadable = if flags & 16 == 0 {
             None
         } else {
             let since = taken.time()?;
             Some(Unreadable { unknown: serde_json::from_slice(taken.bytes()?).ok()?, since })
         };
-        let what = match flags & 3 {
+        let what = match flags & 7 {
             0 => What::AsBaseline,
             1 => What::Touched(State::take(&mut taken)?.metadata),
             2 => What::NotCompared(State::take(&mut taken)?.metadata),
-            _ => {
+            3 => {
                 let found = match taken.byte()? {
                     0 => None,
                     1 => Some(State::take(&mut taken)?),
@@ -142,14 +145,17 @@ impl Known {
                 let change = FileChange::decode(taken.bytes()?).ok()?;
                 What::Differs(Box::new(Difference { change, found }))
             }
+            4 => What::Gone,
+            _ => return None,
         };
-        taken.end(Self { set, is_new: flags & 4 != 0, unreadable, seen, what })
+        taken.end(Self { set, is_new: flags & 8 != 0, unreadable, seen, what })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use muster_proto::fact::{Cause, ChangeKind, PathText, Text};
+    use proptest::prelude::*;
 
     use super::{super::record::tests::file, *};
 
@@ -181,6 +187,7 @@ mod tests {
         let unreadable = Unreadable { unknown: Unknown::new(Cause::Forbidden, "read"), since: Timestamp::EPOCH };
         let whats = [
             What::AsBaseline,
+            What::Gone,
             What::Touched(file(1).metadata),
             What::NotCompared(file(1).metadata),
             What::Differs(Box::new(difference())),
@@ -195,6 +202,29 @@ mod tests {
                     assert_eq!(Known::decode(&bytes[..end]), None, "cut at {end}");
                 }
                 assert_eq!(Known::decode(&[&bytes, b"\0".as_slice()].concat()), None);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_refused_or_encodes_to_what_decodes_the_same(
+            flags in 0_u8..32, rest in prop::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let record = [&[flags], rest.as_slice()].concat();
+            if let Some(known) = Known::decode(&record) {
+                prop_assert_eq!(Known::decode(&known.encode()), Some(known));
+            }
+        }
+
+        #[test]
+        fn a_damaged_record_never_panics(at in 0_usize..400, byte: u8, end in 0_usize..400) {
+            let what = What::Differs(Box::new(difference()));
+            let mut record = Known { set: 1, is_new: false, unreadable: None, seen: Timestamp::EPOCH, what }.encode();
+            let length = record.len();
+            record[at % length] = byte;
+            if let Some(known) = Known::decode(&record[..length - end % 2]) {
+                prop_assert_eq!(Known::decode(&known.encode()), Some(known));
             }
         }
     }

@@ -3,6 +3,8 @@
 //! An entry is decided when it is shown, from its metadata alone, or when it was read, which may be later: so what the merge comes
 //! to know goes into two drafts, each in order.
 
+mod decide;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, VecDeque},
@@ -11,17 +13,19 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, ChangeKind, FileChange, PathText, Text, Unknown},
+    fact::{Cause, PathText, Unknown},
     limits,
     time::Timestamp,
 };
 
+use self::decide::blinded;
 use super::{
     baseline::{self, Before, Opened},
     block::{Blocks, Cursor},
     check::{Error, New, Request},
     draft::{Draft, Drafted},
-    known::{Difference, Known, Unreadable, What},
+    known::{Known, Unreadable, What},
+    mounts::Mounts,
     place::{self, is_at_or_below, order},
     record::{State, is_racy},
     scans::Scans,
@@ -76,6 +80,8 @@ pub struct Merge<'a> {
     opened: &'a Opened,
     scans: &'a Scans,
     due: Due,
+    /// Whether differences that nothing explained are shown to the package databases again.
+    asks_again: bool,
     baseline: Cursor<'a>,
     known: Option<Cursor<'a>>,
     root: usize,
@@ -90,6 +96,7 @@ pub struct Merge<'a> {
     blind_before: Option<Vec<u8>>,
     /// What could not be read at the last look, and since when.
     was_blind: Option<(Vec<u8>, Timestamp)>,
+    mounts: Mounts,
     /// The last path that was shown.
     shown: Vec<u8>,
     pending: VecDeque<Entry>,
@@ -135,6 +142,7 @@ impl<'a> Merge<'a> {
         known: Option<&'a Blocks>,
         scans: &'a Scans,
         due: Due,
+        asks_again: bool,
     ) -> Result<Self, Error> {
         let store = request.store;
         let draft = || Draft::start(store).map_err(Error::of_writing(store, Name::Changes));
@@ -143,6 +151,7 @@ impl<'a> Merge<'a> {
             opened,
             scans,
             due,
+            asks_again,
             baseline: Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?,
             known: known.map(Cursor::start).transpose().map_err(|error| Error::of_changes(store, error))?,
             root: 0,
@@ -153,6 +162,7 @@ impl<'a> Merge<'a> {
             blind: None,
             blind_before: None,
             was_blind: None,
+            mounts: Mounts::default(),
             shown: Vec::new(),
             pending: VecDeque::new(),
             at_shown: draft()?,
@@ -169,6 +179,7 @@ impl<'a> Merge<'a> {
         (self.root, self.ranges, self.range, self.is_in_range) = (number, ranges, 0, false);
         (self.blind, self.blind_before, self.problem) = (None, None, None);
         self.shown.clear();
+        self.mounts.begin(&self.request.sets.roots()[number]);
     }
 
     /// Takes note that the walk of the root ended so, and returns why its entries are not counted, if they are not.
@@ -284,11 +295,13 @@ impl<'a> Merge<'a> {
         if self.blind.as_ref().is_some_and(|blind| is_at_or_below(path, blind)) {
             return known.map_or(Ok(()), |known| self.decided(path, known));
         }
-        let Before::State(state) = before else { return Ok(()) };
-        let (set, attributes) = self.covered(path, state.metadata.kind).unwrap_or_default();
+        let kind = if let Before::State(state) = before { state.metadata.kind } else { EntryKind::Folder };
+        let (set, attributes) = self.covered(path, kind).unwrap_or_default();
         let entry = Entry { path: path.to_vec(), set, attributes, before: Before::None, known, unreadable: None };
-        let known = self.differs(entry, ChangeKind::Deleted, Some(state), None);
-        self.decided(path, known)
+        match self.gone(entry, before) {
+            Some(known) => self.decided(path, known),
+            None => Ok(()),
+        }
     }
 
     fn covered(&self, path: &[u8], kind: EntryKind) -> Option<(usize, Attributes)> {
@@ -356,35 +369,61 @@ impl<'a> Merge<'a> {
     }
 
     fn decided(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
         self.at_shown.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    /// Takes what is known of an entry that was read.
+    fn read(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
+        self.ask_again(path, &known);
+        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+    }
+
+    fn ask_again(&mut self, path: &[u8], known: &Known) {
+        if let What::Differs(difference) = &known.what
+            && self.asks_again
+            && difference.change.explanation.is_none()
+            && self.new.len() < EXPLAINED
+        {
+            self.new.entry(path.to_vec()).or_insert_with(|| difference.change.clone());
+        }
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
         let place = self.place(path)?;
-        self.shown.clear();
-        self.shown.extend_from_slice(path);
+        let is_refused = self.mounts.is_refused(self.request.sets, path, metadata);
         match place {
             Place::Inside => {}
+            Place::Above if is_refused => {
+                self.blind = Some(path.to_vec());
+                return Ok(Want::NothingBelow);
+            }
             Place::Above => return Ok(Want::Nothing),
             Place::Outside => return Ok(Want::NothingBelow),
         }
-        let (set, attributes) = match self.request.sets.rule(path, metadata.kind) {
-            Rule::Outside => return Ok(Want::NothingBelow),
-            Rule::Pass => return Ok(Want::Nothing),
-            Rule::Covered { set, attributes, .. } => (set, attributes),
-        };
-        if path.len() > limits::TEXT_BYTES {
-            self.shown.clear();
-            self.unreadable_entry(path, io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))?;
+        let rule = self.request.sets.rule(path, metadata.kind);
+        if rule == Rule::Outside {
             return Ok(Want::NothingBelow);
         }
+        if let Some(error) = out_of_reach(path, is_refused) {
+            self.unreadable_entry(path, error)?;
+            self.set_shown(path);
+            return Ok(Want::NothingBelow);
+        }
+        self.set_shown(path);
+        let Rule::Covered { set, attributes, .. } = rule else { return Ok(Want::Nothing) };
         let want = self.want(path, metadata, set, attributes)?;
         if metadata.kind == EntryKind::Link && path == self.request.sets.roots()[self.root].path {
             self.root_is_link(path)?;
         }
         Ok(want)
+    }
+
+    fn set_shown(&mut self, path: &[u8]) {
+        self.shown.clear();
+        self.shown.extend_from_slice(path);
     }
 
     fn want(&mut self, path: &[u8], metadata: &Metadata, set: usize, attributes: Attributes) -> Result<Want, Error> {
@@ -396,9 +435,10 @@ impl<'a> Merge<'a> {
             return Ok(Want::Nothing);
         }
         let entry = Entry { path: path.to_vec(), set, attributes, before, known, unreadable: None };
-        if wants_read(metadata.kind, attributes) {
+        let want = want(metadata.kind, attributes);
+        if want.is_read() {
             self.pending.push_back(entry);
-            return Ok(Want::Read);
+            return Ok(want);
         }
         let known = self.found_state(entry, State::of_metadata(*metadata));
         self.decided(path, known)?;
@@ -419,94 +459,12 @@ impl<'a> Merge<'a> {
         })
     }
 
-    /// Returns what is known of an entry that was read.
-    fn found_state(&mut self, entry: Entry, state: State) -> Known {
-        let created = self.opened.baseline.created_time;
-        let unreadable = entry.unreadable.clone();
-        let plain = |what, is_new| Known { set: entry.set, is_new, unreadable: None, seen: self.request.now, what };
-        let found = match &entry.before {
-            Before::Hidden => plain(What::NotCompared(state.metadata), true),
-            Before::Unreadable => plain(What::NotCompared(state.metadata), false),
-            Before::None => self.differs(entry.without_before(), ChangeKind::Created, None, Some(state)),
-            Before::State(before) => match before.difference(&state, entry.attributes) {
-                Some(kind) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
-                None if before.metadata == state.metadata && !is_racy(&state.metadata, created) => {
-                    plain(What::AsBaseline, false)
-                }
-                None => plain(What::Touched(state.metadata), false),
-            },
-        };
-        Known { unreadable, ..unless_same(found, entry.known.as_ref()) }
-    }
-
-    /// Returns the difference of `kind`, which may be known already.
-    fn differs(&mut self, entry: Entry, kind: ChangeKind, before: Option<&State>, found: Option<State>) -> Known {
-        let now = self.request.now;
-        let is_new = kind == ChangeKind::Created;
-        let known = match entry.known {
-            Some(Known { what: What::Differs(difference), seen, .. }) => Some((*difference, seen)),
-            _ => None,
-        };
-        let of = |difference, seen| Known {
-            set: entry.set,
-            is_new,
-            unreadable: None,
-            seen,
-            what: What::Differs(Box::new(difference)),
-        };
-        if let Some((known, seen)) = &known
-            && known.change.kind == kind
-            && is_same_state(known.found.as_ref(), found.as_ref(), entry.attributes)
-        {
-            let is_recorded = known.found.as_ref().map(|state| &state.metadata)
-                == found.as_ref().map(|state| &state.metadata)
-                && found.as_ref().is_none_or(|state| !is_racy(&state.metadata, *seen));
-            let difference = Difference { change: known.change.clone(), found };
-            return of(difference, if is_recorded { *seen } else { now });
-        }
-        let scan = &self.scans.roots[self.root];
-        let known = known.map(|(known, _)| known.change);
-        let last_unchanged_time = known.as_ref().map_or_else(|| self.last_seen(&entry.path), |c| c.last_unchanged_time);
-        let actors = self.request.actors.map(|actors| actors(&entry.path, last_unchanged_time, now));
-        let mut actors = actors.unwrap_or_default();
-        actors.drain(..actors.len().saturating_sub(limits::ACTORS));
-        let change = FileChange {
-            path: PathText::from_bytes(&entry.path),
-            kind,
-            before: before.map(State::to_fact),
-            after: found.as_ref().map(State::to_fact),
-            last_unchanged_time,
-            detected_time: now,
-            while_not_observed: scan.run != self.request.run || known.as_ref().is_some_and(|c| c.while_not_observed),
-            set: Text::new(&self.request.sets.sets()[entry.set].name),
-            explanation: None,
-            actors,
-            states_seen: known.map_or(0, |change| change.states_seen) + 1,
-        };
-        if self.new.len() < EXPLAINED {
-            self.new.insert(entry.path, change.clone());
-        }
-        of(Difference { change, found }, now)
-    }
-
-    /// Returns when a scan last saw `path`.
-    fn last_seen(&self, path: &[u8]) -> Timestamp {
-        match &self.was_blind {
-            Some((blind, since)) if is_at_or_below(path, blind) => *since,
-            _ => self.scans.roots[self.root].time,
-        }
-    }
-
-    fn unreadable_of(&self, path: &[u8], known: Option<&Known>, unknown: Unknown) -> Unreadable {
-        let before = known.and_then(|known| known.unreadable.as_ref());
-        Unreadable { unknown, since: before.map_or_else(|| self.last_seen(path), |before| before.since) }
-    }
-
     /// What is known of an entry that cannot be read stays known.
     fn not_read(&mut self, entry: Entry, error: &io::Error) -> Result<(), Error> {
-        let unreadable = self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
-        let known = blinded(&entry, unreadable, self.request.now);
-        self.at_found.add(&entry.path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        let said = entry.unreadable.clone();
+        let own = || self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
+        let known = blinded(&entry, said.unwrap_or_else(own), self.request.now);
+        self.read(&entry.path, known)
     }
 
     fn unreadable_entry(&mut self, path: &[u8], error: io::Error) -> Result<(), Error> {
@@ -534,7 +492,7 @@ impl<'a> Merge<'a> {
         if let Some(entry) = self.pending.back_mut().filter(|entry| entry.path == path) {
             let since = entry.known.as_ref().and_then(|known| known.unreadable.as_ref()).map(|before| before.since);
             entry.unreadable = Some(Unreadable { since: since.unwrap_or(unreadable.since), ..unreadable });
-        } else if let Some(known) = self.at_shown.last(path) {
+        } else if let Some(known) = self.at_shown.last(path).or_else(|| self.at_found.last(path)) {
             let since = known.unreadable.as_ref().map_or(unreadable.since, |before| before.since);
             known.unreadable = Some(Unreadable { since, ..unreadable });
         } else if self.shown == path {
@@ -580,7 +538,7 @@ impl<'a> Merge<'a> {
         };
         let known = match read {
             Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File {
+                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
                     self.stats.files_read += 1;
                     self.stats.bytes_read += scanned.metadata.size_bytes;
                     self.request.progress.add_bytes(scanned.metadata.size_bytes);
@@ -589,12 +547,12 @@ impl<'a> Merge<'a> {
             }
             // It ended after it was shown: as if it had ended before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let Before::State(before) = &entry.before else { return Ok(()) };
-                self.differs(entry.without_before(), ChangeKind::Deleted, Some(before), None)
+                let Some(known) = self.gone(entry.without_before(), &entry.before) else { return Ok(()) };
+                known
             }
             Err(error) => return self.not_read(entry, &error),
         };
-        self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
+        self.read(path, known)
     }
 
     /// Keeps an error for whoever began the walk, which only hands on that there is one.
@@ -641,11 +599,23 @@ impl Visitor for Merge<'_> {
     }
 }
 
-/// Returns whether more than metadata is compared of an entry.
-pub(super) fn wants_read(kind: EntryKind, attributes: Attributes) -> bool {
-    match kind {
-        EntryKind::File | EntryKind::Link => attributes.has(Attributes::CONTENT),
-        EntryKind::Folder | EntryKind::Other => attributes.has(Attributes::EXTENDED),
+/// Returns why an entry that is shown is not looked at, nor what is below it, if so.
+pub(super) fn out_of_reach(path: &[u8], is_refused: bool) -> Option<io::Error> {
+    if is_refused {
+        let detail = "another file system is mounted there";
+        return Some(io::Error::new(io::ErrorKind::CrossesDevices, detail));
+    }
+    let is_long = path.len() > limits::TEXT_BYTES;
+    is_long.then(|| io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))
+}
+
+/// Returns what is wanted of an entry of which `attributes` are compared.
+pub(super) fn want(kind: EntryKind, attributes: Attributes) -> Want {
+    let is_content = matches!(kind, EntryKind::File | EntryKind::Link) && attributes.has(Attributes::CONTENT);
+    match (is_content, attributes.has(Attributes::EXTENDED)) {
+        (true, _) => Want::Read,
+        (false, true) => Want::Attributes,
+        (false, false) => Want::Nothing,
     }
 }
 
@@ -664,31 +634,4 @@ pub(super) fn link(request: &Request<'_>, path: &[u8]) -> (Unknown, bool) {
         return (Unknown::new(Cause::Unsupported, detail), true);
     }
     (Unknown::new(Cause::Unsupported, format!("it is a link to {target}: watch that path")), false)
-}
-
-/// Returns what is known of an entry that cannot be read: what was, and that.
-fn blinded(entry: &Entry, unreadable: Unreadable, now: Timestamp) -> Known {
-    let is_new = matches!(entry.before, Before::None | Before::Hidden);
-    let plain = || Known { set: entry.set, is_new, unreadable: None, seen: now, what: What::AsBaseline };
-    Known { unreadable: Some(unreadable), ..entry.known.clone().unwrap_or_else(plain) }
-}
-
-fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attributes) -> bool {
-    match (known, found) {
-        (Some(known), Some(found)) => known.difference(found, attributes).is_none(),
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-/// Returns what was `known`, if what was found is the same and its time tells as much.
-fn unless_same(found: Known, known: Option<&Known>) -> Known {
-    match (known, &found.what) {
-        (Some(known), What::Touched(metadata) | What::NotCompared(metadata))
-            if known.what == found.what && known.is_new == found.is_new && !is_racy(metadata, known.seen) =>
-        {
-            Known { seen: known.seen, ..found }
-        }
-        _ => found,
-    }
 }

@@ -163,7 +163,7 @@ impl State {
             || watched.has(Attributes::MODIFIED_TIME) && has_own && a.modified != b.modified
             || watched.has(Attributes::SIZE) && has_own && a.size_bytes != b.size_bytes
             || watched.has(Attributes::CHANGED_TIME) && changed.is_some_and(|(a, b)| a != b)
-            || watched.has(Attributes::INODE) && (a.inode, a.device) != (b.inode, b.device)
+            || watched.has(Attributes::INODE) && a.inode != 0 && (a.inode, a.device) != (b.inode, b.device)
             || watched.has(Attributes::LINKS) && a.links != 0 && b.links != 0 && a.links != b.links
             || watched.has(Attributes::EXTENDED) && attributes_differ(self, after);
         is_changed.then_some(ChangeKind::Metadata)
@@ -282,8 +282,8 @@ pub mod tests {
             (changed(|s| s.metadata.uid = 0), Attributes::OWNER, ChangeKind::Metadata),
             (changed(|s| s.metadata.gid = 0), Attributes::GROUP, ChangeKind::Metadata),
             (changed(|s| s.metadata.modified = None), Attributes::MODIFIED_TIME, ChangeKind::Metadata),
-            (changed(|s| s.metadata.changed_nanos = Some(0)), Attributes::CHANGED_TIME, ChangeKind::Metadata),
-            (changed(|s| s.metadata.inode = 0), Attributes::INODE, ChangeKind::Metadata),
+            (changed(|s| s.metadata.changed_nanos = Some(5000)), Attributes::CHANGED_TIME, ChangeKind::Metadata),
+            (changed(|s| s.metadata.inode = 8), Attributes::INODE, ChangeKind::Metadata),
             (changed(|s| s.metadata.links = 2), Attributes::LINKS, ChangeKind::Metadata),
             (changed(|s| s.attributes = Some(Vec::new())), Attributes::EXTENDED, ChangeKind::Metadata),
         ];

@@ -6,6 +6,7 @@
 mod default;
 mod find;
 mod pattern;
+mod show;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ use super::{
 use crate::host::EntryKind;
 
 pub use default::{PATHS, defaults, in_force};
+pub use show::render;
 
 /// Watch sets cannot be compiled.
 #[derive(Debug, thiserror::Error)]

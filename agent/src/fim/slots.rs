@@ -37,6 +37,15 @@ impl Slots {
         Due { is_due, key: hash(OFFSET, id.as_bytes()) }
     }
 
+    /// Returns which slots were not read for longer than `period`; none where that is zero.
+    pub fn overdue(&self, now: Timestamp, period: Duration, id: &str) -> Due {
+        let mut is_due = [false; SLOTS];
+        for (is_due, read) in is_due.iter_mut().zip(&self.0) {
+            *is_due = !period.is_zero() && (*read > now || now.since(*read) > period);
+        }
+        Due { is_due, key: hash(OFFSET, id.as_bytes()) }
+    }
+
     /// Takes note that the files of the slots that are `due` were read at `now`.
     pub fn set_read(&mut self, due: &Due, now: Timestamp) {
         for (read, is_due) in self.0.iter_mut().zip(due.is_due) {
@@ -133,6 +142,16 @@ mod tests {
         let now = Timestamp::EPOCH.plus(DAY * 3);
         assert!(slots.is_overdue(now, DAY));
         assert_eq!(slots.due(now, DAY, "00").is_due, [true; SLOTS]);
+    }
+
+    #[test]
+    fn on_battery_only_what_is_late_is_due() {
+        let read = Timestamp::EPOCH.plus(DAY);
+        let overdue = |now: Timestamp| Slots::read_at(read).overdue(now, DAY * 2, "00");
+        assert!(!overdue(read.plus(DAY * 2)).is_any());
+        assert_eq!(overdue(read.plus(DAY * 2 + Duration::from_secs(1))).is_due, [true; SLOTS]);
+        assert!(overdue(Timestamp::EPOCH).is_any());
+        assert!(!Slots::read_at(read).overdue(read.plus(DAY * 9), Duration::ZERO, "00").is_any());
     }
 
     #[test]

@@ -5,18 +5,17 @@ use std::{
     io,
 };
 
-use muster_proto::{
-    fact::{Cause, PathText, Text, Unknown},
-    limits,
-};
+use muster_proto::fact::{Cause, PathText, Text, Unknown};
 
 use super::{
     baseline::{self, Before, Opened, Writer},
     block::Cursor,
     check::{self, Error, Request},
     draft::Draft,
+    explain,
     known::{Known, Unreadable, What},
     merge::{self, Found, Stats},
+    mounts::{self, Mounts},
     place::{is_at_or_below, order},
     record::State,
     scans::Scans,
@@ -35,6 +34,7 @@ pub(super) fn take(request: &Request<'_>, reason: &Text) -> Result<Outcome, Erro
     let store = request.store;
     let id = baseline::new_id().map_err(Error::of_writing(store, Name::Baseline))?;
     let mut scans = Scans::at(&id, request.sets.roots(), request.now, request.run);
+    scans.databases = hex::encode(explain::database_stamp(request.host));
     let mut found = None;
     write(request, &id, reason, None, |survey| {
         for (root, scan) in request.sets.roots().iter().zip(&mut scans.roots) {
@@ -82,6 +82,7 @@ pub(super) struct Survey<'s, 'w> {
     writer: &'s mut Writer<'w>,
     kept: Option<(&'s Kept<'s>, Cursor<'s>)>,
     queue: VecDeque<Item>,
+    mounts: Mounts,
     /// The last path that was shown.
     shown: Vec<u8>,
     unreadable: Option<Draft>,
@@ -117,6 +118,7 @@ impl<'s, 'w> Survey<'s, 'w> {
             writer,
             kept: cursor.map_err(|error| Error::of_baseline(store, error))?,
             queue: VecDeque::new(),
+            mounts: Mounts::default(),
             shown: Vec::new(),
             unreadable: Some(draft),
             late: BTreeMap::new(),
@@ -130,7 +132,8 @@ impl<'s, 'w> Survey<'s, 'w> {
     pub fn root(&mut self, root: &Root) -> Result<Option<Unknown>, Error> {
         self.request.progress.enter(&root.path);
         self.shown.clear();
-        let mut pace = Pace { cross_mounts: root.cross_mounts, ..self.request.pace.clone() };
+        self.mounts.begin(root);
+        let mut pace = Pace { cross_mounts: mounts::are_crossed(root), ..self.request.pace.clone() };
         if self.kept.is_some() {
             // What is kept and gone would wait for what is read ahead of it.
             pace.readers = 1;
@@ -168,15 +171,16 @@ impl<'s, 'w> Survey<'s, 'w> {
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
-        let (set, attributes, members) = match self.request.sets.rule(path, metadata.kind) {
-            Rule::Outside => return Ok(Want::NothingBelow),
-            Rule::Pass => return Ok(Want::Nothing),
-            Rule::Covered { set, attributes, members } => (set, attributes, members),
-        };
-        if path.len() > limits::TEXT_BYTES {
-            self.cannot(path, &io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))?;
+        let is_refused = self.mounts.is_refused(self.request.sets, path, metadata);
+        let rule = self.request.sets.rule(path, metadata.kind);
+        if rule == Rule::Outside {
             return Ok(Want::NothingBelow);
         }
+        if let Some(error) = merge::out_of_reach(path, is_refused) {
+            self.cannot(path, &error)?;
+            return Ok(Want::NothingBelow);
+        }
+        let Rule::Covered { set, attributes, members } = rule else { return Ok(Want::Nothing) };
         self.flush(0)?;
         self.shown.clear();
         self.shown.extend_from_slice(path);
@@ -191,10 +195,11 @@ impl<'s, 'w> Survey<'s, 'w> {
             // There was none when what covered it was taken: it is a difference.
             Some(Before::None | Before::Hidden) => return Ok(Want::Nothing),
         };
-        let is_waiting = is_read && merge::wants_read(metadata.kind, attributes);
+        let want = if is_read { merge::want(metadata.kind, attributes) } else { Want::Nothing };
+        let is_waiting = want.is_read();
         let state = if is_read && !is_waiting { Some(State::of_metadata(*metadata)) } else { state };
         self.queue.push_back(Item { path: path.to_vec(), set, members, state, attributes, is_waiting, note });
-        Ok(if is_waiting { Want::Read } else { Want::Nothing })
+        Ok(want)
     }
 
     /// A root that is a link counts no entries, and is noted unless what it leads to is watched as such.
@@ -280,7 +285,7 @@ impl<'s, 'w> Survey<'s, 'w> {
         item.is_waiting = false;
         match read {
             Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File {
+                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
                     self.stats.files_read += 1;
                     self.stats.bytes_read += scanned.metadata.size_bytes;
                     self.request.progress.add_bytes(scanned.metadata.size_bytes);

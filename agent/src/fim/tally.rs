@@ -106,7 +106,9 @@ pub(super) fn conclude(
 ) -> Result<Outcome, Error> {
     let store = request.store;
     let Found { drafts, late, mut new, stats } = found;
-    scans.databases = explained(request, &mut new);
+    if !explained(request, &mut new) {
+        scans.databases.clear();
+    }
     let mut tally = Tally::start(request, opened);
     let mut late: Vec<_> = late.into_iter().collect();
     late.sort_by(|(a, _), (b, _)| order(a, b));
@@ -126,19 +128,15 @@ pub(super) fn conclude(
     Ok(tally.finish(&scans, stats))
 }
 
-/// Looks for explanations, and returns the digest of the databases that were asked; nothing when they could not be: without an
-/// explanation a difference is shown, which is never wrong, and the next scan asks again.
-fn explained(request: &Request<'_>, new: &mut New) -> String {
+/// Looks for explanations, and returns whether the databases could be asked. Without an explanation a difference is shown, which is
+/// never wrong, and the next scan asks again.
+fn explained(request: &Request<'_>, new: &mut New) -> bool {
     let (host, owners) = (request.host, request.store.owners());
-    let stamp = hex::encode(explain::database_stamp(host));
     let done = explain::explain(host, Some(owners), new).and_then(|()| explain::remember(host, owners, request.now));
-    match done {
-        Ok(()) => stamp,
-        Err(error) => {
-            tracing::debug!(%error, "the package databases explain nothing");
-            String::new()
-        }
+    if let Err(error) = &done {
+        tracing::debug!(%error, "the package databases explain nothing");
     }
+    done.is_ok()
 }
 
 /// Writes a file of what is known.
@@ -235,8 +233,9 @@ impl<'a> Tally<'a> {
     fn add(&mut self, path: &[u8], known: &Known) {
         let (attributes, members) = self.rule(path, known);
         let more = match &known.what {
+            What::Gone => -1,
             What::Differs(difference) if difference.found.is_none() => -1,
-            _ => i64::from(known.is_new),
+            What::AsBaseline | What::Touched(_) | What::NotCompared(_) | What::Differs(_) => i64::from(known.is_new),
         };
         let roots = self.request.sets.roots();
         self.root += roots[self.root..].iter().take_while(|root| !is_at_or_below(path, &root.path)).count();
@@ -361,7 +360,7 @@ pub(super) fn not_read(known: &Known) -> Option<Unknown> {
             Cause::Absent,
             "it is not in the baseline, for which it could not be read: take it afresh with muster-agent fim rebaseline",
         )),
-        (None, What::AsBaseline | What::Touched(_) | What::Differs(_)) => None,
+        (None, What::AsBaseline | What::Touched(_) | What::Differs(_) | What::Gone) => None,
     }
 }
 

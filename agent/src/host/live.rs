@@ -3,9 +3,13 @@
 //! Only this module and those below it make system calls. Nothing here writes anything but a walk's unlinked temporary file of names.
 
 #[cfg(target_os = "linux")]
+mod attribution;
+#[cfg(target_os = "linux")]
 mod audit;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod manners;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
@@ -20,6 +24,10 @@ mod walk;
 
 use std::time::Instant;
 
+#[cfg(target_os = "linux")]
+pub use attribution::Attribution;
+#[cfg(target_os = "linux")]
+pub use manners::yield_to_others;
 #[cfg(target_os = "linux")]
 pub use memory::give_back as give_back_memory;
 
@@ -47,6 +55,31 @@ impl Live {
         }
     }
 }
+
+/// Tells who changes files, where the system can.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug)]
+pub struct Attribution(());
+
+#[cfg(not(target_os = "linux"))]
+impl Attribution {
+    /// Tells nothing on this system.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported`, always.
+    pub fn start(
+        _: impl FnOnce() -> Vec<std::path::PathBuf> + Send + 'static,
+        _: usize,
+        _: std::sync::Arc<crate::fim::actors::Actors>,
+    ) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Makes the calling thread yield processors and disks to others, where the system can.
+#[cfg(not(target_os = "linux"))]
+pub fn yield_to_others() {}
 
 /// Returns memory that is no longer used to the system, where the allocator can.
 #[cfg(not(target_os = "linux"))]

@@ -22,6 +22,7 @@ use muster_proto::{
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy, Scanned,
@@ -32,6 +33,9 @@ use super::{
 pub const VERSION: u32 = 1;
 /// Bytes of an index, at most.
 const INDEX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of the name of an answer, at most.
+const ANSWER_NAME_BYTES: usize = 200;
 
 /// A folder is not a capture.
 #[derive(Debug, thiserror::Error)]
@@ -336,6 +340,26 @@ impl Host for Recorded {
         if bytes.len() > TOOL_OUTPUT_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
     }
 
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let name = tool_name(tool, args);
+        if let Some(failure) = self.index.errors.get(&name) {
+            return Err(failure.to_error());
+        }
+        let mut output = File::open(self.folder.join("answers").join(&name)).map_err(|_| not_recorded(&name))?;
+        let mut buffer = [0; 8192];
+        loop {
+            match output.read(&mut buffer)? {
+                0 => return Ok(()),
+                count => visit(&buffer[..count])?,
+            }
+        }
+    }
+
     /// Shows what a recorded scan of `root` has, whatever the pace. An entry that could not be read has no metadata in a capture, and
     /// is shown as one that cannot be looked at.
     fn walk(&self, root: &Path, _: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
@@ -415,11 +439,17 @@ pub(super) fn iptables_name(family: Family, table: &str) -> String {
     format!("iptables.{family}.{table}")
 }
 
-pub(super) fn tool_name(tool: Tool, args: &[&str]) -> String {
+pub(crate) fn tool_name(tool: Tool, args: &[&str]) -> String {
     // Arguments such as formats and paths have characters that no file name has everywhere.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let parts = std::iter::once(tool.name()).chain(args.iter().copied());
-    format!("tool.{}", parts.collect::<Vec<_>>().join(".").replace(|c| !is_plain(c), "_"))
+    let name = format!("tool.{}", parts.collect::<Vec<_>>().join(".").replace(|c| !is_plain(c), "_"));
+    if name.len() <= ANSWER_NAME_BYTES {
+        return name;
+    }
+    // A file's name has at most 255 bytes. What is left out is told apart by its digest.
+    let digest = hex::encode(Sha256::digest(&name));
+    format!("{}.{}", &name[..ANSWER_NAME_BYTES / 2], &digest[..16])
 }
 
 fn path(text: &PathText) -> io::Result<PathBuf> {

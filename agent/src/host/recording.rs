@@ -261,6 +261,27 @@ impl Host for Recording<'_> {
         result
     }
 
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let name = tool_name(tool, args);
+        let mut answer = io::BufWriter::new(fs::File::create(self.folder.join("answers").join(&name))?);
+        let result = self.host.run_streamed(tool, args, &mut |bytes| {
+            answer.write_all(bytes)?;
+            visit(bytes)
+        });
+        answer.flush()?;
+        self.keep_error(name, &result);
+        result
+    }
+
+    fn is_recording(&self) -> bool {
+        true
+    }
+
     /// Walks with one reader, so that what is found of an entry comes before the next one.
     fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         let number = u32::try_from(self.index.borrow().scans.len()).expect("few paths are watched");

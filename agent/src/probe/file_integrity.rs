@@ -10,14 +10,20 @@ use muster_proto::{
 
 use super::{Look, Probe, Settings};
 use crate::{
-    fim::{self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store, scans::NO_RUN},
+    fim::{
+        self, Depth, Error, Outcome, Progress, Request, Scope, Sets, Store,
+        actors::Actors,
+        manners::{self, Power},
+        scans::NO_RUN,
+    },
     host::{Host, Pace},
+    watch::Coverage,
 };
 
 /// Reason of a baseline that no operator asked for.
 const FIRST_SCAN: &str = "first scan";
-/// Every file is read again within this time, whatever its metadata says.
-const REREAD: Duration = Duration::from_secs(24 * 60 * 60);
+/// Hours within which files are read again, at most: a year.
+const REREAD_HOURS: u64 = 8760;
 
 /// How file integrity looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +32,12 @@ pub struct FileLook<'a> {
     pub depth: Depth,
     /// Where.
     pub scope: Scope<'a>,
+    /// How far changes are noticed as they happen; none where nothing could be watched.
+    pub coverage: Option<&'a Coverage>,
+    /// Who was seen writing to watched files.
+    pub actors: Option<&'a Actors>,
+    /// Where it is told how far a scan has come.
+    pub progress: Option<&'a Progress>,
 }
 
 /// The probe of `file_integrity`.
@@ -62,16 +74,31 @@ pub fn rebaseline(
 ) -> io::Result<Baseline> {
     let sets = sets(settings, host).map_err(io::Error::other)?;
     let (store, progress) = (Store::at(memory), Progress::default());
-    let request = request(host, &sets, &store, &progress, now);
+    // Somebody waits for it.
+    let pace = Pace::default();
+    let request = Request { pace, ..request(host, settings, &sets, &store, &progress, now) };
     fim::take_baseline(&request, &Text::new(reason)).map(|outcome| outcome.baseline).map_err(io::Error::other)
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
-    let (store, progress) = (Store::at(look.memory), Progress::default());
-    let FileLook { depth, scope } = look.files;
-    let request = Request { run: look.run, depth, scope, ..request(look.host, &sets, &store, &progress, look.now) };
-    outcome(&request).map(|outcome| outcome.fact(look.watch)).map_err(|error| error.unknown())
+    let (store, unseen) = (Store::at(look.memory), Progress::default());
+    let FileLook { depth, scope, coverage, actors, progress } = look.files;
+    let between = |path: &[u8], from, to| actors.map(|actors| actors.between(path, from, to)).unwrap_or_default();
+    let request = Request {
+        run: look.run,
+        depth,
+        scope,
+        power: manners::power(look.host),
+        actors: actors.is_some().then_some(&between),
+        ..request(look.host, look.settings, &sets, &store, progress.unwrap_or(&unseen), look.now)
+    };
+    let mut fact = outcome(&request).map_err(|error| error.unknown())?.fact(look.watch);
+    if let Some(coverage) = coverage.cloned() {
+        (fact.folders_live, fact.folders_scan_only) = (coverage.folders_live, coverage.folders_scan_only);
+        (fact.scan_only, fact.scan_only_total) = (coverage.scan_only, coverage.scan_only_total);
+    }
+    Ok(fact)
 }
 
 fn outcome(request: &Request<'_>) -> Result<Outcome, Error> {
@@ -83,6 +110,7 @@ fn outcome(request: &Request<'_>) -> Result<Outcome, Error> {
 
 fn request<'a>(
     host: &'a dyn Host,
+    settings: &Settings,
     sets: &'a Sets,
     store: &'a Store,
     progress: &'a Progress,
@@ -96,8 +124,9 @@ fn request<'a>(
         run: NO_RUN,
         depth: Depth::default(),
         scope: Scope::default(),
-        pace: Pace::default(),
-        reread: REREAD,
+        pace: Pace { bytes_per_second: settings.file_bytes_per_second, ..Pace::default() },
+        reread: Duration::from_secs(3600 * settings.file_reread_hours.min(REREAD_HOURS)),
+        power: Power::Mains,
         progress,
         actors: None,
     }
@@ -107,3 +136,6 @@ fn request<'a>(
 fn sets(settings: &Settings, host: &dyn Host) -> Result<Sets, fim::sets::Error> {
     Sets::new(&fim::sets::in_force(settings, host))
 }
+
+#[cfg(test)]
+mod tests;

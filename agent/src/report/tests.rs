@@ -64,7 +64,7 @@ fn facts_of(probe: Probe, port: u16) -> Vec<Fact> {
 }
 
 fn look(probe: Probe, facts: Vec<Fact>, second: u64) -> Look {
-    Look { probe, facts, started: at(second), ended: at(second) }
+    Look { probe, is_whole: true, facts, started: at(second), ended: at(second) }
 }
 
 /// The other end: applies what is drafted, as collector and auditor do.

@@ -9,7 +9,7 @@ use muster_proto::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Error, Looker, Looking, Outcome, Stop, notify, random, write_status};
+use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, random, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
     checkpoint::{Checkpoint, LogKey},
@@ -21,11 +21,11 @@ use crate::{
     identity::{Folder, Identity},
     moment::Moment,
     report::{self, LastRun, Look, Reporter},
-    schedule::{Lane, Schedule},
+    schedule::{Lane, Schedule, Why},
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
-    watch::Hint,
+    watch::{Dirty, Hint, Places},
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
@@ -68,6 +68,8 @@ pub struct Agent {
     looking: Option<(Instant, Looking)>,
     /// The scan of file integrity, which may take minutes, beside the other looks.
     scanning: Option<(Instant, Looking)>,
+    /// Where watched files changed since the last scan began.
+    dirty: Dirty,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
@@ -124,6 +126,7 @@ impl Agent {
             pending,
             looking: None,
             scanning: None,
+            dirty: Dirty::default(),
             renewing: None,
             renew_after: now,
             epoch_after: now,
@@ -157,7 +160,7 @@ impl Agent {
                 () = stop.asked() => return,
                 (look, outcome) = looked(&mut self.looking) => self.on_look(look, outcome),
                 (look, outcome) = looked(&mut self.scanning) => self.on_look(look, outcome),
-                Some(hint) = hints.recv() => self.on_hint(&hint),
+                Some(hint) = hints.recv() => self.on_hint(hint),
                 () = tokio::time::sleep_until(wake) => self.on_due(),
                 event = self.uplink.next(newest) => self.on_uplink(event),
                 renewed = renewed(&mut self.renewing) => self.on_renewed(renewed),
@@ -225,27 +228,41 @@ impl Agent {
             self.attest_at = now + self.config.attestation_interval.duration();
         }
         if self.looking.is_none()
-            && let Some(probe) = self.schedule.start_due(Lane::Quick, now)
+            && let Some((probe, _)) = self.schedule.start_due(Lane::Quick, now)
         {
-            self.looking = Some((now, self.looker.look(probe)));
+            self.looking = Some((now, self.looker.look(probe, Reach::Full)));
         }
         if self.scanning.is_none()
-            && let Some(probe) = self.schedule.start_due(Lane::Scan, now)
+            && let Some((probe, why)) = self.schedule.start_due(Lane::Scan, now)
         {
-            self.scanning = Some((now, self.looker.look(probe)));
+            let reach = reach(why, self.dirty.take());
+            self.scanning = Some((now, self.looker.look(probe, reach)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
             self.status_at = None;
             self.status_written = now;
+            (self.status.scan, self.status.attribution) = (self.looker.scan(), self.looker.attribution());
+            if self.status.scan.is_some() {
+                self.touch_status();
+            }
             write_status(&mut self.status, &self.config);
             // What happened is told, and the agent is about to rest.
             live::give_back_memory();
         }
     }
 
-    fn on_hint(&mut self, hint: &Hint) {
-        for probe in &hint.probes {
-            self.schedule.hint(*probe, Instant::now());
+    fn on_hint(&mut self, hint: Hint) {
+        self.dirty.merge(hint.dirty);
+        let is_everything = self.dirty.is_everything();
+        if is_everything {
+            // The schedule keeps that in mind. Places that are known are not to wait for it.
+            self.dirty.take();
+        }
+        for probe in hint.probes {
+            match Lane::of(probe) {
+                Lane::Scan if !is_everything => self.schedule.hint_at(probe),
+                Lane::Scan | Lane::Quick => self.schedule.hint(probe),
+            }
         }
         if hint.overflowed {
             tracing::info!("the kernel dropped notices of changed files; a scan follows");
@@ -396,7 +413,7 @@ impl Agent {
         match what {
             directive::Directive::LookNow(_) => {
                 if self.reporter.ask(Some(directive.id), moment) {
-                    self.schedule.look_now(now);
+                    self.schedule.look_now(now, true);
                 } else {
                     tracing::warn!(id = directive.id, "too many directives are open; this one is not followed");
                 }
@@ -494,7 +511,7 @@ impl Agent {
         for body in bodies {
             if matches!(&body, Body::Lifecycle(event) if event.kind == LifecycleKind::Resumed) {
                 let now = Instant::now();
-                self.schedule.look_now(now);
+                self.schedule.look_now(now, false);
                 if !self.uplink.is_up() {
                     self.uplink.reconnect(now);
                 }
@@ -589,7 +606,7 @@ impl Agent {
             tracing::info!("the spool has room again; a gap says what is missing");
             (self.status.held_since_time, self.status.held_reason) = (None, None);
             self.reporter.ask(None, moment);
-            self.schedule.look_now(Instant::now());
+            self.schedule.look_now(Instant::now(), false);
         }
         if changes_facts {
             self.chain.keep_reported(self.reporter.reported());
@@ -742,6 +759,15 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
         return Err("it has both watched paths and watch sets");
     }
     Ok(())
+}
+
+/// Returns how far a scan that begins now reaches. Everything includes every place.
+fn reach(why: Why, places: Places) -> Reach {
+    match (why, places) {
+        (Why::Asked, _) => Reach::Full,
+        (Why::Due | Why::Hinted, _) | (Why::HintedAt, Places::Everything) => Reach::Quick,
+        (Why::HintedAt, Places::Below(paths)) => Reach::At(paths),
+    }
 }
 
 fn link_up(status: &mut Status) {

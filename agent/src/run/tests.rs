@@ -27,14 +27,15 @@ struct TestProbes {
 }
 
 impl Looker for TestProbes {
-    fn look(&mut self, probe: Probe) -> Looking {
+    fn look(&mut self, probe: Probe, reach: Reach) -> Looking {
         let now = Moment::now();
         let subjects = Subject::ALL.into_iter().filter(|subject| subject.probe() == probe);
         let facts: Vec<Fact> = subjects.map(|subject| fact(subject, &self.detail)).collect();
         if self.stuck == Some(probe) {
             return Box::pin(std::future::pending());
         }
-        Box::pin(async move { (Look { probe, facts, started: now, ended: Moment::now() }, Outcome::Done) })
+        let is_whole = reach.is_whole();
+        Box::pin(async move { (Look { probe, is_whole, facts, started: now, ended: Moment::now() }, Outcome::Done) })
     }
 
     fn watch_sets(&mut self, _: Vec<WatchSet>) {}

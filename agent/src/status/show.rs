@@ -284,6 +284,14 @@ impl Shown {
                 }
             }
         }
+        if let Some(status) = self.status.as_ref().filter(|_| self.is_running) {
+            if let Some(scan) = &status.scan {
+                writeln!(out, "scan         {}; as of {}", scan.line(), status.write_time)?;
+            }
+            if let Some(attribution) = &status.attribution {
+                writeln!(out, "attribution  of changes to processes: {attribution}")?;
+            }
+        }
         for probe in self.status.iter().flat_map(|status| &status.probes) {
             let (time, name) = (probe.last_look_time, &probe.probe);
             writeln!(out, "looked       {time} {name} ({} ms, {})", probe.took_millis, probe.outcome)?;

@@ -66,6 +66,7 @@ fn head(out: Out, host: &v1::Host) -> String {
         ("state", format!("{}, {link}", json::state(host.state()))),
         ("system", format!("{} {} ({})", host.os_id, host.os_version, host.host_class)),
         ("agent", host.agent_version.clone()),
+        ("profile", profile(host.profile_revision)),
         ("enrolled", time_text(host.enroll_time.as_ref())),
         ("last seen", time_text(host.last_seen_time.as_ref())),
         ("evidence", format!("through {}, sequence {}", time_text(host.observed_through_time.as_ref()), host.sequence)),
@@ -74,6 +75,10 @@ fn head(out: Out, host: &v1::Host) -> String {
         text.push_str(&field(name, &value));
     }
     text
+}
+
+fn profile(revision: u64) -> String {
+    if revision == 0 { "its own settings".to_owned() } else { format!("revision {revision}") }
 }
 
 fn fact_text(out: Out, fact: &v1::HostFact) -> String {

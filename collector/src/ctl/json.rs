@@ -88,7 +88,8 @@ pub fn fleet(fleet: &v1::GetFleetSummaryResponse) -> Value {
 pub fn host(host: &v1::Host) -> Value {
     json!({
         "id": host.id, "hostname": host.hostname, "os_id": host.os_id, "os_version": host.os_version,
-        "host_class": host.host_class, "agent_version": host.agent_version, "state": state(host.state()),
+        "host_class": host.host_class, "agent_version": host.agent_version,
+        "profile_revision": host.profile_revision, "state": state(host.state()),
         "connected": host.connected, "enroll_time": time(host.enroll_time.as_ref()),
         "last_seen_time": time(host.last_seen_time.as_ref()),
         "observed_through_time": time(host.observed_through_time.as_ref()), "sequence": host.sequence,

@@ -310,6 +310,12 @@ impl Fleet {
             agent.host.agent.agent_version = report.agent_version.as_str().to_owned();
             agent.is_dirty = true;
         }
+        // As the views can hold it.
+        let revision = report.profile_revision.min(i64::MAX as u64);
+        if agent.host.agent.profile_revision != revision {
+            agent.host.agent.profile_revision = revision;
+            agent.is_dirty = true;
+        }
         if let Some(coverage) = report.body.coverage() {
             self.news.answered.extend(coverage.directive_ids.iter().map(|directive| (id, *directive)));
         }

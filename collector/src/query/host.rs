@@ -81,6 +81,7 @@ pub(super) fn host(seen: &Seen<'_>, liveness: &dyn Liveness) -> v1::Host {
         sequence: run.map(|run| run.last_seq).unwrap_or_default(),
         clock_skew_millis: run.map(|run| run.skew_millis).unwrap_or_default(),
         worst_verdict: worst(seen).to_wire().into(),
+        profile_revision: agent.profile_revision,
     }
 }
 

@@ -346,14 +346,14 @@ pub(super) fn hosts(connection: &Connection) -> Result<Vec<HostRow>, Error> {
 fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
     let text = "SELECT a.agent, a.state, a.enrolled_index, a.enrolled_time, a.set_digest, a.broken_index, a.broken_time,
                 a.broken_detail, a.judged_at, a.agent_version, a.hostname, a.os_id, a.os_version, a.host_class,
-                r.epoch, r.first_seq, r.last_seq, r.first_index, r.last_index, r.first_time, r.last_time, r.observed,
+                a.profile_revision, r.epoch, r.first_seq, r.last_seq, r.first_index, r.last_index, r.first_time, r.last_time, r.observed,
                 r.through, r.skew_millis, r.looks
                 FROM agents a LEFT JOIN heads h ON h.agent = a.agent AND h.epoch = a.epoch
                 LEFT JOIN runs r ON r.agent = a.agent AND r.epoch = h.epoch AND r.first_seq = h.run_seq ORDER BY a.agent";
     rows(connection, text, [], |row| {
         let broken: Option<String> = row.get(7).ok()?;
         let enrolled: Option<i64> = row.get(2).ok()?;
-        let epoch: Option<Vec<u8>> = row.get(14).ok()?;
+        let epoch: Option<Vec<u8>> = row.get(15).ok()?;
         Some(AgentRow {
             agent: agent(row, 0)?,
             state: HostState::from_number(row.get(1).ok()?)?,
@@ -372,8 +372,9 @@ fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
             os_id: row.get(11).ok()?,
             os_version: row.get(12).ok()?,
             host_class: row.get(13).ok()?,
+            profile_revision: number(row, 14)?,
             run: match epoch {
-                Some(_) => Some(run(row, 14)?),
+                Some(_) => Some(run(row, 15)?),
                 None => None,
             },
         })

@@ -223,6 +223,8 @@ pub struct AgentRow {
     pub os_version: String,
     /// Its class; may be empty.
     pub host_class: String,
+    /// Revision of the profile that was in force when it made its last report; 0 means its own defaults.
+    pub profile_revision: u64,
 }
 
 impl AgentRow {
@@ -241,6 +243,7 @@ impl AgentRow {
             os_id: String::new(),
             os_version: String::new(),
             host_class: String::new(),
+            profile_revision: 0,
         }
     }
 

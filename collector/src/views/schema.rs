@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
@@ -18,7 +18,8 @@ CREATE TABLE agents (
     epoch BYTES, set_digest BYTES NOT NULL,
     broken_index BIGINT, broken_time BIGINT, broken_detail TEXT,
     judged_at BIGINT NOT NULL,
-    agent_version TEXT NOT NULL, hostname TEXT NOT NULL, os_id TEXT NOT NULL, os_version TEXT NOT NULL, host_class TEXT NOT NULL
+    agent_version TEXT NOT NULL, hostname TEXT NOT NULL, os_id TEXT NOT NULL, os_version TEXT NOT NULL, host_class TEXT NOT NULL,
+    profile_revision BIGINT NOT NULL
 ) CLUSTERED;
 CREATE TABLE agent_states (
     agent BYTES NOT NULL, from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, state BIGINT NOT NULL,

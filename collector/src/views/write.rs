@@ -103,13 +103,13 @@ impl Batch<'_> {
     pub fn put_agent(&self, row: &AgentRow) -> Result<(), Error> {
         self.prepare(
             "INSERT INTO agents (agent, state, enrolled_index, enrolled_time, epoch, set_digest, broken_index,
-             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class) VALUES (?, ?,
-             ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent) DO UPDATE SET state = excluded.state,
+             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class, profile_revision)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent) DO UPDATE SET state = excluded.state,
              enrolled_index = excluded.enrolled_index, enrolled_time = excluded.enrolled_time, epoch = excluded.epoch,
              set_digest = excluded.set_digest, broken_index = excluded.broken_index, broken_time = excluded.broken_time,
              broken_detail = excluded.broken_detail, judged_at = excluded.judged_at, agent_version =
              excluded.agent_version, hostname = excluded.hostname, os_id = excluded.os_id, os_version =
-             excluded.os_version, host_class = excluded.host_class",
+             excluded.os_version, host_class = excluded.host_class, profile_revision = excluded.profile_revision",
         )?
         .execute(params![
             row.agent.as_bytes(),
@@ -127,6 +127,7 @@ impl Batch<'_> {
             row.os_id,
             row.os_version,
             row.host_class,
+            sql(row.profile_revision),
         ])?;
         Ok(())
     }

@@ -23,8 +23,8 @@ const DIVERSIONS: &str = "/var/lib/dpkg/diversions";
 const OVERRIDES: &str = "/var/lib/dpkg/statoverride";
 /// Diversions and overrides that are read, at most.
 const SPECIAL: usize = 100_000;
-/// States of a package whose files are there, as dpkg(1) names them.
-const UNPACKED: &[&str] = &["unpacked", "half-configured", "triggers-awaited", "triggers-pending", "installed"];
+/// State of a package of which nothing is there, as dpkg(1) names it. Of one that was removed, configuration files may be.
+const NOT_INSTALLED: &str = "not-installed";
 /// Words behind the digest of a configuration file.
 const FLAGS: &[&str] = &["obsolete", "remove-on-upgrade"];
 
@@ -104,7 +104,7 @@ fn info(stem: &str, ending: &str) -> PathBuf {
 
 type EachList<'v> = dyn FnMut(&str, &Rc<Package>, &Path) -> io::Result<()> + 'v;
 
-/// Calls `visit` for each list of a package whose files are there.
+/// Calls `visit` for each list of a package.
 fn each_list(host: &dyn Host, installed: &Installed, visit: &mut EachList<'_>) -> io::Result<()> {
     let names = match host.list(Path::new(INFO)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -119,7 +119,7 @@ fn each_list(host: &dyn Host, installed: &Installed, visit: &mut EachList<'_>) -
     Ok(())
 }
 
-/// Returns the packages whose files are there, and the configuration files in question; `None` without dpkg.
+/// Returns the packages that are there, and the configuration files in question; `None` without dpkg.
 fn installed(host: &dyn Host, evidence: &Evidence, conffiles: &mut Conffiles) -> io::Result<Option<Installed>> {
     let mut files = vec![PathBuf::from(STATUS)];
     // Numbers of equal length; others are drafts.
@@ -159,8 +159,8 @@ fn add_package(
     let stem = if field("Multi-Arch") == "same" { format!("{name}:{architecture}") } else { name.to_owned() };
     installed.remove(&stem);
     conffiles.remove(&stem);
-    let is_unpacked = field("Status").split_whitespace().nth(2).is_some_and(|state| UNPACKED.contains(&state));
-    if !is_unpacked || name.contains('/') || architecture.contains('/') {
+    let is_there = field("Status").split_whitespace().nth(2).is_some_and(|state| state != NOT_INSTALLED);
+    if !is_there || name.contains('/') || architecture.contains('/') {
         return;
     }
     let found = field("Conffiles").lines().filter_map(parse_conffile).filter(|(path, _)| evidence.asks(path));

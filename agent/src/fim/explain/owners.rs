@@ -179,43 +179,58 @@ fn new_key() -> io::Result<Vec<u8>> {
 
 /// Returns what each package holds now, by all databases.
 fn held(host: &dyn Host, key: &[u8]) -> io::Result<Vec<Held>> {
-    let mut packages: BTreeMap<(&'static str, String, String), Vec<u64>> = BTreeMap::new();
-    let mut count = 0;
-    let mut last: Option<((&'static str, String, String), Vec<u64>)> = None;
-    let mut visit = |package: &Package, path: &[u8]| {
-        count += 1;
-        if count > PATHS {
-            return;
-        }
-        let is_last = last.as_ref().is_some_and(|(name, _)| {
-            name.1 == package.name.as_str() && name.2 == package.version.as_str() && name.0 == package.source.as_str()
-        });
-        if !is_last {
-            if let Some((name, mut paths)) = last.take() {
-                packages.entry(name).or_default().append(&mut paths);
-            }
-            let name = (package.source.as_str(), package.name.as_str().to_owned(), package.version.as_str().to_owned());
-            last = Some((name, Vec::new()));
-        }
-        if let Some((_, paths)) = &mut last {
-            paths.push(digest(key, path));
-        }
-    };
-    dpkg::each_owned(host, &mut visit)?;
-    rpm::each_owned(host, &mut visit)?;
-    pacman::each_owned(host, &mut visit)?;
-    if count > PATHS {
+    let mut listing = Listing { key, count: 0, packages: BTreeMap::new(), last: None };
+    dpkg::each_owned(host, &mut |package, path| listing.add(package, path))?;
+    rpm::each_owned(host, &mut |package, path| listing.add(package, path))?;
+    pacman::each_owned(host, &mut |package, path| listing.add(package, path))?;
+    if listing.count > PATHS {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("packages list more than {PATHS} paths")));
     }
-    if let Some((name, mut paths)) = last {
-        packages.entry(name).or_default().append(&mut paths);
-    }
-    let held = packages.into_iter().map(|((source, name, version), mut paths)| {
+    listing.end_package();
+    let held = listing.packages.into_iter().map(|((source, name, version), mut paths)| {
         paths.sort_unstable();
         paths.dedup();
         Held { source: source.to_owned(), name, version, paths }
     });
     Ok(held.collect())
+}
+
+/// Source, name and version of a package.
+type Name = (&'static str, String, String);
+
+/// What packages list, as it is read.
+struct Listing<'k> {
+    key: &'k [u8],
+    count: usize,
+    packages: BTreeMap<Name, Vec<u64>>,
+    /// The package whose paths are being read.
+    last: Option<(Name, Vec<u64>)>,
+}
+
+impl Listing<'_> {
+    fn add(&mut self, package: &Package, path: &[u8]) {
+        self.count += 1;
+        if self.count > PATHS {
+            return;
+        }
+        let (source, name, version) = (package.source.as_str(), package.name.as_str(), package.version.as_str());
+        let digest = digest(self.key, path);
+        match &mut self.last {
+            Some((last, paths)) if (last.0, last.1.as_str(), last.2.as_str()) == (source, name, version) => {
+                paths.push(digest);
+            }
+            _ => {
+                self.end_package();
+                self.last = Some(((source, name.to_owned(), version.to_owned()), vec![digest]));
+            }
+        }
+    }
+
+    fn end_package(&mut self) {
+        if let Some((name, mut paths)) = self.last.take() {
+            self.packages.entry(name).or_default().append(&mut paths);
+        }
+    }
 }
 
 /// Returns the digest of a path by which it is kept. On a merged system a path has two names and one digest.

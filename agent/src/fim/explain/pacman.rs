@@ -1,11 +1,6 @@
 //! What pacman's database says: a folder for each package, with its version and, as mtree(5), everything it installed.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{collections::BTreeMap, io, path::Path, rc::Rc};
 
 use flate2::read::MultiGzDecoder;
 use muster_proto::{
@@ -57,7 +52,7 @@ fn each(host: &dyn Host, visit: &mut dyn FnMut(&Rc<Package>, &Entry)) -> io::Res
     Ok(())
 }
 
-fn each_of(host: &dyn Host, folder: &PathBuf, visit: &mut dyn FnMut(&Rc<Package>, &Entry)) -> io::Result<()> {
+fn each_of(host: &dyn Host, folder: &Path, visit: &mut dyn FnMut(&Rc<Package>, &Entry)) -> io::Result<()> {
     let description = host.read(&folder.join("desc"), FILE_BYTES)?;
     let Some(package) = package(&String::from_utf8_lossy(&description)) else { return Ok(()) };
     let package = Rc::new(package);

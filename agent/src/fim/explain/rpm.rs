@@ -24,7 +24,7 @@ pub(super) const DATABASES: &[&str] = &[
     "/var/lib/rpm/rpmdb.sqlite-wal",
 ];
 /// A line for each file of each package; the path is last, for it may have anything in it but a line's end.
-const FORMAT: &str = "[%{=NAME}\\t%{=EPOCHNUM}\\t%{=VERSION}\\t%{=RELEASE}\\t%{=INSTALLTIME}\\t%{=FILEDIGESTALGO}\\t%{FILEMODES}\\t\
+pub(super) const FORMAT: &str = "[%{=NAME}\\t%{=EPOCHNUM}\\t%{=VERSION}\\t%{=RELEASE}\\t%{=INSTALLTIME}\\t%{=FILEDIGESTALGO}\\t%{FILEMODES}\\t\
                       %{FILEUSERNAME}\\t%{FILEGROUPNAME}\\t%{FILEFLAGS}\\t%{FILESTATES}\\t%{FILEDIGESTS}\\t%{FILECAPS}\\t\
                       %{FILELINKTOS}\\t%{FILENAMES}\\n]";
 const FIELDS: usize = 15;

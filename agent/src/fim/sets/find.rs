@@ -17,15 +17,15 @@ pub(super) struct Node {
     /// Sets that cover some of it, by patterns or as deep as this many names.
     pub filtered: Vec<(usize, usize)>,
     parent: Option<usize>,
-    /// Whether other nodes are below it.
-    has_below: bool,
+    /// Index after the last node at or below it.
+    end: usize,
 }
 
 impl Node {
     /// Returns a node that no set covers.
     pub(super) fn new(path: Vec<u8>) -> Self {
         let (whole, attributes, filtered) = (Members::default(), Attributes::NONE, Vec::new());
-        Self { path, whole, attributes, filtered, parent: None, has_below: false }
+        Self { path, whole, attributes, filtered, parent: None, end: 0 }
     }
 
     /// Takes over how the node `above` is covered.
@@ -63,14 +63,19 @@ impl Nodes {
         let mut nodes: Vec<_> = nodes.collect();
         nodes.sort_by(|a, b| order(&a.path, &b.path));
         nodes.dedup_by(|a, b| a.path == b.path);
-        for at in 1..nodes.len() {
-            let parent = above(&nodes, Some(at - 1), &nodes[at].path);
+        for at in 0..nodes.len() {
+            nodes[at].end = at + 1;
+            let parent = above(&nodes, at.checked_sub(1), &nodes[at].path);
             if let Some(parent) = parent {
-                nodes[parent].has_below = true;
                 let (before, rest) = nodes.split_at_mut(at);
                 rest[0].inherit(&before[parent]);
             }
             nodes[at].parent = parent;
+        }
+        for at in (0..nodes.len()).rev() {
+            if let Some(parent) = nodes[at].parent {
+                nodes[parent].end = nodes[parent].end.max(nodes[at].end);
+            }
         }
         Self { nodes, last: AtomicUsize::new(0) }
     }
@@ -82,14 +87,14 @@ impl Nodes {
 
     /// Returns where `path` is among them.
     pub(super) fn place(&self, path: &[u8]) -> Place<'_> {
-        // A guess that other threads may spoil, and that is proven before it is used.
-        if let Some(last) = self.nodes.get(self.last.load(Relaxed))
-            && !last.has_below
-            && is_at_or_below(path, &last.path)
-        {
-            return Place { node: Some(last), is_above: false };
-        }
-        let after = self.nodes.partition_point(|node| order(&node.path, path).is_le());
+        // A guess that other threads may spoil, and that is proven before it is used: all that is at or below a node, and that alone,
+        // lies between it and its end.
+        let last = self.last.load(Relaxed);
+        let (first, end) = match self.nodes.get(last) {
+            Some(node) if is_at_or_below(path, &node.path) => (last, node.end),
+            _ => (0, self.nodes.len()),
+        };
+        let after = first + self.nodes[first..end].partition_point(|node| order(&node.path, path).is_le());
         let found = above(&self.nodes, after.checked_sub(1), path);
         if let Some(found) = found {
             self.last.store(found, Relaxed);

@@ -263,6 +263,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     Ok(File::from(file))
 }
 
+#[allow(clippy::useless_conversion, reason = "a number of links has 32 bits on other machines")]
 pub(super) fn metadata(stat: &Stat) -> Metadata {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,

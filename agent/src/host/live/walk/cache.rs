@@ -30,11 +30,17 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Looks at the start of `file`, before anything of its `size` bytes is read.
-    pub(super) fn look(file: BorrowedFd<'_>, size: u64) -> Self {
+    /// Looks at the start of `file`, before anything of its `size` bytes is read but what `at_once` tells of.
+    pub(super) fn look(file: BorrowedFd<'_>, size: u64, at_once: &AtOnce) -> Self {
         let window = window_at(0, size);
+        let was_absent = match at_once {
+            AtOnce::Read(_) => false,
+            // The kernel may read already what it would have had to wait for.
+            AtOnce::WouldWait => true,
+            AtOnce::Unsupported => is_absent(file, &window),
+        };
         let next = window_at(window.end, size);
-        Self { size, was_absent: is_absent(file, &window), next_was_absent: is_absent(file, &next), window }
+        Self { size, was_absent, next_was_absent: is_absent(file, &next), window }
     }
 
     /// Takes that everything before `at` was read.
@@ -55,6 +61,27 @@ impl Cache {
     }
 }
 
+/// What a read had that does not wait for the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum AtOnce {
+    /// So many bytes, which were cached.
+    Read(usize),
+    /// Nothing: it would wait.
+    WouldWait,
+    /// The file system, or a kernel before 4.14, does not have it.
+    Unsupported,
+}
+
+/// Reads the start of `file` if it is cached, which tells that it is by the way.
+pub(super) fn read_at_once(file: BorrowedFd<'_>, buffer: &mut [u8]) -> AtOnce {
+    match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], 0, ReadWriteFlags::NOWAIT) {
+        Ok(count) => AtOnce::Read(count),
+        Err(Errno::AGAIN) => AtOnce::WouldWait,
+        // An error that a read has as well is met by that.
+        Err(_) => AtOnce::Unsupported,
+    }
+}
+
 /// Returns the window from `start` on. A file that is little longer than it is one window.
 fn window_at(start: u64, size: u64) -> Range<u64> {
     start..(start + WINDOW_BYTES).min(size).max(start)
@@ -62,10 +89,7 @@ fn window_at(start: u64, size: u64) -> Range<u64> {
 
 /// Returns whether nothing of `range` is cached. Where the kernel does not tell, it might be.
 fn is_absent(file: BorrowedFd<'_>, range: &Range<u64>) -> bool {
-    if range.is_empty() {
-        return false;
-    }
-    cached_pages(file, range).map_or_else(|| would_wait(file, range.start), |pages| pages == 0)
+    !range.is_empty() && cached_pages(file, range) == Some(0)
 }
 
 /// `struct cachestat_range` of linux/mman.h.
@@ -96,13 +120,6 @@ fn cached_pages(file: BorrowedFd<'_>, range: &Range<u64>) -> Option<u64> {
     (result == 0).then_some(told.cached)
 }
 
-/// Returns whether a read at `start` would wait for the disk, from Linux 4.14 on.
-fn would_wait(file: BorrowedFd<'_>, start: u64) -> bool {
-    let mut byte = [0];
-    let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], start, ReadWriteFlags::NOWAIT);
-    read == Err(Errno::AGAIN)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{io::Read as _, os::fd::AsFd as _};
@@ -128,9 +145,12 @@ mod tests {
         std::fs::write(file.path(), vec![1; 100_000]).unwrap();
         let mut opened = std::fs::File::open(file.path()).unwrap();
         opened.read_to_end(&mut Vec::new()).unwrap();
-        let mut cache = Cache::look(opened.as_fd(), 100_000);
+        let mut buffer = vec![0; 100_000];
+        let at_once = read_at_once(opened.as_fd(), &mut buffer);
+        assert!(matches!(at_once, AtOnce::Read(100_000) | AtOnce::Unsupported));
+        let mut cache = Cache::look(opened.as_fd(), 100_000, &at_once);
         assert!(!cache.was_absent);
         cache.read_to(opened.as_fd(), 100_000);
-        assert!(!would_wait(opened.as_fd(), 0));
+        assert_eq!(read_at_once(opened.as_fd(), &mut buffer), at_once);
     }
 }

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     attributes::Attributes,
     budget::Budget,
-    cache::Cache,
+    cache::{self, AtOnce, Cache},
     open::{self, Opener, changed},
 };
 use crate::host::{
@@ -88,28 +88,19 @@ impl<'w> Reader<'w> {
         looked: &Metadata,
         want: Want,
     ) -> io::Result<Scanned> {
-        for _ in 0..TRIES {
-            let read = match looked.kind {
-                EntryKind::File => self.file(folder, name, looked, want)?,
-                EntryKind::Folder | EntryKind::Link | EntryKind::Other => self.unopened(folder, name, looked)?,
-            };
-            if let Some(scanned) = read {
-                return Ok(scanned);
-            }
-        }
-        Err(changed())
+        until_unchanged(|| match looked.kind {
+            EntryKind::File => self.file(folder, name, looked, want),
+            EntryKind::Folder | EntryKind::Link | EntryKind::Other => self.unopened(folder, name, looked),
+        })
     }
 
     /// Reads the attributes of a folder that is open.
     pub(super) fn folder(&mut self, folder: BorrowedFd<'_>) -> io::Result<Scanned> {
-        for _ in 0..TRIES {
+        until_unchanged(|| {
             let before = rustix::fs::fstat(folder)?;
             let attributes = self.attributes.of_open(folder);
-            if let Some(scanned) = unchanged(folder, &before, attributes.map(|list| (None, list)))? {
-                return Ok(scanned);
-            }
-        }
-        Err(changed())
+            unchanged(folder, &before, attributes.map(|list| (None, list)))
+        })
     }
 
     /// Returns what was read, or `None` when it changed meanwhile.
@@ -143,6 +134,16 @@ impl<'w> Reader<'w> {
         let attributes = self.attributes.of_named(entry.as_fd());
         unchanged(entry.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
     }
+}
+
+/// Reads until `read` returns something: it does not when what it read changed meanwhile.
+fn until_unchanged<T>(mut read: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        if let Some(unchanged) = read()? {
+            return Ok(unchanged);
+        }
+    }
+    Err(changed())
 }
 
 /// Content of an entry, if it has one, and its attributes.
@@ -184,16 +185,29 @@ fn content(
             Err(error) => Err(error.into()),
         };
     }
-    let mut cache = Cache::look(file.as_fd(), size);
     let mut extents = Extents { has_holes: has_holes(stat, size), size };
     let mut at = 0;
+    let mut cache = None;
+    if !extents.has_holes {
+        // Most files are one piece that is cached: one call reads it and tells so.
+        let piece = piece_of(size);
+        rules.check()?;
+        rules.budget.wait(piece as u64, || rules.check())?;
+        let at_once = cache::read_at_once(file.as_fd(), &mut buffer[..piece]);
+        if let AtOnce::Read(count) = at_once {
+            update(&buffer[..count]);
+            // It may be less than there is: only its start was cached.
+            at = count as u64;
+        }
+        cache = (at < size).then(|| Cache::look(file.as_fd(), size, &at_once));
+    }
     while at < size {
         let data = extents.data_from(file, at);
         zeroes(rules, data.start - at, &mut update)?;
         at = data.start;
         while at < data.end {
             rules.check()?;
-            let piece = usize::try_from(data.end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            let piece = piece_of(data.end - at);
             rules.budget.wait(piece as u64, || rules.check())?;
             let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..piece], at))?;
             if count == 0 {
@@ -201,16 +215,22 @@ fn content(
             }
             update(&buffer[..count]);
             at += count as u64;
-            cache.read_to(file.as_fd(), at);
+            if let Some(cache) = &mut cache {
+                cache.read_to(file.as_fd(), at);
+            }
         }
     }
     Ok(())
 }
 
+fn piece_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES)
+}
+
 fn zeroes(rules: &Rules, mut bytes: u64, update: &mut impl FnMut(&[u8])) -> io::Result<()> {
     while bytes > 0 {
         rules.check()?;
-        let piece = usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        let piece = piece_of(bytes);
         update(&ZEROES[..piece]);
         bytes -= piece as u64;
     }
@@ -254,7 +274,7 @@ impl Extents {
 pub(in crate::host::live) fn digests(live: Live, path: &Path) -> io::Result<Digests> {
     let rules = Rules::new(live, &Pace { largest_file_bytes: LARGEST_FILE_BYTES, ..Pace::default() });
     let mut buffer = Vec::new();
-    for _ in 0..TRIES {
+    until_unchanged(|| {
         rules.check()?;
         let looked = metadata(&rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?);
         if looked.kind != EntryKind::File {
@@ -266,10 +286,64 @@ pub(in crate::host::live) fn digests(live: Live, path: &Path) -> io::Result<Dige
             sha256.update(bytes);
             md5.update(bytes);
         });
-        if version(&rustix::fs::fstat(&file)?) == version(&before) {
-            read?;
-            return Ok(Digests { sha256: sha256.finalize().into(), md5: md5.finalize().into() });
+        if version(&rustix::fs::fstat(&file)?) != version(&before) {
+            return Ok(None);
         }
+        read.map(|()| Some(Digests { sha256: sha256.finalize().into(), md5: md5.finalize().into() }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_keeps_changing_is_unreadable_after_some_tries() {
+        let mut tries = 0;
+        let read = until_unchanged(|| {
+            tries += 1;
+            Ok(None::<()>)
+        });
+        assert_eq!((read.unwrap_err().kind(), tries), (io::ErrorKind::InvalidData, TRIES));
+        let mut tries = 0;
+        let read = until_unchanged(|| {
+            tries += 1;
+            Ok((tries == TRIES).then_some(tries))
+        });
+        assert_eq!(read.unwrap(), TRIES);
+        let read = until_unchanged(|| Err::<Option<()>, _>(io::ErrorKind::NotFound.into()));
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
-    Err(changed())
+
+    #[test]
+    fn what_was_read_of_a_state_that_is_gone_says_nothing_not_even_an_error() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"abc", 0).unwrap();
+        let before = rustix::fs::fstat(&file).unwrap();
+        let parts = || Ok((Some([1; 32]), Vec::new()));
+        let failed = || Err(io::ErrorKind::StorageFull.into());
+        assert_eq!(unchanged(file.as_fd(), &before, parts()).unwrap().unwrap().sha256, Some([1; 32]));
+        assert_eq!(unchanged(file.as_fd(), &before, failed()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        file.write_all_at(b"d", 3).unwrap();
+        assert_eq!(unchanged(file.as_fd(), &before, parts()).unwrap(), None);
+        assert_eq!(unchanged(file.as_fd(), &before, failed()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_grows_while_it_is_read_has_an_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![1; 300_000], 0).unwrap();
+        let before = rustix::fs::fstat(&file).unwrap();
+        let opened = OwnedFd::from(file.try_clone().unwrap());
+        let rules = Rules::new(Live::new(), &Pace::default());
+        let mut read = 0;
+        let grow = |bytes: &[u8]| {
+            read += bytes.len() as u64;
+            file.write_all_at(bytes, 300_000 + read).unwrap();
+        };
+        content(&rules, &opened, &before, &mut Vec::new(), grow).unwrap();
+        assert_eq!(read, 300_000);
+    }
 }

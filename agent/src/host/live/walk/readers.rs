@@ -23,6 +23,8 @@ use crate::host::{Metadata, Pace, Scanned, Visitor, Want};
 const READERS: usize = 8;
 /// Jobs that no reader has begun, at most.
 const JOBS: usize = 16;
+/// Jobs that are left when a walk that waits for readers goes on: each time it wakes, it has several to give.
+const JOBS_LEFT: usize = JOBS / 4;
 /// Entries that are shown before an earlier one is found, at most.
 const ENTRIES_AHEAD: u64 = 4096;
 /// Bytes of what waits for an earlier one, at most, but for the one that is added.
@@ -143,6 +145,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     done: Vec<(u64, io::Result<Scanned>)>,
     is_closed: bool,
+    /// The walk waits until no more jobs are left than this, and something was done.
+    wakes_at: usize,
     /// Whether a reader ended with a job in hand.
     is_broken: bool,
 }
@@ -195,8 +199,12 @@ fn serve(shared: &Shared, rules: &Rules) {
         let number = job.number;
         // Its descriptor is closed before the walk may open another.
         drop(job);
-        shared.lock().done.push((number, read));
-        shared.done.notify_one();
+        let mut queue = shared.lock();
+        queue.done.push((number, read));
+        if queue.jobs.len() <= queue.wakes_at {
+            shared.done.notify_one();
+        }
+        drop(queue);
         drop(held);
     }
 }
@@ -226,7 +234,9 @@ impl<'w> Ahead<'w> {
     }
 
     fn read(&mut self, entry: &Entry<'_>, visitor: &mut dyn Visitor) -> io::Result<()> {
-        self.wait_while(visitor, |ahead| ahead.shared.lock().jobs.len() >= JOBS)?;
+        if self.shared.lock().jobs.len() >= JOBS {
+            self.wait(JOBS_LEFT, visitor)?;
+        }
         let job = Job {
             number: self.first + self.pending.len() as u64,
             folder: Arc::clone(entry.folder),
@@ -256,14 +266,22 @@ impl<'w> Ahead<'w> {
     /// Waits for readers, and hands out what they found, until `is_blocked` is false.
     fn wait_while(&mut self, visitor: &mut dyn Visitor, is_blocked: impl Fn(&Self) -> bool) -> io::Result<()> {
         while is_blocked(self) {
-            let nothing = |queue: &mut Queue| queue.done.is_empty() && !queue.is_broken;
-            let queue = self.shared.done.wait_while(self.shared.lock(), nothing);
-            if queue.unwrap_or_else(PoisonError::into_inner).is_broken {
-                return Err(io::Error::other("a reader ended"));
-            }
-            self.hand_out_ready(visitor)?;
+            self.wait(usize::MAX, visitor)?;
         }
         Ok(())
+    }
+
+    /// Waits until something was done and at most `jobs` are left, and hands out what was found.
+    fn wait(&mut self, jobs: usize, visitor: &mut dyn Visitor) -> io::Result<()> {
+        let mut queue = self.shared.lock();
+        queue.wakes_at = jobs;
+        let nothing = |queue: &mut Queue| (queue.done.is_empty() || queue.jobs.len() > jobs) && !queue.is_broken;
+        let queue = self.shared.done.wait_while(queue, nothing).unwrap_or_else(PoisonError::into_inner);
+        if queue.is_broken {
+            return Err(io::Error::other("a reader ended"));
+        }
+        drop(queue);
+        self.hand_out_ready(visitor)
     }
 
     /// Takes what readers did and hands out what has nothing unfinished before it.

@@ -1,0 +1,148 @@
+//! What is known of an entry, by what was found of it, what the baseline has, and what was known before.
+
+use muster_proto::{
+    fact::{ChangeKind, FileChange, PathText, Text, Unknown},
+    limits,
+    time::Timestamp,
+};
+
+use super::{
+    super::{
+        baseline::Before,
+        known::{Difference, Known, Unreadable, What},
+        place::is_at_or_below,
+        record::{State, is_racy},
+        watch_set::Attributes,
+    },
+    EXPLAINED, Entry, Merge,
+};
+
+impl Merge<'_> {
+    /// Returns what is known of an entry that is not there.
+    pub(super) fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
+        match before {
+            Before::State(state) => Some(self.differs(entry, ChangeKind::Deleted, Some(state), None)),
+            Before::Unreadable => {
+                let (set, seen) = (entry.set, entry.known.map_or(self.request.now, |known| known.seen));
+                Some(Known { set, is_new: false, unreadable: None, seen, what: What::Gone })
+            }
+            Before::None | Before::Hidden => None,
+        }
+    }
+
+    /// Returns what is known of an entry that was read.
+    pub(super) fn found_state(&mut self, entry: Entry, state: State) -> Known {
+        let created = self.opened.baseline.created_time;
+        let unreadable = entry.unreadable.clone();
+        let plain = |what, is_new| Known { set: entry.set, is_new, unreadable: None, seen: self.request.now, what };
+        let found = match &entry.before {
+            Before::Hidden => plain(What::NotCompared(state.metadata), true),
+            Before::Unreadable => plain(What::NotCompared(state.metadata), false),
+            Before::None => self.differs(entry.without_before(), ChangeKind::Created, None, Some(state)),
+            Before::State(before) => match before.difference(&state, entry.attributes) {
+                Some(kind) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
+                None if before.metadata == state.metadata && !is_racy(&state.metadata, created) => {
+                    plain(What::AsBaseline, false)
+                }
+                None => plain(What::Touched(state.metadata), false),
+            },
+        };
+        Known { unreadable, ..unless_same(found, entry.known.as_ref()) }
+    }
+
+    /// Returns the difference of `kind`, which may be known already.
+    pub(super) fn differs(
+        &mut self,
+        entry: Entry,
+        kind: ChangeKind,
+        before: Option<&State>,
+        found: Option<State>,
+    ) -> Known {
+        let now = self.request.now;
+        let is_new = kind == ChangeKind::Created;
+        let known = match entry.known {
+            Some(Known { what: What::Differs(difference), seen, .. }) => Some((*difference, seen)),
+            _ => None,
+        };
+        let of = |difference, seen| Known {
+            set: entry.set,
+            is_new,
+            unreadable: None,
+            seen,
+            what: What::Differs(Box::new(difference)),
+        };
+        if let Some((known, seen)) = &known
+            && known.change.kind == kind
+            && is_same_state(known.found.as_ref(), found.as_ref(), entry.attributes)
+        {
+            let is_recorded = known.found.as_ref().map(|state| &state.metadata)
+                == found.as_ref().map(|state| &state.metadata)
+                && found.as_ref().is_none_or(|state| !is_racy(&state.metadata, *seen));
+            let difference = Difference { change: known.change.clone(), found };
+            return of(difference, if is_recorded { *seen } else { now });
+        }
+        let scan = &self.scans.roots[self.root];
+        let known = known.map(|(known, _)| known.change);
+        let last_unchanged_time = known.as_ref().map_or_else(|| self.last_seen(&entry.path), |c| c.last_unchanged_time);
+        let actors = self.request.actors.map(|actors| actors(&entry.path, last_unchanged_time, now));
+        let mut actors = actors.unwrap_or_default();
+        actors.drain(..actors.len().saturating_sub(limits::ACTORS));
+        let change = FileChange {
+            path: PathText::from_bytes(&entry.path),
+            kind,
+            before: before.map(State::to_fact),
+            after: found.as_ref().map(State::to_fact),
+            last_unchanged_time,
+            detected_time: now,
+            while_not_observed: scan.run != self.request.run || known.as_ref().is_some_and(|c| c.while_not_observed),
+            set: Text::new(&self.request.sets.sets()[entry.set].name),
+            explanation: None,
+            actors,
+            states_seen: known.map_or(0, |change| change.states_seen) + 1,
+        };
+        if self.new.len() < EXPLAINED {
+            self.new.insert(entry.path, change.clone());
+        }
+        of(Difference { change, found }, now)
+    }
+
+    /// Returns when a scan last saw `path`.
+    pub(super) fn last_seen(&self, path: &[u8]) -> Timestamp {
+        match &self.was_blind {
+            Some((blind, since)) if is_at_or_below(path, blind) => *since,
+            _ => self.scans.roots[self.root].time,
+        }
+    }
+
+    pub(super) fn unreadable_of(&self, path: &[u8], known: Option<&Known>, unknown: Unknown) -> Unreadable {
+        let before = known.and_then(|known| known.unreadable.as_ref());
+        Unreadable { unknown, since: before.map_or_else(|| self.last_seen(path), |before| before.since) }
+    }
+}
+
+/// Returns what is known of an entry that cannot be read: what was, and that.
+pub(super) fn blinded(entry: &Entry, unreadable: Unreadable, now: Timestamp) -> Known {
+    let is_new = matches!(entry.before, Before::None | Before::Hidden);
+    let plain = || Known { set: entry.set, is_new, unreadable: None, seen: now, what: What::AsBaseline };
+    Known { unreadable: Some(unreadable), ..entry.known.clone().unwrap_or_else(plain) }
+}
+
+fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attributes) -> bool {
+    match (known, found) {
+        (Some(known), Some(found)) => known.difference(found, attributes).is_none(),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Returns what was `known`, if what was found is the same and its time tells as much.
+fn unless_same(found: Known, known: Option<&Known>) -> Known {
+    match (known, &found.what) {
+        (Some(known), What::Touched(metadata) | What::NotCompared(metadata))
+            if known.what == found.what && known.is_new == found.is_new && !is_racy(metadata, known.seen) =>
+        {
+            Known { seen: known.seen, ..found }
+        }
+        _ => found,
+    }
+}

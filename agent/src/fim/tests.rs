@@ -1,0 +1,559 @@
+//! Scans of trees whose every time and fault a test sets, and what a naive model says of the same.
+
+mod model;
+mod tree;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use muster_proto::{
+    fact::{ChangeKind, Reading},
+    time::Timestamp,
+};
+use proptest::prelude::*;
+
+use self::{model::Model, tree::Tree};
+use super::{manners::Power, *};
+use crate::host::{EntryKind, Pace};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A watched tree, and what scans of it leave behind.
+struct Watched {
+    tree: Tree,
+    sets: Sets,
+    store: Store,
+    reread: Duration,
+    run: u64,
+    /// When scans begin; `None` for the clock of the tree.
+    now: Option<Timestamp>,
+    _folder: tempfile::TempDir,
+}
+
+impl Watched {
+    fn new(paths: &[&str]) -> Self {
+        let folder = folder();
+        let store = Store::at(folder.path());
+        let (tree, sets) = (Tree::new(), sets(&[("files", paths)]));
+        Self { tree, sets, store, reread: Duration::ZERO, run: 7, now: None, _folder: folder }
+    }
+
+    fn with<T>(&self, depth: Depth, scope: Scope<'_>, act: impl FnOnce(&Request<'_>) -> T) -> T {
+        self.tree.read.borrow_mut().clear();
+        let progress = Progress::default();
+        act(&Request {
+            host: &self.tree,
+            sets: &self.sets,
+            store: &self.store,
+            now: self.now.unwrap_or_else(|| self.tree.now()),
+            run: self.run,
+            depth,
+            scope,
+            pace: Pace::default(),
+            reread: self.reread,
+            power: Power::Mains,
+            progress: &progress,
+            actors: None,
+        })
+    }
+
+    fn baseline(&mut self) -> Outcome {
+        let outcome = self.with(Depth::Full, Scope::All, |request| take_baseline(request, &"first scan".into()));
+        self.tree.tick();
+        outcome.unwrap()
+    }
+
+    fn look(&mut self, depth: Depth, scope: Scope<'_>) -> Outcome {
+        let outcome = self.with(depth, scope, check);
+        self.tree.tick();
+        outcome.unwrap()
+    }
+
+    fn quick(&mut self) -> Outcome {
+        self.look(Depth::Quick, Scope::All)
+    }
+
+    fn below(&mut self, paths: &[&str]) -> Outcome {
+        let paths: Vec<_> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        self.look(Depth::Quick, Scope::Below(&paths))
+    }
+
+    fn was_read(&self) -> Vec<String> {
+        self.tree.read.borrow().iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
+    }
+}
+
+/// Returns a folder in memory where there is one: these tests sync thousands of files.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn sets(sets: &[(&str, &[&str])]) -> Sets {
+    let set = |(name, paths): &(&str, &[&str])| {
+        serde_json::from_value(serde_json::json!({ "name": name, "paths": paths })).unwrap()
+    };
+    Sets::new(&sets.iter().map(set).collect::<Vec<_>>()).unwrap()
+}
+
+fn changes(outcome: &Outcome) -> Vec<(ChangeKind, &str)> {
+    outcome.changes.iter().map(|change| (change.kind, change.path.as_str())).collect()
+}
+
+/// Three files in two folders, and their baseline.
+fn small() -> Watched {
+    let mut watched = Watched::new(&["/r"]);
+    for (path, content) in [("/r/a/1", 1), ("/r/a/2", 2), ("/r/b", 3)] {
+        watched.tree.put(path, EntryKind::File, content);
+    }
+    let outcome = watched.baseline();
+    assert_eq!((outcome.entries, outcome.baseline.entries), (5, 5));
+    watched
+}
+
+#[test]
+fn a_quick_scan_reads_nothing_of_what_did_not_change() {
+    let mut watched = small();
+    let outcome = watched.quick();
+    assert_eq!((outcome.changes_total, watched.was_read()), (0, vec![]));
+    assert_eq!(outcome.stats, Stats { entries_seen: 5, files_read: 0, bytes_read: 0 });
+    assert_eq!(watched.look(Depth::Full, Scope::All).stats.files_read, 3);
+}
+
+#[test]
+fn a_file_whose_time_was_put_back_is_found_by_a_quick_scan() {
+    let mut watched = small();
+    watched.tree.write("/r/b", 9, true);
+    let outcome = watched.quick();
+    assert_eq!(changes(&outcome), [(ChangeKind::Content, "/r/b")]);
+    assert_eq!(watched.was_read(), ["/r/b"]);
+    // It is known, and not read again.
+    let again = watched.quick();
+    assert_eq!((&again.changes, again.state_digest), (&outcome.changes, outcome.state_digest));
+    assert_eq!(watched.was_read(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_was_touched_is_read_once_and_the_watched_state_stays_the_same() {
+    let mut watched = small();
+    let before = watched.quick();
+    watched.tree.change("/r/b", |_| {});
+    let touched = watched.quick();
+    assert_eq!((touched.changes_total, touched.state_digest), (0, before.state_digest));
+    assert_eq!(watched.was_read(), ["/r/b"]);
+    watched.quick();
+    assert_eq!(watched.was_read(), [""; 0]);
+}
+
+#[test]
+fn a_change_that_every_time_hides_is_found_when_the_file_is_due() {
+    let mut watched = small();
+    watched.reread = DAY;
+    watched.tree.nodes.get_mut(b"/r/b".as_slice()).unwrap().content = 9;
+    let mut found = None;
+    // Scans an hour apart, from the baseline on.
+    for hour in 1..=24 {
+        watched.now = Some(watched.tree.now().plus(Duration::from_secs(3600 * hour)));
+        let outcome = watched.quick();
+        assert_eq!(outcome.reread_in_time, Some(Reading::Known(true)));
+        if outcome.changes_total > 0 {
+            found.get_or_insert(hour);
+            assert_eq!(changes(&outcome), [(ChangeKind::Content, "/r/b")]);
+        }
+    }
+    assert!(found.is_some(), "not within the period");
+}
+
+#[test]
+fn a_partial_scan_says_that_what_is_due_waits() {
+    let mut watched = small();
+    watched.reread = DAY;
+    watched.now = Some(watched.tree.now().plus(DAY * 2));
+    let outcome = watched.below(&["/r/a"]);
+    assert!(matches!(outcome.reread_in_time, Some(Reading::Unknown { .. })), "{:?}", outcome.reread_in_time);
+    assert_eq!(watched.quick().reread_in_time, Some(Reading::Known(true)));
+    assert_eq!(watched.was_read().len(), 5);
+}
+
+#[test]
+fn a_file_changed_around_its_scan_is_read_again_until_no_change_can_hide() {
+    let mut watched = small();
+    // A second after the change that a scan finds, the file changes again and has the same times.
+    watched.tree.write("/r/b", 8, false);
+    watched.now = Timestamp::from_seconds(watched.tree.clock + 1);
+    assert_eq!(watched.quick().changes_total, 1);
+    let found = watched.quick().changes[0].clone();
+    watched.tree.nodes.get_mut(b"/r/b".as_slice()).unwrap().content = 9;
+    watched.now = None;
+    let outcome = watched.quick();
+    assert_eq!(watched.was_read(), ["/r/b"]);
+    assert_ne!(outcome.changes[0].after, found.after);
+    assert_eq!(
+        (outcome.changes[0].states_seen, outcome.changes[0].last_unchanged_time),
+        (2, found.last_unchanged_time)
+    );
+    watched.quick();
+    assert_eq!(watched.was_read(), [""; 0]);
+}
+
+#[test]
+fn a_rename_is_what_is_gone_and_what_came() {
+    let mut watched = small();
+    watched.tree.rename("/r/a", "/r/c");
+    let outcome = watched.quick();
+    let expected = [
+        (ChangeKind::Deleted, "/r/a"),
+        (ChangeKind::Deleted, "/r/a/1"),
+        (ChangeKind::Deleted, "/r/a/2"),
+        (ChangeKind::Created, "/r/c"),
+        (ChangeKind::Created, "/r/c/1"),
+        (ChangeKind::Created, "/r/c/2"),
+    ];
+    assert_eq!((changes(&outcome), outcome.entries), (expected.to_vec(), 5));
+    watched.tree.rename("/r/c", "/r/a");
+    assert_eq!(watched.quick().changes_total, 0);
+}
+
+#[test]
+fn two_files_that_swap_names_are_both_found() {
+    let mut watched = small();
+    let other = watched.tree.nodes[b"/r/a/1".as_slice()].clone();
+    let one = watched.tree.nodes.insert(b"/r/a/2".to_vec(), other).unwrap();
+    watched.tree.nodes.insert(b"/r/a/1".to_vec(), one);
+    assert_eq!(changes(&watched.quick()), [(ChangeKind::Content, "/r/a/1"), (ChangeKind::Content, "/r/a/2")]);
+}
+
+#[test]
+fn the_window_of_a_change_begins_with_the_last_scan_that_saw_the_former_state() {
+    let mut watched = small();
+    let first = watched.tree.now();
+    watched.quick();
+    watched.tree.change("/r/a", |node| node.is_unreadable = true);
+    let blind = watched.quick();
+    assert_eq!((blind.unreadable_total, blind.changes_total, blind.entries), (1, 0, 5));
+    watched.tree.write("/r/a/1", 9, false);
+    watched.quick();
+    watched.tree.change("/r/a", |node| node.is_unreadable = false);
+    let (now, change) = (watched.tree.now(), watched.quick().changes[0].clone());
+    assert_eq!((change.last_unchanged_time, change.detected_time), (first, now));
+    assert!(!change.while_not_observed);
+    watched.run = 8;
+    watched.tree.write("/r/b", 9, false);
+    assert!(watched.quick().changes[1].while_not_observed);
+}
+
+#[test]
+fn a_partial_scan_says_nothing_of_what_lies_elsewhere() {
+    let mut watched = small();
+    watched.tree.write("/r/a/1", 9, false);
+    watched.tree.remove("/r/a/2");
+    watched.tree.write("/r/b", 9, false);
+    let part = watched.below(&["/r/a/2"]);
+    assert_eq!(changes(&part), [(ChangeKind::Deleted, "/r/a/2")]);
+    assert_eq!(part.entries, 4);
+    let part = watched.below(&["/r/b", "/elsewhere", "/r/b/x"]);
+    assert_eq!(changes(&part), [(ChangeKind::Deleted, "/r/a/2"), (ChangeKind::Content, "/r/b")]);
+    let whole = watched.quick();
+    assert_eq!(whole.changes_total, 3);
+    assert_eq!(whole.changes[1..], part.changes);
+    // What is above the watched path is the whole of it.
+    assert_eq!(watched.below(&["/"]).changes, whole.changes);
+}
+
+#[test]
+fn a_folder_that_moves_away_while_it_is_scanned_deletes_nothing() {
+    let mut watched = small();
+    watched.tree.moves = Some(b"/r/a".to_vec());
+    for ahead in [0, 3] {
+        watched.tree.ahead = ahead;
+        for depth in [Depth::Quick, Depth::Full] {
+            let outcome = watched.look(depth, Scope::All);
+            assert_eq!((outcome.changes_total, outcome.unreadable_total, outcome.entries), (0, 1, 5));
+            assert_eq!(outcome.unreadable[0].path.as_str(), "/r/a");
+        }
+    }
+    // Of a baseline that was taken so, nothing more is said than it saw.
+    watched.baseline();
+    watched.tree.moves = None;
+    let outcome = watched.quick();
+    assert_eq!((outcome.changes_total, outcome.unreadable_total, outcome.entries), (0, 1, 5));
+    assert_eq!(outcome.unreadable[0].path.as_str(), "/r/a/2");
+}
+
+#[test]
+fn a_mount_point_is_gone_into_when_it_is_watched_itself_and_is_listed_when_not() {
+    let mut watched = small();
+    for path in ["/r/a", "/r/a/1", "/r/a/2"] {
+        watched.tree.change(path, |node| node.device = 2);
+    }
+    watched.sets = sets(&[("files", &["/r", "/r/a"])]);
+    let crossed = watched.baseline();
+    assert_eq!((crossed.entries, crossed.unreadable_total), (5, 0));
+    watched.sets = sets(&[("files", &["/r", "/r/b"])]);
+    for outcome in [watched.baseline(), watched.quick(), watched.look(Depth::Full, Scope::All)] {
+        assert_eq!((outcome.entries, outcome.changes_total, outcome.unreadable_total), (3, 0, 1));
+        assert_eq!(outcome.unreadable[0].path.as_str(), "/r/a");
+    }
+    assert_eq!(watched.below(&["/r/a/1"]).changes_total, 0);
+}
+
+#[test]
+fn what_is_known_is_found_anew_when_it_is_damaged() {
+    let mut watched = small();
+    watched.tree.write("/r/b", 9, true);
+    let before = watched.quick();
+    let path = watched.store.path(store::Name::Changes);
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        std::fs::write(&path, &changed).unwrap();
+        assert_eq!(each_change(&watched.store, &mut |_| Ok(())).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+        // A partial scan looks at everything then, and reads all of it.
+        let outcome = watched.below(&["/r/a"]);
+        assert_eq!((changes(&outcome), outcome.stats.files_read), (changes(&before), 3), "changed at {at}");
+        assert_eq!(outcome.changes[0].last_unchanged_time, outcome.baseline.created_time);
+        assert!(outcome.changes[0].while_not_observed);
+        assert_eq!(outcome.state_digest, before.state_digest);
+    }
+}
+
+#[test]
+fn a_damaged_baseline_compares_nothing_and_is_never_taken_for_another() {
+    let mut watched = small();
+    let path = watched.store.path(store::Name::Baseline);
+    let whole = std::fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x10;
+        for bytes in [&changed[..], &whole[..at]] {
+            std::fs::write(&path, bytes).unwrap();
+            let result = watched.with(Depth::Quick, Scope::All, check);
+            assert!(matches!(result, Err(Error::BaselineDamaged)), "at {at}: {result:?}");
+        }
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(watched.quick().changes_total, 0);
+}
+
+#[test]
+fn a_baseline_that_is_gone_is_not_taken_for_none() {
+    let mut watched = Watched::new(&["/r"]);
+    watched.tree.put("/r/a", EntryKind::File, 1);
+    assert!(matches!(watched.with(Depth::Quick, Scope::All, check), Err(Error::NoBaseline)));
+    watched.baseline();
+    std::fs::remove_file(watched.store.path(store::Name::Baseline)).unwrap();
+    assert!(matches!(watched.with(Depth::Quick, Scope::All, check), Err(Error::BaselineGone)));
+}
+
+/// Lets each write of `act` fail in turn, and calls `after` each time, until it goes through.
+fn with_each_write_failing(
+    watched: &mut Watched,
+    act: impl Fn(&Request<'_>) -> bool,
+    mut after: impl FnMut(&mut Watched),
+) {
+    for write in 0.. {
+        watched.store.fail_from(Some(write));
+        let is_done = watched.with(Depth::Quick, Scope::All, &act);
+        watched.store.fail_from(None);
+        if is_done {
+            assert!(write > 3, "no write failed");
+            return;
+        }
+        after(watched);
+    }
+}
+
+#[test]
+fn a_scan_that_fails_at_any_write_loses_no_difference_and_no_window() {
+    let mut watched = small();
+    watched.quick();
+    watched.tree.write("/r/b", 9, false);
+    let known = watched.quick().changes[0].clone();
+    watched.tree.remove("/r/a/1");
+    with_each_write_failing(
+        &mut watched,
+        |request| check(request).is_ok(),
+        |watched| {
+            let folder = folder();
+            for name in ["baseline", "changes", "scans"] {
+                let from = watched.store.path(store::Name::Baseline).with_file_name(name);
+                std::fs::copy(from, folder.path().join(name)).unwrap();
+            }
+            let store = std::mem::replace(&mut watched.store, Store::at(folder.path()));
+            let outcome = watched.with(Depth::Quick, Scope::All, check).unwrap();
+            assert_eq!(outcome.changes[1], known);
+            assert_eq!(changes(&outcome), [(ChangeKind::Deleted, "/r/a/1"), (ChangeKind::Content, "/r/b")]);
+            watched.store = store;
+        },
+    );
+}
+
+#[test]
+fn a_baseline_that_fails_at_any_write_leaves_one_that_is_whole() {
+    let mut watched = small();
+    watched.tree.write("/r/b", 9, false);
+    let before = watched.quick();
+    with_each_write_failing(
+        &mut watched,
+        |request| take_baseline(request, &"again".into()).is_ok(),
+        |watched| {
+            let outcome = watched.quick();
+            if outcome.baseline == before.baseline {
+                assert_eq!(outcome.changes, before.changes);
+            } else {
+                assert_eq!(outcome.changes_total, 0);
+            }
+        },
+    );
+}
+
+#[test]
+fn other_sets_that_fail_at_any_write_forgive_nothing() {
+    let mut watched = small();
+    watched.tree.put("/s/x", EntryKind::File, 1);
+    watched.tree.write("/r/b", 9, false);
+    let known = watched.quick().changes[0].clone();
+    let (own, other) = (|| sets(&[("files", &["/r"])]), || sets(&[("files", &["/r", "/s"]), ("more", &["/r/b"])]));
+    watched.sets = other();
+    with_each_write_failing(
+        &mut watched,
+        |request| check(request).is_ok(),
+        |watched| {
+            watched.sets = own();
+            let outcome = watched.quick();
+            let found = &outcome.changes[0];
+            assert_eq!((outcome.changes_total, found.path.as_str(), &found.after), (1, "/r/b", &known.after));
+            watched.sets = other();
+        },
+    );
+    let outcome = watched.quick();
+    assert_eq!((outcome.changes_total, outcome.changes[0].path.as_str(), outcome.entries), (1, "/r/b", 7));
+    let counts: Vec<_> = outcome.sets.iter().map(|set| (set.name.as_str(), set.entries, set.changes_total)).collect();
+    assert_eq!(counts, [("files", 7, 1), ("more", 1, 1)]);
+}
+
+#[test]
+fn what_new_sets_cover_is_compared_with_what_was_there_when_they_came() {
+    let mut watched = small();
+    watched.tree.put("/s/x", EntryKind::File, 1);
+    watched.sets = sets(&[("files", &["/r", "/s"])]);
+    assert_eq!(watched.quick().changes_total, 0);
+    watched.tree.write("/s/x", 2, true);
+    assert_eq!(changes(&watched.quick()), [(ChangeKind::Content, "/s/x")]);
+}
+
+#[test]
+fn every_change_is_listed_beyond_those_of_a_fact() {
+    let mut watched = small();
+    let count = muster_proto::limits::FILE_CHANGES + 5;
+    for number in 0..count {
+        watched.tree.put(&format!("/r/new/{number}"), EntryKind::File, 1);
+    }
+    let outcome = watched.quick();
+    assert_eq!((outcome.changes_total, outcome.changes.len()), (count as u64 + 1, count - 5));
+    let mut paths = BTreeSet::new();
+    each_change(&watched.store, &mut |change| {
+        paths.insert(change.path);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(paths.len(), count + 1);
+}
+
+/// A step of a made-up history.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(&'static str, u8),
+    Folder(&'static str),
+    Link(&'static str, u8),
+    Write(&'static str, u8),
+    WriteBack(&'static str, u8),
+    Mode(&'static str, u32),
+    Unreadable(&'static str, bool),
+    Remove(&'static str),
+    Rename(&'static str, &'static str),
+    Look(Depth),
+    Below(Vec<&'static str>),
+    Baseline,
+}
+
+const PATHS: &[&str] = &[
+    "/r/a", "/r/a/b", "/r/a/b/c", "/r/a/d", "/r/a-b", "/r/a.b", "/r/ab", "/r/e/f", "/s", "/s/g", "/s/g/h", "/s/i",
+    "/out",
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    let path = || prop::sample::select(PATHS);
+    let content = || 0_u8..4;
+    prop_oneof![
+        3 => (path(), content()).prop_map(|(path, content)| Step::Put(path, content)),
+        1 => path().prop_map(Step::Folder),
+        1 => (path(), content()).prop_map(|(path, content)| Step::Link(path, content)),
+        2 => (path(), content()).prop_map(|(path, content)| Step::Write(path, content)),
+        2 => (path(), content()).prop_map(|(path, content)| Step::WriteBack(path, content)),
+        1 => (path(), 0_u32..3).prop_map(|(path, mode)| Step::Mode(path, mode)),
+        2 => (path(), any::<bool>()).prop_map(|(path, is_unreadable)| Step::Unreadable(path, is_unreadable)),
+        2 => path().prop_map(Step::Remove),
+        2 => (path(), path()).prop_map(|(from, to)| Step::Rename(from, to)),
+        3 => any::<bool>().prop_map(|is_full| Step::Look(if is_full { Depth::Full } else { Depth::Quick })),
+        3 => prop::collection::vec(path(), 1..4).prop_map(Step::Below),
+        1 => Just(Step::Baseline),
+    ]
+}
+
+fn play(watched: &mut Watched, model: &mut Model, step: &Step) -> Option<Outcome> {
+    let tree = &mut watched.tree;
+    match step {
+        Step::Put(path, content) => tree.put(path, EntryKind::File, *content),
+        Step::Folder(path) => tree.put(path, EntryKind::Folder, 0),
+        Step::Link(path, content) => tree.put(path, EntryKind::Link, *content),
+        Step::Write(path, content) => tree.write(path, *content, false),
+        Step::WriteBack(path, content) => tree.write(path, *content, true),
+        Step::Mode(path, mode) => tree.change(path, |node| node.mode = *mode),
+        Step::Unreadable(path, is_unreadable) => tree.change(path, |node| {
+            node.is_unreadable = *is_unreadable && node.kind != EntryKind::Link;
+        }),
+        Step::Remove(path) => tree.remove(path),
+        Step::Rename(from, to) => tree.rename(from, to),
+        Step::Look(depth) => {
+            let outcome = watched.look(*depth, Scope::All);
+            model.look(&watched.tree, None);
+            return Some(outcome);
+        }
+        Step::Below(paths) => {
+            let outcome = watched.below(paths);
+            model.look(&watched.tree, Some(paths));
+            return Some(outcome);
+        }
+        Step::Baseline => {
+            let outcome = watched.baseline();
+            model.baseline(&watched.tree);
+            return Some(outcome);
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scans_of_any_history_say_what_a_naive_comparison_says(
+        first in prop::collection::vec(step(), 0..12), steps in prop::collection::vec(step(), 0..30), ahead in 0_usize..5,
+    ) {
+        let mut watched = Watched::new(&["/r", "/s"]);
+        watched.sets = sets(&[("all", &["/r", "/s"]), ("part", &["/r/a"])]);
+        watched.tree.ahead = ahead;
+        let mut model = Model::new(&["/r", "/s"]);
+        for step in &first {
+            if !matches!(step, Step::Look(_) | Step::Below(_)) {
+                play(&mut watched, &mut model, step);
+            }
+        }
+        play(&mut watched, &mut model, &Step::Baseline);
+        for step in steps.iter().chain([&Step::Look(Depth::Quick), &Step::Look(Depth::Full)]) {
+            if let Some(outcome) = play(&mut watched, &mut model, step) {
+                model.compare(&outcome);
+            }
+        }
+    }
+}
