@@ -68,7 +68,7 @@ pub(super) enum Alone {
     Check(Check),
     /// Compares with a baseline, and reads again only files whose metadata differs or that nobody read for a day.
     ///
-    /// What it learns is kept beside the baseline, in FILE.changes and FILE.scans, where they may be written. The baseline stays as
+    /// What it learns is kept beside the baseline, in FILE.changes, FILE.scans and FILE.owners, where they may be written. The baseline stays as
     /// it is.
     Quick(Check),
 }

@@ -1,7 +1,7 @@
 //! File integrity on its own: a baseline in a file, and what differs from it, without an agent, its settings or a collector.
 //!
 //! The file holds what it covers, so that later looks cover the same. A check writes nothing beside it; a quick look keeps what it
-//! learnt in `FILE.changes` and `FILE.scans`, where it may.
+//! learnt in `FILE.changes`, `FILE.scans` and `FILE.owners`, where it may.
 
 use std::{
     io,

@@ -81,6 +81,8 @@ impl Store {
     /// Returns the store with the same baseline, and the others in `folder`: for a baseline that is only read.
     #[must_use]
     pub fn with_others_in(mut self, folder: &Path) -> Self {
+        // Which package a path belongs to is as true there. Without it a deletion is less explained, and package lists are read again.
+        let _ = fs::copy(self.folder.join(&self.owners), folder.join(&self.owners));
         folder.clone_into(&mut self.folder);
         self
     }
@@ -92,9 +94,9 @@ impl Store {
 
     /// Returns the paths of what is written before it takes a file's name, and counts for nothing until then.
     pub fn drafts(&self) -> Vec<PathBuf> {
-        let names = [Name::Baseline, Name::Changes, Name::Scans];
-        let new = |name| self.folder_of(name).join(format!("{}.new", self.name(name)));
-        names.into_iter().map(new).chain([self.draft_path()]).collect()
+        let others = [&self.changes, &self.scans, &self.owners].map(|name| self.folder.join(format!("{name}.new")));
+        let baseline = self.baseline_folder.join(format!("{}.new", self.baseline));
+        others.into_iter().chain([baseline, self.draft_path()]).collect()
     }
 
     /// Keeps every other look at the same files waiting until it is dropped, or waits for one that is under way.
