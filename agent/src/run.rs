@@ -4,6 +4,7 @@
 //! else here is in a hurry.
 
 mod agent;
+mod scans;
 mod waiting;
 
 use std::{future::Future, io, path::PathBuf, pin::Pin};

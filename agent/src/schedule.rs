@@ -1,8 +1,9 @@
 //! Which probe is due at an instant, and why. Pure: instants come in, names of probes go out.
 //!
-//! Looks run one after the other, in two lanes: a scan of many files never keeps the short looks waiting. A hint brings a look
-//! forward, but only as far as a bound on what hinted looks cost, so that a storm of events cannot make the agent spin: a floor
-//! for the short looks, which a hint repeats as a whole, and budgets for the scan, whose hints name the places to look at.
+//! Looks run one after the other, in two lanes: a scan of many files never keeps the short looks waiting. A hint brings
+//! a look forward, but only as far as a bound on what hinted looks cost, so that a storm of events cannot make the
+//! agent spin: a floor for the short looks, which a hint repeats as a whole, and budgets for the scan, whose hints name
+//! the places to look at.
 
 mod budget;
 
@@ -15,13 +16,15 @@ pub use budget::Budget;
 
 /// Two short looks of one probe are never closer than this, unless someone asked for a look.
 pub const FLOOR: Duration = Duration::from_secs(10);
-/// After a short look, hints wait at least this many times as long as it took: at most one hundredth of a core goes into them.
+/// After a short look, hints wait at least this many times as long as it took: at most one hundredth of a core goes
+/// into them.
 const COST_FACTOR: u32 = 100;
 /// Hinted scans take at most one second in this many, once what they saved is spent.
 const SCAN_ONE_IN: u32 = 50;
 /// What scans of changed places save for a burst of changes.
 const PARTS_SAVED: Duration = Duration::from_secs(2);
-/// Less than this no scan of changed places costs, with what it takes to report it: in a flood there is one each second.
+/// Less than this no scan of changed places costs, with what it takes to report it: in a flood there is one each
+/// second.
 const PART_COST: Duration = Duration::from_millis(20);
 /// What hinted scans of everything save.
 const WHOLES_SAVED: Duration = Duration::from_secs(1);
@@ -149,8 +152,8 @@ impl Entry {
 }
 
 impl Schedule {
-    /// Returns a schedule in which every probe is due at once. `jitter` is the share of an interval, 0 to 0.5, by which looks may
-    /// come early or late.
+    /// Returns a schedule in which every probe is due at once. `jitter` is the share of an interval, 0 to 0.5, by which
+    /// looks may come early or late.
     pub fn new(intervals: impl IntoIterator<Item = (Probe, Duration)>, jitter: f64, now: Instant) -> Self {
         let entry = |(probe, interval)| Entry {
             probe,
@@ -166,7 +169,8 @@ impl Schedule {
         Self { entries: intervals.into_iter().map(entry).collect(), jitter: jitter.clamp(0.0, 0.5) }
     }
 
-    /// Returns the probe of `lane` that has been due the longest at `now`, and why. It counts as looking until [`Self::finished`].
+    /// Returns the probe of `lane` that has been due the longest at `now`, and why. It counts as looking until
+    /// [`Self::finished`].
     pub fn start_due(&mut self, lane: Lane, now: Instant) -> Option<(Probe, Why)> {
         let idle = self.entries.iter_mut().filter(|entry| Lane::of(entry.probe) == lane && entry.running.is_none());
         let entry = idle.filter(|entry| entry.due().0 <= now).min_by_key(|entry| entry.due().0)?;
@@ -215,7 +219,8 @@ impl Schedule {
         }
     }
 
-    /// Makes every probe due, also one whose look is under way. `is_asked` when someone wants looks that take nothing for granted.
+    /// Makes every probe due, also one whose look is under way. `is_asked` when someone wants looks that take nothing
+    /// for granted.
     pub fn look_now(&mut self, now: Instant, is_asked: bool) {
         for entry in &mut self.entries {
             entry.next = now;

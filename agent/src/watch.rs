@@ -1,5 +1,5 @@
-//! Hints to look sooner, from the kernel's change events, and how far they reach. Never evidence: events are lost by design,
-//! scans are not.
+//! Hints to look sooner, from the kernel's change events, and how far they reach. Never evidence: events are lost by
+//! design, scans are not.
 //!
 //! What changed is kept as a bounded set of places, so that no burst of events takes memory.
 
@@ -139,8 +139,8 @@ struct Told {
 }
 
 impl Watch {
-    /// Starts to watch. What cannot be watched is left to scans, and [`Self::coverage`] says so. The first hint follows when every
-    /// folder that can be is watched, and says that anything may have changed.
+    /// Starts to watch. What cannot be watched is left to scans, and [`Self::coverage`] says so. The first hint follows
+    /// when every folder that can be is watched, and says that anything may have changed.
     pub fn start(settings: &Settings) -> Self {
         let shared = Arc::new(Shared::new());
         let watching = Watching::start(Plan::of(settings), &shared);

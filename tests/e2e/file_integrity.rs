@@ -1,5 +1,5 @@
-//! What others get wrong in file integrity, by a real agent on a real tree: floods, changes while it is stopped, and limits of the
-//! kernel.
+//! What others get wrong in file integrity, by a real agent on a real tree: floods, changes while it is stopped, and
+//! limits of the kernel.
 
 #![allow(clippy::unwrap_used, reason = "tests fail by it")]
 

@@ -1,5 +1,5 @@
-//! A storm of changes that makes the kernel drop notices: after the dust the agent reports what is on disk. And a calm: how soon
-//! single changes are in evidence.
+//! A storm of changes that makes the kernel drop notices: after the dust the agent reports what is on disk. And a calm:
+//! how soon single changes are in evidence.
 //!
 //! `MUSTER_TEST_CHANGES` says how many changes the storm has (5000), `MUSTER_TEST_SINGLE` how many the calm (40), and
 //! `MUSTER_TEST_SEED` repeats a run.
@@ -231,7 +231,8 @@ async fn after_a_storm_that_overflows_the_queue_the_agent_reports_what_is_on_dis
     let overflows = output.matches("the kernel dropped notices").count();
     assert!(!is_short || overflows > 0, "a storm of {changes} changes that overflows nothing tries nothing");
     eprintln!(
-        "{changes} changes in {raged:.1?} ({} differ in the end), {overflows} overflows, as on disk {:.1?} after the last, seen at {at}",
+        "{changes} changes in {raged:.1?} ({} differ in the end), {overflows} overflows, \
+         as on disk {:.1?} after the last, seen at {at}",
         expected.len(),
         calm.elapsed(),
     );
@@ -258,7 +259,8 @@ async fn single_changes_are_in_evidence_while_nothing_else_happens() {
     let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
     let soon = latencies.iter().filter(|millis| **millis <= 2_000).count();
     eprintln!(
-        "{count} single changes: half within {} ms, 90 % within {} ms, 99 % within {} ms, all within {} ms; {:.1} % within 2 s",
+        "{count} single changes: half within {} ms, 90 % within {} ms, 99 % within {} ms, \
+         all within {} ms; {:.1} % within 2 s",
         at(50),
         at(90),
         at(99),

@@ -389,6 +389,7 @@ fn integrity(scratch: &Path) -> [Parser; 2] {
         scope: fim::Scope::All,
         pace: host::Pace::default(),
         reread: Duration::ZERO,
+        power: fim::manners::Power::Mains,
         progress: &progress,
         actors: None,
     };
@@ -396,12 +397,17 @@ fn integrity(scratch: &Path) -> [Parser; 2] {
     fs::write(folder.join("watched/file"), "2").expect("a file can be written");
     assert_eq!(fim::check(&request).map(|outcome| outcome.changes_total).ok(), Some(1));
     let parser_of = |name: &str, file: &str| {
-        let seed = fs::read(folder.join(file)).expect("it was written");
-        let (path, store, whole) = (folder.join(file), fim::Store::at(&folder), seed.clone());
-        parser(name, vec![seed], move |bytes| {
+        // A folder of its own, in which only this file is damaged.
+        let own = folder.join(format!("of-{file}"));
+        fs::create_dir_all(&own).expect("a folder can be made");
+        for kept in ["baseline", "changes"] {
+            fs::copy(folder.join(kept), own.join(kept)).expect("it was written");
+        }
+        let whole = fs::read(own.join(file)).expect("it was written");
+        let (path, store) = (own.join(file), fim::Store::at(&own));
+        parser(name, vec![whole.clone()], move |bytes| {
             write_anew(&path, bytes);
             assert_eq!(fim::verify(&store).is_ok(), bytes == whole);
-            write_anew(&path, &whole);
         })
     };
     [parser_of("agent/fim_baseline", "baseline"), parser_of("agent/fim_changes", "changes")]

@@ -284,11 +284,11 @@ mod tests {
             let permitted = u64::from(words[0]) | u64::from(words[2]) << 32;
             let inheritable = u64::from(words[1]) | u64::from(words[3]) << 32;
             let read = read_text(&text);
-            for number in 0..CAPABILITY_BITS {
-                prop_assert_eq!(read[number] & PERMITTED != 0, permitted >> number & 1 != 0, "{} {}", number, &text);
-                prop_assert_eq!(read[number] & INHERITABLE != 0, inheritable >> number & 1 != 0, "{} {}", number, &text);
+            for (number, flags) in read.iter().enumerate() {
+                prop_assert_eq!(flags & PERMITTED != 0, permitted >> number & 1 != 0, "{} {}", number, &text);
+                prop_assert_eq!(flags & INHERITABLE != 0, inheritable >> number & 1 != 0, "{} {}", number, &text);
                 let has_any = (permitted | inheritable) >> number & 1 != 0;
-                prop_assert_eq!(read[number] & EFFECTIVE != 0, is_effective && has_any, "{} {}", number, &text);
+                prop_assert_eq!(flags & EFFECTIVE != 0, is_effective && has_any, "{} {}", number, &text);
             }
         }
     }

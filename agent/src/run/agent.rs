@@ -9,7 +9,7 @@ use muster_proto::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, random, write_status};
+use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, random, scans::Scans, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
     checkpoint::{Checkpoint, LogKey},
@@ -25,7 +25,7 @@ use crate::{
     spool::{self, Found},
     status::{Phase, ProbeStatus, Status},
     uplink::{self, Event, Target, Uplink, session},
-    watch::{Dirty, Hint, Places},
+    watch::Hint,
 };
 
 /// The clocks are compared, and the service manager is told, at least this often.
@@ -68,8 +68,7 @@ pub struct Agent {
     looking: Option<(Instant, Looking)>,
     /// The scan of file integrity, which may take minutes, beside the other looks.
     scanning: Option<(Instant, Looking)>,
-    /// Where watched files changed since the last scan began.
-    dirty: Dirty,
+    scans: Scans,
     renewing: Option<Renewing>,
     /// No renewal is tried before this.
     renew_after: Instant,
@@ -126,7 +125,7 @@ impl Agent {
             pending,
             looking: None,
             scanning: None,
-            dirty: Dirty::default(),
+            scans: Scans::default(),
             renewing: None,
             renew_after: now,
             epoch_after: now,
@@ -174,6 +173,9 @@ impl Agent {
         self.renewing = None;
         let moment = Moment::now();
         self.on_moment(moment);
+        if self.scans.tell_lost() {
+            self.push(self.reporter.events_dropped(moment));
+        }
         self.attest(moment);
         let last = [report::lifecycle(LifecycleKind::Stopped, &format!("version {VERSION}"))];
         if self.pending.is_empty()
@@ -235,7 +237,11 @@ impl Agent {
         if self.scanning.is_none()
             && let Some((probe, why)) = self.schedule.start_due(Lane::Scan, now)
         {
-            let reach = reach(why, self.dirty.take());
+            if why != Why::HintedAt && self.scans.tell_lost() {
+                self.push(self.reporter.events_dropped(moment));
+                self.say(moment);
+            }
+            let reach = self.scans.begin(why);
             self.scanning = Some((now, self.looker.look(probe, reach)));
         }
         if self.status_at.is_some_and(|at| at <= now) {
@@ -252,19 +258,14 @@ impl Agent {
     }
 
     fn on_hint(&mut self, hint: Hint) {
-        self.dirty.merge(hint.dirty);
-        let is_everything = self.dirty.is_everything();
-        if is_everything {
-            // The schedule keeps that in mind. Places that are known are not to wait for it.
-            self.dirty.take();
-        }
+        let why = self.scans.hinted(hint.dirty);
         for probe in hint.probes {
             match Lane::of(probe) {
-                Lane::Scan if !is_everything => self.schedule.hint_at(probe),
+                Lane::Scan if why == Why::HintedAt => self.schedule.hint_at(probe),
                 Lane::Scan | Lane::Quick => self.schedule.hint(probe),
             }
         }
-        if hint.overflowed {
+        if hint.overflowed && self.scans.lost() {
             tracing::info!("the kernel dropped notices of changed files; a scan follows");
             let moment = Moment::now();
             self.push(self.reporter.events_dropped(moment));
@@ -759,15 +760,6 @@ fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
         return Err("it has both watched paths and watch sets");
     }
     Ok(())
-}
-
-/// Returns how far a scan that begins now reaches. Everything includes every place.
-fn reach(why: Why, places: Places) -> Reach {
-    match (why, places) {
-        (Why::Asked, _) => Reach::Full,
-        (Why::Due | Why::Hinted, _) | (Why::HintedAt, Places::Everything) => Reach::Quick,
-        (Why::HintedAt, Places::Below(paths)) => Reach::At(paths),
-    }
 }
 
 fn link_up(status: &mut Status) {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A share of all time that may be spent. What is not spent is saved, up to a bound, so that the first few go through at once.
+/// A share of all time that may be spent. What is not spent is saved, up to a bound, so that the first few go through
+/// at once.
 #[derive(Clone, Debug)]
 pub struct Budget {
     /// One second is earned in this many.

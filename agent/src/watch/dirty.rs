@@ -1,6 +1,7 @@
 //! Where something changed since the last scan, as far as was noticed: a bounded set of paths. Pure.
 //!
-//! Beyond its bound it gets coarser instead of larger: paths become their folder, folders theirs, and in the end everything.
+//! Beyond its bound it gets coarser instead of larger: paths become their folder, folders theirs, and in the end
+//! everything.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,8 @@
-//! The watch of Linux, by inotify(7), folder by folder: so it can say to the exact count what is watched and what is not.
+//! The watch of Linux, by inotify(7), folder by folder: so it can say to the exact count what is watched and what is
+//! not.
 //!
-//! Not through notify, whose inotify side asks for a notice of every file that is opened: in folders of programs and libraries
-//! those are more than all others together, and they fill the queue with what changed nothing.
+//! Not through notify, whose inotify side asks for a notice of every file that is opened: in folders of programs and
+//! libraries those are more than all others together, and they fill the queue with what changed nothing.
 
 mod kernel;
 mod tree;

@@ -38,7 +38,8 @@ pub struct Watched {
 pub type Entry = (u32, u32, u32, u32, u64, i64, Vec<u8>);
 
 impl Watched {
-    /// Prepares an agent that scans every `interval` seconds a tree in which `make` makes something, and watches so many `folders`.
+    /// Prepares an agent that scans every `interval` seconds a tree in which `make` makes something, and watches so
+    /// many `folders`.
     ///
     /// # Panics
     ///

@@ -1,6 +1,7 @@
 //! The kernel's side of the watch, inotify(7): which notices it is asked for, and their order.
 //!
-//! Not asked for: that something was opened or read. A scan opens everything that it reads, and so does every program that starts.
+//! Not asked for: that something was opened or read. A scan opens everything that it reads, and so does every program
+//! that starts.
 
 use std::{
     io,

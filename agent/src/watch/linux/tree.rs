@@ -1,4 +1,5 @@
-//! Which folders are watched, where they lie, and which are only scanned. Pure: what the kernel is told follows from it.
+//! Which folders are watched, where they lie, and which are only scanned. Pure: what the kernel is told follows from
+//! it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -143,7 +144,8 @@ impl Tree {
         self.folders.get(&parent)?.children.get(name).copied()
     }
 
-    /// Returns the number of the folder that lies at `below` the watched path of number `root`; nothing when it is not watched.
+    /// Returns the number of the folder that lies at `below` the watched path of number `root`; nothing when it is not
+    /// watched.
     pub fn find(&self, root: usize, below: &[u8]) -> Option<Wd> {
         let start = *self.roots.get(&root)?;
         below

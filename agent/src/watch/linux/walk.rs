@@ -1,8 +1,8 @@
 //! Goes through the folders of watched paths and watches each, as far as settings and kernel allow.
 //!
-//! A folder is watched before its names are listed, so that nothing can come into it unseen. It is opened beneath the watched
-//! path's own descriptor without following a link, and that descriptor is what is watched and listed: whoever swaps folders
-//! meanwhile leads nobody elsewhere.
+//! A folder is watched before its names are listed, so that nothing can come into it unseen. It is opened beneath the
+//! watched path's own descriptor without following a link, and that descriptor is what is watched and listed: whoever
+//! swaps folders meanwhile leads nobody elsewhere.
 
 use std::{
     ffi::OsStr,
@@ -89,8 +89,8 @@ impl<'a> Walk<'a> {
         Self { kernel: None, plan, tree, left: 0, refusal, top: None, came: Vec::new(), waiting: 0, end, is_stopped }
     }
 
-    /// Goes through what is at and below `below` in the watched path of number `root`. `parent` is the folder that holds it, with
-    /// its name in that; none for the watched path itself.
+    /// Goes through what is at and below `below` in the watched path of number `root`. `parent` is the folder that
+    /// holds it, with its name in that; none for the watched path itself.
     pub fn go(&mut self, root: usize, below: &[u8], parent: Option<(Wd, &[u8])>) {
         let watched = &self.plan.roots[root];
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -125,14 +125,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the topmost folders that were not watched before, or lay somewhere else. What changed in them before was noticed by
-    /// nobody.
+    /// Returns the topmost folders that were not watched before, or lay somewhere else. What changed in them before was
+    /// noticed by nobody.
     pub fn came(self) -> Vec<Vec<u8>> {
         self.came
     }
 
-    /// Watches one folder, and returns what is to be gone through in it. `place` is where it lies, and whether the folder that it lies
-    /// in is new; none when that is not watched.
+    /// Watches one folder, and returns what is to be gone through in it. `place` is where it lies, and whether the
+    /// folder that it lies in is new; none when that is not watched.
     fn folder(
         &mut self,
         base: BorrowedFd<'_>,
@@ -256,7 +256,8 @@ impl<'a> Walk<'a> {
 const FOLDER: OFlags =
     OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Opens the folder at `below` beneath `base`. `crosses` says whether a scan goes on below it, should it be a mount point.
+/// Opens the folder at `below` beneath `base`. `crosses` says whether a scan goes on below it, should it be a mount
+/// point.
 fn open(base: BorrowedFd<'_>, below: &[u8], crosses: &dyn Fn() -> bool) -> Result<OwnedFd, Errno> {
     let opened = |base: BorrowedFd<'_>, below: &[u8], more| {
         let below = OsStr::from_bytes(if below.is_empty() { b"." } else { below });

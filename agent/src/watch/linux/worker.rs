@@ -1,7 +1,9 @@
-//! The thread that takes the kernel's notices: gathers them, keeps every folder watched, and tells where something changed.
+//! The thread that takes the kernel's notices: gathers them, keeps every folder watched, and tells where something
+//! changed.
 //!
-//! What it tells of a new folder it tells after it watches it, so that a scan that follows misses nothing: what came before the
-//! watch is there to be scanned, what comes after it makes a notice. After notices were lost it goes through all folders again.
+//! What it tells of a new folder it tells after it watches it, so that a scan that follows misses nothing: what came
+//! before the watch is there to be scanned, what comes after it makes a notice. After notices were lost it goes through
+//! all folders again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

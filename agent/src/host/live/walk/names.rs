@@ -360,7 +360,7 @@ mod tests {
         while names.next(spill, &mut name).unwrap() {
             assert_eq!(name.pop(), Some(0));
             all.push(String::from_utf8(std::mem::take(&mut name)).unwrap());
-            if all.len() % 7 == 0 {
+            if all.len().is_multiple_of(7) {
                 names.rest();
             }
         }

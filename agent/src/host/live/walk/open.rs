@@ -141,7 +141,7 @@ impl Opener {
     }
 }
 
-/// Opens the path of the file at `path` whose parents may be links, with what fstat(2) says of it.
+/// Opens the file at `path`, whose own parents may be links, with what fstat(2) says of it.
 pub(super) fn named_file(path: &Path, looked: &Metadata) -> io::Result<(OwnedFd, Stat)> {
     let file = rustix::fs::openat(CWD, path, CONTENT, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
@@ -157,8 +157,6 @@ pub(super) fn name_only(parent: BorrowedFd<'_>, name: &CStr, looked: &Metadata) 
 
 fn below(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
-    // An `O_PATH` descriptor takes no other flags in openat2(2), and openat(2) does not mind their absence.
-    let flags = if flags.contains(OFlags::PATH) { flags - OFlags::NOATIME } else { flags };
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
         // A kernel before 5.6. A single name with `O_NOFOLLOW` cannot lead elsewhere either.
         Err(Errno::NOSYS) => rustix::fs::openat(parent, name, flags, Mode::empty()),

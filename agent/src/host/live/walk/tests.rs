@@ -216,7 +216,7 @@ fn a_tree_deeper_than_any_path_is_walked_with_few_descriptors() {
         fn wants(&mut self, path: &[u8], metadata: &Metadata) -> io::Result<Want> {
             self.seen += 1;
             self.longest = self.longest.max(path.len());
-            if self.seen % 500 == 0 {
+            if self.seen.is_multiple_of(500) {
                 self.most_open = self.most_open.max(descriptors_below(&self.root));
             }
             Ok(if metadata.kind == EntryKind::File { Want::Read } else { Want::Nothing })
@@ -244,7 +244,7 @@ fn a_tree_deeper_than_any_path_is_walked_with_few_descriptors() {
 fn make_deep(root: &Path, depth: usize, every: usize) {
     let mut folder = rustix::fs::openat(CWD, root, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
     for number in 0..depth {
-        if number % every == 0 {
+        if number.is_multiple_of(every) {
             write_file(&folder);
         }
         rustix::fs::mkdirat(&folder, c"d", Mode::RWXU).unwrap();
@@ -268,7 +268,7 @@ fn remove_deep(root: &Path, depth: usize, every: usize) {
     }
     for number in (0..depth).rev() {
         folder = open(&folder, c"..");
-        if number % every == 0 {
+        if number.is_multiple_of(every) {
             rustix::fs::unlinkat(&folder, c"z", AtFlags::empty()).unwrap();
         }
         rustix::fs::unlinkat(&folder, c"d", AtFlags::REMOVEDIR).unwrap();
@@ -477,7 +477,7 @@ fn a_folder_without_permission_is_unreadable_and_the_walk_goes_on() {
     std::fs::create_dir(root.path().join("closed")).unwrap();
     write(root.path(), "closed/f", b"x");
     write(root.path(), "z", b"z");
-    std::fs::set_permissions(root.path().join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(root.path().join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
     let seen = seen(root.path(), &one());
     std::fs::set_permissions(root.path().join("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
     if rustix::process::geteuid().is_root() {
