@@ -19,6 +19,7 @@ use super::{
     block::Cursor,
     check::{self, Depth, Request, Scope},
     known::{self, Known, What},
+    manners::Power,
     place::{is_at_or_below, plain},
     progress::Progress,
     scans::NO_RUN,
@@ -245,6 +246,8 @@ fn request<'a>(
         scope: if paths.is_empty() { Scope::All } else { Scope::Below(paths) },
         pace: look.pace.clone(),
         reread: look.reread,
+        // Somebody asked for it now.
+        power: Power::Mains,
         progress,
         actors: None,
     }
