@@ -354,7 +354,7 @@ impl<'a> Tally<'a> {
 }
 
 /// Returns why an entry is not compared, if it is not.
-fn not_read(known: &Known) -> Option<Unknown> {
+pub(super) fn not_read(known: &Known) -> Option<Unknown> {
     match (&known.unreadable, &known.what) {
         (Some(unreadable), _) => Some(unreadable.unknown.clone()),
         (None, What::NotCompared(_)) => Some(Unknown::new(
