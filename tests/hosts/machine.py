@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def say(text):
 
 def last_line(error):
     return str(error).splitlines()[-1]
+
+
+def report(rows):
+    """Prints a table of readings: host, what, expected, got, and whether they are the same. Returns how the program is to end."""
+    def short(value):
+        text = ", ".join(map(str, value)) if isinstance(value, (list, set, tuple)) else str(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+
+    print(f"\n{'host':24} {'what':30} {'expected':62} {'got':62}")
+    for host, what, expected, got, is_same in rows:
+        print(f"{host:24} {what:30} {short(expected):62} {short(got):62} {'' if is_same else 'DIFFERS'}".rstrip())
+    wrong = [row for row in rows if not row[4]]
+    for host, what, expected, got, _ in wrong:
+        print(f"FAILED: {host}: {what}: expected {expected}, got {got}", file=sys.stderr)
+    say(f"{len(rows)} readings of {len({row[0] for row in rows})} hosts, {len(wrong)} of them wrong")
+    return 1 if wrong else 0
 
 
 # ---------------------------------------------------------------- can this machine do it?
