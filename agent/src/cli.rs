@@ -1,6 +1,8 @@
 //! The command line.
 //!
-//! Exit codes: 0 yes, 1 no, 2 wrong usage; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
+//! Exit codes: 0 yes, 1 no, 2 wrong usage; `fim` has its own; `run` ends with 78 (`EX_CONFIG` of sysexits.h) when only a person can mend it.
+
+mod fim;
 
 use std::{
     io::{self, Write as _},
@@ -14,11 +16,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use muster_proto::time::{Clock as _, SystemClock};
 use serde_json::json;
 
+use self::fim::Fim;
 use crate::{
     config::{self, Config, LogFormat},
     connect::Trust,
     enroll::{self, CaPin, Request, Token},
-    fim,
     host::Live,
     identity::{self, CollectorUrl},
     inspect,
@@ -99,7 +101,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Works on the file-integrity baseline.
+    /// Compares files with a baseline: on its own, without an agent or a collector. `rebaseline` is for this host's agent.
     #[command(subcommand)]
     Fim(Fim),
     /// Checks the settings and shows those in force.
@@ -118,16 +120,6 @@ enum Command {
         /// Folder to write into.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Fim {
-    /// Takes the baseline afresh: every difference up to now is accepted. The next report says so, with the reason.
-    Rebaseline {
-        /// Why, for the auditor.
-        #[arg(long, value_name = "TEXT")]
-        reason: String,
     },
 }
 
@@ -207,7 +199,8 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             eprintln!("captured to {}; look through it before you give it away", out.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Fim(Fim::Rebaseline { reason }) => rebaseline(&load(&cli)?.config, reason),
+        Command::Fim(Fim::Alone(command)) => Ok(fim::alone(command)),
+        Command::Fim(Fim::Rebaseline { reason }) => fim::rebaseline(&load(&cli)?.config, reason),
         Command::CheckConfig { output } => check_config(load(&cli), *output),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
@@ -326,23 +319,11 @@ fn show_status(config: &Config, output: Output, options: status::Options) -> any
     Ok(if shown.is_running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(!reason.trim().is_empty(), "a reason is needed: it is part of the evidence");
-    match identity::Folder::open(&config.state_directory) {
-        // Root may act for the agent: what it writes there is given to the agent.
-        Ok(_) | Err(identity::Error::Owner { user: 0, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let baseline = inspect::rebaseline(&config.state_directory, &config.probes, SystemClock.now(), reason)?;
-    println!("baseline {} of {} entries, taken {}", baseline.id, baseline.entries, baseline.created_time);
-    Ok(ExitCode::SUCCESS)
-}
-
 fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -> anyhow::Result<ExitCode> {
     let loaded = loaded.map(|mut loaded| {
         let probes = &mut loaded.config.probes;
         if probes.watched_paths.is_empty() {
-            probes.watch_sets = fim::sets::in_force(probes, &Live::new());
+            probes.watch_sets = crate::fim::sets::in_force(probes, &Live::new());
         }
         loaded
     });

@@ -4,6 +4,7 @@
 //! evidence comes from scans alone: a notice of a change only says where to look sooner.
 
 pub mod actors;
+pub mod alone;
 mod baseline;
 mod block;
 mod bytes;
@@ -21,6 +22,7 @@ pub mod progress;
 mod record;
 pub mod scans;
 pub mod sets;
+pub mod show;
 mod slots;
 pub mod store;
 mod survey;

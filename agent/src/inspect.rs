@@ -128,10 +128,11 @@ fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timest
 }
 
 /// A folder of this process alone, removed when dropped.
-struct Memory(PathBuf);
+pub(crate) struct Memory(PathBuf);
 
 impl Memory {
-    fn make() -> Result<Self, Error> {
+    /// Makes one that nobody else may look into.
+    pub(crate) fn make() -> Result<Self, Error> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
         let path = std::env::temp_dir().join(format!("muster-agent-{}", hex::encode(random)));
@@ -140,6 +141,11 @@ impl Memory {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(Self(path))
+    }
+
+    /// Returns its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -312,7 +318,8 @@ fn told<T: ToString>(reading: &Reading<T>) -> String {
     }
 }
 
-fn of_unknown(unknown: &Unknown) -> String {
+/// Returns such as `unknown (forbidden: read /etc/shadow: ...)`.
+pub(crate) fn of_unknown(unknown: &Unknown) -> String {
     let cause = serde_json::to_value(unknown.cause).ok().and_then(|cause| cause.as_str().map(str::to_owned));
     let cause = cause.unwrap_or_default().replace('_', " ");
     if unknown.detail.is_empty() {

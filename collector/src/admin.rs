@@ -27,6 +27,7 @@ use crate::{
     },
 };
 
+mod files;
 mod look;
 
 /// Uses of a token, at most.
@@ -194,6 +195,14 @@ impl admin_service_server::AdminService for AdminService {
         let who = caller::of(&request)?;
         let host = self.0.resolve_conflict(&who, request.into_inner()).await?;
         Ok(Response::new(v1::ResolveConflictResponse { host_id: host.to_string() }))
+    }
+
+    async fn acknowledge_file_changes(
+        &self,
+        request: Request<v1::AcknowledgeFileChangesRequest>,
+    ) -> Result<Response<v1::AcknowledgeFileChangesResponse>, Status> {
+        let who = caller::of(&request)?;
+        self.0.acknowledge_file_changes(&who, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything here is a pure function of values: no clock, no store, no network. The collector judges with it, and whoever
 //! verifies a snapshot judges again with the same code. "Cannot tell" is [`Verdict::Unknown`] and never [`Verdict::Pass`].
 
+mod acknowledged;
 mod catalogue;
 mod cost;
 pub mod coverage;
@@ -25,6 +26,7 @@ use muster_proto::{
     v1,
 };
 
+pub use acknowledged::Acknowledged;
 pub use catalogue::{Catalogue, Error, Overlay, Texts};
 pub use evidence::{Evidence, Observed, Reporting};
 pub use expression::Expression;
@@ -34,6 +36,11 @@ pub use statement::Statement;
 const NAMED_ITEMS: usize = 8;
 /// Bytes of one named item of a reason, at most.
 const ITEM_BYTES: usize = 160;
+
+/// Beginning of the reason of a pass that rests on the statement of a provider.
+const BY_STATEMENT: &str = "by the statement of ";
+/// Beginning of the reason of a pass that rests on what operators acknowledged.
+const WITH_ACKNOWLEDGED: &str = "with changes that operators acknowledged: ";
 
 /// What a control says of a host.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -205,6 +212,8 @@ pub struct Control {
     pub reads_skew: bool,
     /// Whether the verdict can change by the passing of time alone, staleness aside.
     pub reads_now: bool,
+    /// Whether it reads which changes of files operators acknowledged.
+    pub reads_acknowledged: bool,
 }
 
 /// What a control says of a host, and why.
@@ -221,7 +230,7 @@ pub struct Judgement {
 impl Judgement {
     /// Returns whether it is a pass by the statement of a provider, not by observations alone.
     pub fn is_by_statement(&self) -> bool {
-        self.verdict == Verdict::Pass && !self.reason.is_empty()
+        self.verdict == Verdict::Pass && self.reason.starts_with(BY_STATEMENT)
     }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod coverage;
 mod error;
+mod files;
 mod fleet;
 mod host;
 mod json;
@@ -28,7 +29,7 @@ use muster_proto::v1;
 
 pub use error::Error;
 
-use cli::{Cli, Command, Controls, Credentials, Findings, Hosts, LogCommand, Snapshots, Tokens};
+use cli::{Cli, Command, Controls, Credentials, Files, Findings, Hosts, LogCommand, Snapshots, Tokens};
 use connect::Connection;
 use print::{Form, Out};
 
@@ -136,6 +137,7 @@ async fn ask(connection: &Connection, out: Out, command: Command) -> Result<Outc
         Command::Findings { command: Findings::List { list, exit_code } } => {
             fleet::findings(connection, out, &list.filter, list.limit, exit_code).await
         }
+        Command::Files { command } => files(connection, out, command).await,
         Command::Snapshot { command } => snapshots(connection, out, command).await,
         Command::Look { hosts, all: _, timeout } => {
             let seconds = args::wire_seconds(timeout).map_err(Error::Usage)?;
@@ -185,6 +187,16 @@ async fn hosts(connection: &Connection, out: Out, command: Hosts) -> Result<Outc
         Hosts::Show { host } => host::show(connection, out, &host).await,
         Hosts::Revoke { host, reason } => host::revoke(connection, out, &host, &reason).await,
         Hosts::Release { host, reason } => host::release(connection, out, &host, &reason).await,
+    }
+}
+
+async fn files(connection: &Connection, out: Out, command: Files) -> Result<Outcome, Error> {
+    match command {
+        Files::Changes(which) => files::changes(connection, out, which).await,
+        Files::Timeline { host, path } => files::timeline(connection, out, &host, path.as_deref()).await,
+        Files::Explained { host, list } => files::explained(connection, out, &host, &list.filter, list.limit).await,
+        Files::WhoHas { path, sha256, limit } => files::who_has(connection, out, &path, sha256, limit).await,
+        Files::Acknowledge(what) => files::acknowledge(connection, out, what).await,
     }
 }
 

@@ -87,6 +87,15 @@ impl Settings {
     }
 }
 
+/// Checks that every field of what an agent says first is in its range, which the service does before anything else.
+///
+/// # Errors
+///
+/// HELLO_INVALID with the field.
+pub fn check_hello(hello: &v1::Hello) -> Result<(), Status> {
+    Hello::parse(hello).map(drop)
+}
+
 /// Finds durable reports before an agent's head. The views do it.
 pub trait ReportLookup: Send + Sync + 'static {
     /// Returns the index at which the report at `seq` of `epoch` should be, at most 64 entries too high, or `None` when it is

@@ -354,7 +354,11 @@ impl Members {
             Some(Act::AgentRevoked(act)) => self.decide(index, &act.agent_id, AgentState::Revoked),
             Some(Act::ConflictResolved(act)) => self.decide(index, &act.agent_id, AgentState::Enrolled),
             Some(
-                Act::CollectorCreated(_) | Act::SnapshotExported(_) | Act::LookRequested(_) | Act::TokenRefused(_),
+                Act::CollectorCreated(_)
+                | Act::SnapshotExported(_)
+                | Act::LookRequested(_)
+                | Act::TokenRefused(_)
+                | Act::FileChangesAcknowledged(_),
             )
             | None => Ok(()),
         }

@@ -3,6 +3,7 @@
 //! What a verdict is now is told when it is read: time that passed since it was judged turns it or makes it stale. Nothing here
 //! changes anything. Reads run on the blocking pool, one hop each.
 
+mod files;
 pub mod filter;
 mod host;
 pub mod page;
@@ -10,7 +11,7 @@ pub mod page;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use muster_proto::{
-    id::AgentId,
+    id::{AgentId, Digest},
     time::{Clock, Timestamp},
     v1::{self, fleet_service_server, watch_verdicts_response::Event},
 };
@@ -24,6 +25,8 @@ use crate::{
     serve::status::{Reason, internal, invalid, refuse},
     views::{HostRow, HostState, Views},
 };
+
+pub use files::ChangeState;
 
 use filter::{Field, Filter};
 use page::Page;
@@ -116,6 +119,18 @@ impl FleetService {
             host::resolve(&hosts, &text).map(|host| host.agent.agent)
         })
         .await
+    }
+
+    /// Returns whether each change is open, by agent, path and digest of the state that was found.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL.
+    pub async fn standings_of_changes(
+        &self,
+        changes: Vec<(AgentId, String, Digest)>,
+    ) -> Result<Vec<ChangeState>, Status> {
+        self.read(move |inner| files::standings(inner, &changes)).await
     }
 
     /// Runs a read of the views away from the runtime's threads.
@@ -353,6 +368,38 @@ impl fleet_service_server::FleetService for FleetService {
             Ok(host::control(control, Inner::summary(control, counts.get(control.id.as_str())), catalogue.version()))
         });
         Ok(Response::new(answer.await?))
+    }
+
+    async fn list_file_changes(
+        &self,
+        request: Request<v1::ListFileChangesRequest>,
+    ) -> Result<Response<v1::ListFileChangesResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.read(move |inner| files::changes(inner, &request)).await?))
+    }
+
+    async fn list_explained_changes(
+        &self,
+        request: Request<v1::ListExplainedChangesRequest>,
+    ) -> Result<Response<v1::ListExplainedChangesResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.read(move |inner| files::explained(inner, &request)).await?))
+    }
+
+    async fn list_file_baselines(
+        &self,
+        request: Request<v1::ListFileBaselinesRequest>,
+    ) -> Result<Response<v1::ListFileBaselinesResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.read(move |inner| files::baselines(inner, &request)).await?))
+    }
+
+    async fn list_file_holders(
+        &self,
+        request: Request<v1::ListFileHoldersRequest>,
+    ) -> Result<Response<v1::ListFileHoldersResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(self.read(move |inner| files::holders(inner, &request)).await?))
     }
 
     type WatchVerdictsStream = ReceiverStream<Result<v1::WatchVerdictsResponse, Status>>;

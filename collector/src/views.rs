@@ -7,6 +7,7 @@
 mod as_of;
 mod dialect;
 mod digest;
+mod files;
 mod read;
 mod rows;
 mod schema;
@@ -20,6 +21,10 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 pub use as_of::{Entries, FactAsOf, HostAsOf, LastReport, confirmation};
+pub use files::{
+    AcknowledgementRow, BASELINES_KEPT, BaselineRow, CHANGES_KEPT, Cursor, FileChangeRow, FileEnd, FileHost,
+    GROUPS_KEPT, GroupRow, LastingChange, NewChange, Tally, Watched,
+};
 pub use read::{FactRow, GapRow, HostRow, SnapshotRow, VerdictRow};
 pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run, on_collector};
 pub use write::{Batch, Writer, empty_set};

@@ -156,6 +156,7 @@ const AGENTS: &[Role] = &[Role::Agent];
 ///
 /// `EnrollAgent` and `RejoinAgent` have an empty row: only connections for enrolment, which have no certificate, reach them.
 pub const ALLOWED: &[(&str, &[Role])] = &[
+    ("/muster.v1.AdminService/AcknowledgeFileChanges", OPERATORS),
     ("/muster.v1.AdminService/CreateToken", ENROLLERS),
     ("/muster.v1.AdminService/IssueCredential", ADMINS),
     ("/muster.v1.AdminService/ListCredentials", ADMINS),
@@ -172,6 +173,10 @@ pub const ALLOWED: &[(&str, &[Role])] = &[
     ("/muster.v1.FleetService/GetFleetSummary", READERS),
     ("/muster.v1.FleetService/GetHost", READERS),
     ("/muster.v1.FleetService/ListControls", READERS),
+    ("/muster.v1.FleetService/ListExplainedChanges", READERS),
+    ("/muster.v1.FleetService/ListFileBaselines", READERS),
+    ("/muster.v1.FleetService/ListFileChanges", READERS),
+    ("/muster.v1.FleetService/ListFileHolders", READERS),
     ("/muster.v1.FleetService/ListFindings", READERS),
     ("/muster.v1.FleetService/ListHosts", READERS),
     ("/muster.v1.FleetService/WatchVerdicts", READERS),

@@ -126,6 +126,45 @@ async fn a_changed_file_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledged_change_passes_until_the_file_changes_again() {
+    let Some(host) = Host::set("an acknowledged change").await else { return };
+    let (ctl, file) = (host.scene.collector.ctl(), host.watched.join("sudoers"));
+    let path = file.display().to_string();
+    host.begins_with("FIM-02", Verdict::Pass).await;
+    fs::write(&file, "eve ALL=(ALL) ALL\n").unwrap();
+    host.becomes("FIM-02", Verdict::Fail).await;
+    let open = ["files", "changes", "--open", "--host", &host.id];
+    let found = ctl.json(&open);
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!((found[0]["change"]["path"].as_str(), found[0]["state"].as_str()), (Some(path.as_str()), Some("open")));
+    let word = ["--path", &path, "--reason", "planned", "--reference", "CHG-7"];
+    let told = ctl.json(&[["files", "acknowledge", "--host", &host.id].as_slice(), &word].concat());
+    assert_eq!(told["changes"][0]["outcome"], "acknowledged", "{told}");
+    // It is judged when the answer is there.
+    assert_eq!(host.scene.admin.verdict(&host.id, "FIM-02").await.unwrap(), Verdict::Pass);
+    assert_eq!(ctl.json(&open), serde_json::json!([]));
+    // Nothing is open there any more, and the exit code says so.
+    assert!(!ctl.run(&[["files", "acknowledge", "--host", &host.id].as_slice(), &word].concat()).status.success());
+
+    let snapshot = host.scene.collector.folder().join("snapshot.zip").display().to_string();
+    ctl.text(&["snapshot", "create", "--out", &snapshot]);
+    let verified = ctl.text(&["verify", &snapshot]);
+    assert!(verified.contains("operators acknowledged them"), "{verified}");
+
+    fs::write(&file, "mallory ALL=(ALL) ALL\n").unwrap();
+    host.becomes("FIM-02", Verdict::Fail).await;
+    let again = ctl.json(&open);
+    let content = again[0]["change"]["after"]["sha256"].as_str().unwrap().to_owned();
+    let holders = ctl.json(&["files", "who-has", "--path", &path, "--sha256", &content]);
+    assert_eq!((holders["holders"][0]["current"].as_bool(), holders["unknown_hosts"].as_u64()), (Some(true), Some(0)));
+    let timeline = ctl.text(&["files", "timeline", &host.id, &path]);
+    for line in ["(first scan)", "changed again", "log index", ": planned (CHG-7)", "open"] {
+        assert!(timeline.contains(line), "no {line:?} in:\n{timeline}");
+    }
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_asked_for_is_made_within_two_seconds() {
     let Some(host) = Host::set("a look asked for").await else { return };
     host.begins_with("FWL-01", Verdict::Pass).await;

@@ -8,7 +8,7 @@ use muster_agent::{
     host::Recorded,
     probe::{self, Look, Settings},
 };
-use muster_collector::control::{Catalogue, Evidence, Observed, Reporting, Verdict, judge};
+use muster_collector::control::{Acknowledged, Catalogue, Evidence, Observed, Reporting, Verdict, judge};
 use muster_proto::{
     fact::{Fact, Protection, Reading, Volume, WatchState},
     id::AgentId,
@@ -41,6 +41,7 @@ fn look_at(machine: &str) -> (Volume, Verdict, String) {
         host: AgentId::new([7; 16]),
         facts: [(fact.subject(), observed)].into(),
         reporting: Reporting { last_received: Some(now), skew_millis: 0 },
+        acknowledged: Acknowledged::default(),
     };
     let catalogue = Catalogue::built_in();
     let control = catalogue.control("ENC-01").expect("it is built in");

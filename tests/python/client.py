@@ -205,6 +205,22 @@ def ask_fleet(muster, ca):
             counted = sum(int(number) for number in control["counts"].values())
             expect(counted == 1, f"the counts of {control['control_id']} are not those of one host: {control}")
         print(f"GetFleetSummary: {summary['hosts']} host, {len(summary['controls'])} controls")
+        baselines = until(
+            "a baseline in ListFileBaselines",
+            lambda: client.call("muster.v1.FleetService", "ListFileBaselines", {"host": hosts[0]["id"]}).get("baselines"),
+        )
+        expect(baselines[0]["baseline"]["reason"] == "first scan", f"not the first baseline: {baselines}")
+        changes = client.call("muster.v1.FleetService", "ListFileChanges", {"filter": "state = open"})
+        expect(changes.keys() <= {"changes", "next_page_token"}, f"not changes of files: {changes}")
+        client.call("muster.v1.FleetService", "ListExplainedChanges", {})
+        holders = client.call("muster.v1.FleetService", "ListFileHolders", {"path": "/etc/passwd"})
+        expect(int(holders.get("watching_hosts", 0)) == 1, f"nobody watches /etc/passwd: {holders}")
+        print(f"files: {baselines[0]['baseline']['entries']} entries, {len(changes.get('changes', []))} open changes")
+        refuse_code(
+            "an auditor acknowledges nothing",
+            grpc.StatusCode.PERMISSION_DENIED,
+            lambda: client.call("muster.v1.AdminService", "AcknowledgeFileChanges", {}),
+        )
         refuse_code(
             "an auditor makes no tokens",
             grpc.StatusCode.PERMISSION_DENIED,

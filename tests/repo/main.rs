@@ -6,6 +6,7 @@ mod contract;
 mod dependencies;
 mod files;
 mod settings;
+mod watch_sets;
 
 use std::{
     fs,

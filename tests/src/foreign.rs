@@ -3,20 +3,15 @@
 //! A parser here takes any bytes and must come back: it may refuse them, and may not panic, hang or take what they ask for. Where
 //! something comes out, it must survive its own round trip, which the parser's function checks.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod captures;
+pub mod targets;
 
-use muster_agent::{
-    checkpoint::LogKey,
-    enroll, fim, host, identity,
-    probe::{self, Look, PROBES, Probe, Settings},
-    spool::State,
-};
+use std::{fs, path::Path, time::Duration};
+
+use muster_agent::{checkpoint::LogKey, enroll, fim, host, identity, probe::PROBES, spool::State};
 use muster_collector::{
-    config, control, log,
+    config, control, ingest, log,
+    pki::RequestedKey,
     query::{
         filter::{Field, Filter},
         page::Page,
@@ -24,7 +19,7 @@ use muster_collector::{
     snapshot,
 };
 use muster_proto::{
-    fact::{Fact, WatchState, sample},
+    fact::{Fact, sample},
     id::{AgentId, Digest, Epoch},
     report::Report,
     seal, v1,
@@ -48,6 +43,13 @@ pub type Parse = Box<dyn Fn(&[u8])>;
 
 /// Returns every parser. `scratch` is a folder for those that read files.
 pub fn parsers(scratch: &Path) -> Vec<Parser> {
+    let mut parsers = parsers_of_bytes(scratch);
+    parsers.extend(PROBES.iter().flat_map(|probe| captures::parsers(*probe, scratch)));
+    parsers
+}
+
+/// Returns the parsers of what is not a file of a captured machine.
+fn parsers_of_bytes(scratch: &Path) -> Vec<Parser> {
     let mut parsers = vec![
         parser("report", reports(), |bytes| {
             if let Ok(report) = Report::decode(bytes) {
@@ -91,6 +93,14 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
                 drop(identity::leaf(&certificate));
             }
         }),
+        parser("collector/hello", hellos(), |bytes| {
+            if let Ok(hello) = v1::Hello::decode(bytes) {
+                drop(ingest::check_hello(&hello));
+            }
+        }),
+        parser("collector/certificate_request", vec![certificate_request()], |bytes| {
+            drop(RequestedKey::from_csr(bytes))
+        }),
         parser("collector/checkpoint", vec![NOTE.as_bytes().to_vec()], |bytes| {
             assert!(log::verify_checkpoint(bytes, VKEY).is_err());
         }),
@@ -133,9 +143,6 @@ pub fn parsers(scratch: &Path) -> Vec<Parser> {
         drop(enroll::Request::of_file(path));
     }));
     parsers.extend(integrity(scratch));
-    for probe in PROBES {
-        parsers.extend(captures(*probe, scratch));
-    }
     parsers
 }
 
@@ -185,88 +192,10 @@ fn in_file(scratch: &Path, name: &str, file: &str, seed: Vec<u8>, parse: impl Fn
     })
 }
 
-/// Returns a parser for each file of each capture of `probe`: the probe looks at the machine while that one file lies.
-fn captures(probe: &'static dyn Probe, scratch: &Path) -> Vec<Parser> {
-    let fixtures = repository().join("agent/fixtures").join(probe.name());
-    let mut parsers = Vec::new();
-    for machine in fs::read_dir(&fixtures).expect("every probe has fixtures") {
-        let machine = machine.expect("a folder").path();
-        let name = machine.file_name().expect("a name").to_string_lossy().into_owned();
-        let copy = scratch.join(probe.name()).join(&name);
-        let mut files = Vec::new();
-        copy_tree(&machine, &machine, &copy, &mut files);
-        for file in files.into_iter().filter(|file| !NOT_OF_THE_MACHINE.contains(&&*file.to_string_lossy())) {
-            let (seed, path, folder) =
-                (fs::read(machine.join(&file)).expect("it is there"), copy.join(&file), copy.clone());
-            let original = seed.clone();
-            // Lines of a scan are a capture's own, and can say what no scan finds: the agent refuses that as it seals.
-            let is_of_the_machine = !file.starts_with("scans");
-            let parse = move |bytes: &[u8]| {
-                write_anew(&path, bytes);
-                look_at(probe, &folder, is_of_the_machine);
-                write_anew(&path, &original);
-            };
-            parsers.push(parser(&format!("probe/{}/{name}/{}", probe.name(), file.display()), vec![seed], parse));
-        }
-    }
-    assert!(!parsers.is_empty(), "{} has no capture", probe.name());
-    parsers
-}
-
-/// Files of a fixture that are the test's and not the machine's.
-const NOT_OF_THE_MACHINE: &[&str] = &["expected.json", "settings.json"];
-
-fn look_at(probe: &dyn Probe, capture: &Path, is_of_the_machine: bool) {
-    let Ok(machine) = host::Recorded::at(capture) else { return };
-    let memory = tempfile::tempdir().expect("a folder");
-    for file in fs::read_dir(capture.join("memory")).into_iter().flatten() {
-        let file = file.expect("an entry");
-        fs::copy(file.path(), memory.path().join(file.file_name())).expect("it can be copied");
-    }
-    let settings = match fs::read(capture.join("settings.json")) {
-        Ok(json) => serde_json::from_slice(&json).expect("settings"),
-        Err(_) => Settings::default(),
-    };
-    let now = machine.captured().plus(Duration::from_secs(60));
-    let look = Look {
-        host: &machine,
-        now,
-        settings: &settings,
-        memory: memory.path(),
-        watch: WatchState::Live,
-        run: 7,
-        files: Default::default(),
-    };
-    let facts = probe.look(&look);
-    assert_eq!(
-        facts.len(),
-        probe::subjects(probe.id()).count(),
-        "one fact for each subject, whatever the machine says"
-    );
-    for fact in facts {
-        let taken = Fact::decode(&fact.encode());
-        assert!(!is_of_the_machine || taken.as_ref() == Ok(&fact), "a probe says what the collector takes: {taken:?}");
-    }
-}
-
 /// Writes a file of its own: some file systems sync one that is written over.
 fn write_anew(path: &Path, bytes: &[u8]) {
     let _ = fs::remove_file(path);
     fs::write(path, bytes).expect("the scratch folder can be written");
-}
-
-fn copy_tree(top: &Path, folder: &Path, to: &Path, files: &mut Vec<PathBuf>) {
-    fs::create_dir_all(to.join(folder.strip_prefix(top).expect("below it"))).expect("it can be made");
-    for entry in fs::read_dir(folder).expect("it can be listed") {
-        let path = entry.expect("an entry").path();
-        let name = path.strip_prefix(top).expect("below it").to_owned();
-        if path.is_dir() {
-            copy_tree(top, &path, to, files);
-        } else {
-            fs::copy(&path, to.join(&name)).expect("it can be copied");
-            files.push(name);
-        }
-    }
 }
 
 fn repository() -> &'static Path {
@@ -309,6 +238,36 @@ fn entries() -> Vec<Vec<u8>> {
 fn certificate() -> Vec<u8> {
     let signed = rcgen::generate_simple_self_signed(["c1".to_owned()]).expect("a key can be made");
     signed.cert.pem().into_bytes()
+}
+
+fn certificate_request() -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().expect("a key can be made");
+    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request can be signed");
+    assert!(RequestedKey::from_csr(request.der()).is_ok(), "a request of a real form");
+    request.der().to_vec()
+}
+
+/// What an agent says first: as little as it may, and all that there is.
+fn hellos() -> Vec<Vec<u8>> {
+    let least = v1::Hello {
+        contract_version: 1,
+        epoch: vec![7; 16],
+        next_sequence: 1,
+        host_time: Some(now().to_wire()),
+        ..v1::Hello::default()
+    };
+    let checkpoint = v1::CheckpointRef { origin: "c1".to_owned(), size: 12, root: vec![9; 32] };
+    let all = v1::Hello {
+        agent_version: "0.1.0".to_owned(),
+        head_digest: vec![8; 32],
+        last_session_nonce: vec![6; 16],
+        last_checkpoint: Some(checkpoint.clone()),
+        proven_checkpoint: Some(checkpoint),
+        ..least.clone()
+    };
+    let hellos = [least, all];
+    assert!(hellos.iter().all(|hello| ingest::check_hello(hello).is_ok()), "an agent may say so");
+    hellos.iter().map(v1::Hello::encode_to_vec).collect()
 }
 
 /// Headers of both versions, with no more than tells the cipher and the size of the key.
@@ -391,7 +350,6 @@ fn integrity(scratch: &Path) -> [Parser; 2] {
         reread: Duration::ZERO,
         power: fim::manners::Power::Mains,
         progress: &progress,
-        power: fim::manners::Power::Mains,
         actors: None,
     };
     fim::take_baseline(&request, &"first scan".into()).expect("a baseline");

@@ -163,6 +163,7 @@ impl Error {
 ///
 /// When the scan does not end or the baseline cannot be written; the one before is then still in force.
 pub fn take_baseline(request: &Request<'_>, reason: &Text) -> Result<Outcome, Error> {
+    let _lock = locked(request.store)?;
     request.progress.begin(Phase::Baseline, request.now);
     let outcome = survey::take(request, reason);
     request.progress.end();
@@ -181,10 +182,16 @@ pub fn check(request: &Request<'_>) -> Result<Outcome, Error> {
         (Scope::All, Depth::Full) => Phase::Full,
         (Scope::All, Depth::Quick) => Phase::Quick,
     };
+    let _lock = locked(request.store)?;
     request.progress.begin(phase, request.now);
     let outcome = checked(request);
     request.progress.end();
     outcome
+}
+
+/// Two that write drafts of the same files would put halves of each other's into force.
+fn locked(store: &Store) -> Result<Option<std::fs::File>, Error> {
+    store.lock().map_err(Error::of_writing(store, Name::Scans))
 }
 
 /// Calls `visit` for each difference that the last scan left, explained or not, in the order of a scan.

@@ -1,6 +1,6 @@
 //! Puts a baseline of other watch sets into force that keeps what the one before says: new sets forgive no difference.
 
-use muster_proto::fact::Text;
+use muster_proto::fact::{Baseline, Text};
 
 use super::{
     baseline::{self, Opened},
@@ -16,9 +16,6 @@ use super::{
 };
 use crate::host::EntryKind;
 
-/// Reason of a baseline that no operator asked for.
-pub const SETS_CHANGED: &str = "watch sets changed; what was watched before is compared with its state of then";
-
 /// Returns a baseline of the sets of `request` that keeps what the one `before` says. Only what was not covered before is read.
 pub(super) fn cover(request: &Request<'_>, before: &Opened) -> Result<Opened, Error> {
     let store = request.store;
@@ -31,7 +28,7 @@ pub(super) fn cover(request: &Request<'_>, before: &Opened) -> Result<Opened, Er
     // First, and for both baselines: a kill before the new one is in force loses nothing.
     carry_over(request, before, &id)?;
     let kept = Kept { opened: before, sets: &sets };
-    survey::write(request, &id, &Text::new(SETS_CHANGED), Some(&kept), |survey| {
+    survey::write(request, &id, &Text::new(Baseline::SETS_CHANGED), Some(&kept), |survey| {
         request.sets.roots().iter().try_for_each(|root| survey.root(root).map(drop))
     })?;
     carried(request, &scans, &id).write(store).map_err(Error::of_writing(store, Name::Scans))?;

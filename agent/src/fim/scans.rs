@@ -124,11 +124,11 @@ mod tests {
         let sets = Sets::new(&[set]).unwrap();
         let roots = sets.roots();
         let time = Timestamp::from_seconds(1000).unwrap();
-        let scans = Scans::at("00", &roots, time, 7);
+        let scans = Scans::at("00", roots, time, 7);
         scans.write(&store).unwrap();
         let read = || Scans::read(&store, "00", Timestamp::EPOCH, roots).unwrap();
         assert_eq!(read(), scans);
-        let none = Scans::at("00", &roots, Timestamp::EPOCH, NO_RUN);
+        let none = Scans::at("00", roots, Timestamp::EPOCH, NO_RUN);
         let path = store.path(Name::Scans);
         let whole = std::fs::read(&path).unwrap();
         for at in (0..whole.len()).step_by(7) {

@@ -209,6 +209,12 @@ impl Sets {
         }
     }
 
+    /// Returns whether everything at and below `path` is compared, content included: sets cover it without patterns and without a depth.
+    pub fn is_whole(&self, path: &[u8]) -> bool {
+        let place = self.nodes.place(path);
+        place.node.is_some_and(|node| node.whole.first().is_some() && node.attributes.has(Attributes::CONTENT))
+    }
+
     /// Returns whether a mount point at `path` is crossed: it is watched itself, or some set that wants it has a path above it.
     pub fn crosses(&self, path: &[u8]) -> bool {
         let Some(node) = self.nodes.place(path).node else { return false };

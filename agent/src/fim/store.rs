@@ -38,6 +38,8 @@ pub enum Name {
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// Of the baseline, where that is only read and the others are elsewhere.
+    baseline_folder: PathBuf,
     baseline: String,
     changes: String,
     scans: String,
@@ -66,6 +68,7 @@ impl Store {
     fn named(folder: &Path, baseline: &str, [changes, scans, owners]: [String; 3]) -> Self {
         Self {
             folder: folder.to_owned(),
+            baseline_folder: folder.to_owned(),
             baseline: baseline.to_owned(),
             changes,
             scans,
@@ -75,9 +78,51 @@ impl Store {
         }
     }
 
+    /// Returns the store with the same baseline, and the others in `folder`: for a baseline that is only read.
+    #[must_use]
+    pub fn with_others_in(mut self, folder: &Path) -> Self {
+        // Which package a path belongs to is as true there. Without it a deletion is less explained, and package lists are read again.
+        let _ = fs::copy(self.folder.join(&self.owners), folder.join(&self.owners));
+        folder.clone_into(&mut self.folder);
+        self
+    }
+
     /// Returns the path of a file.
     pub fn path(&self, name: Name) -> PathBuf {
-        self.folder.join(self.name(name))
+        self.folder_of(name).join(self.name(name))
+    }
+
+    /// Returns the paths of what is written before it takes a file's name, and counts for nothing until then.
+    pub fn drafts(&self) -> Vec<PathBuf> {
+        let others = [&self.changes, &self.scans, &self.owners].map(|name| self.folder.join(format!("{name}.new")));
+        let baseline = self.baseline_folder.join(format!("{}.new", self.baseline));
+        others.into_iter().chain([baseline, self.draft_path()]).collect()
+    }
+
+    /// Keeps every other look at the same files waiting until it is dropped, or waits for one that is under way.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be opened or locked.
+    pub fn lock(&self) -> io::Result<Option<File>> {
+        if !cfg!(unix) {
+            return Ok(None);
+        }
+        // The folder itself: a file of its own could be replaced.
+        let folder = File::open(&self.folder)?;
+        folder.lock()?;
+        Ok(Some(folder))
+    }
+
+    fn draft_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.draft", self.baseline))
+    }
+
+    fn folder_of(&self, name: Name) -> &Path {
+        match name {
+            Name::Baseline => &self.baseline_folder,
+            Name::Changes | Name::Scans => &self.folder,
+        }
     }
 
     /// Returns where it is kept which package each path belongs to.
@@ -133,8 +178,11 @@ impl Store {
     ///
     /// When it cannot be written; the file is then as before.
     pub fn replace<T>(&self, name: Name, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+        if name == Name::Baseline && self.baseline_folder != self.folder {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "this baseline is only read"));
+        }
         let mut result = None;
-        memory::replace(&self.folder, self.name(name), |file| {
+        memory::replace(self.folder_of(name), self.name(name), |file| {
             result = Some(write(&mut self.watched(file))?);
             self.step()
         })?;
@@ -173,7 +221,7 @@ impl Store {
     ///
     /// When it cannot be made.
     pub fn draft(&self) -> io::Result<File> {
-        let path = self.folder.join(format!("{}.draft", self.baseline));
+        let path = self.draft_path();
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

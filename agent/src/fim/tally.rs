@@ -324,7 +324,8 @@ impl<'a> Tally<'a> {
                 Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
                 None => Reading::Known(own),
             };
-            paths.push(WatchedPath { path: scan.path.clone(), entries });
+            let whole = scan.path.to_bytes().map(|path| Reading::Known(request.sets.is_whole(&path)));
+            paths.push(WatchedPath { path: scan.path.clone(), entries, whole });
         }
         paths.sort_by(|a, b| a.path.cmp(&b.path));
         let (mut unreadable, mut changes) = (self.unreadable, self.changes);
@@ -353,7 +354,7 @@ impl<'a> Tally<'a> {
 }
 
 /// Returns why an entry is not compared, if it is not.
-fn not_read(known: &Known) -> Option<Unknown> {
+pub(super) fn not_read(known: &Known) -> Option<Unknown> {
     match (&known.unreadable, &known.what) {
         (Some(unreadable), _) => Some(unreadable.unknown.clone()),
         (None, What::NotCompared(_)) => Some(Unknown::new(

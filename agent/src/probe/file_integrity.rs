@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Reason of a baseline that no operator asked for.
-const FIRST_SCAN: &str = "first scan";
+const FIRST_SCAN: &str = Baseline::FIRST_SCAN;
 /// Hours within which files are read again, at most: a year.
 const REREAD_HOURS: u64 = 8760;
 

@@ -14,7 +14,7 @@ use muster_proto::{
 use serde::Deserialize;
 
 use super::{
-    ByClass, Control, Expression, Mapping, Severity, cost, evidence,
+    ByClass, Control, Expression, Mapping, Severity, acknowledged, cost, evidence,
     expression::{self, Shape, Use},
     fixture::{self, Fixture},
     framework, sample,
@@ -531,6 +531,7 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
             || condition.reads("reporting")
             || condition.reads("support")
             || !statements.is_empty(),
+        reads_acknowledged: acknowledged::is_read_by(&condition),
         statements,
         id,
         title: definition.title,

@@ -19,7 +19,10 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{Control, ITEM_BYTES, Statement, Verdict, cost, expression::Cannot, host_text, named};
+use super::{
+    Acknowledged, BY_STATEMENT, Control, ITEM_BYTES, Statement, Verdict, WITH_ACKNOWLEDGED, acknowledged, cost,
+    expression::Cannot, host_text, named,
+};
 
 /// What is known of one host.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Evidence {
     pub facts: BTreeMap<Subject, Observed>,
     /// How it reports.
     pub reporting: Reporting,
+    /// What operators acknowledged of it.
+    pub acknowledged: Acknowledged,
 }
 
 /// A fact, and until when it was confirmed.
@@ -63,8 +68,9 @@ impl Observed {
         Self::new(fact, confirmed)
     }
 
-    fn values(&self) -> &Values {
-        self.values.get_or_init(|| Values::of(&self.fact))
+    /// Returns its values; `acknowledged` is the same at each call.
+    fn values(&self, acknowledged: &Acknowledged) -> &Values {
+        self.values.get_or_init(|| Values::of(&self.fact, acknowledged))
     }
 }
 
@@ -112,7 +118,7 @@ impl Evidence {
             .into_iter()
             .map(|subject| (subject, Observed::new(Fact::unknown(subject, unknown.clone()), confirmed)))
             .collect();
-        Self { host, facts, reporting }
+        Self { host, facts, reporting, acknowledged: Acknowledged::default() }
     }
 
     /// Returns the class of the host, as it says itself.
@@ -127,13 +133,22 @@ impl Evidence {
     /// it open for hidden readings, by what a provider stated of them.
     pub(super) fn evaluate(&self, control: &Control, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
         let observed = self.evaluate_with(control, class, now, None);
-        if observed.0 != Verdict::Unknown {
-            return observed;
+        match observed.0 {
+            Verdict::Unknown => {}
+            Verdict::Pass if control.reads_acknowledged => return (Verdict::Pass, self.acknowledged_reason()),
+            _ => return observed,
         }
         // Of two that hold, the one that holds longer.
         let covering = control.statements.iter().filter(|statement| statement.covers(self.host, now));
         let stated = covering.max_by_key(|statement| statement.until);
         stated.and_then(|statement| self.by_statement(control, class, now, statement)).unwrap_or(observed)
+    }
+
+    /// Names the changes that are there and pass because operators acknowledged them.
+    fn acknowledged_reason(&self) -> String {
+        let fact = self.facts.get(&Subject::FileIntegrity).map(|observed| &observed.fact);
+        let changes = fact.map(|fact| self.acknowledged.named(fact)).unwrap_or_default();
+        if changes.is_empty() { String::new() } else { format!("{WITH_ACKNOWLEDGED}{}", named(&changes)) }
     }
 
     /// Returns the pass that `statement` makes of a condition that only hidden readings leave open.
@@ -150,7 +165,7 @@ impl Evidence {
             return None;
         }
         let (verdict, _) = self.evaluate_with(control, class, now, Some((subject, &values)));
-        let reason = || format!("by the statement of {statement}, not by observation: {}", named(&stated));
+        let reason = || format!("{BY_STATEMENT}{statement}, not by observation: {}", named(&stated));
         (verdict == Verdict::Pass).then(|| (verdict, reason()))
     }
 
@@ -173,7 +188,7 @@ impl Evidence {
                 if expression.reads(subject.as_str()) {
                     let values = match other {
                         Some((other, values)) if other == *subject => values,
-                        _ => observed.values(),
+                        _ => observed.values(&self.acknowledged),
                     };
                     variables.push((subject.as_str(), values.value.clone()));
                 }
@@ -227,7 +242,7 @@ impl Evidence {
 
     /// Returns the steps of an expression of `control`, if they are more than it may take.
     fn too_many_steps(&self, control: &Control, expression: &super::Expression) -> Option<u64> {
-        let notes = |subject| self.facts.get(subject).map(|observed| &observed.values().notes);
+        let notes = |subject| self.facts.get(subject).map(|observed| &observed.values(&self.acknowledged).notes);
         // With lists of the usual lengths it was counted when it was loaded.
         let lists = || control.subjects.iter().filter_map(notes).flat_map(|notes| &notes.items);
         if lists().all(|(_, items)| *items <= cost::USUAL_ITEMS) {
@@ -246,14 +261,18 @@ impl Evidence {
             return BTreeSet::new();
         }
         let facts = control.subjects.iter().filter_map(|subject| self.facts.get(subject));
-        let untold = facts.flat_map(|observed| &observed.values().notes.untold);
+        let untold = facts.flat_map(|observed| &observed.values(&self.acknowledged).notes.untold);
         untold.filter(|untold| untold.is_absent).map(|untold| untold.path.clone()).collect()
     }
 
     /// Says which reading was missing, and why.
     fn untold_reason(&self, control: &Control, field: &str, support: Option<String>) -> String {
         let untold = || {
-            control.subjects.iter().filter_map(|subject| self.facts.get(subject)).flat_map(|o| &o.values().notes.untold)
+            control
+                .subjects
+                .iter()
+                .filter_map(|subject| self.facts.get(subject))
+                .flat_map(|o| &o.values(&self.acknowledged).notes.untold)
         };
         let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {
@@ -299,9 +318,10 @@ impl Untold {
 }
 
 impl Values {
-    fn of(fact: &Fact) -> Self {
+    fn of(fact: &Fact, acknowledged: &Acknowledged) -> Self {
         let subject = fact.subject().as_str();
-        let json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
+        let mut json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
+        json.iter_mut().for_each(|json| acknowledged::add(json, fact, acknowledged));
         let mut notes = Notes::default();
         let value = json.and_then(|json| convert(json, subject, subject, &mut notes));
         Self { value: value.unwrap_or_else(|| object(HashMap::new())), notes }

@@ -24,7 +24,7 @@ pub fn all(prefix: &str) -> Vec<Field> {
         }
     }
     let values: BTreeMap<&str, serde_json::Value> =
-        sample::healthy().iter().map(|fact| (fact.subject().as_str(), sample::state(fact))).collect();
+        sample::healthy().iter().map(|fact| (fact.subject().as_str(), sample::read_state(fact))).collect();
     fields.retain(|field| field.path.starts_with(prefix));
     for field in &mut fields {
         let (subject, rest) = field.path.split_once('.').unwrap_or((&field.path, ""));

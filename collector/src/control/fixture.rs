@@ -3,13 +3,16 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use muster_proto::{
-    fact::{Fact, Subject},
+    fact::{Fact, Reading, Subject},
     id::AgentId,
     time::Timestamp,
 };
 use serde::Deserialize;
 
-use super::{Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, catalogue, judge, sample};
+use super::{
+    Acknowledged, Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, acknowledged, catalogue, judge,
+    sample,
+};
 
 /// A host, and what a control must say of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,6 +41,9 @@ pub(super) struct Fixture {
     /// Host's clock minus collector's clock.
     #[serde(default)]
     pub skew_millis: i64,
+    /// Paths of listed changes of files that an operator acknowledged in the state that was found.
+    #[serde(default)]
+    pub acknowledged: Vec<String>,
     /// When it is judged; else 2026-06-01T00:00:00Z.
     pub now: Option<Timestamp>,
 }
@@ -158,7 +164,23 @@ impl Fixture {
             return Err(format!("sets `{path}`, which is not of a reported subject"));
         }
         let silent = before(&self.silent)?;
-        Ok((evidence_of(facts, before(&self.age)?.min(silent), Some(silent), self.skew_millis), now))
+        let acknowledged = self.acknowledged(&facts)?;
+        let evidence = evidence_of(facts, before(&self.age)?.min(silent), Some(silent), self.skew_millis);
+        Ok((Evidence { acknowledged, ..evidence }, now))
+    }
+
+    fn acknowledged(&self, facts: &[Fact]) -> Result<Acknowledged, String> {
+        let changes = facts.iter().find_map(|fact| match fact {
+            Fact::FileIntegrity(Reading::Known(files)) => Some(files.changes.as_slice()),
+            _ => None,
+        });
+        let mut acknowledged = Acknowledged::default();
+        for path in &self.acknowledged {
+            let change = changes.unwrap_or_default().iter().find(|change| change.path.as_str() == path);
+            let change = change.ok_or_else(|| format!("acknowledges `{path}`, which is no change of the host"))?;
+            acknowledged.insert(path, change.after_digest(), 0);
+        }
+        Ok(acknowledged)
     }
 
     fn changed(&self, fact: &Fact) -> Result<Fact, String> {
@@ -181,7 +203,8 @@ impl Fixture {
         // A misspelt field would be dropped without a word, and the fixture would show nothing.
         let fields = |fact: &Fact| sample::state(fact).as_object().map(|fields| fields.len());
         let set: Vec<&String> = self.set.keys().filter(|path| path.split('.').next() == Some(subject)).collect();
-        let kept = sample::state(&changed);
+        let mut kept = sample::state(&changed);
+        acknowledged::fill(&mut kept, &changed);
         for path in set {
             let pointer = path.split('.').skip(1).map(|part| format!("/{part}")).collect::<String>();
             if kept.pointer(&pointer).is_none() {
@@ -207,5 +230,6 @@ pub(super) fn evidence_of(
         host: AgentId::new([7; 16]),
         facts: facts.into_iter().map(|fact| (fact.subject(), Observed::new(fact, confirmed))).collect(),
         reporting: Reporting { last_received, skew_millis },
+        acknowledged: Acknowledged::default(),
     }
 }

@@ -2,7 +2,7 @@
 
 use muster_proto::{fact::*, time::Timestamp};
 
-use super::expression::Shape;
+use super::{Acknowledged, acknowledged, expression::Shape};
 
 /// When the sample host is judged: 2026-06-01T00:00:00Z.
 pub(crate) const NOW_SECONDS: i64 = 1_780_272_000;
@@ -12,7 +12,7 @@ pub(super) fn schema(
     parameters: &serde_json::Map<String, serde_json::Value>,
 ) -> std::collections::BTreeMap<String, Shape> {
     let mut schema: std::collections::BTreeMap<String, Shape> =
-        full().iter().map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&state(fact)))).collect();
+        full().iter().map(|fact| (fact.subject().as_str().to_owned(), numbered_times(&read_state(fact)))).collect();
     let shape = |json: serde_json::Value| Shape::of(&json);
     schema.insert("host".to_owned(), shape(serde_json::json!({"id": "", "class": ""})));
     schema.insert("reporting".to_owned(), shape(serde_json::json!({"silent_seconds": 0, "skew_millis": 0})));
@@ -32,6 +32,13 @@ pub(super) fn state(fact: &Fact) -> serde_json::Value {
     json["state"].take()
 }
 
+/// Returns the JSON of a fact's state with what conditions read beside it.
+pub(super) fn read_state(fact: &Fact) -> serde_json::Value {
+    let mut json = state(fact);
+    acknowledged::add(&mut json, fact, &Acknowledged::default());
+    json
+}
+
 /// Returns the shape of a fact, where times are numbers.
 fn numbered_times(json: &serde_json::Value) -> Shape {
     match json {
@@ -47,6 +54,12 @@ fn numbered_times(json: &serde_json::Value) -> Shape {
         serde_json::Value::Array(items) => Shape::List(Box::new(items.first().map_or(Shape::Any, numbered_times))),
         json => Shape::of(json),
     }
+}
+
+/// Returns every fact with each of its fields told.
+#[cfg(test)]
+pub(crate) fn full_facts() -> Vec<Fact> {
+    full()
 }
 
 /// Returns the facts of a host on which every control holds.
@@ -410,7 +423,8 @@ fn patch_level() -> Fact {
 }
 
 fn file_integrity() -> Fact {
-    let watched = |name: &str| WatchedPath { path: path(name), entries: Reading::Known(100) };
+    let watched =
+        |name: &str| WatchedPath { path: path(name), entries: Reading::Known(100), whole: Some(Reading::Known(true)) };
     let state = |digit: &str| FileState {
         r#type: FileType::File,
         sha256: text(&digit.repeat(64)),

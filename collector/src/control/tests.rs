@@ -1,6 +1,6 @@
 //! Tests of conditions, catalogues and judgements.
 
-use muster_proto::fact::{Fact, Subject};
+use muster_proto::fact::{Fact, Reading, Subject};
 
 use super::{fixture::Fixture, *};
 
@@ -61,9 +61,11 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 9] = [
+const NOT_NEEDED: [(&str, &str, &str); 10] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
+    // No builds are named; the package decides.
+    ("FIM-03", "agent.program_digest", "/state/program_digest"),
     // One mechanism that enforces is enough.
     ("PLT-02", "system.execution_controls_complete", "/state/execution_controls_complete"),
     // One backup is enough.
@@ -143,9 +145,13 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                                 "a job that touched its file" => "backup.clients[].last_success_time",
                                 _ => "backup.stamps[].last_success_time",
                             }
+                        // Each scan reads everything.
+                        || fixture.name == "each scan reads everything" && path == "file_integrity.reread_in_time"
                         // Paths that are watched and not required.
-                        || control.id.as_str() == "FIM-01" && fixture.name != "a parent is watched"
-                            && ["/state/paths/0/entries", "/state/paths/3/entries"].contains(&pointer.as_str());
+                        || control.id.as_str() == "FIM-01"
+                            && !["a parent is watched", "an agent without watch sets leaves nothing out"]
+                                .contains(&fixture.name.as_str())
+                            && ["/state/paths/0/", "/state/paths/3/"].iter().any(|path| pointer.starts_with(path));
                     if needless {
                         assert_eq!(judged.verdict, Verdict::Pass, "{} {path}: {judged:?}", control.id);
                     } else {
@@ -213,7 +219,12 @@ fn reports_that_do_not_add_up_are_unknown_everywhere() {
 #[test]
 fn a_host_that_never_reported_has_no_data() {
     let catalogue = Catalogue::built_in();
-    let evidence = Evidence { host: AgentId::new([1; 16]), facts: BTreeMap::new(), reporting: Reporting::default() };
+    let evidence = Evidence {
+        host: AgentId::new([1; 16]),
+        facts: BTreeMap::new(),
+        reporting: Reporting::default(),
+        acknowledged: Acknowledged::default(),
+    };
     for control in catalogue.controls() {
         let judged = judge(control, &evidence, Timestamp::from_seconds(1_780_272_000).unwrap());
         assert_eq!(judged.verdict, Verdict::NoData, "{}: {judged:?}", control.id);
@@ -243,7 +254,8 @@ fn an_overlay_replaces_the_table_of_support_dates() {
 /// Returns the same facts, as if all of them had been confirmed at `now`.
 fn confirmed_at(evidence: &Evidence, now: Timestamp) -> Evidence {
     let facts = evidence.facts.iter().map(|(subject, observed)| (*subject, Observed::new(observed.fact.clone(), now)));
-    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default() }
+    let acknowledged = evidence.acknowledged.clone();
+    Evidence { host: evidence.host, facts: facts.collect(), reporting: Reporting::default(), acknowledged }
 }
 
 #[test]
@@ -569,4 +581,38 @@ fn a_control_takes_only_statements_about_what_it_reads() {
     let trials = trial::of_file(&bad);
     assert!(trials.faults[0].what.contains("statement 1 of the file: it ends before"), "{trials:?}");
     assert!(Catalogue::with_overlay(&bad).is_err());
+}
+
+#[test]
+fn builds_settings_and_watch_sets_that_an_operator_names_decide() {
+    let agent = sample::healthy().into_iter().find_map(|fact| match fact {
+        Fact::Agent(Reading::Known(agent)) => Some(agent),
+        _ => None,
+    });
+    let agent = agent.unwrap();
+    let Reading::Known(program) = &agent.program_digest else { panic!("not known") };
+    let (settings, other, set) = (&agent.settings_digest, "0".repeat(64), "a".repeat(64));
+    for (control, parameters, changes, expected, reason) in [
+        ("FIM-03", format!("program_digests = [\"{other}\", \"{program}\"]"), "", Verdict::Pass, ""),
+        ("FIM-03", format!("program_digests = [\"{program}\"]"), "agent.matches_package", Verdict::Pass, ""),
+        ("FIM-03", format!("program_digests = [\"{other}\"]"), "", Verdict::Fail, "no named build: "),
+        ("FIM-03", format!("settings_digests = [\"{settings}\"]"), "", Verdict::Pass, ""),
+        ("FIM-03", format!("settings_digests = [\"{other}\"]"), "", Verdict::Fail, "other settings: "),
+        ("FIM-01", format!("accepted_sets = [\"{set}\"]"), "file_integrity.paths.1.whole", Verdict::Pass, ""),
+        (
+            "FIM-01",
+            format!("accepted_sets = [\"{other}\"]"),
+            "file_integrity.paths.1.whole",
+            Verdict::Fail,
+            "watched in part",
+        ),
+    ] {
+        let catalogue = Catalogue::with_overlay(&format!("[parameters.{control}]\n{parameters}")).unwrap();
+        let change = if changes.is_empty() { String::new() } else { format!("\"{changes}\" = false") };
+        let text = format!("[[fixture]]\nname = \"n\"\nexpect = \"pass\"\nset = {{ {change} }}");
+        let (evidence, now) = fixture::parse(&text).unwrap()[0].evidence().unwrap();
+        let judged = judge(catalogue.control(control).unwrap(), &evidence, now);
+        assert_eq!(judged.verdict, expected, "{control} {parameters}: {judged:?}");
+        assert!(judged.reason.starts_with(reason), "{control} {parameters}: {judged:?}");
+    }
 }

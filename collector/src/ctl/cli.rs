@@ -19,6 +19,10 @@ use super::{
     verify::pin,
 };
 
+mod files;
+
+pub use files::{Acknowledgement, Changes, Files};
+
 /// Asks a Muster collector, and verifies what it hands out.
 #[derive(Debug, Parser)]
 #[command(name = "musterctl", version, max_term_width = 120, after_help = EXIT_CODES)]
@@ -83,6 +87,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: Findings,
+    },
+    /// Changes of watched files.
+    Files {
+        /// What to do.
+        #[command(subcommand)]
+        command: Files,
     },
     /// Evidence to take away.
     Snapshot {

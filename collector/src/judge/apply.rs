@@ -4,8 +4,11 @@
 //! batches. So views that were followed live equal views made again from the log. An attestation costs no statement by itself:
 //! an agent's run and head are written once for each batch.
 
+mod evidence;
+mod files;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -26,12 +29,13 @@ use super::{
     standing::{Known, passed, verdict_at},
 };
 use crate::{
-    control::{self, Catalogue, Control, Evidence, Observed, Reporting, Verdict},
+    control::{self, Catalogue, Control, Evidence, Verdict},
     views::{
         AgentRow, Batch, Broken, Error, FactRow, GapRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer,
-        confirmation, empty_set, on_collector,
+        empty_set, on_collector,
     },
 };
+use evidence::{Brought, changed_at, evidence};
 
 /// How old, by the entries' times, a verdict that time can turn may be before it is judged again.
 pub(super) const REJUDGE: Duration = Duration::from_secs(60);
@@ -148,7 +152,10 @@ impl Fleet {
                 self.enrollment(batch, index, received, &enrollment)
             }
             Entry::Act(act) => {
-                batch.put_member(index, bytes)?;
+                // What is acknowledged has a table of its own, and says nothing of who is who.
+                if !matches!(act.act, Some(Act::FileChangesAcknowledged(_))) {
+                    batch.put_member(index, bytes)?;
+                }
                 self.act(batch, index, received, act)
             }
             Entry::Conflict(conflict) => {
@@ -234,6 +241,9 @@ impl Fleet {
                     (_, None) => HostState::Enrolled,
                     (_, Some(_)) => HostState::Active,
                 })
+            }
+            Some(Act::FileChangesAcknowledged(acknowledged)) => {
+                self.acknowledge(batch, index, received, &act.actor, &acknowledged)
             }
             Some(Act::SnapshotExported(snapshot)) => {
                 let digest = muster_proto::id::Digest::from_slice(&snapshot.digest);
@@ -402,6 +412,9 @@ impl Fleet {
             let confirmed = on_collector(held.observed, place.skew_millis, place.received);
             let row = FactRow { subject: *subject, from_index: place.index, confirmed, origins: held.origins.clone() };
             batch.put_fact(id, &row, held, place.received)?;
+            if *subject == Subject::FileIntegrity {
+                files::follow(batch, id, &held.bytes, place)?;
+            }
             Arc::make_mut(&mut agent.host.facts).insert(*subject, row);
         }
         agent.host.agent.set_digest = digest;
@@ -586,31 +599,6 @@ fn in_force(entry: &[u8]) -> Option<Catalogue> {
     }
 }
 
-/// What a verdict's beginning is told by: the observations that a report brought.
-struct Brought {
-    /// By subject that changed: when it was observed, host's clock.
-    subjects: BTreeMap<Subject, Timestamp>,
-    /// When the report was sealed.
-    report: Timestamp,
-}
-
-fn changed_at(
-    cache: &mut Cache,
-    batch: &Batch<'_>,
-    id: AgentId,
-    changed: &[Subject],
-    place: &Place,
-) -> Result<Brought, Error> {
-    let mut subjects = BTreeMap::new();
-    if !changed.is_empty() {
-        let set = cache.get(batch, id)?;
-        for subject in changed {
-            subjects.extend(set.facts().get(subject).map(|held| (*subject, held.observed)));
-        }
-    }
-    Ok(Brought { subjects, report: place.observed })
-}
-
 /// Returns what `control` says at an entry, and since when. `stood` is what it said just before, and since when.
 fn judged(
     control: &Control,
@@ -645,36 +633,6 @@ fn judged(
         judged_at: now,
         turn,
     }
-}
-
-/// Returns the evidence about an agent, as far as `subjects` and the class of the host need it.
-fn evidence(
-    cache: &mut Cache,
-    batch: &Batch<'_>,
-    agent: &Agent,
-    subjects: &BTreeSet<Subject>,
-) -> Result<Evidence, Error> {
-    let reporting = Reporting {
-        last_received: agent.host.agent.run.map(|run| run.last_time),
-        skew_millis: agent.host.agent.run.map(|run| run.skew_millis).unwrap_or_default(),
-    };
-    if let Some(broken) = &agent.host.agent.broken {
-        return Ok(Evidence::broken(agent.host.agent.agent, reporting, &broken.detail, broken.time));
-    }
-    let looks = agent.host.agent.looks();
-    let mut facts = BTreeMap::new();
-    if !agent.host.facts.is_empty() {
-        let set = cache.get(batch, agent.host.agent.agent)?;
-        for (subject, row) in agent.host.facts.iter() {
-            if (*subject == Subject::System || subjects.contains(subject))
-                && let Some(held) = set.facts().get(subject)
-            {
-                let (confirmed, _) = confirmation(row, &looks);
-                facts.insert(*subject, Observed::decode(*subject, &held.bytes, confirmed));
-            }
-        }
-    }
-    Ok(Evidence { host: agent.host.agent.agent, facts, reporting })
 }
 
 fn gap_row(gap: &Gap, report: &Report, place: &Place) -> GapRow {

@@ -26,6 +26,8 @@ use crate::{
     views::{self, HostRow, Origin, Views},
 };
 
+pub(crate) mod files;
+
 pub(crate) static CATALOGUE: LazyLock<Arc<Catalogue>> = LazyLock::new(|| Arc::new(Catalogue::built_in()));
 
 /// A log in memory.
@@ -149,10 +151,15 @@ impl Sim {
     fn facts_in_parts(&mut self, now: Timestamp, fact: &Fact) -> [Vec<u8>; 2] {
         let bytes = fact.encode();
         let (left, right) = bytes.split_at(bytes.len() / 2);
-        let digest = Digest::of_bytes(&bytes);
-        [(0, left), (1, right)].map(|(index, part)| {
+        self.parts(now, fact, &[left, right]).try_into().unwrap()
+    }
+
+    fn parts(&mut self, now: Timestamp, fact: &Fact, parts: &[&[u8]]) -> Vec<Vec<u8>> {
+        let digest = Digest::of_bytes(&parts.concat());
+        let count = u32::try_from(parts.len()).unwrap();
+        let mut report = |(index, part): (u32, &&[u8])| {
             let coverage = self.coverage(now, &[fact.subject().probe()]);
-            let part = SubjectPart { observed: now, index, count: 2, digest, bytes: part.to_vec() };
+            let part = SubjectPart { observed: now, index, count, digest, bytes: part.to_vec() };
             let mut body = Facts {
                 subjects: Vec::new(),
                 part: Some(part),
@@ -162,7 +169,15 @@ impl Sim {
             };
             self.put_digest(&mut body);
             self.report(now, Body::Facts(body))
-        })
+        };
+        (0..).zip(parts).map(&mut report).collect()
+    }
+
+    /// Returns a fact in as many reports as it needs.
+    pub fn in_parts(&mut self, now: Timestamp, fact: &Fact) -> Vec<Vec<u8>> {
+        let bytes = fact.encode();
+        let parts: Vec<&[u8]> = bytes.chunks(muster_proto::limits::SUBJECT_BYTES_PER_REPORT).collect();
+        self.parts(now, fact, &parts)
     }
 
     /// Puts the digest of the set after `facts` into them.
@@ -806,6 +821,8 @@ fn a_gap_is_in_the_views_with_its_span_cause_and_place() {
 enum Step {
     Facts { which: u32, is_open: bool, is_resync: bool },
     Old { minutes: i64 },
+    Files(u32),
+    Acknowledge,
     Parts,
     Attest { probes: u32 },
     Lie,
@@ -828,6 +845,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u32>(), any::<bool>(), any::<bool>())
             .prop_map(|(which, is_open, is_resync)| Step::Facts { which, is_open, is_resync }),
         1 => (0_i64..20_000).prop_map(|minutes| Step::Old { minutes }),
+        4 => any::<u32>().prop_map(Step::Files),
+        2 => Just(Step::Acknowledge),
         1 => Just(Step::Parts),
         8 => any::<u32>().prop_map(|probes| Step::Attest { probes }),
         1 => Just(Step::Lie),
@@ -885,6 +904,7 @@ fn catalogue_entry(now: Timestamp, which: u8) -> Vec<u8> {
 /// Returns the entries that `steps` make, each of one of three agents and some minutes after the one before.
 fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
     let mut sims = [Sim::new(), Sim::new(), Sim::new()];
+    let mut told: [Vec<muster_proto::fact::FileChange>; 3] = Default::default();
     let mut entries: Vec<Vec<u8>> = sims.iter().map(|sim| sim.enrollment(at(0))).collect();
     let mut minutes = 0;
     for (agent, wait, step) in steps {
@@ -919,6 +939,17 @@ fn entries_of(steps: &[(u8, u8, Step)]) -> Vec<Vec<u8>> {
                 coverage.start = then;
                 let body = Attestation { fact_set_digest: sim.set.digest(), coverage };
                 entries.push(sim.report(now, Body::Attestation(body)));
+            }
+            Step::Files(bits) => {
+                let files = files::chosen(*bits, minutes * 60);
+                entries.push(sim.facts(now, std::slice::from_ref(&files), false));
+                if let Fact::FileIntegrity(Reading::Known(files)) = files {
+                    told[usize::from(agent % 3)] = files.changes;
+                }
+            }
+            Step::Acknowledge => {
+                let changes = &told[usize::from(agent % 3)];
+                entries.push(act(now, files::acknowledgement(sim.id(), &changes[..changes.len().min(2)])));
             }
             Step::Parts => entries.extend(sim.facts_in_parts(now, &firewall(true))),
             Step::Attest { probes } => {

@@ -65,6 +65,16 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
+    /// Returns how many items it has, at most.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Returns the key of the last item before it; `None` for the first page.
+    pub fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
     /// Returns the items of this page, and the token of the next one, empty after the last. `items` come in the order of
     /// their keys.
     pub fn take<T>(&self, items: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {

@@ -70,6 +70,7 @@ reasons! {
     RoleInvalid "ROLE_INVALID" InvalidArgument "The role is none that a credential may have.";
     NameInvalid "NAME_INVALID" InvalidArgument "The name is not one.";
     ReasonInvalid "REASON_INVALID" InvalidArgument "The reason is empty, too long or has control characters.";
+    ChangesInvalid "CHANGES_INVALID" InvalidArgument "A change of a file is not named as it is listed, or there are none or too many.";
     TimeoutInvalid "TIMEOUT_INVALID" InvalidArgument "The timeout is outside its range.";
     TokenNotFound "TOKEN_NOT_FOUND" NotFound "There is no such token.";
     CredentialNotFound "CREDENTIAL_NOT_FOUND" NotFound "There is no such credential.";
@@ -82,6 +83,7 @@ reasons! {
     HostNotFound "HOST_NOT_FOUND" NotFound "There is no such host.";
     HostAmbiguous "HOST_AMBIGUOUS" InvalidArgument "Several hosts have this name or prefix.";
     ControlNotFound "CONTROL_NOT_FOUND" NotFound "There is no such control.";
+    PathInvalid "PATH_INVALID" InvalidArgument "The path is not one, as facts write them, or the digest beside it is none.";
     WatchLagged "WATCH_LAGGED" DataLoss "The reader fell behind.";
     LogEmpty "LOG_EMPTY" FailedPrecondition "The log has no checkpoint.";
     LogPositionInvalid "LOG_POSITION_INVALID" InvalidArgument "There is no such position of the log.";

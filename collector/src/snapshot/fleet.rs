@@ -14,7 +14,7 @@ use muster_proto::{
 use prost::Message as _;
 
 use super::select::{Selection, State, Track, on_collector};
-use crate::control::{self, Control, Evidence, Judgement, Observed, Reporting};
+use crate::control::{self, Acknowledged, Control, Evidence, Judgement, Observed, Reporting};
 
 /// What the log said of a fleet.
 #[derive(Debug)]
@@ -63,6 +63,29 @@ pub struct Host {
     pub opaque: Vec<(Number, Digest, Vec<u64>)>,
     /// The last look of each probe that looked.
     pub looks: Vec<Look>,
+    /// What operators acknowledged of the changes that its facts list.
+    pub acknowledged: Acknowledged,
+    /// The same with who acknowledged it and why, in order of path.
+    pub acknowledgements: Vec<Acknowledgement>,
+}
+
+/// An operator's word that a change of a file is as it should be.
+#[derive(Clone, Debug)]
+pub struct Acknowledgement {
+    /// Log index of the act.
+    pub index: u64,
+    /// When, collector's clock.
+    pub received: Timestamp,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// Where the change is found; may be empty.
+    pub reference: String,
+    /// The path.
+    pub path: String,
+    /// Digest of the state that was found.
+    pub after_digest: Digest,
 }
 
 /// How a host was enrolled.
@@ -189,6 +212,9 @@ impl Host {
         if control.reads_reporting || indexes.is_empty() {
             indexes.extend(self.heard.as_ref().or(self.last.as_ref()).map(|report| report.index));
         }
+        if control.reads_acknowledged && subjects.contains(&Subject::FileIntegrity) {
+            indexes.extend(self.acknowledged.iter().map(|(_, _, index)| index));
+        }
         indexes.sort_unstable();
         indexes.dedup();
         Verdict {
@@ -211,7 +237,8 @@ impl Host {
         let observed = |(subject, fact): (&Subject, &HeldFact)| {
             (*subject, Observed::decode(*subject, &fact.bytes, fact.confirmed))
         };
-        Evidence { host: self.agent, facts: self.facts.iter().map(observed).collect(), reporting }
+        let facts = self.facts.iter().map(observed).collect();
+        Evidence { host: self.agent, facts, reporting, acknowledged: self.acknowledged.clone() }
     }
 
     /// Returns what the host says of itself, if it could tell.
@@ -242,7 +269,19 @@ fn host(entries: &BTreeMap<u64, Vec<u8>>, agent: AgentId, track: &Track, judges_
         facts: track.set.facts().iter().filter_map(fact).collect(),
         opaque: track.set.opaque().iter().map(opaque).collect(),
         looks,
+        acknowledged: track.acknowledged.clone(),
+        acknowledgements: track.acknowledged.iter().filter_map(|it| acknowledgement(entries, it)).collect(),
     })
+}
+
+fn acknowledgement(
+    entries: &BTreeMap<u64, Vec<u8>>,
+    (path, after_digest, index): (&str, Digest, u64),
+) -> Option<Acknowledgement> {
+    let (received, Entry::Act(act)) = decode(entries, index)? else { return None };
+    let Some(v1::act::Act::FileChangesAcknowledged(acknowledged)) = act.act else { return None };
+    let v1::FileChangesAcknowledged { reason, reference, .. } = acknowledged;
+    Some(Acknowledgement { index, received, actor: act.actor, reason, reference, path: path.to_owned(), after_digest })
 }
 
 fn held_fact(entries: &BTreeMap<u64, Vec<u8>>, subject: Subject, held: &Held<u64>, looks: &[Look]) -> Option<HeldFact> {

@@ -203,6 +203,8 @@ pub const LIMITS: &[&str] = &[
      from the log and checked against the same checkpoint.",
     "A pass whose reason begins with \"by the statement of\" rests on the word of a provider about what no agent can see, and not on an \
      observation. The reason names provider, document and span; the operator entered the statement and keeps the document.",
+    "A pass whose reason begins with \"with changes that operators acknowledged\" rests on the word of operators that changed files are as \
+     they should be. hosts.json (acknowledged_changes) names each path, who said so, when and why; the acts are among the evidence.",
     "received_time and clock_skew_millis are the collector's own measurement. The log proves that they were not changed later, not \
      that they were right.",
     "Times of observations are of the host's clock, moved by the measured skew where they are compared with the instant. A host's \

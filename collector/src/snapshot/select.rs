@@ -13,6 +13,7 @@ use std::{
 };
 
 use muster_proto::{
+    fact::{Fact, Subject},
     fact_set::FactSet,
     id::{AgentId, Digest, Epoch, ReportSeq},
     report::{Body, Coverage, Probe, Report},
@@ -20,6 +21,8 @@ use muster_proto::{
     v1::{self, act::Act, log_entry::Entry},
 };
 use prost::Message as _;
+
+use crate::control::Acknowledged;
 
 /// Where an agent stands.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -102,6 +105,8 @@ pub struct Track {
     pub looks: BTreeMap<i32, u64>,
     /// Its facts, each with the reports that brought it: one, or one for each part. Empty when they do not add up.
     pub set: FactSet<u64>,
+    /// What operators acknowledged of the changes that its facts list, by the instant.
+    pub acknowledged: Acknowledged,
     /// The first report that did not fit the facts before it, while they do not add up.
     pub broken: Option<u64>,
     /// Its newest epoch, and the place in it.
@@ -184,6 +189,7 @@ impl Selector {
             if let Some(index) = track.broken {
                 track.give_up(index);
             }
+            track.settle_acknowledged();
         }
         self.selection
     }
@@ -212,6 +218,15 @@ impl Selector {
                     Standing::Good | Standing::Frozen => Standing::Good,
                     Standing::Revoked => Standing::Revoked,
                 });
+            }
+            Some(Act::FileChangesAcknowledged(act)) => {
+                for change in &act.changes {
+                    if let (Some(track), Some(digest)) =
+                        (self.track(&change.agent_id), Digest::from_slice(&change.after_digest))
+                    {
+                        track.acknowledged.insert(&change.path, digest, index);
+                    }
+                }
             }
             Some(
                 Act::TokenCreated(_)
@@ -275,7 +290,9 @@ impl Track {
         let one = [self.enrolled, self.last, self.heard, digest, self.broken].into_iter().flatten();
         let known = self.set.facts().values().flat_map(|held| &held.origins);
         let facts = known.chain(self.set.opaque().values().flat_map(|held| &held.origins));
-        one.chain(self.states.iter().copied()).chain(facts.copied()).chain(self.looks.values().copied()).collect()
+        let acts = self.acknowledged.iter().map(|(_, _, index)| index);
+        let all = one.chain(self.states.iter().copied()).chain(facts.copied()).chain(self.looks.values().copied());
+        all.chain(acts).collect()
     }
 
     /// Returns whether the facts are those that the host signed for.
@@ -287,6 +304,16 @@ impl Track {
     pub fn give_up(&mut self, index: u64) {
         self.broken = Some(index);
         self.set = FactSet::default();
+        self.acknowledged = Acknowledged::default();
+    }
+
+    /// Keeps the acknowledgements that something rests on: those of changes that the facts list.
+    fn settle_acknowledged(&mut self) {
+        let held = self.set.facts().get(&Subject::FileIntegrity);
+        match held.and_then(|held| Fact::decode(&held.bytes).ok()) {
+            Some(fact) => self.acknowledged.retain(&fact),
+            None => self.acknowledged = Acknowledged::default(),
+        }
     }
 
     /// Returns where the host stands.

@@ -75,6 +75,10 @@ fn host_value(host: &Host, verdicts: &[Verdict<'_>]) -> Value {
             "number": number.number(), "sha256": digest, "log_indexes": indexes,
         })).collect::<Vec<_>>(),
         "looks": looks,
+        "acknowledged_changes": host.acknowledgements.iter().map(|it| json!({
+            "path": it.path, "after_digest": it.after_digest, "log_index": it.index, "time": it.received,
+            "actor": it.actor, "reason": it.reason, "reference": it.reference,
+        })).collect::<Vec<_>>(),
         "verdicts": counts(verdicts),
     })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, Fact, Reading, Subject, Text, sample},
+    fact::{self, Cause, Fact, Reading, Subject, Text, sample},
     fact_set::{self, FactSet},
     id::{AgentId, Digest, Epoch, ReportSeq},
     report::{
@@ -457,6 +457,7 @@ fn a_fact_confirmed_after_the_instant_cannot_tell() {
         host: fixture.silent,
         facts: sample::facts().into_iter().map(|fact| (fact.subject(), Observed::new(fact, confirmed))).collect(),
         reporting: Reporting { last_received: Some(at(10)), skew_millis: 0 },
+        acknowledged: control::Acknowledged::default(),
     };
     let then = control::judge(control, &evidence(at(20)), at(20));
     assert!(!then.reason.contains("after the instant"), "{}", then.reason);
@@ -1040,4 +1041,66 @@ fn a_snapshot_tells_which_requirements_its_controls_support_and_which_they_do_no
     let soc2 = row(&few, "coverage.json", |row| row["framework"] == "soc2");
     assert_eq!(soc2["supported_in_part"].as_array().unwrap().len(), 2, "{soc2}");
     assert_valid(&verify(&few.bytes, &fixture.trust()));
+}
+
+/// Returns the act that acknowledges every change that the sample facts list, of `host`.
+fn acknowledgement(host: AgentId) -> Act {
+    let change = |change: &fact::FileChange| v1::AcknowledgedChange {
+        agent_id: host.as_bytes().to_vec(),
+        path: change.path.as_str().to_owned(),
+        after_digest: change.after_digest().as_bytes().to_vec(),
+    };
+    Act::FileChangesAcknowledged(v1::FileChangesAcknowledged {
+        changes: sample::file_integrity().changes.iter().map(change).collect(),
+        reason: "planned".to_owned(),
+        reference: "CHG-7".to_owned(),
+    })
+}
+
+#[test]
+fn a_pass_that_rests_on_an_acknowledgement_carries_the_act_and_is_judged_again_offline() {
+    let mut fixture = Fixture::new();
+    let web = fixture.web.id();
+    let result = |made: &Made| {
+        let is_it = |row: &serde_json::Value| row["agent_id"] == web.to_string() && row["control_id"] == "FIM-02";
+        row(made, "results.json", is_it)
+    };
+    let before = fixture.made();
+    assert_eq!(result(&before)["verdict"], "fail");
+    let index = fixture.log.checkpoint().unwrap().size;
+    // The second says nothing new, and the third is about a host that has no such change: neither is needed.
+    let silent = fixture.silent;
+    fixture.add(&[
+        act(at(3650), acknowledgement(web)),
+        act(at(3651), acknowledgement(web)),
+        act(at(3652), acknowledgement(silent)),
+    ]);
+    let made = fixture.made();
+    let verification = verify(&made.bytes, &fixture.trust());
+    assert_valid(&verification);
+    assert!(
+        verification.claimed.iter().any(|claim| claim.contains("1 changes of files")),
+        "{:?}",
+        verification.claimed
+    );
+    let passed = result(&made);
+    assert_eq!(passed["verdict"], "pass");
+    assert_eq!(passed["reason"], "with changes that operators acknowledged: content: /etc/passwd");
+    assert!(passed["log_indexes"].as_array().unwrap().contains(&index.into()), "{passed}");
+    assert_eq!(made.bundle.manifest.counts.passes_by_statement, 0);
+    let host = row(&made, "hosts.json", |row| row["agent_id"] == web.to_string());
+    let word = &host["acknowledged_changes"][0];
+    assert_eq!((word["path"].as_str(), word["reason"].as_str()), (Some("/etc/passwd"), Some("planned")));
+    assert_eq!((word["log_index"].as_u64(), word["actor"].as_str()), (Some(index), Some("spiffe://c1/admin/a")));
+    let acts = |made: &Made| (index..index + 3).filter(|at| made.bundle.files.contains_key(&entry_name(*at))).count();
+    assert_eq!(acts(&made), 1);
+    // At an instant before the act it does not hold, also when the log has it.
+    let earlier = fixture.make(&fixture.log.checkpoint().unwrap(), at(3640));
+    assert_valid(&verify(&earlier.bytes, &fixture.trust()));
+    assert_eq!((result(&earlier)["verdict"].as_str(), acts(&earlier)), (Some("fail"), 0));
+    // Without the act the verdict does not follow, whoever signs.
+    let without = repack(&made, &fixture.key, |files| {
+        files.remove(&entry_name(index));
+    });
+    assert!(!verify(&without, &fixture.trust()).valid);
 }

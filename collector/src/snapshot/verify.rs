@@ -526,6 +526,12 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
         ));
     }
     claims(out, manifest, judge, tally);
+    let acknowledged: usize = fleet.hosts.iter().map(|host| host.acknowledgements.len()).sum();
+    if acknowledged > 0 {
+        out.claimed.push(format!(
+            "That {acknowledged} changes of files are as they should be: operators acknowledged them, and hosts.json says who and why."
+        ));
+    }
     unknowns(out, fleet, manifest);
 }
 

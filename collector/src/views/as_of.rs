@@ -14,12 +14,12 @@ use prost::Message as _;
 use rusqlite::{Connection, params};
 
 use super::{
-    Broken, Error, FactRow, HostState, Look, Looks, Run, Views,
+    Broken, Error, FactRow, HostState, Look, Looks, Run, Views, files,
     read::{self, agent, blob, number, rows, time},
     rows::{subject, unpack},
     write::sql,
 };
-use crate::control::{Evidence, Observed, Reporting};
+use crate::control::{Acknowledged, Evidence, Observed, Reporting};
 
 /// Reads entries of the log.
 pub trait Entries: Send + Sync {
@@ -54,6 +54,8 @@ pub struct HostAsOf {
     pub looks: Looks,
     /// Set when its reports did not add up, so that its facts are unknown(garbled).
     pub broken: Option<Broken>,
+    /// What operators had acknowledged of it.
+    pub acknowledged: Acknowledged,
 }
 
 /// The last report of a host.
@@ -100,7 +102,7 @@ impl HostAsOf {
             .facts
             .iter()
             .map(|(subject, fact)| (*subject, Observed::decode(*subject, &fact.held.bytes, fact.confirmed)));
-        Evidence { host: self.agent, facts: facts.collect(), reporting }
+        Evidence { host: self.agent, facts: facts.collect(), reporting, acknowledged: self.acknowledged.clone() }
     }
 }
 
@@ -178,7 +180,8 @@ impl At<'_> {
         )?;
         let facts = self.facts(agent, &looks)?;
         let broken = broken.into_iter().next();
-        Ok(Some(HostAsOf { agent, state, enrolled, last_report, facts, looks, broken }))
+        let acknowledged = files::acknowledged(self.connection, agent, Some((self.size, self.instant)))?;
+        Ok(Some(HostAsOf { agent, state, enrolled, last_report, facts, looks, broken, acknowledged }))
     }
 
     fn facts(&self, agent: AgentId, looks: &Looks) -> Result<BTreeMap<Subject, FactAsOf>, Error> {

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Views};
 
 /// Each table and the columns that order its rows.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 21] = [
     ("meta", "name"),
     ("agents", "agent"),
     ("agent_states", "agent, from_index"),
@@ -20,6 +20,11 @@ const TABLES: [(&str, &str); 16] = [
     ("verdicts", "agent, control"),
     ("verdict_history", "agent, control, at_index, step"),
     ("gaps", "agent, log_index"),
+    ("file_hosts", "agent"),
+    ("file_changes", "agent, number"),
+    ("file_groups", "agent, number"),
+    ("file_baselines", "agent, number"),
+    ("acknowledgements", "agent, path, after_digest"),
     ("catalogues", "log_index"),
     ("members", "log_index"),
     ("snapshots", "log_index"),

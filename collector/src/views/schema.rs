@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
@@ -66,6 +66,33 @@ CREATE TABLE gaps (
     cause BIGINT NOT NULL, start_time BIGINT NOT NULL, end_time BIGINT NOT NULL, lost_first BIGINT, lost_last BIGINT,
     counts TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (agent, log_index)
 ) CLUSTERED;
+CREATE TABLE file_hosts (
+    agent BYTES PRIMARY KEY, baseline_id TEXT NOT NULL, baseline_digest TEXT NOT NULL, explained_total BIGINT NOT NULL,
+    watched TEXT NOT NULL, changes_told BIGINT NOT NULL, changes_dropped BIGINT NOT NULL, groups_told BIGINT NOT NULL,
+    groups_dropped BIGINT NOT NULL, baselines_told BIGINT NOT NULL, baselines_dropped BIGINT NOT NULL
+);
+CREATE TABLE file_changes (
+    agent BYTES NOT NULL, number BIGINT NOT NULL, identity BYTES NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL,
+    set_name TEXT NOT NULL, severity TEXT NOT NULL, before_sha256 TEXT NOT NULL, after_sha256 TEXT NOT NULL,
+    after_digest BYTES NOT NULL, detected BIGINT NOT NULL, is_listed BIGINT NOT NULL, change_bytes BYTES NOT NULL,
+    from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, to_index BIGINT, to_time BIGINT, end_cause BIGINT, end_reason TEXT,
+    PRIMARY KEY (agent, number)
+);
+CREATE INDEX file_changes_by_path ON file_changes (path, agent, number);
+CREATE TABLE file_groups (
+    agent BYTES NOT NULL, number BIGINT NOT NULL, source TEXT NOT NULL, package TEXT NOT NULL, version TEXT NOT NULL,
+    basis TEXT NOT NULL, changes_total BIGINT NOT NULL, first_detected BIGINT NOT NULL, last_detected BIGINT NOT NULL,
+    from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, to_index BIGINT, to_time BIGINT, PRIMARY KEY (agent, number)
+) CLUSTERED;
+CREATE TABLE file_baselines (
+    agent BYTES NOT NULL, number BIGINT NOT NULL, id TEXT NOT NULL, created BIGINT NOT NULL, reason TEXT NOT NULL,
+    entries BIGINT NOT NULL, digest TEXT NOT NULL, lost_before BIGINT NOT NULL, from_index BIGINT NOT NULL,
+    from_time BIGINT NOT NULL, PRIMARY KEY (agent, number)
+) CLUSTERED;
+CREATE TABLE acknowledgements (
+    agent BYTES NOT NULL, path TEXT NOT NULL, after_digest BYTES NOT NULL, log_index BIGINT NOT NULL, time BIGINT NOT NULL,
+    actor TEXT NOT NULL, reason TEXT NOT NULL, reference TEXT NOT NULL, PRIMARY KEY (agent, path, after_digest)
+);
 CREATE TABLE catalogues (log_index BIGINT PRIMARY KEY, digest BYTES NOT NULL, entry BYTES NOT NULL);
 CREATE TABLE members (log_index BIGINT PRIMARY KEY, entry BYTES NOT NULL);
 CREATE TABLE snapshots (

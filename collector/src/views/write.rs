@@ -403,7 +403,11 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn prepare(&self, text: &str) -> Result<rusqlite::CachedStatement<'_>, Error> {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.transaction
+    }
+
+    pub(super) fn prepare(&self, text: &str) -> Result<rusqlite::CachedStatement<'_>, Error> {
         Ok(self.transaction.prepare_cached(text)?)
     }
 }

@@ -7,7 +7,7 @@ use super::{
     PathText, Reading, Text, Unknown, text_enum,
     wire::{self, Wire},
 };
-use crate::{time::Timestamp, v1};
+use crate::{id::Digest, time::Timestamp, v1};
 
 text_enum!(
     /// How a file differs from its baseline.
@@ -108,6 +108,8 @@ pub struct Explanation {
 pub struct WatchedPath {
     pub path: PathText,
     pub entries: Reading<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Reading<bool>>,
 }
 
 /// The state that files are compared with.
@@ -150,6 +152,45 @@ pub struct FileChange {
     pub actors: Vec<Actor>,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub states_seen: u64,
+}
+
+impl Baseline {
+    /// Reason of one that an agent takes because it has none.
+    pub const FIRST_SCAN: &str = "first scan";
+    /// Reason of one that keeps what the one before says, because other watch sets are in force: it accepts nothing.
+    pub const SETS_CHANGED: &str = "watch sets changed; what was watched before is compared with its state of then";
+}
+
+impl FileChange {
+    /// Returns the digest of the state that was found: what an operator acknowledges. Another content, owner, mode, time of the last
+    /// content change or extended attribute has another digest; where the file lies on the disk, and how many names it has, has not.
+    ///
+    /// It is SHA-256 over `muster/file-state/v1`, a zero byte, and `deleted`, or lines, each with its line end: type, `sha256`, size,
+    /// mode (octal), owner, group, time of the last content change (RFC 3339, or `unknown`), and for each extended attribute its name,
+    /// a zero byte and its digest.
+    pub fn after_digest(&self) -> Digest {
+        let text = self.after.as_ref().map_or_else(|| "deleted".to_owned(), FileState::canonical);
+        Digest::of("muster/file-state/v1", &[text.as_bytes()])
+    }
+}
+
+impl FileState {
+    fn canonical(&self) -> String {
+        let modified = self.modified_time.known().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let mut text = format!(
+            "{}\n{}\n{}\n{:o}\n{}\n{}\n{modified}\n",
+            self.r#type.as_str(),
+            self.sha256,
+            self.size_bytes,
+            self.mode,
+            self.uid,
+            self.gid
+        );
+        for attribute in &self.extended_attributes {
+            text.push_str(&format!("{}\0{}\n", attribute.name, attribute.sha256));
+        }
+        text
+    }
 }
 
 /// A process that wrote to a file, as the kernel told while it did.
@@ -218,5 +259,73 @@ impl FileChange {
     /// Returns the encoded `FileChange`. Equal changes have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
         Wire::encode(self).encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fact::sample;
+
+    fn with(change: impl Fn(&mut FileState)) -> Digest {
+        let mut changed = sample::file_integrity().changes.remove(0);
+        changed.after.iter_mut().for_each(change);
+        changed.after_digest()
+    }
+
+    /// Known from outside: `printf 'muster/file-state/v1\0file\n…' | sha256sum`.
+    #[test]
+    fn what_is_acknowledged_has_the_digest_that_the_contract_gives_it() {
+        let mut change = sample::file_integrity().changes.remove(0);
+        change.after = None;
+        let deleted = change.after_digest().to_string();
+        assert_eq!(deleted, Digest::of_bytes(b"muster/file-state/v1\0deleted").to_string());
+        change.after = Some(FileState {
+            r#type: FileType::File,
+            sha256: "e5".repeat(32).as_str().into(),
+            size_bytes: 10,
+            mode: 0o4755,
+            uid: 1,
+            gid: 2,
+            modified_time: Reading::Known(Timestamp::EPOCH),
+            changed_time: None,
+            inode: 0,
+            links: 0,
+            md5: Text::default(),
+            extended_attributes: vec![ExtendedAttribute {
+                name: "user.a".into(),
+                sha256: "f6".repeat(32).as_str().into(),
+                meaning: Text::default(),
+            }],
+        });
+        let lines = ["file", &"e5".repeat(32), "10", "4755", "1", "2", "1970-01-01T00:00:00Z", ""].join("\n");
+        let text = format!("muster/file-state/v1\0{lines}user.a\0{}\n", "f6".repeat(32));
+        assert_eq!(change.after_digest(), Digest::of_bytes(text.as_bytes()));
+    }
+
+    #[test]
+    fn a_digest_tells_states_apart_and_not_where_a_file_lies() {
+        let same = with(|_| {});
+        let elsewhere = with(|state| {
+            (state.inode, state.links, state.changed_time, state.md5) = (99, 5, None, Text::default());
+        });
+        assert_eq!(elsewhere, same);
+        let others = [
+            with(|state| state.sha256 = "00".repeat(32).as_str().into()),
+            with(|state| state.mode = 0o4755),
+            with(|state| state.uid = 7),
+            with(|state| state.gid = 7),
+            with(|state| state.size_bytes += 1),
+            with(|state| state.modified_time = Reading::Known(Timestamp::EPOCH)),
+            with(|state| state.modified_time = Reading::unknown(crate::fact::Cause::Limit, "")),
+            with(|state| state.extended_attributes.clear()),
+            with(|state| state.extended_attributes[0].sha256 = "00".repeat(32).as_str().into()),
+            with(|state| state.r#type = FileType::Other),
+        ];
+        let mut all = others.to_vec();
+        all.push(same);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), others.len() + 1);
     }
 }

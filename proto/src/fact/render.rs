@@ -6,6 +6,8 @@
 mod access;
 mod file_integrity;
 
+pub use file_integrity::change as file_change;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{

@@ -85,7 +85,7 @@ fn a_set_that_cannot_be_used_is_named_with_what_to_do() {
         (WatchSet { exclude: vec!["a".to_owned(); 1001], ..set("a", &["/etc"]) }, "1001 patterns"),
         (WatchSet { owner: "o".repeat(257), ..set("a", &["/etc"]) }, "257 bytes"),
     ] {
-        let error = check(&[set.clone()]).unwrap_err().to_string();
+        let error = check(std::slice::from_ref(&set)).unwrap_err().to_string();
         assert!(error.starts_with(&format!("watch set {:?}: ", set.name)) && error.contains(part), "{error}");
     }
     let wire = |severity: &str, attribute: &str| v1::WatchSetDefinition {

@@ -297,3 +297,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_is_whole_where_a_set_covers_its_content_without_patterns_and_without_a_depth() {
+    let mut narrowed = set("narrowed", &["/etc"]);
+    narrowed.exclude = texts(&["etc/adjtime"]);
+    let mut shallow = set("shallow", &["/srv"]);
+    shallow.depth = 1;
+    let mut metadata = set("metadata", &["/var/log"]);
+    metadata.attributes = Attributes::default().without(Attributes::CONTENT);
+    let sets = [narrowed, shallow, metadata, set("whole", &["/usr/bin", "/etc/ssh"])];
+    let sets = Sets::new(&sets).unwrap();
+    for (path, expected) in [
+        ("/usr/bin", true),
+        ("/usr/bin/a", true),
+        ("/etc/ssh", true),
+        ("/etc", false),
+        ("/etc/adjtime", false),
+        ("/srv", false),
+        ("/var/log", false),
+        ("/opt", false),
+    ] {
+        assert_eq!(sets.is_whole(path.as_bytes()), expected, "{path}");
+    }
+}

@@ -51,7 +51,7 @@ impl Node {
 
     /// Returns whether a folder that cannot be gone into is found all the same: some are, and some not.
     pub fn is_found_closed(&self) -> bool {
-        self.kind == EntryKind::Folder && self.inode % 2 == 0
+        self.kind == EntryKind::Folder && self.inode.is_multiple_of(2)
     }
 
     pub fn sha256(&self) -> Option<[u8; 32]> {

@@ -26,6 +26,13 @@ pub(super) const STAMP: &str = "/var/lib/apt/periodic/unattended-upgrades-stamp"
 
 /// The timer that runs unattended-upgrades; a link to `/dev/null` masks it (systemctl(1)).
 pub(super) const TIMER: &str = "/etc/systemd/system/apt-daily-upgrade.timer";
+/// What has it started with the system: the link that `systemctl enable` makes, and one that may come with a distribution.
+pub(super) const WANTED: &[&str] = &[
+    "/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
+    "/usr/lib/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
+];
+/// There while systemd runs the system (sd_booted(3)). Elsewhere cron starts what the timer would, by `cron.daily/apt-compat`.
+const SYSTEMD: &str = "/run/systemd/system";
 
 /// Returns `apt-config dump`.
 pub(super) fn config(host: &dyn Host) -> io::Result<String> {
@@ -203,9 +210,8 @@ pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_
         Ok(config) => {
             let interval = value(&config, "APT::Periodic::Unattended-Upgrade").unwrap_or("0");
             let is_periodic = value(&config, "APT::Periodic::Enable") != Some("0");
-            let is_masked = host.read_link(Path::new(TIMER)).is_ok_and(|target| target == Path::new("/dev/null"));
-            let is_on = is_periodic && !matches!(interval, "" | "0") && !is_masked && has_origins(&config);
-            Reading::Known(is_installed && is_on)
+            let is_on = is_periodic && !matches!(interval, "" | "0") && has_origins(&config);
+            if is_installed && is_on { is_started(host) } else { Reading::Known(false) }
         }
         Err(_) if !is_installed => Reading::Known(false),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
@@ -217,6 +223,25 @@ pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_
     AutomaticUpdates { enabled, last_success_time }
 }
 
+/// Returns whether something starts unattended-upgrades each day.
+fn is_started(host: &dyn Host) -> Reading<bool> {
+    if host.read_link(Path::new(TIMER)).is_ok_and(|target| target == Path::new("/dev/null")) {
+        return Reading::Known(false);
+    }
+    for wanted in WANTED {
+        match host.read_link(Path::new(wanted)) {
+            Ok(_) => return Reading::Known(true),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Reading::Unknown { unknown: host::unknown(format!("look at {wanted}"), &error) },
+        }
+    }
+    match host.metadata(Path::new(SYSTEMD)) {
+        Ok(_) => Reading::Known(false),
+        Err(error) if host::cause(&error) == Cause::Absent => Reading::Known(true),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {SYSTEMD}"), &error) },
+    }
+}
+
 /// Returns whether unattended-upgrades may take anything from anywhere: without a pattern of origins it takes nothing.
 fn has_origins(config: &str) -> bool {
     ["Unattended-Upgrade::Origins-Pattern::", "Unattended-Upgrade::Allowed-Origins::"]
@@ -226,10 +251,11 @@ fn has_origins(config: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::probe::patch_level::dpkg::installed;
+    use crate::{host::recorded::Failure, probe::patch_level::dpkg::installed};
 
     #[test]
     fn a_setting_is_found_by_its_whole_name() {
@@ -310,6 +336,65 @@ mod tests {
             ("Package: nodejs\nPin: version 5*\n\nPackage: bash\nPin: version 6*\n", true),
         ] {
             assert_eq!(could_choose(preferences.as_bytes(), &published(), &installed), expected, "{preferences}");
+        }
+    }
+
+    #[test]
+    fn automatic_updates_need_a_timer_that_starts_with_the_system_or_cron() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let config =
+            "APT::Periodic::Unattended-Upgrade \"1\";\nUnattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
+        let path = |path: &str| PathText::from_bytes(path.as_bytes());
+        let absent = || Failure::of(&io::ErrorKind::NotFound.into());
+        let [etc, lib] = [WANTED[0], WANTED[1]];
+        let timer = "/lib/systemd/system/apt-daily-upgrade.timer";
+        for (links, systemd_runs, expected) in [
+            (vec![(etc, timer)], true, Some(true)),
+            (vec![(lib, timer)], true, Some(true)),
+            (vec![], true, Some(false)),
+            (vec![(etc, timer), (TIMER, "/dev/null")], true, Some(false)),
+            (vec![(etc, timer), (TIMER, "/dev/null")], false, Some(false)),
+            (vec![], false, Some(true)),
+        ] {
+            let mut host = crate::host::Recorded::at(&case).unwrap();
+            let index = host.index_mut();
+            for link in [etc, lib, TIMER] {
+                index.links.remove(&path(link));
+                index.errors.insert(format!("link {link}"), absent());
+            }
+            for (link, target) in &links {
+                index.errors.remove(&format!("link {link}"));
+                index.links.insert(path(link), path(target));
+            }
+            if systemd_runs {
+                let folder = index.metadata.values().next().unwrap().clone();
+                index.metadata.insert(path(SYSTEMD), folder);
+            } else {
+                index.errors.insert(format!("metadata {SYSTEMD}"), absent());
+            }
+            let enabled = automatic_updates(&host, Ok(config.to_owned()), true).enabled;
+            assert_eq!(enabled.known().copied(), expected, "{links:?}, systemd runs: {systemd_runs}");
+        }
+    }
+
+    #[test]
+    fn whether_a_timer_is_started_is_unknown_where_it_is_not_told() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let config =
+            "APT::Periodic::Unattended-Upgrade \"1\";\nUnattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
+        for forbidden in [format!("link {}", WANTED[0]), format!("metadata {SYSTEMD}")] {
+            let mut host = crate::host::Recorded::at(&case).unwrap();
+            let index = host.index_mut();
+            for link in WANTED {
+                index.links.remove(&PathText::from_bytes(link.as_bytes()));
+                index.errors.insert(format!("link {link}"), Failure::of(&io::ErrorKind::NotFound.into()));
+            }
+            index.errors.insert(forbidden.clone(), Failure::of(&io::Error::from_raw_os_error(13)));
+            let enabled = automatic_updates(&host, Ok(config.to_owned()), true).enabled;
+            assert!(
+                matches!(enabled, Reading::Unknown { unknown } if unknown.cause == Cause::Forbidden),
+                "{forbidden}"
+            );
         }
     }
 

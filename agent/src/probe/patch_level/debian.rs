@@ -31,6 +31,8 @@ pub(super) const FILES: &[&str] = &[
     apt::STAMP,
     apt::PREFERENCES,
     apt::TIMER,
+    apt::WANTED[0],
+    apt::WANTED[1],
     sources::LIST,
     "/etc/apt/apt.conf",
 ];

@@ -1,5 +1,7 @@
 //! What apt's fetched lists offer: `/var/lib/apt/lists`, as apt-get(8) update left it.
 
+mod release;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -7,10 +9,9 @@ use std::{
 };
 
 use debversion::Version;
-use muster_proto::{
-    fact::{Cause, Reading, Text, Unknown, UpdateSource},
-    time::Timestamp,
-};
+use muster_proto::fact::{Cause, Reading, Unknown, UpdateSource};
+use release::{Release, Stated, is_whole, parse_release, release_file};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     dpkg::Installed,
@@ -23,10 +24,6 @@ use crate::{
 };
 
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
-/// How a file begins that has its signature in itself (RFC 9580, section 7).
-const SIGNED: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
-/// How such a file ends.
-const SIGNATURE_END: &[u8] = b"-----END PGP SIGNATURE-----";
 /// Priority of what is installed (apt_preferences(5)).
 const INSTALLED: u32 = 100;
 
@@ -82,17 +79,6 @@ impl Offer {
     }
 }
 
-/// What a Release file says.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Release {
-    source: UpdateSource,
-    priority: u32,
-    /// Whether it has its signature in itself.
-    is_signed: bool,
-    /// Bytes of each list of packages that it publishes, by its place below it: `main/binary-amd64/Packages.xz`.
-    lists: BTreeMap<String, u64>,
-}
-
 /// Reads what the repositories that are `configured` offer; lists of others are left behind and apt uses them no more.
 /// `verifies` says whether apt's settings make it check signatures.
 pub(super) fn read(
@@ -145,9 +131,9 @@ pub(super) fn read(
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
         let Some((prefix, release)) = release_of(list, &releases) else { continue };
-        let size = release.size(list.strip_prefix(prefix).unwrap_or_default());
+        let stated = release.stated(list.strip_prefix(prefix).unwrap_or_default());
         let path = Path::new(FOLDER).join(name);
-        let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, size, release, installed));
+        let result = host.stream(&path).and_then(|file| offers.add_list(file, packing, stated, release, installed));
         if let Err(error) = result {
             offers.incomplete = Some(host::unknown(format!("read {}", path.display()), &error));
         }
@@ -162,14 +148,6 @@ pub(super) fn read(
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
     offers
-}
-
-/// Returns the start of the names of a repository's files from the name of its Release file, and whether that is signed inside.
-fn release_file(name: &str) -> Option<(&str, bool)> {
-    if let Some(prefix) = name.strip_suffix("_InRelease") {
-        return Some((prefix, true));
-    }
-    name.strip_suffix("_Release").map(|prefix| (prefix, false))
 }
 
 /// Returns what is missing of a repository that is configured.
@@ -212,38 +190,6 @@ fn release_of<'r, 'n>(name: &str, releases: &'r BTreeMap<&'n str, Release>) -> O
         .map(|(prefix, release)| (*prefix, release))
 }
 
-impl Release {
-    /// Returns whether it publishes a list of packages at `place` that has any. apt fetches no other.
-    fn publishes(&self, place: &str) -> bool {
-        let plain = self.lists.get(&format!("{place}Packages"));
-        let packed = ["gz", "xz", "bz2", "lzma", "lz4", "zst"];
-        plain.map_or_else(
-            || packed.iter().any(|end| self.lists.contains_key(&format!("{place}Packages.{end}"))),
-            |bytes| *bytes > 0,
-        )
-    }
-
-    /// Returns the bytes of the list that has this name behind the start of its repository's, unless they are not stated.
-    fn size(&self, name: &str) -> Option<u64> {
-        let name = name.strip_prefix('_')?;
-        // As in `missing`.
-        let name = name.strip_prefix("updates_").unwrap_or(name);
-        let is_it = |place: &str| place.ends_with("Packages") && super::sources::file_name(place) == name;
-        self.lists.iter().find(|(place, _)| is_it(place)).map(|(_, bytes)| *bytes)
-    }
-
-    fn published(&self, file: &str) -> Published {
-        let source = &self.source;
-        Published {
-            file: file.to_owned(),
-            origin: source.origin.as_str().to_owned(),
-            label: source.label.as_str().to_owned(),
-            codename: source.codename.as_str().to_owned(),
-            suite: source.suite.as_str().to_owned(),
-        }
-    }
-}
-
 /// Returns the name of a list of packages without its ending, and how it is packed.
 fn packing(name: &str) -> Option<(&str, Packing)> {
     let (list, rest) = name.split_at(name.find("_Packages")? + "_Packages".len());
@@ -267,7 +213,7 @@ impl Offers {
         &mut self,
         file: Box<dyn io::Read>,
         packing: Packing,
-        size: Option<u64>,
+        stated: Option<Stated>,
         release: &Release,
         installed: &Installed,
     ) -> io::Result<()> {
@@ -276,14 +222,18 @@ impl Offers {
             has_any = true;
             self.add(fields, release, installed);
         });
-        let found = unpack(file, packing, &mut stanzas)?;
+        let sha256 = stated.and_then(|stated| stated.sha256);
+        let mut digested = Digested { to: &mut stanzas, hash: sha256.map(|_| Sha256::new()) };
+        let found = unpack(file, packing, &mut digested)?;
+        let digest: Option<[u8; 32]> = digested.hash.map(|hash| hash.finalize().into());
         stanzas.finish();
-        match size {
-            Some(size) if size != found => {
-                let what = format!("it has {found} bytes, of {size} that its Release file states");
-                Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        let garbled = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        match stated {
+            Some(Stated { bytes, .. }) if bytes != found => {
+                garbled(format!("it has {found} bytes, of {bytes} that its Release file states"))
             }
-            _ if found > 0 && !has_any => Err(io::Error::new(io::ErrorKind::InvalidData, "it lists no package")),
+            _ if digest != sha256 => garbled("its digest is not the one that its Release file states".to_owned()),
+            _ if found > 0 && !has_any => garbled("it lists no package".to_owned()),
             _ => Ok(()),
         }
     }
@@ -325,85 +275,24 @@ impl Offers {
     }
 }
 
-/// Returns whether a Release file has its end: that of the signature which is in it, or of a line.
-fn is_whole(bytes: &[u8]) -> bool {
-    match bytes.starts_with(SIGNED) {
-        true => bytes.trim_ascii_end().ends_with(SIGNATURE_END),
-        false => bytes.ends_with(b"\n"),
-    }
+/// Takes the digest of what passes, if it is asked for.
+struct Digested<W> {
+    to: W,
+    hash: Option<Sha256>,
 }
 
-fn parse_release(bytes: &[u8]) -> Release {
-    const FIELDS: &[&str] = &[
-        "Origin",
-        "Label",
-        "Codename",
-        "Suite",
-        "Date",
-        "Valid-Until",
-        "NotAutomatic",
-        "ButAutomaticUpgrades",
-        "MD5Sum",
-        "SHA256",
-        "SHA512",
-    ];
-    let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
-    let mut stanzas = Stanzas::new(FIELDS, |fields| {
-        // A signed file has armour around its one stanza.
-        for (name, value) in fields {
-            found.entry(name).or_insert_with(|| value.clone());
+impl<W: io::Write> io::Write for Digested<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&bytes[..written]);
         }
-    });
-    io::Write::write_all(&mut stanzas, bytes).expect("stanzas take every write");
-    stanzas.finish();
-    let field = |name| found.get(name).map(String::as_str).unwrap_or_default();
-    let time = |name: &'static str| match found.get(name) {
-        None => Reading::unknown(Cause::Absent, format!("Release file has no {name}")),
-        Some(text) => match parse_date(text) {
-            Some(time) => Reading::Known(time),
-            None => Reading::unknown(Cause::Garbled, format!("{name} of the Release file is no date")),
-        },
-    };
-    let (label, codename, suite) = (field("Label"), field("Codename"), field("Suite"));
-    // apt_preferences(5), the default priorities.
-    let priority = match (field("NotAutomatic"), field("ButAutomaticUpgrades")) {
-        ("yes", "yes") => 100,
-        ("yes", _) => 1,
-        _ => 500,
-    };
-    // Digest, size and place of each file.
-    let lists = ["MD5Sum", "SHA256", "SHA512"]
-        .iter()
-        .flat_map(|name| field(name).lines())
-        .filter_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let (size, place) = (words.next()?.parse().ok()?, words.next()?);
-            place.contains("Packages").then(|| (place.to_owned(), size))
-        })
-        .collect();
-    Release {
-        priority,
-        is_signed: bytes.starts_with(SIGNED),
-        lists,
-        source: UpdateSource {
-            label: Text::new(label),
-            codename: Text::new(codename),
-            suite: Text::new(suite),
-            // Debian's suite changes its name with each release (`oldstable-security`), its label does not.
-            security: label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security")),
-            release_time: time("Date"),
-            valid_until_time: time("Valid-Until"),
-            origin: Text::new(field("Origin")),
-            verified: None,
-        },
+        Ok(written)
     }
-}
 
-/// Returns the time of `Sat, 10 May 2025 09:12:01 UTC`.
-fn parse_date(text: &str) -> Option<Timestamp> {
-    let text = text.replace("UTC", "+0000");
-    let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Timestamp::try_from(time).ok()
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 #[cfg(test)]
@@ -567,50 +456,27 @@ mod tests {
 
     #[test]
     fn a_list_that_is_not_as_its_release_file_states_is_garbled() {
-        let stated =
-            release("Debian", "stable", "SHA256:\n 00 20 main/binary-amd64/Packages\n 00 9 main/x/Packages.xz");
-        for (name, expected) in [
-            ("_main_binary-amd64_Packages", Some(20)),
-            ("_updates_main_binary-amd64_Packages", Some(20)),
-            ("_contrib_binary-amd64_Packages", None),
-            ("_main_x_Packages", None),
-        ] {
-            assert_eq!(stated.size(name), expected, "{name}");
-        }
+        let stated = release("Debian", "stable", "");
         let installed = installed(&[("a", "amd64", "2")]);
         let text = b"Package: a\nVersion: 3\nArchitecture: amd64\n";
-        for (text, size, expected) in [
-            (&text[..], Some(text.len() as u64), true),
+        let other = b"Package: a\nVersion: 2\nArchitecture: amd64\n";
+        let sized = |bytes: u64| Some(Stated { bytes, sha256: None });
+        let digested = |of: &[u8]| Some(Stated { bytes: of.len() as u64, sha256: Some(Sha256::digest(of).into()) });
+        for (text, stated_of_it, expected) in [
+            (&text[..], sized(text.len() as u64), true),
             (&text[..], None, true),
-            (&text[..], Some(20), false),
-            (b"", Some(0), true),
+            (&text[..], sized(20), false),
+            (&text[..], digested(text), true),
+            (&text[..], digested(other), false),
+            (b"", sized(0), true),
+            (b"", digested(b""), true),
             (b"\xaf\x9e", None, false),
         ] {
             let file = Box::new(io::Cursor::new(text.to_vec()));
-            let result = Offers::default().add_list(file, Packing::None, size, &stated, &installed);
-            assert_eq!(result.is_ok(), expected, "{size:?}");
+            let result = Offers::default().add_list(file, Packing::None, stated_of_it, &stated, &installed);
+            let kind = result.err().map(|error| error.kind());
+            assert_eq!(kind, (!expected).then_some(io::ErrorKind::InvalidData), "{stated_of_it:?}");
         }
-    }
-
-    #[test]
-    fn a_release_file_that_is_cut_off_is_told() {
-        let signed = [SIGNED, b"\nDate: x\n", SIGNATURE_END, b"\n"].concat();
-        for (bytes, expected) in [
-            (&signed[..], true),
-            (&signed[..signed.len() - 3], false),
-            (b"Date: x\n", true),
-            (b"Date: x", false),
-            (b"", false),
-        ] {
-            assert_eq!(is_whole(bytes), expected);
-        }
-    }
-
-    #[test]
-    fn a_release_date_is_read() {
-        let expected = "2025-05-10T09:12:01Z".parse().unwrap();
-        assert_eq!(release("x", "y", "").source.release_time, Reading::Known(expected));
-        assert_eq!(parse_date("garbage"), None);
     }
 
     #[test]
@@ -624,9 +490,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "\\PC*") {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse_release(&bytes);
-            let _ = parse_date(&text);
             let installed = installed(&[("a", "amd64", "2")]);
             for packing in [Packing::None, Packing::Gzip, Packing::Lz4, Packing::Xz] {
                 let file = Box::new(io::Cursor::new(bytes.clone()));

@@ -2,7 +2,7 @@
 
 use super::{ITEMS, more, more_of, table, text, unknown, value, yes_no};
 use crate::fact::{
-    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, WatchSet,
+    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, Reading, WatchSet,
 };
 
 pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
@@ -30,11 +30,11 @@ pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
     }
     lines.extend(files.sets.iter().take(ITEMS).map(set));
     lines.extend(more(files.sets.len(), "watch sets"));
-    lines.extend(
-        files.paths.iter().take(ITEMS).map(|path| {
-            format!("path {}: {}", path.path, value(&path.entries, |entries| format!("{entries} entries")))
-        }),
-    );
+    lines.extend(files.paths.iter().take(ITEMS).map(|path| {
+        let entries = value(&path.entries, |entries| format!("{entries} entries"));
+        let narrowed = if path.whole == Some(Reading::Known(false)) { ", in part" } else { "" };
+        format!("path {}: {entries}{narrowed}", path.path)
+    }));
     lines.extend(more(files.paths.len(), "paths"));
     lines.extend(files.changes.iter().take(ITEMS).map(change));
     lines.extend(more_of(files.changes_total, files.changes.len(), "changes"));
@@ -62,17 +62,19 @@ fn watch(files: &FileIntegrity) -> String {
 fn set(set: &WatchSet) -> String {
     let owner = if set.owner.is_empty() { String::new() } else { format!(", owner {}", set.owner) };
     format!(
-        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable",
+        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable; definition sha256 {}",
         set.name,
         set.severity.as_str(),
         set.entries,
         set.changes_total,
         set.explained_total,
-        set.unreadable_total
+        set.unreadable_total,
+        set.digest
     )
 }
 
-fn change(change: &FileChange) -> String {
+/// Returns a change of a file as one line, safe to print.
+pub fn change(change: &FileChange) -> String {
     let set = if change.set.is_empty() { String::new() } else { format!(" [{}]", change.set) };
     let again = if change.states_seen > 1 { format!(", {} states seen", change.states_seen) } else { String::new() };
     let explained =

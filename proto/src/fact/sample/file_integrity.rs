@@ -28,7 +28,7 @@ pub fn file_integrity() -> FileIntegrity {
         }],
     };
     FileIntegrity {
-        paths: vec![WatchedPath { path: path("/etc"), entries: Reading::Known(2) }],
+        paths: vec![WatchedPath { path: path("/etc"), entries: Reading::Known(2), whole: Some(Reading::Known(true)) }],
         baseline: Baseline {
             id: "00112233445566778899aabbccddeeff".into(),
             created_time: time(-172_800),

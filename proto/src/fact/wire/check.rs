@@ -158,7 +158,7 @@ mod tests {
             (
                 file_integrity_with(|f| {
                     if let Some(after) = &mut f.changes[0].after {
-                        after.sha256 = Text::default();
+                        after.sha256 = Text::new("00");
                     }
                 }),
                 "FileState.sha256",

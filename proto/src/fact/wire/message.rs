@@ -196,7 +196,7 @@ message!(WatchSet {
 } required {} check check::watch_set);
 message!(ExplainedChanges { changes_total } required { explanation, first_detected_time, last_detected_time });
 message!(Explanation { source, package, version, basis } required {} check check::explanation);
-message!(WatchedPath { path } required { entries });
+message!(WatchedPath { path, whole } required { entries });
 message!(Baseline { id, reason, entries, digest } required { created_time } check check::baseline);
 message!(UnreadablePath { path } required { unknown });
 message!(FileChange {

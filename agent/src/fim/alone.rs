@@ -1,0 +1,268 @@
+//! File integrity on its own: a baseline in a file, and what differs from it, without an agent, its settings or a collector.
+//!
+//! The file holds what it covers, so that later looks cover the same. A check writes nothing beside it; a quick look keeps what it
+//! learnt in `FILE.changes`, `FILE.scans` and `FILE.owners`, where it may.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use muster_proto::{
+    fact::{FileChange, PathText, Text, Unknown, UnreadablePath},
+    time::Timestamp,
+};
+
+use super::{
+    baseline,
+    block::Cursor,
+    check::{self, Depth, Request, Scope},
+    known::{self, Known, What},
+    manners::Power,
+    place::{is_at_or_below, plain},
+    progress::Progress,
+    scans::NO_RUN,
+    sets::{self, Sets},
+    store::{Name, Store},
+    tally::{self, Outcome},
+    watch_set::WatchSet,
+};
+use crate::{
+    host::{self, Host, Pace},
+    inspect::Memory,
+};
+
+/// Name of the one watch set of such a baseline.
+pub const SET: &str = "own";
+
+/// It could not be looked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A baseline would be lost.
+    #[error("{} is there already: compare with it by `fim check`, or put a new one in its place with --force", path.display())]
+    Exists {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// There is no baseline.
+    #[error("there is no baseline at {}: take one with `fim baseline`", path.display())]
+    None {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The baseline is damaged.
+    #[error(
+        "{} is damaged, or no baseline of this version: bring back a copy of it, or take it afresh with `fim baseline --force`",
+        path.display()
+    )]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The baseline cannot be read.
+    #[error("failed to read {}", path.display())]
+    Read {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The baseline would be among what it covers, and would differ from itself.
+    #[error("{} lies below what it covers: put it elsewhere, or leave it out with --exclude '{pattern}*'", path.display())]
+    Inside {
+        /// Its file.
+        path: PathBuf,
+        /// The path as a pattern.
+        pattern: String,
+    },
+    /// A path is not covered.
+    #[error("the baseline does not cover {}", path.display())]
+    NotCovered {
+        /// The path.
+        path: PathBuf,
+    },
+    /// What is to be covered is not as it must be.
+    #[error("this cannot be covered")]
+    Sets(#[from] sets::Error),
+    /// The look did not come to its end.
+    #[error("the look did not come to its end")]
+    Engine(#[from] check::Error),
+    /// There is no folder for what is forgotten after the look.
+    #[error("failed to make a folder for the time of the look")]
+    Memory(#[source] Box<crate::inspect::Error>),
+}
+
+/// Where the baseline is, and how it is looked.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// File of the baseline.
+    pub file: &'a Path,
+    /// How fast.
+    pub pace: Pace,
+    /// When the look begins, host's clock.
+    pub now: Timestamp,
+    /// Quick looks read every file again within this time; zero for never.
+    pub reread: Duration,
+}
+
+/// What a look found.
+pub struct Looked {
+    /// What it came to.
+    pub outcome: Outcome,
+    store: Store,
+    paths: Vec<Vec<u8>>,
+    // Last, so that it goes after what is in it was read.
+    _memory: Option<Memory>,
+}
+
+/// One thing that a look found.
+#[derive(Debug)]
+pub enum Item {
+    /// A difference from the baseline.
+    Change(Box<FileChange>),
+    /// An entry that could not be read, or not be compared.
+    Unreadable(UnreadablePath),
+}
+
+impl Looked {
+    /// Shows `visit` everything that was found, in the order of a scan: all of it, however much it is.
+    ///
+    /// # Errors
+    ///
+    /// When what was kept of it cannot be read, or what `visit` returns.
+    pub fn each(&self, visit: &mut dyn FnMut(Item) -> io::Result<()>) -> io::Result<()> {
+        let Some(blocks) = self.store.open_blocks(Name::Changes, known::MAGIC)? else { return Ok(()) };
+        let mut cursor = Cursor::start(&blocks)?;
+        while let Some(path) = cursor.path() {
+            if self.paths.is_empty() || self.paths.iter().any(|above| is_at_or_below(path, above)) {
+                let known = Known::decode(cursor.body()).ok_or(io::ErrorKind::InvalidData)?;
+                let unreadable = tally::not_read(&known).map(|unknown| unreadable(path, &known, unknown));
+                if let What::Differs(difference) = known.what {
+                    visit(Item::Change(Box::new(difference.change)))?;
+                }
+                unreadable.map(Item::Unreadable).map_or(Ok(()), &mut *visit)?;
+            }
+            cursor.advance()?;
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(path: &[u8], known: &Known, unknown: Unknown) -> UnreadablePath {
+    let unknown = if known.unreadable.is_some() {
+        unknown
+    } else {
+        Unknown::new(unknown.cause, "it could not be read when the baseline was taken, so that nothing is compared")
+    };
+    UnreadablePath { path: PathText::from_bytes(path), unknown }
+}
+
+/// Takes a baseline of `set` into a file. One that is there is lost when `is_forced`.
+///
+/// # Errors
+///
+/// When one is there and it is not forced, or it cannot be taken; the one before is then still in force.
+pub fn take(host: &dyn Host, look: &Look<'_>, set: WatchSet, is_forced: bool) -> Result<Looked, Error> {
+    let store = store(look)?;
+    let set = WatchSet { paths: set.paths.iter().map(|path| plain(path)).collect(), ..set };
+    let sets = Sets::new(&[set])?;
+    if let Some(pattern) = inside(&sets, look.file) {
+        return Err(Error::Inside { path: look.file.to_owned(), pattern });
+    }
+    let is_there = look.file.try_exists().map_err(|source| Error::Read { path: look.file.to_owned(), source })?;
+    if is_there && !is_forced {
+        return Err(Error::Exists { path: look.file.to_owned() });
+    }
+    let progress = Progress::default();
+    let request = request(host, look, &sets, &store, Depth::Full, &[], &progress);
+    let outcome = check::take_baseline(&request, &Text::new("fim baseline"))?;
+    Ok(Looked { outcome, store, paths: Vec::new(), _memory: None })
+}
+
+/// Compares with the baseline of a file, at `paths` and below, or everywhere without any.
+///
+/// # Errors
+///
+/// When there is no sound baseline, it does not cover a path, or the look does not come to its end.
+pub fn compare(host: &dyn Host, look: &Look<'_>, depth: Depth, paths: &[PathBuf]) -> Result<Looked, Error> {
+    let own = store(look)?;
+    let sets = covered(&own, look.file)?;
+    let paths: Vec<Vec<u8>> = paths.iter().map(|path| host::path_bytes(&plain(path))).collect();
+    for path in &paths {
+        if !sets.roots().iter().any(|root| is_at_or_below(path, &root.path)) {
+            return Err(Error::NotCovered { path: host::path_of(path) });
+        }
+    }
+    // Where nothing can be kept, each look begins with what the baseline itself says.
+    let (store, memory) = if depth == Depth::Quick && own.draft().is_ok() {
+        (own, None)
+    } else {
+        let memory = Memory::make().map_err(|error| Error::Memory(Box::new(error)))?;
+        let store = own.with_others_in(memory.path());
+        (store, Some(memory))
+    };
+    let progress = Progress::default();
+    let outcome = check::check(&request(host, look, &sets, &store, depth, &paths, &progress))?;
+    Ok(Looked { outcome, store, paths, _memory: memory })
+}
+
+/// Returns the files that a look may have begun beside the baseline in `file`, and that count for nothing before they take their names.
+pub fn drafts(file: &Path) -> Vec<PathBuf> {
+    Store::of_file(file).map(|store| store.drafts()).unwrap_or_default()
+}
+
+fn store(look: &Look<'_>) -> Result<Store, Error> {
+    Store::of_file(look.file).map_err(|source| Error::Read { path: look.file.to_owned(), source })
+}
+
+/// Returns what the baseline covers.
+fn covered(store: &Store, file: &Path) -> Result<Sets, Error> {
+    let path = || file.to_owned();
+    match baseline::open(store) {
+        Ok(Some(opened)) => Ok(Sets::new(&opened.sets)?),
+        Ok(None) => Err(Error::None { path: path() }),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::Damaged { path: path() }),
+        Err(source) => Err(Error::Read { path: path(), source }),
+    }
+}
+
+fn request<'a>(
+    host: &'a dyn Host,
+    look: &Look<'_>,
+    sets: &'a Sets,
+    store: &'a Store,
+    depth: Depth,
+    paths: &'a [Vec<u8>],
+    progress: &'a Progress,
+) -> Request<'a> {
+    Request {
+        host,
+        sets,
+        store,
+        now: look.now,
+        run: NO_RUN,
+        depth,
+        scope: if paths.is_empty() { Scope::All } else { Scope::Below(paths) },
+        pace: look.pace.clone(),
+        reread: look.reread,
+        // Somebody asked for it now.
+        power: Power::Mains,
+        progress,
+        actors: None,
+    }
+}
+
+/// Returns the pattern that leaves `file` out, when `sets` cover it.
+fn inside(sets: &Sets, file: &Path) -> Option<String> {
+    let absolute = std::path::absolute(file).ok()?;
+    // By the name that a scan meets it under: the folder may be reached through a link.
+    let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
+    let path = folder.zip(absolute.file_name()).map_or(absolute.clone(), |(folder, name)| folder.join(name));
+    let bytes = host::path_bytes(&plain(&path));
+    let is_covered = matches!(sets.rule(&bytes, host::EntryKind::File), sets::Rule::Covered { .. });
+    is_covered.then(|| path.display().to_string().trim_start_matches('/').to_owned())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
