@@ -172,6 +172,8 @@ fn a_hostile_tree_is_looked_at_whole_and_never_left() {
     let database = fs::read(own.database()).unwrap();
     assert!(!database.windows(32).any(|window| window == secret.as_slice()), "the digest of what lies outside is kept");
     assert_eq!(outside.touched(), 0, "something outside was opened");
+    fs::read(outside.folder.join("secret")).unwrap();
+    assert!(outside.touched() > 0, "nothing would have been told");
 
     check(&baseline, &root, expected.entries);
     for look in looks {
