@@ -30,7 +30,6 @@ mod tally;
 pub mod watch_set;
 
 pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline, verify};
-pub use cover::SETS_CHANGED;
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;

@@ -120,7 +120,8 @@ fn look_at(probe: &dyn Probe, host: &Recorded, capture: &Path, settings: &Settin
         fs::copy(file.path(), memory.path().join(file.file_name())).expect("it can be copied");
     }
     let now = host.captured().plus(Duration::from_secs(60));
-    let look = Look { host, now, settings, memory: memory.path(), watch: WatchState::Live, run: 7, files: Default::default() };
+    let look =
+        Look { host, now, settings, memory: memory.path(), watch: WatchState::Live, run: 7, files: Default::default() };
     let facts = probe.look(&look);
     assert_eq!(
         facts.len(),

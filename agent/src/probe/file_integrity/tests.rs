@@ -196,7 +196,7 @@ fn a_new_list_of_paths_forgives_no_difference() {
     let second = machine.look(&["/a", "/e"], &after).unwrap();
     assert_eq!(second.changes, first.changes[..2]);
     assert_ne!(second.baseline.id, first.baseline.id);
-    assert_eq!(second.baseline.reason.as_str(), fim::SETS_CHANGED);
+    assert_eq!(second.baseline.reason.as_str(), Baseline::SETS_CHANGED);
     // A difference that arose since the look before is found although the list changes with it.
     let tampered = [("/a", Folder), ("/a/b", File(3)), ("/e", File(1)), ("/f", File(1))];
     let third = machine.look(&["/a", "/e", "/f"], &tampered).unwrap();
