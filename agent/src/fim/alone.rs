@@ -264,5 +264,6 @@ fn inside(sets: &Sets, file: &Path) -> Option<String> {
     is_covered.then(|| path.display().to_string().trim_start_matches('/').to_owned())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

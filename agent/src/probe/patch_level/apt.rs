@@ -367,7 +367,7 @@ mod tests {
                 index.links.insert(path(link), path(target));
             }
             if systemd_runs {
-                let folder = index.metadata.values().next().unwrap().clone();
+                let folder = *index.metadata.values().next().unwrap();
                 index.metadata.insert(path(SYSTEMD), folder);
             } else {
                 index.errors.insert(format!("metadata {SYSTEMD}"), absent());
