@@ -190,7 +190,7 @@ mod tests {
         let shown = format!(
             "           file, 7 bytes, mode 0644, owner 0, group 0, modified 2023-11-14T22:13:20Z, sha256 {digest}"
         );
-        assert_eq!(change(&of(ChangeKind::Created, None, Some(state())))[1..], std::slice::from_ref(&shown));
+        assert_eq!(change(&of(ChangeKind::Created, None, Some(state())))[1..], *std::slice::from_ref(&shown));
         assert_eq!(change(&of(ChangeKind::Deleted, Some(state()), None))[1..], [shown]);
     }
 
