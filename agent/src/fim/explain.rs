@@ -43,6 +43,9 @@ const STAMPS: &[&str] = &[
 /// To these files package managers write what they do while they do it.
 const LOGS: &[&str] = &["/var/log/dnf.rpm.log", "/var/log/dpkg.log", "/var/log/pacman.log", "/var/log/zypp/history"];
 
+/// Differences of which each is looked up by itself, at most; for more the databases are read.
+const FEW: usize = 64;
+
 /// Where it is kept between scans which package each path belongs to: without it no deletion of a package's file is explained.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory<'a> {
@@ -67,6 +70,12 @@ pub fn explain(
     changes: &mut BTreeMap<Vec<u8>, FileChange>,
 ) -> io::Result<()> {
     if changes.values().all(|change| change.explanation.is_some()) {
+        return Ok(());
+    }
+    if memory.is_some_and(|memory| is_of_no_package(host, memory, changes)) {
+        if host.metadata(Path::new(dpkg::STATUS)).is_ok() {
+            add_md5(host, changes);
+        }
         return Ok(());
     }
     let mut evidence = Evidence::about(host, changes);
@@ -116,6 +125,19 @@ pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
         digest.update(text);
     }
     digest.finalize().into()
+}
+
+/// Whether neither a package nor a rule can say anything of `changes`, by what is remembered of the databases as they are. A notice of
+/// one changed file must not cost a look through every package.
+fn is_of_no_package(host: &dyn Host, memory: Memory<'_>, changes: &BTreeMap<Vec<u8>, FileChange>) -> bool {
+    let open: Vec<_> = changes.iter().filter(|(_, change)| change.explanation.is_none()).collect();
+    let says_nothing = |path: &[u8], change: &FileChange| {
+        let is_link = change.after.as_ref().is_some_and(|after| after.r#type == FileType::Link);
+        !is_link && judge::beside(path).is_none() && !generated::is_about(path, change)
+    };
+    open.len() <= FEW
+        && open.iter().all(|(path, change)| says_nothing(path, change))
+        && owners::have_none_of(memory, database_stamp(host), open.iter().map(|(path, _)| path.as_slice()))
 }
 
 /// Whether one of `paths` was written since: asking rpm or pacman is dear, and a change that they did not make they do not explain.

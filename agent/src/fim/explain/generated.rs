@@ -77,6 +77,17 @@ pub(super) fn explanation(path: &[u8], change: &FileChange, evidence: &Evidence)
     })
 }
 
+/// Returns whether some rule is about what `change` found at `path`.
+pub(super) fn is_about(path: &[u8], change: &FileChange) -> bool {
+    let Some(found) = change.after.as_ref().or(change.before.as_ref()) else { return false };
+    let is_of = |rule: &Rule| {
+        let is_content = rule.sha256.is_empty() || rule.sha256.iter().any(|digest| digest == found.sha256.as_str());
+        let is_same = !rule.same || change.before.as_ref().is_some_and(|before| before.sha256 == found.sha256);
+        rule.kinds.contains(&found.r#type) && is_content && is_same && rule.is_about(path)
+    };
+    TABLE.rule.iter().any(is_of)
+}
+
 /// Returns the source of the compiled Python at `path`.
 pub(super) fn source_of(path: &[u8]) -> Option<Vec<u8>> {
     let mut parts = path.rsplitn(3, |&byte| byte == b'/');

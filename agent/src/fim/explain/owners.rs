@@ -130,6 +130,18 @@ pub(super) fn collect(
     Ok(())
 }
 
+/// Returns whether no package has one of `paths`, nor had; `false` where that is not known of databases with this `stamp`.
+pub(super) fn have_none_of<'p>(memory: Memory<'_>, stamp: [u8; 32], mut paths: impl Iterator<Item = &'p [u8]>) -> bool {
+    let Ok(Some(owners)) = read(memory) else { return false };
+    let former = owners.former.iter().filter_map(|lost| lost.held.as_ref());
+    let held: Vec<_> = owners.packages.iter().chain(former).collect();
+    let has = |path: &[u8]| {
+        let digest = digest(&owners.key, path);
+        held.iter().any(|held| held.paths.binary_search(&digest).is_ok())
+    };
+    owners.stamp == stamp && !paths.any(has)
+}
+
 /// Reads the databases if their `stamp` is another than that of the file, and replaces the file.
 pub(super) fn remember(host: &dyn Host, memory: Memory<'_>, stamp: [u8; 32], now: Timestamp) -> io::Result<()> {
     let before = read(memory)?;

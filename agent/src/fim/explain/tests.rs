@@ -595,3 +595,34 @@ fn a_host_without_a_database_explains_nothing() {
     explain(&host, None, &mut changes).unwrap();
     assert_eq!(changes, before);
 }
+
+#[test]
+fn a_file_of_no_package_is_told_without_a_look_through_the_database() {
+    let mut machine = Machine::with(vec![("a", package("2", &[("/usr/bin/a", "new")], &[]))]);
+    for path in ["/usr/bin/a", "/usr/bin/stray"] {
+        machine.content(path, "new");
+    }
+    let mut host = machine.host();
+    remember(&host, machine.memory(), time(BEFORE)).unwrap();
+    // Whoever looked through it would fail.
+    let failure = Failure { errno: Some(13), kind: String::new(), text: String::new() };
+    host.index_mut().errors.insert("read /var/lib/dpkg/info/a.list".to_owned(), failure);
+    let about = |path: &str| {
+        let change = change(path, Some(file("old")), Some(file("new")));
+        let mut changes = BTreeMap::from([(path.as_bytes().to_vec(), change)]);
+        explain(&host, Some(machine.memory()), &mut changes).map(|()| changes.into_values().next().unwrap())
+    };
+    let stray = about("/usr/bin/stray").unwrap();
+    assert_eq!(stray.explanation, None);
+    assert_eq!(stray.after.unwrap().md5.as_str(), hex_md5("new"));
+    for path in ["/usr/bin/a", "/etc/ld.so.cache", "/etc/a.dpkg-old"] {
+        assert!(about(path).is_err(), "{path}");
+    }
+    // Nor is it when the databases are not those that were remembered.
+    let mut host = machine.host();
+    let failure = Failure { errno: Some(13), kind: String::new(), text: String::new() };
+    host.index_mut().errors.insert("read /var/lib/dpkg/info/a.list".to_owned(), failure);
+    let change = change("/usr/bin/stray", Some(file("old")), Some(file("new")));
+    let mut changes = BTreeMap::from([(b"/usr/bin/stray".to_vec(), change)]);
+    assert!(explain(&host, Some(machine.memory()), &mut changes).is_err());
+}
