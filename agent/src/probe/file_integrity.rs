@@ -84,6 +84,9 @@ fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
     let (store, unseen) = (Store::at(look.memory), Progress::default());
     let FileLook { depth, scope, coverage, actors, progress } = look.files;
+    let request = request(look.host, look.settings, &sets, &store, progress.unwrap_or(&unseen), look.now);
+    // Where names of a very wide folder wait: beside the baseline, since /tmp may lie in memory.
+    let pace = Pace { spill_folder: Some(look.memory.to_owned()), ..request.pace.clone() };
     let between = |path: &[u8], from, to| actors.map(|actors| actors.between(path, from, to)).unwrap_or_default();
     let request = Request {
         run: look.run,
@@ -91,7 +94,8 @@ fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
         scope,
         power: manners::power(look.host),
         actors: actors.is_some().then_some(&between),
-        ..request(look.host, look.settings, &sets, &store, progress.unwrap_or(&unseen), look.now)
+        pace,
+        ..request
     };
     let mut fact = outcome(&request).map_err(|error| error.unknown())?.fact(look.watch);
     if let Some(coverage) = coverage.cloned() {
