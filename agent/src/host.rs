@@ -244,7 +244,7 @@ pub trait Host {
 /// How fast a walk may go, and how far.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pace {
-    /// Threads that read and hash, of which at most 8 are used; 1 does it on the caller's thread.
+    /// Threads that read and hash, the caller's among them, of which at most 8 are used.
     pub readers: usize,
     /// Bytes of content that are read in a second, at most, of all readers together; 0 is without limit.
     pub bytes_per_second: u64,

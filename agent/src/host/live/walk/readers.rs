@@ -4,6 +4,9 @@
 //! walk -> jobs (at most 16) -> readers (at most 8) -> done -> pending, in order -> visitor
 //! ```
 //!
+//! The walk's own thread is one of the readers: handing over what is soon read costs more than it gains, and what finds no free place
+//! is read rather than waited for.
+//!
 //! Each job holds its folder's descriptor, and a reader one more; so their number is small. What is found waits in `pending` for
 //! what comes before it: as far as the walk may run ahead, in entries and in bytes.
 
@@ -19,12 +22,12 @@ use std::{
 use super::read::{Reader, Rules};
 use crate::host::{Metadata, Pace, Scanned, Visitor, Want};
 
-/// Threads, at most.
+/// Threads, at most, the walk's own among them.
 const READERS: usize = 8;
+/// A file of fewer bytes is read by the walk's own thread: to hand it over costs as much as to hash some thousand bytes.
+const SMALL_BYTES: u64 = 32 * 1024;
 /// Jobs that no reader has begun, at most.
 const JOBS: usize = 16;
-/// Jobs that are left when a walk that waits for readers goes on: each time it wakes, it has several to give.
-const JOBS_LEFT: usize = JOBS / 4;
 /// Entries that are shown before an earlier one is found, at most.
 const ENTRIES_AHEAD: u64 = 4096;
 /// Bytes of what waits for an earlier one, at most, but for the one that is added.
@@ -70,9 +73,7 @@ impl Reads<'_> {
             Self::Here(reader) => hand_out(reader.rules(), path, read(reader), visitor),
             Self::Ahead(ahead) => {
                 let read = read(&mut ahead.reader);
-                ahead.wait_for_room(visitor)?;
-                ahead.add(path, Some(read));
-                ahead.hand_out_ready(visitor)
+                ahead.found_here(path, read, visitor)
             }
         }
     }
@@ -145,8 +146,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     done: Vec<(u64, io::Result<Scanned>)>,
     is_closed: bool,
-    /// The walk waits until no more jobs are left than this, and something was done.
-    wakes_at: usize,
+    /// Whether the walk waits until something was done.
+    is_waiting: bool,
     /// Whether a reader ended with a job in hand.
     is_broken: bool,
 }
@@ -201,7 +202,7 @@ fn serve(shared: &Shared, rules: &Rules) {
         drop(job);
         let mut queue = shared.lock();
         queue.done.push((number, read));
-        if queue.jobs.len() <= queue.wakes_at {
+        if queue.is_waiting {
             shared.done.notify_one();
         }
         drop(queue);
@@ -226,7 +227,7 @@ impl<'w> Ahead<'w> {
             first: 0,
             entries: 0,
         };
-        for _ in 0..pace.readers.min(READERS) {
+        for _ in 1..pace.readers.min(READERS) {
             let reader = std::thread::Builder::new().name("reader".to_owned());
             reader.spawn_scoped(scope, move || serve(shared, rules))?;
         }
@@ -234,8 +235,9 @@ impl<'w> Ahead<'w> {
     }
 
     fn read(&mut self, entry: &Entry<'_>, visitor: &mut dyn Visitor) -> io::Result<()> {
-        if self.shared.lock().jobs.len() >= JOBS {
-            self.wait(JOBS_LEFT, visitor)?;
+        if entry.looked.size_bytes < SMALL_BYTES || self.shared.lock().jobs.len() >= JOBS {
+            let read = self.reader.read(entry.folder.as_fd(), entry.name, entry.looked, entry.want);
+            return self.found_here(entry.path, read, visitor);
         }
         let job = Job {
             number: self.first + self.pending.len() as u64,
@@ -247,6 +249,21 @@ impl<'w> Ahead<'w> {
         self.add(entry.path, None);
         self.shared.lock().jobs.push_back(job);
         self.shared.job.notify_one();
+        self.hand_out_ready(visitor)
+    }
+
+    /// Takes what this thread read, and hands it out when its turn comes.
+    fn found_here(
+        &mut self,
+        path: &[u8],
+        read: io::Result<Scanned>,
+        visitor: &mut dyn Visitor,
+    ) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return hand_out(self.rules, path, read, visitor);
+        }
+        self.wait_for_room(visitor)?;
+        self.add(path, Some(read));
         self.hand_out_ready(visitor)
     }
 
@@ -266,17 +283,18 @@ impl<'w> Ahead<'w> {
     /// Waits for readers, and hands out what they found, until `is_blocked` is false.
     fn wait_while(&mut self, visitor: &mut dyn Visitor, is_blocked: impl Fn(&Self) -> bool) -> io::Result<()> {
         while is_blocked(self) {
-            self.wait(usize::MAX, visitor)?;
+            self.wait(visitor)?;
         }
         Ok(())
     }
 
-    /// Waits until something was done and at most `jobs` are left, and hands out what was found.
-    fn wait(&mut self, jobs: usize, visitor: &mut dyn Visitor) -> io::Result<()> {
+    /// Waits until something was done, and hands out what was found.
+    fn wait(&mut self, visitor: &mut dyn Visitor) -> io::Result<()> {
         let mut queue = self.shared.lock();
-        queue.wakes_at = jobs;
-        let nothing = |queue: &mut Queue| (queue.done.is_empty() || queue.jobs.len() > jobs) && !queue.is_broken;
-        let queue = self.shared.done.wait_while(queue, nothing).unwrap_or_else(PoisonError::into_inner);
+        queue.is_waiting = true;
+        let nothing = |queue: &mut Queue| queue.done.is_empty() && !queue.is_broken;
+        let mut queue = self.shared.done.wait_while(queue, nothing).unwrap_or_else(PoisonError::into_inner);
+        queue.is_waiting = false;
         if queue.is_broken {
             return Err(io::Error::other("a reader ended"));
         }
