@@ -78,6 +78,8 @@ const TARGETS: &[(&str, &[Of])] = &[
     ("page_token", &[Bytes("collector/page_token")]),
     ("snapshot", &[Bytes("collector/snapshot")]),
     ("luks_header", &[Bytes("agent/luks_header")]),
+    ("extended_attribute", &[Bytes("agent/extended_attribute")]),
+    ("integrity", &[Bytes("agent/fim_baseline"), Bytes("agent/fim_changes")]),
     ("nf_tables_rules", &[Files("firewall", "answers/nf_tables.rules")]),
     ("nf_tables_elements", &[Files("firewall", "answers/nf_tables.elements.*")]),
     (
@@ -231,6 +233,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("backup", "files/etc/rsnapshot.conf"),
             Files("backup", "files/var/log/rsnapshot.log"),
             Files("backup", "files/var/lib/dpkg/info/*.list"),
+            Files("file_integrity", "files/var/lib/dpkg/info/*.list"),
             Seeds("sensors", "files/var/lib/dpkg/info/*.list"),
         ],
     ),

@@ -54,8 +54,10 @@ pub(super) fn beside(path: &[u8]) -> Option<(&[u8], Beside)> {
 /// Sets the explanations of those of `changes` that `evidence` explains.
 pub(super) fn explain(changes: &mut BTreeMap<Vec<u8>, FileChange>, evidence: &Evidence) {
     for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
-        change.explanation =
-            by_packages(path, change, evidence).or_else(|| generated::explanation(path, change, evidence));
+        // A damaged database may name a package without a version; that is no explanation.
+        let by_packages =
+            by_packages(path, change, evidence).filter(|it| !it.package.is_empty() && !it.version.is_empty());
+        change.explanation = by_packages.or_else(|| generated::explanation(path, change, evidence));
     }
     let kept: Vec<(Vec<u8>, Explanation)> = changes.keys().filter_map(|path| keeps_former(path, changes)).collect();
     for (path, explanation) in kept {

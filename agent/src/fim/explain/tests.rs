@@ -597,6 +597,15 @@ fn a_host_without_a_database_explains_nothing() {
 }
 
 #[test]
+fn a_package_without_a_version_explains_nothing() {
+    for (version, expected) in [("2", "a 2 md5"), ("", "")] {
+        let mut machine = Machine::with(vec![("a", package(version, &[("/usr/bin/a", "new")], &[]))]);
+        machine.content("/usr/bin/a", "new");
+        assert_eq!(machine.one(change("/usr/bin/a", Some(file("old")), Some(file("new")))), expected, "{version:?}");
+    }
+}
+
+#[test]
 fn a_file_of_no_package_is_told_without_a_look_through_the_database() {
     let mut machine = Machine::with(vec![("a", package("2", &[("/usr/bin/a", "new")], &[]))]);
     for path in ["/usr/bin/a", "/usr/bin/stray"] {
