@@ -253,12 +253,7 @@ impl<'w> Ahead<'w> {
     }
 
     /// Takes what this thread read, and hands it out when its turn comes.
-    fn found_here(
-        &mut self,
-        path: &[u8],
-        read: io::Result<Scanned>,
-        visitor: &mut dyn Visitor,
-    ) -> io::Result<()> {
+    fn found_here(&mut self, path: &[u8], read: io::Result<Scanned>, visitor: &mut dyn Visitor) -> io::Result<()> {
         if self.pending.is_empty() {
             return hand_out(self.rules, path, read, visitor);
         }
