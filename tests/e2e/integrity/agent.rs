@@ -110,7 +110,8 @@ impl Host {
 
     /// Stops everything, and returns what the agent ever said of its files.
     fn settle(mut self) -> Vec<FileIntegrity> {
-        self.agent.stop(Duration::from_secs(20));
+        // One that was started a moment ago does not listen to a request to stop yet.
+        self.agent.kill();
         self.collector.stop(Duration::from_secs(20));
         said(&self.collector.evidence(&self.log_key))
     }
