@@ -1,3 +1,5 @@
+//! What sets cover, beside a naive reading of their patterns.
+
 use std::path::PathBuf;
 
 use muster_proto::fact::{HostClass, Severity};
