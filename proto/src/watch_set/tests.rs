@@ -1,3 +1,5 @@
+//! Which sets may be asked for, and that a digest is of every part of one.
+
 use super::*;
 
 fn set(name: &str, paths: &[&str]) -> WatchSet {

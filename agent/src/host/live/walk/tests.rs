@@ -1,3 +1,5 @@
+//! Walks of hostile, deep, wide and changing trees.
+
 use std::{
     collections::BTreeMap,
     ffi::{CString, OsStr},
