@@ -12,6 +12,7 @@ pub mod check;
 mod cover;
 mod draft;
 pub mod explain;
+mod found;
 mod known;
 mod legacy;
 pub mod manners;

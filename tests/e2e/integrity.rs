@@ -10,4 +10,5 @@ mod integrity {
     mod differential;
     mod hostile;
     mod kill;
+    mod sandbox;
 }

@@ -1,6 +1,6 @@
 //! Takes a baseline, and compares files with it.
 
-use std::{collections::BTreeMap, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use muster_proto::{
     fact::{Actor, Cause, FileChange, PathText, Text, Unknown},
@@ -379,6 +379,3 @@ fn ranges(root: &Root, scope: Scope<'_>) -> Vec<Vec<u8>> {
     ranges.dedup_by(|path, above| is_at_or_below(path, above));
     ranges
 }
-
-/// New differences by path, for which explanations are looked for.
-pub(super) type New = BTreeMap<Vec<u8>, FileChange>;

@@ -26,25 +26,16 @@ use crate::host::{self, Host};
 /// Usual name of the file of a [`Memory`].
 pub const NAME: &str = "owners";
 /// Files and folders that change with every change of a database of packages.
-const STAMPS: &[&str] = &[
-    dpkg::STATUS,
-    dpkg::INFO,
-    dpkg::UPDATES,
-    pacman::LOCAL,
-    "/usr/lib/sysimage/rpm/Packages.db",
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
-    "/usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
-    "/var/lib/rpm/Packages",
-    "/var/lib/rpm/Packages.db",
-    "/var/lib/rpm/rpmdb.sqlite",
-    "/var/lib/rpm/rpmdb.sqlite-wal",
-];
+const STAMPS: [&[&str]; 2] = [&[dpkg::STATUS, dpkg::INFO, dpkg::UPDATES, pacman::LOCAL], rpm::DATABASES];
 
 /// To these files package managers write what they do while they do it.
 const LOGS: &[&str] = &["/var/log/dnf.rpm.log", "/var/log/dpkg.log", "/var/log/pacman.log", "/var/log/zypp/history"];
 
 /// Differences of which each is looked up by itself, at most; for more the databases are read.
 const FEW: usize = 64;
+
+/// Differences by path.
+pub type Changes<'c> = BTreeMap<&'c [u8], &'c mut FileChange>;
 
 /// Where it is kept between scans which package each path belongs to: without it no deletion of a package's file is explained.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +55,7 @@ pub struct Memory<'a> {
 /// # Errors
 ///
 /// When a database is there and cannot be read: nothing is set, and the changes are to be shown again.
-pub fn explain(
-    host: &dyn Host,
-    memory: Option<Memory<'_>>,
-    changes: &mut BTreeMap<Vec<u8>, FileChange>,
-) -> io::Result<()> {
+pub fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut Changes<'_>) -> io::Result<()> {
     if changes.values().all(|change| change.explanation.is_some()) {
         return Ok(());
     }
@@ -117,7 +104,7 @@ pub fn remember(host: &dyn Host, memory: Memory<'_>, now: Timestamp) -> io::Resu
 /// Returns a digest that is another one after each change of the host's databases of packages.
 pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for path in STAMPS {
+    for path in STAMPS.into_iter().flatten() {
         let Ok(metadata) = host.metadata(Path::new(path)) else { continue };
         let modified = metadata.modified.map(Timestamp::micros);
         let text =
@@ -129,7 +116,7 @@ pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
 
 /// Whether neither a package nor a rule can say anything of `changes`, by what is remembered of the databases as they are. A notice of
 /// one changed file must not cost a look through every package.
-fn is_of_no_package(host: &dyn Host, memory: Memory<'_>, changes: &BTreeMap<Vec<u8>, FileChange>) -> bool {
+fn is_of_no_package(host: &dyn Host, memory: Memory<'_>, changes: &Changes<'_>) -> bool {
     let open: Vec<_> = changes.iter().filter(|(_, change)| change.explanation.is_none()).collect();
     let says_nothing = |path: &[u8], change: &FileChange| {
         let is_link = change.after.as_ref().is_some_and(|after| after.r#type == FileType::Link);
@@ -137,7 +124,7 @@ fn is_of_no_package(host: &dyn Host, memory: Memory<'_>, changes: &BTreeMap<Vec<
     };
     open.len() <= FEW
         && open.iter().all(|(path, change)| says_nothing(path, change))
-        && owners::have_none_of(memory, database_stamp(host), open.iter().map(|(path, _)| path.as_slice()))
+        && owners::have_none_of(memory, database_stamp(host), open.iter().map(|(path, _)| **path))
 }
 
 /// Whether one of `paths` was written since: asking rpm or pacman is dear, and a change that they did not make they do not explain.
@@ -148,7 +135,7 @@ fn is_written_since(host: &dyn Host, paths: &[&str], since: Option<Timestamp>) -
 }
 
 /// Adds the MD5 of each file: of the content that the scan saw, by one read for both digests, or none.
-fn add_md5(host: &dyn Host, changes: &mut BTreeMap<Vec<u8>, FileChange>) {
+fn add_md5(host: &dyn Host, changes: &mut Changes<'_>) {
     for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
         let Some(after) = &mut change.after else { continue };
         if after.r#type != FileType::File || after.sha256.is_empty() || !after.md5.is_empty() {

@@ -22,7 +22,7 @@ use self::decide::blinded;
 use super::{
     baseline::{self, Before, Opened},
     block::{Blocks, Cursor},
-    check::{Error, New, Request},
+    check::{Error, Request},
     draft::{Draft, Drafted},
     known::{Known, Unreadable, What},
     mounts::Mounts,
@@ -36,8 +36,6 @@ use super::{
 };
 use crate::host::{self, EntryKind, Metadata, Scanned, Visitor, Want};
 
-/// New differences for which an explanation is looked for in one scan, at most.
-const EXPLAINED: usize = 50_000;
 /// Folders that turned out unreadable after what is in them was shown, at most.
 const LATE: usize = 10_000;
 
@@ -58,8 +56,8 @@ pub struct Found {
     pub drafts: [Drafted; 2],
     /// Entries that turned out unreadable after later ones were shown.
     pub late: BTreeMap<Vec<u8>, (usize, Unreadable)>,
-    /// New differences.
-    pub new: New,
+    /// Whether differences that nothing explained are shown to the package databases again.
+    pub asks_again: bool,
     /// What it did.
     pub stats: Stats,
 }
@@ -103,7 +101,6 @@ pub struct Merge<'a> {
     at_shown: Draft,
     at_found: Draft,
     late: BTreeMap<Vec<u8>, (usize, Unreadable)>,
-    new: New,
     stats: Stats,
     failure: Option<Error>,
 }
@@ -168,7 +165,6 @@ impl<'a> Merge<'a> {
             at_shown: draft()?,
             at_found: draft()?,
             late: BTreeMap::new(),
-            new: BTreeMap::new(),
             stats: Stats::default(),
             failure: None,
         })
@@ -215,7 +211,7 @@ impl<'a> Merge<'a> {
         let store = self.request.store;
         let finish = |draft: Draft| draft.finish().map_err(Error::of_writing(store, Name::Changes));
         let drafts = [finish(self.at_shown)?, finish(self.at_found)?];
-        Ok(Found { drafts, late: self.late, new: self.new, stats: self.stats })
+        Ok(Found { drafts, late: self.late, asks_again: self.asks_again, stats: self.stats })
     }
 
     /// Returns where `path` lies, and passes what comes before it.
@@ -369,24 +365,12 @@ impl<'a> Merge<'a> {
     }
 
     fn decided(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
-        self.ask_again(path, &known);
         self.at_shown.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
     }
 
     /// Takes what is known of an entry that was read.
     fn read(&mut self, path: &[u8], known: Known) -> Result<(), Error> {
-        self.ask_again(path, &known);
         self.at_found.add(path, known).map_err(Error::of_writing(self.request.store, Name::Changes))
-    }
-
-    fn ask_again(&mut self, path: &[u8], known: &Known) {
-        if let What::Differs(difference) = &known.what
-            && self.asks_again
-            && difference.change.explanation.is_none()
-            && self.new.len() < EXPLAINED
-        {
-            self.new.entry(path.to_vec()).or_insert_with(|| difference.change.clone());
-        }
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {

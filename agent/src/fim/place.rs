@@ -32,6 +32,11 @@ pub fn plain(path: &Path) -> PathBuf {
     plain
 }
 
+/// Returns the folder that `path` lies in; of `/` itself, nothing.
+pub fn folder_of(path: &[u8]) -> &[u8] {
+    &path[..path.iter().rposition(|&byte| byte == b'/').unwrap_or(0)]
+}
+
 /// Returns the folders above `path`, the topmost first, without `/`.
 pub fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
@@ -57,5 +62,6 @@ mod tests {
         assert!(is_at_or_below(b"/a", b"/"));
         assert_eq!(above(b"/a/b/c").collect::<Vec<_>>(), [b"/a".as_slice(), b"/a/b"]);
         assert_eq!(above(b"/").count() + above(b"/a").count(), 0);
+        assert_eq!([b"/a/b".as_slice(), b"/a", b"/"].map(folder_of), [b"/a".as_slice(), b"", b""]);
     }
 }

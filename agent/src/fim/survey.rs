@@ -165,7 +165,7 @@ impl<'s, 'w> Survey<'s, 'w> {
         let none = Draft::start(self.request.store).and_then(Draft::finish).map_err(&writing)?;
         let unreadable = self.unreadable.take().map(Draft::finish).transpose().map_err(&writing)?;
         let drafts = [unreadable.ok_or(Error::Restless)?, none];
-        Ok(Found { drafts, late: std::mem::take(&mut self.late), new: BTreeMap::new(), stats: self.stats })
+        Ok(Found { drafts, late: std::mem::take(&mut self.late), asks_again: false, stats: self.stats })
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {

@@ -1,7 +1,7 @@
 //! Puts what a scan found into force, and counts it.
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     io::{self, Write},
 };
 
@@ -17,12 +17,11 @@ use sha2::{Digest as _, Sha256};
 use super::{
     baseline::Opened,
     block::{self, Digest},
-    check::{Error, New, Request},
-    draft::Drafted,
-    explain,
-    known::{self, Difference, Header, Known, Unreadable, What},
+    check::{Error, Request},
+    found::Records,
+    known::{self, Difference, Header, Known, What},
     merge::{Found, Stats},
-    place::{is_at_or_below, order},
+    place::is_at_or_below,
     scans::Scans,
     sets::{Members, Rule},
     store::Name,
@@ -105,14 +104,9 @@ pub(super) fn conclude(
     digest: Option<Digest>,
 ) -> Result<Outcome, Error> {
     let store = request.store;
-    let Found { drafts, late, mut new, stats } = found;
-    if !explained(request, &mut new) {
-        scans.databases.clear();
-    }
+    let stats = found.stats;
     let mut tally = Tally::start(request, opened);
-    let mut late: Vec<_> = late.into_iter().collect();
-    late.sort_by(|(a, _), (b, _)| order(a, b));
-    let mut records = Records { drafts, late: late.into(), new };
+    let mut records = Records::start(request, found);
     let header = Header { baselines: vec![opened.baseline.id.to_string()] };
     let written = store.replace_if_other(Name::Changes, digest, |out| {
         write(out, &header, |writer| {
@@ -124,19 +118,11 @@ pub(super) fn conclude(
         })
     });
     written.map_err(Error::of_writing(store, Name::Changes))?;
+    if !records.end() {
+        scans.databases.clear();
+    }
     scans.write(store).map_err(Error::of_writing(store, Name::Scans))?;
     Ok(tally.finish(&scans, stats))
-}
-
-/// Looks for explanations, and returns whether the databases could be asked. Without an explanation a difference is shown, which is
-/// never wrong, and the next scan asks again.
-fn explained(request: &Request<'_>, new: &mut New) -> bool {
-    let (host, owners) = (request.host, request.store.owners());
-    let done = explain::explain(host, Some(owners), new).and_then(|()| explain::remember(host, owners, request.now));
-    if let Err(error) = &done {
-        tracing::debug!(%error, "the package databases explain nothing");
-    }
-    done.is_ok()
 }
 
 /// Writes a file of what is known.
@@ -148,41 +134,6 @@ pub(super) fn write(
     let mut writer = block::Writer::start(out, known::MAGIC, &serde_json::to_vec(header)?)?;
     records(&mut writer)?;
     writer.finish(b"")
-}
-
-/// What is known, in order: both drafts, and what came late.
-struct Records {
-    drafts: [Drafted; 2],
-    late: VecDeque<(Vec<u8>, (usize, Unreadable))>,
-    new: New,
-}
-
-impl Records {
-    fn next(&mut self) -> io::Result<Option<(Vec<u8>, Known)>> {
-        let [a, b] = &mut self.drafts;
-        let is_second = match (a.path(), b.path()) {
-            (Some(a), Some(b)) => order(b, a).is_lt(),
-            (None, Some(_)) => true,
-            _ => false,
-        };
-        let next = if is_second { &mut *b } else { &mut *a };
-        let is_first = |late: &mut (Vec<u8>, _)| next.path().is_none_or(|path| order(&late.0, path).is_lt());
-        if let Some((path, (set, unreadable))) = self.late.pop_front_if(is_first) {
-            let seen = unreadable.since;
-            let what = What::AsBaseline;
-            return Ok(Some((path, Known { set, is_new: false, unreadable: Some(unreadable), seen, what })));
-        }
-        let Some((path, mut known)) = next.take()? else { return Ok(None) };
-        if let Some((_, (_, unreadable))) = self.late.pop_front_if(|(late, _)| *late == path) {
-            known.unreadable = Some(unreadable);
-        }
-        if let What::Differs(difference) = &mut known.what
-            && let Some(explained) = self.new.remove(&path)
-        {
-            difference.change = explained;
-        }
-        Ok(Some((path, known)))
-    }
 }
 
 /// Counts under way.

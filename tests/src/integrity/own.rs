@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -17,6 +18,8 @@ use crate::harness::program;
 /// The program with a baseline of one tree.
 #[derive(Debug)]
 pub struct Own {
+    /// Words before the program.
+    under: Vec<String>,
     program: PathBuf,
     tree: PathBuf,
     database: PathBuf,
@@ -40,13 +43,20 @@ impl Own {
     /// Prepares it to look at `tree`, with its own files in `folder`.
     pub fn at(tree: &Path, folder: &Path) -> Self {
         let (database, output) = (folder.join("own.db"), folder.join("own.out"));
-        Self { program: program("test-agent"), tree: tree.to_owned(), database, output }
+        Self { under: Vec::new(), program: program("test-agent"), tree: tree.to_owned(), database, output }
     }
 
     /// Makes it another build of the program.
     #[must_use]
     pub fn with(mut self, program: &Path) -> Self {
         program.clone_into(&mut self.program);
+        self
+    }
+
+    /// Lets another program run it.
+    #[must_use]
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -61,7 +71,10 @@ impl Own {
     ///
     /// When that file cannot be made.
     pub fn command(&self, what: &str, more: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(&self.program);
+        let words = self.under.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut words = words.collect::<Vec<_>>().into_iter();
+        let mut command = Command::new(words.next().context("a program")?);
+        command.args(words);
         command.args(["fim", what, "-o", "json", "--db"]).arg(&self.database).args(more);
         // What is covered, and how, is part of the baseline.
         if what == "baseline" {

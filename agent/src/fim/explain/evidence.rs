@@ -13,7 +13,7 @@ use muster_proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{generated, judge};
+use super::{Changes, generated, judge};
 use crate::host::{self, Host};
 
 /// Bytes of a line of a database; a longer one names no path that a system could have.
@@ -122,7 +122,7 @@ pub(super) struct Evidence {
 
 impl Evidence {
     /// Starts to collect evidence about `changes`.
-    pub fn about(host: &dyn Host, changes: &BTreeMap<Vec<u8>, FileChange>) -> Self {
+    pub fn about(host: &dyn Host, changes: &Changes<'_>) -> Self {
         let mut evidence = Self::default();
         for (path, change) in changes.iter().filter(|(_, change)| change.explanation.is_none()) {
             evidence.oldest =
@@ -143,7 +143,7 @@ impl Evidence {
                     evidence.ask(&next);
                     evidence.targets.insert(target.clone(), next);
                 }
-                evidence.targets.insert(path.clone(), target);
+                evidence.targets.insert(path.to_vec(), target);
             }
         }
         evidence

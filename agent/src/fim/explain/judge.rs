@@ -1,6 +1,6 @@
 //! Decides which differences the evidence explains. Pure: it asks nothing of the host.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use muster_proto::{
     fact::{ChangeKind, Explanation, ExtendedAttribute, FileChange, FileState, FileType, Text},
@@ -9,6 +9,7 @@ use muster_proto::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    Changes,
     evidence::{Content, Evidence, Holds, Record, Rights, Whole},
     generated,
 };
@@ -52,7 +53,7 @@ pub(super) fn beside(path: &[u8]) -> Option<(&[u8], Beside)> {
 }
 
 /// Sets the explanations of those of `changes` that `evidence` explains.
-pub(super) fn explain(changes: &mut BTreeMap<Vec<u8>, FileChange>, evidence: &Evidence) {
+pub(super) fn explain(changes: &mut Changes<'_>, evidence: &Evidence) {
     for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
         // A damaged database may name a package without a version; that is no explanation.
         let by_packages =
@@ -61,7 +62,7 @@ pub(super) fn explain(changes: &mut BTreeMap<Vec<u8>, FileChange>, evidence: &Ev
     }
     let kept: Vec<(Vec<u8>, Explanation)> = changes.keys().filter_map(|path| keeps_former(path, changes)).collect();
     for (path, explanation) in kept {
-        if let Some(change) = changes.get_mut(&path) {
+        if let Some(change) = changes.get_mut(path.as_slice()) {
             change.explanation = Some(explanation);
         }
     }
@@ -203,7 +204,7 @@ fn has_capabilities(after: &FileState, recorded: &str) -> bool {
 }
 
 /// Explains a file beside a configuration file that holds what that held before a package changed it.
-fn keeps_former(path: &[u8], changes: &BTreeMap<Vec<u8>, FileChange>) -> Option<(Vec<u8>, Explanation)> {
+fn keeps_former(path: &[u8], changes: &Changes<'_>) -> Option<(Vec<u8>, Explanation)> {
     let change = changes.get(path)?;
     let (Some((original, Beside::AsBefore)), None, ChangeKind::Created) =
         (beside(path), &change.explanation, change.kind)

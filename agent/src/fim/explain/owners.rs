@@ -25,7 +25,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Memory, dpkg,
+    Changes, Memory, dpkg,
     evidence::{Evidence, Former, Package, merged},
     judge::is_within,
     pacman, rpm,
@@ -91,11 +91,7 @@ struct Lost {
 }
 
 /// Adds to which packages the deleted paths of `changes` belonged. Without a file that can be read, to none.
-pub(super) fn collect(
-    memory: Memory<'_>,
-    changes: &BTreeMap<Vec<u8>, FileChange>,
-    evidence: &mut Evidence,
-) -> io::Result<()> {
+pub(super) fn collect(memory: Memory<'_>, changes: &Changes<'_>, evidence: &mut Evidence) -> io::Result<()> {
     let Some(owners) = read(memory)? else { return Ok(()) };
     let deleted =
         changes.iter().filter(|(_, change)| change.kind == ChangeKind::Deleted && change.explanation.is_none());
@@ -107,7 +103,7 @@ pub(super) fn collect(
     let mut find = |held: &Held, is_then: &dyn Fn(&FileChange) -> bool| {
         let Some(former) = held.former().filter(|former| evidence.sources.contains(&former.source)) else { return };
         for path in held.paths.iter().filter_map(|path| asked.get(path)).flatten() {
-            if changes.get(*path).is_some_and(is_then) {
+            if changes.get(*path).is_some_and(|change| is_then(change)) {
                 found.entry(path.to_vec()).or_insert_with(|| former.clone());
             }
         }

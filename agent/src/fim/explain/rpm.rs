@@ -3,7 +3,7 @@
 //! Its database is of four formats and versions, of which rpm alone reads the right one: rpm(8) prints it, a line for each file. It
 //! works offline, and cannot be asked of a few paths without failing for one that no package owns.
 
-use std::{io, rc::Rc};
+use std::{io, path::Path, rc::Rc};
 
 use muster_proto::{
     fact::{ExplanationSource, FileType, Text},
@@ -55,8 +55,11 @@ pub(super) fn collect(host: &dyn Host, evidence: &mut Evidence) -> io::Result<()
     })
 }
 
-/// Calls `visit` with each package and each path that it lists.
+/// Calls `visit` with each package and each path that it lists. Where rpm is installed and never used, it is not asked.
 pub(super) fn each_owned(host: &dyn Host, visit: &mut dyn FnMut(&Package, &[u8])) -> io::Result<()> {
+    if !DATABASES.iter().any(|path| host.metadata(Path::new(path)).is_ok()) {
+        return Ok(());
+    }
     each(host, &mut |package, fields| visit(package, fields.path))
 }
 

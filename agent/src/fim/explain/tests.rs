@@ -44,6 +44,11 @@ struct Machine {
     logged: Option<&'static str>,
 }
 
+/// Explains changes that the test owns.
+fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut BTreeMap<Vec<u8>, FileChange>) -> io::Result<()> {
+    super::explain(host, memory, &mut changes.iter_mut().map(|(path, change)| (path.as_slice(), change)).collect())
+}
+
 fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }

@@ -14,7 +14,7 @@ use super::{
         record::{State, is_racy},
         watch_set::Attributes,
     },
-    EXPLAINED, Entry, Merge,
+    Entry, Merge,
 };
 
 impl Merge<'_> {
@@ -100,9 +100,6 @@ impl Merge<'_> {
             actors,
             states_seen: known.map_or(0, |change| change.states_seen) + 1,
         };
-        if self.new.len() < EXPLAINED {
-            self.new.insert(entry.path, change.clone());
-        }
         of(Difference { change, found }, now)
     }
 

@@ -34,7 +34,7 @@ struct Machine {
     memory: tempfile::TempDir,
     minutes: u64,
     /// A package's paths, and when it was unpacked.
-    package: Option<(&'static [&'static str], &'static str)>,
+    package: Option<(Vec<String>, &'static str)>,
     files: FileLook<'static>,
 }
 
@@ -100,12 +100,20 @@ impl Machine {
                 index.links.insert(text(path), text(target));
             }
         }
-        if let Some((paths, unpacked)) = self.package {
-            let info = self.capture.path().join("files/var/lib/dpkg/info");
-            std::fs::create_dir_all(&info).unwrap();
-            std::fs::write(info.join("p.list"), paths.join("\n") + "\n").unwrap();
+        if let Some((paths, unpacked)) = &self.package {
+            let dpkg = self.capture.path().join("files/var/lib/dpkg");
+            std::fs::create_dir_all(dpkg.join("info")).unwrap();
+            let status = "Package: p\nStatus: install ok installed\nVersion: 1\n\n";
+            std::fs::write(dpkg.join("status"), status).unwrap();
+            std::fs::write(dpkg.join("info/p.list"), paths.join("\n") + "\n").unwrap();
+            for empty in ["statoverride", "diversions", "info/p.md5sums"] {
+                std::fs::write(dpkg.join(empty), "").unwrap();
+            }
             index.lists.insert(text("/var/lib/dpkg/info"), vec![text("p.list")]);
-            index.metadata.insert(text("/var/lib/dpkg/info/p.list"), metadata("file", unpacked));
+            for file in ["status", "info/p.list"] {
+                index.metadata.insert(text(&format!("/var/lib/dpkg/{file}")), metadata("file", unpacked));
+            }
+            index.errors.insert("list /var/lib/dpkg/updates".to_owned(), failure(ENOENT));
         }
         std::fs::write(self.capture.path().join("index.json"), serde_json::to_vec(&index).unwrap()).unwrap();
         Recorded::at(self.capture.path()).unwrap()
@@ -152,6 +160,26 @@ fn changes(state: &FileIntegrity) -> Vec<(ChangeKind, &str)> {
 fn unreadable(state: &FileIntegrity) -> Vec<(&str, Cause)> {
     assert_eq!(state.unreadable_total, state.unreadable.len() as u64);
     state.unreadable.iter().map(|unreadable| (unreadable.path.as_str(), unreadable.unknown.cause)).collect()
+}
+
+#[test]
+fn very_many_changes_are_explained_each_by_itself() {
+    let mut machine = Machine::new();
+    machine.look(&["/a"], &[("/a", Folder)]).unwrap();
+    let wide = (0..9_000).map(|number| format!("/a/wide/{number:05}"));
+    let deep = (0..9_000).map(|number| format!("/a/wide2/{:03}/{:03}", number / 100, number % 100));
+    let folders = (0..90).map(|number| format!("/a/wide2/{number:03}"));
+    let mut paths: Vec<_> =
+        ["/a/wide", "/a/wide2"].map(str::to_owned).into_iter().chain(wide).chain(deep).chain(folders).collect();
+    paths.sort_by(|a, b| crate::fim::order(a.as_bytes(), b.as_bytes()));
+    let entries: Vec<_> =
+        [("/a", Folder)].into_iter().chain(paths.iter().map(|path| (path.as_str(), Folder))).collect();
+    let stranger = "/a/wide2/045/050";
+    let listed = paths.iter().filter(|path| *path != stranger).cloned().collect();
+    machine.package = Some((listed, "2026-11-24T12:01:30Z"));
+    let state = machine.look(&["/a"], &entries).unwrap();
+    assert_eq!(changes(&state), [(ChangeKind::Created, stranger)]);
+    assert_eq!(state.explained_total, paths.len() as u64 - 1);
 }
 
 #[test]

@@ -158,8 +158,9 @@ pub(super) fn name_only(parent: BorrowedFd<'_>, name: &CStr, looked: &Metadata) 
 fn below(parent: BorrowedFd<'_>, name: &CStr, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | more;
     match rustix::fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        // A kernel before 5.6. A single name with `O_NOFOLLOW` cannot lead elsewhere either.
-        Err(Errno::NOSYS) => rustix::fs::openat(parent, name, flags, Mode::empty()),
+        // A kernel before 5.6, or a sandbox that does not know the call, as systemd 247 makes. A single name with `O_NOFOLLOW` cannot
+        // lead elsewhere either.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(parent, name, flags, Mode::empty()),
         opened => opened,
     }
 }
