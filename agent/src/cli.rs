@@ -201,6 +201,7 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Fim(Fim::Alone(command)) => Ok(fim::alone(command)),
         Command::Fim(Fim::Rebaseline { reason }) => fim::rebaseline(&load(&cli)?.config, reason),
+        Command::Fim(Fim::Sets { output }) => fim::show_sets(&load(&cli)?.config, *output),
         Command::CheckConfig { output } => check_config(load(&cli), *output),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());

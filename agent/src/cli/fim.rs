@@ -23,6 +23,7 @@ use crate::{
         Outcome,
         alone::{self, Item, Looked},
         check::Depth,
+        sets::{self, Sets},
         show,
         watch_set::{Attributes, WatchSet},
     },
@@ -53,6 +54,14 @@ pub(super) enum Fim {
         /// Why, for the auditor.
         #[arg(long, value_name = "TEXT")]
         reason: String,
+    },
+    /// Shows the watch sets of this host's settings, or the default ones, each with the digest of its definition.
+    ///
+    /// A profile of the collector goes before them: `musterctl hosts show` tells which are in force.
+    Sets {
+        /// `json` for programs: an array, in the form of the settings.
+        #[arg(short, long, default_value = "text")]
+        output: Output,
     },
 }
 
@@ -323,6 +332,23 @@ async fn stop_signal() -> io::Result<i32> {
 #[cfg(not(unix))]
 async fn stop_signal() -> io::Result<i32> {
     tokio::signal::ctrl_c().await.map(|()| 2)
+}
+
+/// Shows the watch sets of the settings.
+pub(super) fn show_sets(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
+    let sets = Sets::new(&sets::in_force(&config.probes, &Live::new()))?;
+    match output {
+        Output::Text => print!("{}", sets::render(&sets)),
+        Output::Json => {
+            let told = sets.sets().iter().zip(sets.definitions()).map(|(set, digest)| {
+                let mut told = serde_json::to_value(set)?;
+                told["digest"] = json!(digest.to_string());
+                Ok(told)
+            });
+            println!("{}", serde_json::Value::Array(told.collect::<anyhow::Result<_>>()?));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Takes the baseline of this host's agent afresh.

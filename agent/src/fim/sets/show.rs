@@ -6,18 +6,14 @@ use muster_proto::fact::Text;
 
 use super::Sets;
 
-/// Returns what each set covers, the most severe first. `entries` returns how many entries a baseline has of the set of that name.
+/// Returns what each set covers, the most severe first, and the digest of its definition, as FIM-01's `accepted_sets` names it.
 ///
 /// Names and paths come from settings, and are shown without control characters.
-pub fn render(sets: &Sets, entries: &dyn Fn(&str) -> Option<u64>) -> String {
+pub fn render(sets: &Sets) -> String {
     let mut text = String::new();
     for (set, digest) in sets.sets().iter().zip(sets.definitions()) {
-        let covered = match entries(&set.name) {
-            Some(count) => format!("{count} entries in the baseline"),
-            None => "not in a baseline yet".to_owned(),
-        };
         // Writing to a text cannot fail.
-        let _ = writeln!(text, "{}  {}, {covered}, definition {digest}", set.name, set.severity.as_str());
+        let _ = writeln!(text, "{}  {}, definition {digest}", set.name, set.severity.as_str());
         let paths = set.plain_paths().iter().map(|path| Text::from_bytes(path).to_string()).collect::<Vec<_>>();
         let plain = |texts: &[String]| texts.iter().map(|text| Text::new(text).to_string()).collect::<Vec<_>>();
         let depth = if set.depth == 0 { Vec::new() } else { vec![set.depth.to_string()] };
@@ -57,10 +53,10 @@ mod tests {
         };
         let new = WatchSet::of_paths("new", vec!["/new".into()]);
         let sets = Sets::new(&[web.clone(), new.clone()]).unwrap();
-        let shown = render(&sets, &|name| (name == "web").then_some(12));
+        let shown = render(&sets);
         let expected = format!(
-            "new  medium, not in a baseline yet, definition {}\n  paths    /new\n  compares type content size mode owner group \
-             modified_time extended_attributes\nweb  medium, 12 entries in the baseline, definition {}\n  paths    \
+            "new  medium, definition {}\n  paths    /new\n  compares type content size mode owner group \
+             modified_time extended_attributes\nweb  medium, definition {}\n  paths    \
              /etc/nginx /srv/www\n  without  srv/www/*/cache\n  depth    4\n  compares type mode\n  mounts   crossed\n  \
              owner    web\\x1b[2J team\n",
             new.digest(),
