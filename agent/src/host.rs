@@ -584,6 +584,17 @@ impl Tool {
     }
 }
 
+/// Returns bytes of the system's randomness: for names and keys of what stays on the host. Signing keys are of the library that signs.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn random<const BYTES: usize>() -> io::Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
 /// Returns why `error` keeps a value from being told.
 pub fn cause(error: &io::Error) -> Cause {
     use io::ErrorKind;

@@ -133,9 +133,7 @@ pub(crate) struct Memory(PathBuf);
 impl Memory {
     /// Makes one that nobody else may look into.
     pub(crate) fn make() -> Result<Self, Error> {
-        let mut random = [0; 8];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
-        let path = std::env::temp_dir().join(format!("muster-agent-{}", hex::encode(random)));
+        let path = std::env::temp_dir().join(format!("muster-agent-{}", hex::encode(host::random::<8>()?)));
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

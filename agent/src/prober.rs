@@ -85,8 +85,7 @@ impl Prober {
         for probe in probe::PROBES {
             fs::create_dir_all(memory.join(probe.name()))?;
         }
-        let mut run = [0; 8];
-        aws_lc_rs::rand::fill(&mut run).map_err(|_| io::Error::other("no randomness"))?;
+        let run = host::random()?;
         let shared = Shared {
             settings: Mutex::new(Arc::new(settings)),
             memory: memory.to_owned(),

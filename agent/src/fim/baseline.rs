@@ -21,6 +21,7 @@ use super::{
     store::{Name, Store},
     watch_set::WatchSet,
 };
+use crate::host;
 
 const MAGIC: &[u8] = b"muster-baseline 2\n";
 /// Record of an entry that could not be read. No state begins with this byte.
@@ -193,7 +194,5 @@ pub fn write(
 ///
 /// When there is no randomness.
 pub fn new_id() -> io::Result<String> {
-    let mut id = [0; 16];
-    aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no randomness"))?;
-    Ok(hex::encode(id))
+    Ok(hex::encode(host::random::<16>()?))
 }

@@ -30,7 +30,10 @@ use super::{
     judge::is_within,
     pacman, rpm,
 };
-use crate::{host::Host, probe::memory};
+use crate::{
+    host::{self, Host},
+    probe::memory,
+};
 
 const MAGIC: &[u8] = b"muster-owners 1\n";
 const DIGEST_BYTES: usize = 32;
@@ -180,9 +183,7 @@ fn decode(bytes: &[u8]) -> Option<Owners> {
 }
 
 fn new_key() -> io::Result<Vec<u8>> {
-    let mut key = vec![0; 16];
-    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
-    Ok(key)
+    Ok(host::random::<16>()?.to_vec())
 }
 
 /// Returns what each package holds now, by all databases.

@@ -17,6 +17,8 @@ use crate::host::xattr;
 
 /// Bytes of a list of names or of a value, at most: `XATTR_LIST_MAX` and `XATTR_SIZE_MAX` of linux/limits.h.
 const LIMIT_BYTES: usize = 64 * 1024;
+/// Bytes of a list that is longer than most: the kernel takes as much memory as it is asked for, each time.
+const USUAL_BYTES: usize = 1024;
 
 /// Reads attributes; its buffers are made once, and when they are first needed.
 #[derive(Debug, Default)]
@@ -50,11 +52,20 @@ impl Attributes {
 
     fn read(
         &mut self,
-        list: impl FnOnce(&mut [u8]) -> rustix::io::Result<usize>,
+        list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
         value: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
     ) -> io::Result<Vec<ExtendedAttribute>> {
-        self.names.resize(LIMIT_BYTES, 0);
+        if self.names.is_empty() {
+            self.names.resize(USUAL_BYTES, 0);
+        }
         let listed = match list(&mut self.names) {
+            Err(Errno::RANGE) => {
+                self.names.resize(LIMIT_BYTES, 0);
+                list(&mut self.names)
+            }
+            listed => listed,
+        };
+        let listed = match listed {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             listed => &self.names[..listed?],
         };

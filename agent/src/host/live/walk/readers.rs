@@ -25,7 +25,7 @@ use crate::host::{Metadata, Pace, Scanned, Visitor, Want};
 /// Threads, at most, the walk's own among them.
 const READERS: usize = 8;
 /// A file of fewer bytes is read by the walk's own thread: to hand it over costs as much as to hash some thousand bytes.
-const SMALL_BYTES: u64 = 32 * 1024;
+const SMALL_BYTES: u64 = 6 * 1024;
 /// Jobs that no reader has begun, at most.
 const JOBS: usize = 16;
 /// Entries that are shown before an earlier one is found, at most.
@@ -180,6 +180,14 @@ impl Shared {
     }
 }
 
+impl Queue {
+    /// Returns what the walk's own thread is to read: nothing that keeps it from giving the readers more.
+    fn take_smallest(&mut self) -> Option<Job> {
+        let smallest = self.jobs.iter().enumerate().min_by_key(|(_, job)| job.looked.size_bytes);
+        smallest.map(|(at, _)| at).and_then(|at| self.jobs.remove(at))
+    }
+}
+
 /// Tells the walk when a reader ends with a job in hand, for which it would wait for ever.
 struct Held<'s>(&'s Shared);
 
@@ -235,7 +243,7 @@ impl<'w> Ahead<'w> {
     }
 
     fn read(&mut self, entry: &Entry<'_>, visitor: &mut dyn Visitor) -> io::Result<()> {
-        if entry.looked.size_bytes < SMALL_BYTES || self.shared.lock().jobs.len() >= JOBS {
+        if entry.looked.size_bytes < SMALL_BYTES {
             let read = self.reader.read(entry.folder.as_fd(), entry.name, entry.looked, entry.want);
             return self.found_here(entry.path, read, visitor);
         }
@@ -247,8 +255,12 @@ impl<'w> Ahead<'w> {
             want: entry.want,
         };
         self.add(entry.path, None);
-        self.shared.lock().jobs.push_back(job);
+        let mut queue = self.shared.lock();
+        queue.jobs.push_back(job);
+        let beyond = if queue.jobs.len() > JOBS { queue.take_smallest() } else { None };
+        drop(queue);
         self.shared.job.notify_one();
+        beyond.into_iter().for_each(|job| self.read_job(job));
         self.hand_out_ready(visitor)
     }
 
@@ -283,9 +295,16 @@ impl<'w> Ahead<'w> {
         Ok(())
     }
 
-    /// Waits until something was done, and hands out what was found.
+    /// Reads what no reader has begun, or waits until something was done, and hands out what was found.
     fn wait(&mut self, visitor: &mut dyn Visitor) -> io::Result<()> {
         let mut queue = self.shared.lock();
+        if queue.done.is_empty()
+            && let Some(job) = queue.take_smallest()
+        {
+            drop(queue);
+            self.read_job(job);
+            return self.hand_out_ready(visitor);
+        }
         queue.is_waiting = true;
         let nothing = |queue: &mut Queue| queue.done.is_empty() && !queue.is_broken;
         let mut queue = self.shared.done.wait_while(queue, nothing).unwrap_or_else(PoisonError::into_inner);
@@ -297,17 +316,24 @@ impl<'w> Ahead<'w> {
         self.hand_out_ready(visitor)
     }
 
+    fn read_job(&mut self, job: Job) {
+        let read = self.reader.read(job.folder.as_fd(), &job.name, &job.looked, job.want);
+        self.is_read(job.number, read);
+    }
+
+    fn is_read(&mut self, number: u64, read: io::Result<Scanned>) {
+        let at = usize::try_from(number - self.first).expect("what is pending is in memory");
+        let pending = &mut self.pending[at];
+        let bytes = bytes_of(&read);
+        pending.bytes += bytes;
+        self.pending_bytes += bytes;
+        pending.read = Some(read);
+    }
+
     /// Takes what readers did and hands out what has nothing unfinished before it.
     fn hand_out_ready(&mut self, visitor: &mut dyn Visitor) -> io::Result<()> {
         let done = std::mem::take(&mut self.shared.lock().done);
-        for (number, read) in done {
-            let at = usize::try_from(number - self.first).expect("what is pending is in memory");
-            let pending = &mut self.pending[at];
-            let bytes = bytes_of(&read);
-            pending.bytes += bytes;
-            self.pending_bytes += bytes;
-            pending.read = Some(read);
-        }
+        done.into_iter().for_each(|(number, read)| self.is_read(number, read));
         while let Some(Pending { path, bytes, read, .. }) = self.pending.pop_front_if(|first| first.read.is_some()) {
             self.first += 1;
             self.pending_bytes -= bytes;
