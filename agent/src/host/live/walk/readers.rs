@@ -1,11 +1,11 @@
 //! Reads on threads of their own and hands out what they found in the order of the walk.
 //!
 //! ```text
-//! walk -> jobs (at most 16) -> readers (at most 8) -> done -> pending, in order -> visitor
+//! walk -> jobs (at most 64) -> readers (at most 8) -> done -> pending, in order -> visitor
 //! ```
 //!
-//! The walk's own thread is one of the readers: handing over what is soon read costs more than it gains, and what finds no free place
-//! is read rather than waited for.
+//! The walk's own thread is one of the readers: handing over what is soon read costs more than it gains, and where there are more jobs
+//! than places, or nothing can be shown before an earlier entry is found, it reads the smallest file of them rather than wait.
 //!
 //! Each job holds its folder's descriptor, and a reader one more; so their number is small. What is found waits in `pending` for
 //! what comes before it: as far as the walk may run ahead, in entries and in bytes.
@@ -24,10 +24,10 @@ use crate::host::{Metadata, Pace, Scanned, Visitor, Want};
 
 /// Threads, at most, the walk's own among them.
 const READERS: usize = 8;
-/// A file of fewer bytes is read by the walk's own thread: to hand it over costs as much as to hash some thousand bytes.
-const SMALL_BYTES: u64 = 6 * 1024;
+/// A file of fewer bytes is read by the walk's own thread: to hand it over costs more than to hash them.
+const SMALL_BYTES: u64 = 2 * 1024;
 /// Jobs that no reader has begun, at most.
-const JOBS: usize = 16;
+const JOBS: usize = 64;
 /// Entries that are shown before an earlier one is found, at most.
 const ENTRIES_AHEAD: u64 = 4096;
 /// Bytes of what waits for an earlier one, at most, but for the one that is added.
