@@ -181,8 +181,8 @@ pub async fn who_has(
                 _ => format!(" ({forgotten} may have reported a change that is no longer kept)"),
             };
             format!(
-                "{text}\n{watching} hosts watch the path or a folder above it; of {unknown} no change of it is known, and so not what \
-                 content they have{forgot}\n"
+                "{text}\nhosts that watch the path or a folder above it: {watching}\nof these, no change of it is known, and so not what \
+                 content they have: {unknown}{forgot}\n"
             )
         },
     )?;
