@@ -73,6 +73,7 @@ pub fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut Change
     if is_written_since(host, &[pacman::LOCAL], evidence.oldest) {
         pacman::collect(host, &mut evidence)?;
     }
+    generated::collect(host, &mut evidence)?;
     let written = LOGS.iter().filter_map(|log| host.metadata(Path::new(log)).ok()?.modified);
     evidence.times.extend(written);
     if let Some(memory) = memory

@@ -17,7 +17,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Cause, Fact, WatchState},
+    fact::{Cause, Fact, FileIntegrity, PathText, Reading, WatchState},
     time::Timestamp,
 };
 use serde_json::Value;
@@ -354,6 +354,9 @@ impl Findings<'_> {
             if found == expected {
                 continue;
             }
+            if let Some(what) = hides_a_change(expected, found) {
+                self.whats.push(format!("{prefix}{subject}: {what}"));
+            }
             let state = |fact: &Fact| serde_json::to_value(fact).unwrap()["state"].take();
             let mut differences = Vec::new();
             compare(subject, &state(expected), &state(found), causes, &mut differences);
@@ -368,6 +371,21 @@ impl Findings<'_> {
             }
         }
     }
+}
+
+/// Returns how `found` tells of fewer changed files than `clean`, where it could read as much: what no database explains is shown,
+/// and what is shown is not explained by a fault.
+fn hides_a_change(clean: &Fact, found: &Fact) -> Option<String> {
+    let (Fact::FileIntegrity(Reading::Known(clean)), Fact::FileIntegrity(Reading::Known(found))) = (clean, found)
+    else {
+        return None;
+    };
+    let counts = |state: &FileIntegrity| (state.changes_total, state.changes_total + state.explained_total);
+    let (before, now) = (counts(clean), counts(found));
+    let is_fewer = now.0 < before.0 || now.1 < before.1;
+    let was_so = |path: &PathText| clean.unreadable.iter().any(|before| before.path == *path);
+    let reads_as_much = found.unreadable.iter().all(|now| was_so(&now.path));
+    (reads_as_much && is_fewer).then(|| format!("changes not explained, and all: {before:?} became {now:?}"))
 }
 
 /// A reading that is neither as before nor unknown with the fault's cause.

@@ -112,6 +112,8 @@ pub(super) struct Evidence {
     pub times: Vec<Timestamp>,
     /// Where changed links lead, so far as it is what the scan saw.
     pub targets: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Changed links of `/etc/alternatives` that lead to what is registered for them.
+    pub registered: BTreeSet<Vec<u8>>,
     /// What dpkg-statoverride(1) set.
     pub overrides: BTreeMap<Vec<u8>, Rights>,
     /// To which packages deleted paths belonged.

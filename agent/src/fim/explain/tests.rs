@@ -40,6 +40,8 @@ struct Machine {
     index: Index,
     diversions: String,
     overrides: String,
+    /// What update-alternatives(1) has registered, by name.
+    alternatives: Vec<(&'static str, &'static str)>,
     /// When dpkg last wrote to its log.
     logged: Option<&'static str>,
 }
@@ -110,6 +112,7 @@ impl Machine {
             index,
             diversions: String::new(),
             overrides: String::new(),
+            alternatives: Vec::new(),
             logged: None,
         }
     }
@@ -165,7 +168,10 @@ impl Machine {
         self.write("/etc/passwd", "root:x:0:0:::\nwww-data:x:33:33:::\n");
         self.write("/etc/group", "root:x:0:\nwww-data:x:33:\n");
         self.index.lists.insert(text(info), names);
-        for what in ["list /var/lib/dpkg/updates", "list /var/lib/pacman/local"] {
+        let registry = "/var/lib/dpkg/alternatives";
+        self.alternatives.iter().for_each(|(name, lines)| self.write(&format!("{registry}/{name}"), lines));
+        self.index.lists.insert(text(registry), self.alternatives.iter().map(|(name, _)| text(name)).collect());
+        for what in ["list /var/lib/dpkg/updates", "list /var/lib/pacman/local", "list /var/lib/alternatives"] {
             let failure = Failure { errno: Some(ENOENT), kind: String::new(), text: String::new() };
             self.index.errors.insert(what.to_owned(), failure);
         }
@@ -505,12 +511,26 @@ fn a_configuration_file_that_a_removed_package_left_is_still_its_own() {
 fn rules_hold_only_where_packages_were_changed_in_the_window() {
     let mut machine = Machine::with(vec![(
         "a",
-        package("2", &[("/usr/lib/python3/a.py", "x"), ("/usr/bin/mawk", "x")], &["/lib/systemd/system/a.service"]),
+        package(
+            "2",
+            &[("/usr/lib/python3/a.py", "x"), ("/usr/bin/mawk", "x"), ("/usr/share/man/man1/mawk.1.gz", "x")],
+            &["/lib/systemd/system/a.service"],
+        ),
     )]);
+    machine.alternatives = vec![
+        (
+            "awk",
+            "auto\n/usr/bin/awk\nawk.1.gz\n/usr/share/man/man1/awk.1.gz\n\n/usr/bin/mawk\n5\n/usr/share/man/man1/mawk.1.gz\n\n",
+        ),
+        ("vi", "auto\n/usr/bin/vi\n\n/usr/bin/vim.tiny\n15\n\n"),
+    ];
     let links = [
         ("/etc/systemd/system/multi-user.target.wants/a.service", "/lib/systemd/system/a.service"),
         ("/etc/systemd/system/multi-user.target.wants/evil.service", "/opt/evil.service"),
         ("/etc/alternatives/awk", "/usr/bin/mawk"),
+        ("/etc/alternatives/awk.1.gz", "/usr/share/man/man1/mawk.1.gz"),
+        ("/etc/alternatives/vi", "/usr/bin/mawk"),
+        ("/etc/alternatives/nobody-registered", "/usr/bin/mawk"),
         ("/usr/bin/awk", "/etc/alternatives/awk"),
         ("/usr/bin/evil", "/etc/alternatives/none"),
     ];
@@ -537,6 +557,7 @@ fn rules_hold_only_where_packages_were_changed_in_the_window() {
     let all = [
         "/boot/initrd.img-6.1.0 initramfs",
         "/etc/alternatives/awk alternatives",
+        "/etc/alternatives/awk.1.gz alternatives",
         "/etc/apparmor.d/local/a apparmor-local",
         "/etc/systemd/system/multi-user.target.wants/a.service unit-links",
         "/etc/timezone same-content",

@@ -96,7 +96,7 @@ pub(super) const ROWS: &[Expected] = &[
     row("file_integrity", "scan ", "absent", "file_integrity.", "what is not there is deleted"),
     row("file_integrity", "scan ", "absent", "after: file_integrity.", "it was deleted in between"),
     // A first look asks in another order, so that a fault of one moment may meet any question about packages. What is not explained
-    // is shown, and that is all that a fault there can do.
+    // is shown, and that is all that a fault there can do: that nothing is shown no more is checked beside this table.
     row("file_integrity", "", "absent", "file_integrity.changes", "what no database explains is shown"),
     row("file_integrity", "", "absent", "file_integrity.explained", "what no database explains is shown"),
     row("file_integrity", "", "absent", "file_integrity.sets[].", "what no database explains is shown"),
