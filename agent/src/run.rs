@@ -4,6 +4,7 @@
 //! else here is in a hurry.
 
 mod agent;
+mod profile;
 mod scans;
 mod waiting;
 

@@ -18,10 +18,10 @@ use super::{
     place::{folder_of, order},
 };
 
-/// Open differences for which explanations are looked for at once; more where one folder has more.
+/// Open differences for which explanations are looked for at once; some more where the next ones are of the same folder.
 const AT_ONCE: usize = 4_000;
 /// Records that are held meanwhile, at most.
-const HELD: usize = 2 * AT_ONCE;
+const HELD: usize = AT_ONCE + 1_000;
 /// Open differences for which explanations are looked for in one scan, at most.
 const IN_ALL: usize = 50_000;
 

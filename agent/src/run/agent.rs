@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use muster_proto::{
-    report::{Body, LifecycleKind, Probe},
+    report::{Body, LifecycleKind},
     time::{Clock as _, SystemClock, Timestamp},
     v1::{self, directive, stream_reports_response::Step},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, random, scans::Scans, write_status};
+use super::{Error, Looker, Looking, Outcome, Reach, Stop, notify, profile, random, scans::Scans, write_status};
 use crate::{
     chain::{Chain, Opened, VERSION},
     checkpoint::{Checkpoint, LogKey},
-    config::{Config, Interval},
+    config::Config,
     connect::chain_of,
     enroll,
-    fim::{sets::Sets, watch_set},
     host::live,
     identity::{Folder, Identity},
     moment::{self, Moment},
@@ -46,8 +45,6 @@ const EPOCH_AGAIN: Duration = Duration::from_secs(600);
 const FULL_AGAIN: Duration = Duration::from_secs(60);
 /// A failed renewal is tried again after this.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// Bounds of an interval in a profile, as the contract states them.
-const PROFILE_SECONDS: std::ops::RangeInclusive<u32> = 10..=86_400;
 
 type Renewing = std::pin::Pin<Box<dyn Future<Output = Result<Identity, enroll::Error>> + Send>>;
 
@@ -450,7 +447,7 @@ impl Agent {
             tracing::debug!(revision = profile.revision, current, "profile is not newer");
             return;
         }
-        let taken = match taken(&profile) {
+        let taken = match profile::taken(&profile) {
             Ok(taken) => taken,
             Err(reason) => {
                 tracing::warn!(revision = profile.revision, reason, "profile refused");
@@ -669,7 +666,7 @@ impl Agent {
 
     fn apply_profile(&mut self, now: Instant) {
         let profile = self.chain.state().profile.clone().unwrap_or_default();
-        for (probe, interval) in intervals_in_force(&self.config, &profile) {
+        for (probe, interval) in profile::intervals_in_force(&self.config, &profile) {
             self.schedule.set_interval(probe, interval, now);
         }
         self.looker.watch_sets(profile.sets());
@@ -730,51 +727,6 @@ fn first_words(chain: &Chain, found: &Found, moment: Moment) -> Vec<Body> {
     bodies
 }
 
-/// Returns the interval of each probe: that of the profile, or the configured one of a probe that the profile does not
-/// name.
-fn intervals_in_force(config: &Config, profile: &spool::Profile) -> Vec<(Probe, Duration)> {
-    let sent = |probe: Probe| {
-        let (_, seconds) = profile.interval_seconds.iter().find(|(number, _)| *number == i32::from(probe))?;
-        Some(Interval::new(Duration::from_secs(u64::from(*seconds)))?.duration())
-    };
-    config.intervals.by_probe().into_iter().map(|(probe, own)| (probe, sent(probe).unwrap_or(own))).collect()
-}
-
-/// Returns the profile as it is kept, or why it is refused.
-fn taken(profile: &v1::Profile) -> Result<spool::Profile, String> {
-    check_profile(profile)?;
-    let watch_sets = watch_set::from_wire(&profile.watch_sets).map_err(|error| error.to_string())?;
-    Sets::new(&watch_sets).map_err(|error| error.to_string())?;
-    Ok(spool::Profile {
-        revision: profile.revision,
-        interval_seconds: profile.intervals.iter().map(|interval| (interval.probe, interval.seconds)).collect(),
-        watched_paths: profile.watched_paths.clone(),
-        watch_sets,
-    })
-}
-
-fn check_profile(profile: &v1::Profile) -> Result<(), &'static str> {
-    for interval in &profile.intervals {
-        if !matches!(Probe::try_from(interval.probe), Ok(probe) if probe != Probe::Unspecified) {
-            return Err("it names a probe that this version does not know");
-        }
-        if !PROFILE_SECONDS.contains(&interval.seconds) {
-            return Err("an interval is not 10 to 86400 seconds");
-        }
-    }
-    if profile.watched_paths.len() > 1_000 {
-        return Err("it has more than 1000 watched paths");
-    }
-    let is_plain = |path: &String| path.starts_with('/') && !path.split('/').any(|part| part == "..");
-    if !profile.watched_paths.iter().all(|path| is_plain(path) && path.len() <= 4_096) {
-        return Err("a watched path is not absolute, or goes up by '..'");
-    }
-    if !profile.watched_paths.is_empty() && !profile.watch_sets.is_empty() {
-        return Err("it has both watched paths and watch sets");
-    }
-    Ok(())
-}
-
 fn link_up(status: &mut Status) {
     let link = &mut status.uplink;
     (link.is_up, link.error, link.needs_someone, link.next_try_time) = (true, None, false, None);
@@ -791,69 +743,5 @@ async fn renewed(renewing: &mut Option<Renewing>) -> Result<Identity, enroll::Er
     match renewing {
         Some(renewing) => renewing.await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_probe_that_a_profile_names_no_more_looks_as_configured() {
-        let config = Config::default();
-        let firewall = |seconds: Option<u32>| {
-            let interval_seconds = seconds.map(|seconds| (Probe::Firewall.into(), seconds)).into_iter().collect();
-            let profile = spool::Profile { interval_seconds, ..spool::Profile::default() };
-            let intervals = intervals_in_force(&config, &profile);
-            assert_eq!(intervals.len(), muster_proto::report::PROBES.len());
-            intervals.into_iter().find(|(probe, _)| *probe == Probe::Firewall).unwrap().1
-        };
-        assert_eq!(firewall(Some(600)), Duration::from_secs(600));
-        assert_eq!(firewall(None), config.intervals.firewall.duration());
-        assert_eq!(firewall(Some(5)), config.intervals.firewall.duration(), "outside the bounds");
-    }
-
-    #[test]
-    fn a_profile_with_a_path_that_goes_up_is_refused() {
-        let check = |path: &str| {
-            let profile = v1::Profile { revision: 1, watched_paths: vec![path.to_owned()], ..v1::Profile::default() };
-            taken(&profile).map(|profile| profile.watched_paths)
-        };
-        for path in ["/etc/..", "/etc/../root", "/..", "etc", "", "../x"] {
-            assert!(check(path).is_err(), "{path}");
-        }
-        for path in ["/etc", "/etc/..hidden", "/etc/a..b/c"] {
-            assert_eq!(check(path), Ok(vec![path.to_owned()]), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_profile_is_taken_with_its_watch_sets_or_refused_with_the_name_of_the_wrong_one() {
-        let set = |name: &str, exclude: &str| v1::WatchSetDefinition {
-            name: name.to_owned(),
-            paths: vec!["/etc".to_owned()],
-            exclude: vec![exclude.to_owned()],
-            severity: "high".to_owned(),
-            ..v1::WatchSetDefinition::default()
-        };
-        let profile = |watch_sets| taken(&v1::Profile { revision: 1, watch_sets, ..v1::Profile::default() });
-        let kept = profile(vec![set("config", "etc/mtab"), set("other", "etc/*.d")]).unwrap();
-        assert!(kept.watch_sets.iter().map(|set| set.name.as_str()).eq(["config", "other"]));
-        assert_eq!(kept.sets(), kept.watch_sets);
-        for (sets, part) in [
-            (vec![set("config", "/etc/mtab")], "watch set \"config\": "),
-            (vec![set("config", "etc")], "watch set \"config\": its own patterns leave nothing"),
-            (vec![set("config", "a"), set("config", "b")], "two watch sets are named \"config\""),
-        ] {
-            let reason = profile(sets).unwrap_err();
-            assert!(reason.contains(part), "{reason}");
-        }
-        let both = v1::Profile {
-            revision: 1,
-            watched_paths: vec!["/etc".to_owned()],
-            watch_sets: vec![set("config", "a")],
-            ..v1::Profile::default()
-        };
-        assert!(taken(&both).is_err());
     }
 }
