@@ -282,10 +282,13 @@ fn summary(out: &mut dyn Write, result: &str, outcome: &Outcome, counts: &Counts
             writeln!(out, "{:<10} {}  {}", "not there", path.path, inspect::of_unknown(unknown))?;
         }
     }
-    let read = outcome.stats.bytes_read / (1 << 20);
+    let read = match outcome.stats.bytes_read {
+        bytes @ 0..0x10_0000 => format!("{bytes} bytes"),
+        bytes => format!("{} MiB", bytes >> 20),
+    };
     writeln!(
         out,
-        "{result}: {} entries, {} differ ({explained} of them explained), {unreadable} not read; {} files with {read} MiB were read",
+        "{result}: {} entries, {} differ ({explained} of them explained), {unreadable} not read; files read: {} ({read})",
         outcome.entries,
         changes + explained,
         outcome.stats.files_read
