@@ -1,6 +1,6 @@
 //! Which package may depend on which, and which module may know what.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use super::{root, rust_files};
 
@@ -58,6 +58,25 @@ fn packages_depend_in_one_direction() {
             if let Some((_, allowed)) = GUARDED.iter().find(|(guarded, _)| *guarded == dependency) {
                 assert!(allowed.contains(&dependant), "{dependant} must not depend on {dependency}");
             }
+        }
+    }
+}
+
+/// The targets of fuzzing are a workspace of their own, whose lock nobody meets who does not fuzz.
+#[test]
+fn the_lock_of_the_fuzz_targets_has_what_our_packages_need() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap().parse::<toml::Table>().unwrap();
+    let lock = read("tests/fuzz/Cargo.lock");
+    for folder in ["agent", "collector", "proto", "tests"] {
+        let manifest = read(&format!("{folder}/Cargo.toml"));
+        let is_it = |package: &&toml::Value| package["name"] == manifest["package"]["name"];
+        let locked = lock["package"].as_array().unwrap().iter().find(is_it).unwrap();
+        let locked: Vec<_> =
+            locked["dependencies"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+        for needed in manifest["dependencies"].as_table().unwrap().keys() {
+            // With a version where there are several of that name.
+            let is_there = locked.iter().any(|locked| locked.split(' ').next() == Some(needed));
+            assert!(is_there, "{folder}: {needed}: cargo update -w --manifest-path tests/fuzz/Cargo.toml");
         }
     }
 }

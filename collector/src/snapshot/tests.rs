@@ -1060,7 +1060,10 @@ fn acknowledgement(host: AgentId) -> Act {
 #[test]
 fn a_pass_that_rests_on_an_acknowledgement_carries_the_act_and_is_judged_again_offline() {
     let mut fixture = Fixture::new();
-    let web = fixture.web.id();
+    let mut host = fixture.take_web();
+    let web = host.id();
+    let readable = fact::FileIntegrity { unreadable: Vec::new(), unreadable_total: 0, ..sample::file_integrity() };
+    fixture.add(&[host.facts(at(3610), at(3611), &[Fact::FileIntegrity(Reading::Known(readable))])]);
     let result = |made: &Made| {
         let is_it = |row: &serde_json::Value| row["agent_id"] == web.to_string() && row["control_id"] == "FIM-02";
         row(made, "results.json", is_it)
