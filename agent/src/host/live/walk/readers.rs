@@ -146,6 +146,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     done: Vec<(u64, io::Result<Scanned>)>,
     is_closed: bool,
+    /// Readers that wait for a job: to wake nobody costs a call of the kernel, too.
+    idle: usize,
     /// Whether the walk waits until something was done.
     is_waiting: bool,
     /// Whether a reader ended with a job in hand.
@@ -167,8 +169,12 @@ impl Shared {
 
     /// Returns the next job, or `None` when there is none any more.
     fn next(&self) -> Option<Job> {
-        let idle = |queue: &mut Queue| queue.jobs.is_empty() && !queue.is_closed;
-        let mut queue = self.job.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        while queue.jobs.is_empty() && !queue.is_closed {
+            queue.idle += 1;
+            queue = self.job.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+        }
         queue.jobs.pop_front()
     }
 
@@ -258,8 +264,11 @@ impl<'w> Ahead<'w> {
         let mut queue = self.shared.lock();
         queue.jobs.push_back(job);
         let beyond = if queue.jobs.len() > JOBS { queue.take_smallest() } else { None };
+        let is_awaited = queue.idle > 0;
         drop(queue);
-        self.shared.job.notify_one();
+        if is_awaited {
+            self.shared.job.notify_one();
+        }
         beyond.into_iter().for_each(|job| self.read_job(job));
         self.hand_out_ready(visitor)
     }
