@@ -100,8 +100,9 @@ impl Aide {
 fn reported(report: &[u8]) -> BTreeSet<Vec<u8>> {
     let path = |line: &[u8]| {
         let at = line.windows(3).position(|three| three == b": /")?;
-        // Type, `!` when that changed, and then what else did: no line of the report's head is like it.
-        let is_entry = matches!(line[0], b'a'..=b'z' | b'D' | b'!' | b'?') && !line[1].is_ascii_alphanumeric();
+        // Type, `!` when that changed; then `l` when a link leads elsewhere; and what else did: no line of the report's head is like it.
+        let has_rest = line[1] == b'l' || !line[1].is_ascii_alphanumeric();
+        let is_entry = matches!(line[0], b'a'..=b'z' | b'D' | b'!' | b'?') && has_rest;
         is_entry.then(|| unescaped(&line[at + 2..]))
     };
     report.split(|byte| *byte == b'\n').filter_map(path).collect()
@@ -140,9 +141,9 @@ mod tests {
         let report = b"Start timestamp: 2026-11-26 17:54:56 +0000 (AIDE 0.18.3)\nAIDE found differences!!\n\nSummary:\n  \
             Total number of entries:\t7\n\n---\nAdded entries:\n---\n\nf+++++++++++++++++: /t/d/n\n\n---\nRemoved entries:\n\n\
             f-----------------: /t/a\n\nChanged entries:\n\nf > ... ....H..   : /t/x\xff\\012 : /q\nd = ... mc.. .. . : /t\n\
-            l.= .ug .c..  .   : /t/l\n!   ...          : /t/k\n\
+            l.= .ug .c..  .   : /t/l\nll> ... ....  .   : /t/other\n!   ...          : /t/k\n\
             \nEnd timestamp: 2026-11-26 17:54:56 +0000 (run time: 0m 0s)\n";
-        let expected: [&[u8]; 6] = [b"/t", b"/t/a", b"/t/d/n", b"/t/k", b"/t/l", b"/t/x\xff\n : /q"];
+        let expected: [&[u8]; 7] = [b"/t", b"/t/a", b"/t/d/n", b"/t/k", b"/t/l", b"/t/other", b"/t/x\xff\n : /q"];
         assert_eq!(reported(report), expected.map(<[u8]>::to_vec).into());
     }
 }
