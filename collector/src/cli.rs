@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use muster_proto::time::{Clock as _, SystemClock};
+use muster_proto::{
+    time::{Clock as _, SystemClock},
+    words::counted,
+};
 use serde_json::json;
 
 use crate::{
@@ -280,7 +283,9 @@ fn fsck(data: &Data, form: Form) -> anyhow::Result<ExitCode> {
             writeln!(out, "{value}")?;
         }
         Form::Text => match &bad {
-            None => writeln!(out, "the log is whole: {} entries, {} files", report.size, report.files)?,
+            None => {
+                writeln!(out, "the log is whole: {}, {}", counted(report.size, "entry"), counted(report.files, "file"))?
+            }
             Some((path, what)) => writeln!(out, "{}: {what}", path.display())?,
         },
     }
@@ -310,7 +315,7 @@ fn rebuild(place: &Place, form: Form) -> anyhow::Result<ExitCode> {
                 run::Before::Different => "they were DIFFERENT before".to_owned(),
                 run::Before::Unusable(why) => format!("there was nothing to compare with: {why}"),
             };
-            writeln!(out, "views made again from {log_size} entries of the log: digest {digest}; {before}")?;
+            writeln!(out, "views made again from a log of {}: digest {digest}; {before}", counted(log_size, "entry"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ pub mod report;
 pub mod seal;
 pub mod time;
 pub mod watch_set;
+pub mod words;
 
 /// Generated from `muster/v1/*.proto`, which documents it.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -11,8 +11,9 @@ use std::{
 
 use clap::{Args, Subcommand};
 use muster_proto::{
-    fact::{Baseline as BaselineFact, Reading, Severity, UnreadablePath},
+    fact::{Baseline as BaselineFact, Reading, Severity, UnreadablePath, render},
     time::{Clock as _, SystemClock},
+    words::counted,
 };
 use serde_json::json;
 
@@ -279,7 +280,7 @@ fn summary(out: &mut dyn Write, result: &str, outcome: &Outcome, counts: &Counts
     let Counts { changes, explained, unreadable } = counts;
     for path in &outcome.paths {
         if let Reading::Unknown { unknown } = &path.entries {
-            writeln!(out, "{:<10} {}  {}", "not there", path.path, inspect::of_unknown(unknown))?;
+            writeln!(out, "{:<10} {}  {}", "not there", path.path, render::unknown(unknown))?;
         }
     }
     let read = match outcome.stats.bytes_read {
@@ -288,8 +289,8 @@ fn summary(out: &mut dyn Write, result: &str, outcome: &Outcome, counts: &Counts
     };
     writeln!(
         out,
-        "{result}: {} entries, {} differ ({explained} of them explained), {unreadable} not read; files read: {} ({read})",
-        outcome.entries,
+        "{result}: {}, {} differ ({explained} of them explained), {unreadable} not read; files read: {} ({read})",
+        counted(outcome.entries, "entry"),
         changes + explained,
         outcome.stats.files_read
     )?;
@@ -363,7 +364,7 @@ pub(super) fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCo
         Err(error) => return Err(error.into()),
     }
     let baseline = inspect::rebaseline(&config.state_directory, &config.probes, SystemClock.now(), reason)?;
-    println!("baseline {} of {} entries, taken {}", baseline.id, baseline.entries, baseline.created_time);
+    println!("baseline {} of {}, taken {}", baseline.id, counted(baseline.entries, "entry"), baseline.created_time);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@
 //! held. What they say is collected in [`Evidence`]; [`judge`] decides from that alone. It is no proof against who can write the
 //! databases, only the difference between an upgrade and everything else. When in doubt a difference stays unexplained.
 
+mod alternatives;
 mod dpkg;
 mod evidence;
 mod generated;
@@ -73,7 +74,7 @@ pub fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut Change
     if is_written_since(host, &[pacman::LOCAL], evidence.oldest) {
         pacman::collect(host, &mut evidence)?;
     }
-    generated::collect(host, &mut evidence)?;
+    alternatives::collect(host, &mut evidence)?;
     let written = LOGS.iter().filter_map(|log| host.metadata(Path::new(log)).ok()?.modified);
     evidence.times.extend(written);
     if let Some(memory) = memory

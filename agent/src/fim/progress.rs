@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use muster_proto::{fact::PathText, time::Timestamp};
+use muster_proto::{fact::PathText, time::Timestamp, words::counted};
 use serde::{Deserialize, Serialize};
 
 /// What a scan does.
@@ -116,7 +116,7 @@ impl Shown {
         };
         let place = if self.path.as_str().is_empty() { String::new() } else { format!(", in {}", self.path) };
         let mebibytes = self.bytes / (1 << 20);
-        format!("{what}: {} entries, {mebibytes} MiB read{place}, since {}", self.entries, self.since_time)
+        format!("{what}: {}, {mebibytes} MiB read{place}, since {}", counted(self.entries, "entry"), self.since_time)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Differences as a person reads them: what a file was, and what it is.
 
 use muster_proto::fact::{
-    ChangeKind, Explanation, ExplanationSource, ExtendedAttribute, FileChange, FileState, Reading, Text, UnreadablePath,
+    ChangeKind, Explanation, ExplanationSource, ExtendedAttribute, FileChange, FileState, Reading, Text,
+    UnreadablePath, render,
 };
-
-use crate::inspect::of_unknown;
 
 /// Returns the lines for `change`: its kind and path, and below it each thing that differs, the former value first.
 pub fn change(change: &FileChange) -> Vec<String> {
@@ -21,7 +20,7 @@ pub fn change(change: &FileChange) -> Vec<String> {
 
 /// Returns the line for an entry that could not be read.
 pub fn unreadable(unreadable: &UnreadablePath) -> String {
-    format!("{:<10} {}  {}", "unreadable", unreadable.path, of_unknown(&unreadable.unknown))
+    format!("{:<10} {}  {}", "unreadable", unreadable.path, render::unknown(&unreadable.unknown))
 }
 
 /// Returns the word of the kind that a list is sorted and counted by.
@@ -108,7 +107,7 @@ fn or_none(text: &Text) -> String {
 fn of_reading<T: ToString>(reading: &Reading<T>) -> String {
     match reading {
         Reading::Known(value) => value.to_string(),
-        Reading::Unknown { unknown } => of_unknown(unknown),
+        Reading::Unknown { unknown } => render::unknown(unknown),
     }
 }
 

@@ -1,6 +1,9 @@
 //! `fleet`, `hosts list`, `controls`, `findings` and `watch`.
 
-use muster_proto::v1::{self, Verdict, watch_verdicts_response::Event};
+use muster_proto::{
+    v1::{self, Verdict, watch_verdicts_response::Event},
+    words::counted,
+};
 use serde_json::Value;
 
 use super::{
@@ -28,11 +31,11 @@ fn summary_text(out: Out, fleet: &v1::GetFleetSummaryResponse) -> String {
         fleet.states.iter().map(|count| format!("{} {}", count.hosts, json::state(count.state()))).collect();
     let states = if states.is_empty() { String::new() } else { format!(" ({})", states.join(", ")) };
     format!(
-        "{}  {} hosts{states}, {} connected; log of {} entries, at {}\n\n{}",
+        "{}  {}{states}, {} connected; log of {}, at {}\n\n{}",
         out.tone(Tone::Strong, &safe(&fleet.collector)),
-        fleet.hosts,
+        counted(fleet.hosts, "host"),
         fleet.connected_hosts,
-        fleet.log_size,
+        counted(fleet.log_size, "entry"),
         time_text(fleet.read_time.as_ref()),
         controls_table(out, &fleet.controls)
     )
@@ -172,11 +175,11 @@ fn control_text(out: Out, control: &v1::GetControlResponse) -> String {
         let (from, until) = (time_text(it.start_time.as_ref()), time_text(it.end_time.as_ref()));
         let hosts = it.host_ids.iter().map(|id| id.get(..12).unwrap_or(id)).collect::<Vec<_>>().join(" ");
         let line = format!(
-            "by {} ({}), sha256:{}, from {from} until {until}, of {} hosts\n{hosts}",
+            "by {} ({}), sha256:{}, from {from} until {until}, of {}\n{hosts}",
             it.provider,
             it.reference,
             hex::encode(&it.document_digest),
-            it.host_ids.len()
+            counted(it.host_ids.len(), "host")
         );
         text.push_str(&field("stated", &line));
     }

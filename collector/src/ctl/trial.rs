@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use muster_proto::words::counted;
 use serde_json::{Value, json};
 
 use super::{
@@ -107,7 +108,7 @@ fn text(out: Out, file: Option<&Path>, trials: &Trials) -> String {
             "{} states {} of {} from {} until {} ({})",
             it.provider,
             it.kind.as_str(),
-            count(it.hosts.len(), "host"),
+            counted(it.hosts.len(), "host"),
             it.from,
             it.until,
             it.reference
@@ -175,16 +176,12 @@ fn faults(trial: &Trial) -> Vec<Fault> {
 fn summary(out: Out, file: Option<&Path>, trials: &Trials, wrong: usize) -> String {
     let name = file.map_or_else(|| "built-in controls".to_owned(), |file| file.display().to_string());
     let runs: usize = trials.controls.iter().map(|trial| trial.runs.len()).sum();
-    let counted = format!("{}, {}", count(trials.controls.len(), "control"), count(runs, "fixture"));
+    let tried = format!("{}, {}", counted(trials.controls.len(), "control"), counted(runs, "fixture"));
     let (verdict, version) = match &trials.version {
         Some(version) if trials.is_sound() => (out.tone(Tone::Good, "SOUND"), format!(", catalogue {version}")),
-        _ => (out.tone(Tone::Bad, "NOT SOUND"), format!(", {} wrong", count(wrong, "thing"))),
+        _ => (out.tone(Tone::Bad, "NOT SOUND"), format!(", {} wrong", counted(wrong, "thing"))),
     };
-    format!("{verdict}  {}: {counted}{}\n", safe(&name), safe(&version))
-}
-
-fn count(number: usize, name: &str) -> String {
-    format!("{number} {name}{}", if number == 1 { "" } else { "s" })
+    format!("{verdict}  {}: {tried}{}\n", safe(&name), safe(&version))
 }
 
 fn value(trials: &Trials) -> Value {

@@ -13,6 +13,7 @@ use muster_proto::{
     id::{AgentId, Digest},
     seal::{ENROLL_DOMAIN, EvidencePublicKey, sealed_digest},
     v1::{self, log_entry::Entry},
+    words::counted,
 };
 use prost::Message as _;
 use serde::Deserialize;
@@ -494,29 +495,37 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
             "Every byte of the file is accounted for, and is what the collector made: its log's key signed the manifest.".to_owned(),
         );
         out.proven.push(format!(
-            "The log of {} entries whose checkpoint this key signed holds each of the {} entries here: {}",
-            parameters.log_size, counts.evidence, manifest.log.key
+            "The log of {} whose checkpoint this key signed holds {} here, each of them: {}",
+            counted(parameters.log_size, "entry"),
+            counted(counts.evidence, "entry"),
+            manifest.log.key
         ));
-        out.proven.push(format!("{} reports were signed by the evidence keys of their agents.", tally.reports));
+        out.proven
+            .push(format!("{} here, each signed with its agent's evidence key.", counted(tally.reports, "report")));
         out.proven.push(format!(
-            "{} hosts hold the evidence key that their agent id is the hash of; {} signed their enrolment with it.",
-            counts.hosts, tally.proofs
+            "{} here, each bound to the evidence key that its agent id is the hash of; {} signed the enrolment with it.",
+            counted(counts.hosts, "host"),
+            tally.proofs
         ));
         let agreeing = fleet.hosts.iter().filter(|host| host.fact_set.is_some_and(|stated| stated.agrees)).count();
         out.proven.push(format!(
-            "For {agreeing} hosts the facts are all the facts that the host signed for in the newest report here: none is left out, \
-             none is from another time."
+            "For {} the facts are all the facts that the host signed for in the newest report here: none is left out, none is from \
+             another time.",
+            counted(agreeing, "host")
         ));
         if tally.links > 0 {
-            out.proven.push(format!("{} reports name the report before them, which is here too.", tally.links));
+            out.proven.push(format!(
+                "Follows a report that it names and that is here too: {}.",
+                counted(tally.links, "report")
+            ));
         }
         if let Some(index) = catalogue.log_index {
             out.proven.push(format!("Entry {index} of the log put catalogue {} in force.", catalogue.version));
         }
         out.proven.push(format!(
-            "{} verdicts were judged again at {} and are the same: {} pass, {} fail, {} unknown, {} no data, {} not applicable, {} excepted.",
-            counts.results,
+            "Judged again at {} with the same result: {}, {} pass, {} fail, {} unknown, {} no data, {} not applicable, {} excepted.",
             parameters.as_of,
+            counted(counts.results, "verdict"),
             counts.verdicts.pass,
             counts.verdicts.fail,
             counts.verdicts.unknown,
@@ -529,7 +538,8 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
     let acknowledged: usize = fleet.hosts.iter().map(|host| host.acknowledgements.len()).sum();
     if acknowledged > 0 {
         out.claimed.push(format!(
-            "That {acknowledged} changes of files are as they should be: operators acknowledged them, and hosts.json says who and why."
+            "That files are as they should be after {}: operators acknowledged it, and hosts.json says who and why.",
+            counted(acknowledged, "change")
         ));
     }
     unknowns(out, fleet, manifest);
@@ -548,10 +558,10 @@ fn claims(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, tally:
         let statements = judge.controls().flat_map(|control| &control.statements);
         let providers: BTreeSet<&str> = statements.map(|statement| statement.provider.as_str()).collect();
         out.claimed.push(format!(
-            "What no agent could see, for {} passes: they rest on statements of {}, not on observations. The reasons in results.json name \
+            "What no agent could see, where a pass rests on a statement of {} and not on an observation ({}). The reasons in results.json name \
              each document; ask the operator for it and compare its SHA-256.",
-            manifest.counts.passes_by_statement,
-            providers.into_iter().collect::<Vec<_>>().join(", ")
+            providers.into_iter().collect::<Vec<_>>().join(", "),
+            counted(manifest.counts.passes_by_statement, "such verdict")
         ));
     }
     out.claimed
@@ -559,22 +569,25 @@ fn claims(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, tally:
     match manifest.parameters.hosts {
         None => out.claimed.push("That no other host was enrolled: the collector says so.".to_owned()),
         Some(_) => out.claimed.push(format!(
-            "That these {} of {} enrolled hosts are the ones to look at: whoever asked chose them.",
-            manifest.counts.hosts, manifest.log.hosts_enrolled
+            "That what is to be looked at is {} of {} enrolled: whoever asked chose.",
+            manifest.counts.hosts,
+            counted(manifest.log.hosts_enrolled, "host")
         )),
     }
     if manifest.parameters.controls.is_some() {
         out.claimed.push(format!(
-            "That these {} of {} controls are the ones to judge: whoever asked chose them.",
-            manifest.counts.controls, manifest.catalogue.controls
+            "That what is to be judged is {} of {}: whoever asked chose.",
+            manifest.counts.controls,
+            counted(manifest.catalogue.controls, "control")
         ));
     }
     out.claimed.push(format!(
-        "That no host has a later report among the first {} entries: the collector says so.",
-        manifest.parameters.log_size
+        "That no host has a later report in the part of the log that this is made from, {}: the collector says so.",
+        counted(manifest.parameters.log_size, "entry")
     ));
     if tally.unlinked > 0 {
-        out.claimed.push(format!("{} reports follow reports that are not here: ask the log for them.", tally.unlinked));
+        let unlinked = counted(tally.unlinked, "report");
+        out.claimed.push(format!("What was before {unlinked} whose predecessor is not here: ask the log for it."));
     }
     if manifest.catalogue.log_index.is_none() {
         out.claimed.push("That the built-in catalogue was in force: the log did not hold it yet.".to_owned());
@@ -594,19 +607,22 @@ fn unknowns(out: &mut Verification, fleet: &Fleet, manifest: &Manifest) {
     let count = |is: &dyn Fn(&super::fleet::Host) -> bool| fleet.hosts.iter().filter(|host| is(host)).count();
     let silent = count(&|host| host.is_judged && host.last.is_none());
     if silent > 0 {
-        out.unknown.push(format!("{silent} hosts never reported; nothing is known of them."));
+        out.unknown.push(format!("All of {} that never reported.", counted(silent, "host")));
     }
     let broken = count(&|host| host.fact_set.is_some_and(|stated| !stated.agrees));
     if broken > 0 {
         out.unknown.push(format!(
-            "{broken} hosts signed for other facts than those here: they are judged unknown. Either the host's reports do not add up, or \
-             the collector left one out. hosts.json and manifest.json (broken) name them."
+            "The state of {} that signed for other facts than those here, and is judged unknown. Either the host's reports do not add \
+             up, or the collector left one out; hosts.json and manifest.json (broken) name it.",
+            counted(broken, "host")
         ));
     }
     let late = count(&|host| host.last.as_ref().is_some_and(|last| last.received > as_of));
     if late > 0 {
         out.unknown.push(format!(
-            "{late} hosts reported late: their last report is of before {as_of} by the host's clock and was received after it."
+            "What else {} knew at {as_of} that reported late: the last report is of before that by the host's clock, and was received \
+             after it.",
+            counted(late, "host")
         ));
     }
     out.unknown
@@ -621,6 +637,6 @@ fn span(span: Duration) -> String {
         1..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        86400.. => format!("{} days {} h", seconds / 86400, seconds / 3600 % 24),
+        86400.. => format!("{} {} h", counted(seconds / 86400, "day"), seconds / 3600 % 24),
     }
 }

@@ -2,28 +2,25 @@
 //!
 //! A rule is weaker than a package's record, and is shown by its name. It holds only where packages were changed in the same window.
 
-use std::{collections::BTreeSet, io, path::Path, sync::LazyLock};
+use std::sync::LazyLock;
 
 use muster_proto::{
-    fact::{Cause, ChangeKind, Explanation, ExplanationSource, FileChange, FileState, FileType, Text},
+    fact::{ChangeKind, Explanation, ExplanationSource, FileChange, FileState, FileType, Text},
     time::Timestamp,
 };
 use serde::Deserialize;
 
 use super::{
-    evidence::{Evidence, Rights, each_line},
+    alternatives,
+    evidence::{Evidence, Rights},
     judge::{attributes, is_safe, is_within},
 };
-use crate::host::{self, Host};
 
 /// The table that is compiled in.
 static TABLE: LazyLock<Table> =
     LazyLock::new(|| toml::from_str(include_str!("generated.toml")).expect("a test reads the table"));
 /// Folders of links that lead on to what packages have.
-const SWITCHES: &[&[u8]] = &[ALTERNATIVES, b"/etc/ssl/certs/"];
-const ALTERNATIVES: &[u8] = b"/etc/alternatives/";
-/// Where update-alternatives(1) keeps what each name may lead to: on Debian, and on Red Hat and SUSE.
-const REGISTRIES: &[&str] = &["/var/lib/dpkg/alternatives", "/var/lib/alternatives"];
+const SWITCHES: &[&[u8]] = &[alternatives::FOLDER, b"/etc/ssl/certs/"];
 /// What stands between a module's name and the version of its compiled form.
 const COMPILED: &[&[u8]] = &[b".cpython-", b".pypy"];
 const CACHE: &[u8] = b"__pycache__";
@@ -64,40 +61,6 @@ enum Target {
     Unpacked,
     Registered,
     Alternative,
-}
-
-/// Adds which changed links of `/etc/alternatives` lead to what is registered for them: as the file of their own name says, or that of
-/// the link which they follow.
-pub(super) fn collect(host: &dyn Host, evidence: &mut Evidence) -> io::Result<()> {
-    let names = evidence.targets.iter().filter_map(|(path, target)| Some((path.strip_prefix(ALTERNATIVES)?, target)));
-    let asked: Vec<(&[u8], &[u8])> = names.map(|(name, target)| (name, target.as_slice())).collect();
-    if asked.is_empty() {
-        return Ok(());
-    }
-    let mut registered = BTreeSet::new();
-    for folder in REGISTRIES {
-        let files = match host.list(Path::new(folder)) {
-            Err(error) if host::cause(&error) == Cause::Absent => continue,
-            files => files?,
-        };
-        for file in files {
-            let mut told = BTreeSet::new();
-            let read = each_line(host, &Path::new(folder).join(&file), &mut |line| {
-                if asked.iter().any(|(name, target)| *name == line || *target == line) {
-                    told.insert(line.to_vec());
-                }
-            });
-            match read {
-                Err(error) if host::cause(&error) != Cause::Absent => return Err(error),
-                _ => {}
-            }
-            let is_about = |name: &[u8]| file.as_encoded_bytes() == name || told.contains(name);
-            let of_file = asked.iter().filter(|(name, target)| is_about(name) && told.contains(*target));
-            registered.extend(of_file.map(|(name, _)| [ALTERNATIVES, name].concat()));
-        }
-    }
-    evidence.registered = registered;
-    Ok(())
 }
 
 /// Returns what explains `change` by a rule.
@@ -193,7 +156,7 @@ fn leads_to(target: Target, path: &[u8], change: &FileChange, evidence: &Evidenc
         Target::Listed => !records.is_empty(),
         Target::Unpacked => records.iter().any(|record| is_within(change, record.package.time)),
         Target::Registered => !records.is_empty() && evidence.registered.contains(path),
-        Target::Alternative => first.starts_with(ALTERNATIVES) && !records.is_empty(),
+        Target::Alternative => first.starts_with(alternatives::FOLDER) && !records.is_empty(),
     }
 }
 

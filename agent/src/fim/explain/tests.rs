@@ -171,7 +171,12 @@ impl Machine {
         let registry = "/var/lib/dpkg/alternatives";
         self.alternatives.iter().for_each(|(name, lines)| self.write(&format!("{registry}/{name}"), lines));
         self.index.lists.insert(text(registry), self.alternatives.iter().map(|(name, _)| text(name)).collect());
-        for what in ["list /var/lib/dpkg/updates", "list /var/lib/pacman/local", "list /var/lib/alternatives"] {
+        for what in [
+            "list /var/lib/dpkg/updates",
+            "list /var/lib/pacman/local",
+            "list /var/lib/alternatives",
+            "list /var/lib/rpm/alternatives",
+        ] {
             let failure = Failure { errno: Some(ENOENT), kind: String::new(), text: String::new() };
             self.index.errors.insert(what.to_owned(), failure);
         }

@@ -1,6 +1,6 @@
 //! `files timeline`: what is known of a host's files, in the order in which the collector learned of it.
 
-use muster_proto::v1;
+use muster_proto::{v1, words::counted};
 use serde_json::json as value;
 
 use super::{change_line, json, list, say_dropped, state, tone};
@@ -50,10 +50,10 @@ fn text(out: Out, baselines: &[v1::HostBaseline], changes: &[v1::HostFileChange]
 fn baseline_text(out: Out, baseline: &v1::HostBaseline) -> String {
     let it = baseline.baseline.clone().unwrap_or_default();
     let line = format!(
-        "baseline {} of {}, {} entries ({})",
+        "baseline {} of {}, {} ({})",
         it.id.get(..12).unwrap_or(&it.id),
         time_text(it.created_time.as_ref()),
-        it.entries,
+        counted(it.entries, "entry"),
         it.reason
     );
     let mut text = head(out, baseline.received_time.as_ref(), &line, baseline.log_index);

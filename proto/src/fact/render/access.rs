@@ -1,9 +1,12 @@
 //! Accounts, remote access, screen lock and removable media as lines.
 
 use super::{ITEMS, more, table, text, value, yes_no};
-use crate::fact::{
-    Account, Accounts, Administrator, AdministratorKind, Reading, RemoteAccess, RemovableMedia, ScreenLock, Sessions,
-    SshServer, Text, UserScreenLock,
+use crate::{
+    fact::{
+        Account, Accounts, Administrator, AdministratorKind, Reading, RemoteAccess, RemovableMedia, ScreenLock,
+        Sessions, SshServer, Text, UserScreenLock,
+    },
+    words::counted,
 };
 
 pub(super) fn accounts(state: &Accounts) -> Vec<String> {
@@ -18,7 +21,7 @@ pub(super) fn accounts(state: &Accounts) -> Vec<String> {
         ("all admins", yes_no(&state.administrators_complete)),
         ("password", format!("{} characters, history {}", text(&policy.min_length), text(&policy.history))),
         ("lockout", lockout),
-        ("max age", value(&policy.max_age_days, |days| format!("{days} days"))),
+        ("max age", value(&policy.max_age_days, |days| counted(*days, "day"))),
         ("delegated to", names(&policy.delegates, "nothing")),
     ]);
     lines.extend(state.administrators.iter().take(ITEMS).map(administrator));

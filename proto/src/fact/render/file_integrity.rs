@@ -1,8 +1,12 @@
 //! File integrity as lines.
 
 use super::{ITEMS, more, more_of, table, text, unknown, value, yes_no};
-use crate::fact::{
-    Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, Reading, WatchSet,
+use crate::{
+    fact::{
+        Actor, ExplainedChanges, Explanation, ExplanationSource, FileChange, FileIntegrity, FileState, Reading,
+        WatchSet,
+    },
+    words::counted,
 };
 
 pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
@@ -16,11 +20,15 @@ pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
         (
             "baseline",
             format!(
-                "{} of {}, {} entries ({}), sha256 {}",
-                baseline.id, baseline.created_time, baseline.entries, baseline.reason, baseline.digest
+                "{} of {}, {} ({}), sha256 {}",
+                baseline.id,
+                baseline.created_time,
+                counted(baseline.entries, "entry"),
+                baseline.reason,
+                baseline.digest
             ),
         ),
-        ("scanned", format!("{} entries, {} unreadable", files.entries, files.unreadable_total)),
+        ("scanned", format!("{}, {} unreadable", counted(files.entries, "entry"), files.unreadable_total)),
         ("changes", format!("{} unexplained, {} explained", files.changes_total, files.explained_total)),
         ("watch", watch(files)),
         ("read again", reread),
@@ -31,7 +39,7 @@ pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
     lines.extend(files.sets.iter().take(ITEMS).map(set));
     lines.extend(more(files.sets.len(), "watch sets"));
     lines.extend(files.paths.iter().take(ITEMS).map(|path| {
-        let entries = value(&path.entries, |entries| format!("{entries} entries"));
+        let entries = value(&path.entries, |entries| counted(*entries, "entry"));
         let narrowed = if path.whole == Some(Reading::Known(false)) { ", in part" } else { "" };
         format!("path {}: {entries}{narrowed}", path.path)
     }));
@@ -55,17 +63,17 @@ fn watch(files: &FileIntegrity) -> String {
     let word = files.watch.as_str().replace('_', " ");
     match (files.folders_live, files.folders_scan_only) {
         (0, 0) => word,
-        (live, scanned) => format!("{word}: {live} folders live, {scanned} only scanned"),
+        (live, scanned) => format!("{word}: {} live, {scanned} only scanned", counted(live, "folder")),
     }
 }
 
 fn set(set: &WatchSet) -> String {
     let owner = if set.owner.is_empty() { String::new() } else { format!(", owner {}", set.owner) };
     format!(
-        "set {} ({}{owner}): {} entries, {} unexplained, {} explained, {} unreadable; definition sha256 {}",
+        "set {} ({}{owner}): {}, {} unexplained, {} explained, {} unreadable; definition sha256 {}",
         set.name,
         set.severity.as_str(),
-        set.entries,
+        counted(set.entries, "entry"),
         set.changes_total,
         set.explained_total,
         set.unreadable_total,
@@ -113,9 +121,9 @@ fn state(state: Option<&FileState>) -> String {
 
 fn explained(group: &ExplainedChanges) -> String {
     format!(
-        "explained by {}: {} changes, found {} to {}",
+        "explained by {}: {}, found {} to {}",
         explanation(&group.explanation),
-        group.changes_total,
+        counted(group.changes_total, "change"),
         group.first_detected_time,
         group.last_detected_time
     )
