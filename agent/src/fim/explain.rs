@@ -13,7 +13,7 @@ mod owners;
 mod pacman;
 mod rpm;
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
 use muster_proto::{
     fact::{FileChange, FileType, Text},
@@ -29,14 +29,53 @@ pub const NAME: &str = "owners";
 /// Files and folders that change with every change of a database of packages.
 const STAMPS: [&[&str]; 2] = [&[dpkg::STATUS, dpkg::INFO, dpkg::UPDATES, pacman::LOCAL], rpm::DATABASES];
 
-/// To these files package managers write what they do while they do it.
-const LOGS: &[&str] = &["/var/log/dnf.rpm.log", "/var/log/dpkg.log", "/var/log/pacman.log", "/var/log/zypp/history"];
+/// What package managers write last, and only when packages change: their logs are written, and rotated, at other times too.
+const WRITTEN_LAST: [&[&str]; 2] = [&[dpkg::STATUS, pacman::LOCAL], rpm::DATABASES];
+/// Ends the name of what readers of a database may write as well.
+const WAL: &str = "-wal";
+
+/// A scan names the time at which it began: what is unpacked while it lasts it may still see.
+const SCAN_TIME: Duration = Duration::from_secs(15 * 60);
+/// A package manager writes its database after what the database tells.
+const LATE: Duration = Duration::from_secs(2 * 60);
 
 /// Differences of which each is looked up by itself, at most; for more the databases are read.
 const FEW: usize = 64;
 
 /// Differences by path.
-pub type Changes<'c> = BTreeMap<&'c [u8], &'c mut FileChange>;
+pub type Changes<'c> = BTreeMap<&'c [u8], Asked<'c>>;
+
+/// A difference of which the explanation is looked for.
+#[derive(Debug)]
+pub struct Asked<'c> {
+    /// The difference.
+    pub change: &'c mut FileChange,
+    /// When a look last saw the state before this one: what explains it happened since.
+    pub since: Timestamp,
+    /// Whether the look that found this state has only now ended.
+    pub is_new: bool,
+}
+
+impl Asked<'_> {
+    /// Returns whether nothing explains it yet.
+    pub fn is_open(&self) -> bool {
+        self.change.explanation.is_none()
+    }
+
+    /// Whether a package that was unpacked at `time` may have caused the difference.
+    fn is_within(&self, time: Option<Timestamp>) -> bool {
+        self.is_at(time, SCAN_TIME)
+    }
+
+    /// Whether a program that ran at `time` may have. What an earlier look found was there before whatever happened since.
+    fn is_soon(&self, time: Option<Timestamp>) -> bool {
+        self.is_at(time, if self.is_new { SCAN_TIME } else { LATE })
+    }
+
+    fn is_at(&self, time: Option<Timestamp>, late: Duration) -> bool {
+        time.is_some_and(|time| time.plus(judge::SECOND) > self.since && time <= self.change.detected_time.plus(late))
+    }
+}
 
 /// Where it is kept between scans which package each path belongs to: without it no deletion of a package's file is explained.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +96,7 @@ pub struct Memory<'a> {
 ///
 /// When a database is there and cannot be read: nothing is set, and the changes are to be shown again.
 pub fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut Changes<'_>) -> io::Result<()> {
-    if changes.values().all(|change| change.explanation.is_some()) {
+    if !changes.values().any(Asked::is_open) {
         return Ok(());
     }
     if memory.is_some_and(|memory| is_of_no_package(host, memory, changes)) {
@@ -75,10 +114,11 @@ pub fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut Change
         pacman::collect(host, &mut evidence)?;
     }
     alternatives::collect(host, &mut evidence)?;
-    let written = LOGS.iter().filter_map(|log| host.metadata(Path::new(log)).ok()?.modified);
-    evidence.times.extend(written);
+    let written = WRITTEN_LAST.into_iter().flatten().filter(|path| !path.ends_with(WAL));
+    evidence.times.extend(written.filter_map(|path| host.metadata(Path::new(path)).ok()?.modified));
+    evidence.forget_open_folders(host);
     if let Some(memory) = memory
-        && changes.values().any(|change| change.after.is_none())
+        && changes.values().any(|asked| asked.change.after.is_none())
     {
         owners::collect(memory, changes, &mut evidence)?;
     }
@@ -119,13 +159,13 @@ pub fn database_stamp(host: &dyn Host) -> [u8; 32] {
 /// Whether neither a package nor a rule can say anything of `changes`, by what is remembered of the databases as they are. A notice of
 /// one changed file must not cost a look through every package.
 fn is_of_no_package(host: &dyn Host, memory: Memory<'_>, changes: &Changes<'_>) -> bool {
-    let open: Vec<_> = changes.iter().filter(|(_, change)| change.explanation.is_none()).collect();
+    let open: Vec<_> = changes.iter().filter(|(_, asked)| asked.is_open()).collect();
     let says_nothing = |path: &[u8], change: &FileChange| {
         let is_link = change.after.as_ref().is_some_and(|after| after.r#type == FileType::Link);
         !is_link && judge::beside(path).is_none() && !generated::is_about(path, change)
     };
     open.len() <= FEW
-        && open.iter().all(|(path, change)| says_nothing(path, change))
+        && open.iter().all(|(path, asked)| says_nothing(path, asked.change))
         && owners::have_none_of(memory, database_stamp(host), open.iter().map(|(path, _)| **path))
 }
 
@@ -138,8 +178,8 @@ fn is_written_since(host: &dyn Host, paths: &[&str], since: Option<Timestamp>) -
 
 /// Adds the MD5 of each file: of the content that the scan saw, by one read for both digests, or none.
 fn add_md5(host: &dyn Host, changes: &mut Changes<'_>) {
-    for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
-        let Some(after) = &mut change.after else { continue };
+    for (path, asked) in changes.iter_mut().filter(|(_, asked)| asked.is_open()) {
+        let Some(after) = &mut asked.change.after else { continue };
         if after.r#type != FileType::File || after.sha256.is_empty() || !after.md5.is_empty() {
             continue;
         }

@@ -2,12 +2,7 @@
 //!
 //! Explanations are looked for at so many differences at once that a scan which finds very many needs no more memory than another.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
-};
-
-use muster_proto::fact::FileChange;
+use std::{collections::VecDeque, io};
 
 use super::{
     check::Request,
@@ -35,6 +30,8 @@ pub struct Records<'a> {
     /// Records of which the explanations were looked for.
     held: VecDeque<(Vec<u8>, Known)>,
     asked: usize,
+    /// Whether something was explained.
+    is_explained: bool,
     is_answered: bool,
 }
 
@@ -44,7 +41,16 @@ impl<'a> Records<'a> {
         let Found { drafts, late, asks_again, .. } = found;
         let mut late: Vec<_> = late.into_iter().collect();
         late.sort_by(|(a, _), (b, _)| order(a, b));
-        Self { request, drafts, late: late.into(), asks_again, held: VecDeque::new(), asked: 0, is_answered: true }
+        Self {
+            request,
+            drafts,
+            late: late.into(),
+            asks_again,
+            held: VecDeque::new(),
+            asked: 0,
+            is_explained: false,
+            is_answered: true,
+        }
     }
 
     /// Returns the next record.
@@ -59,11 +65,13 @@ impl<'a> Records<'a> {
         Ok(self.held.pop_front())
     }
 
-    /// Ends, and returns whether the package databases answered all that they were asked. A difference without an explanation is
-    /// shown, which is never wrong, and the next scan is to ask again.
+    /// Ends, and returns whether there is nothing more to ask the package databases. A difference without an explanation is shown,
+    /// which is never wrong, and else the next scan is to ask again.
     pub fn end(self) -> bool {
         let remember = || explain::remember(self.request.host, self.request.store.owners(), self.request.now);
-        self.is_answered && is_done(remember())
+        // Where nothing of so many was explained, nothing of the others would be that was not asked for first.
+        let is_left = self.asked >= IN_ALL && self.is_explained;
+        self.is_answered && is_done(remember()) && !is_left
     }
 
     /// Holds the next record; from an open difference on, as many as explanations are looked for at once.
@@ -94,13 +102,19 @@ impl<'a> Records<'a> {
     }
 
     fn explain(&mut self) -> bool {
-        let mut changes: BTreeMap<&[u8], &mut FileChange> = BTreeMap::new();
+        let mut changes = explain::Changes::new();
         for (path, known) in &mut self.held {
             if let What::Differs(difference) = &mut known.what {
-                changes.insert(path, &mut difference.change);
+                let is_new = difference.change.detected_time == self.request.now;
+                let since = difference.since;
+                changes.insert(path, explain::Asked { change: &mut difference.change, since, is_new });
             }
         }
-        is_done(explain::explain(self.request.host, Some(self.request.store.owners()), &mut changes))
+        let open = |changes: &explain::Changes<'_>| changes.values().filter(|asked| asked.is_open()).count();
+        let before = open(&changes);
+        let is_done = is_done(explain::explain(self.request.host, Some(self.request.store.owners()), &mut changes));
+        self.is_explained |= open(&changes) < before;
+        is_done
     }
 
     fn is_second_next(&self) -> bool {

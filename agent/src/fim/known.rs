@@ -1,6 +1,6 @@
 //! What is known of an entry beyond the baseline, and the file that holds it.
 //!
-//! The file `changes` is of the form that [`super::block`] draws, with the magic line `muster-changes 2`, a header that names the
+//! The file `changes` is of the form that [`super::block`] draws, with the magic line `muster-changes 3`, a header that names the
 //! baselines which it belongs to, no summary, and one record for each path of which there is something to say.
 
 use muster_proto::{
@@ -16,7 +16,7 @@ use super::{
 use crate::host::Metadata;
 
 /// First line of the file.
-pub const MAGIC: &[u8] = b"muster-changes 2\n";
+pub const MAGIC: &[u8] = b"muster-changes 3\n";
 
 /// Header of the file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -73,6 +73,8 @@ pub struct Difference {
     pub change: FileChange,
     /// What was last read of it; `None` of an entry that is gone.
     pub found: Option<State>,
+    /// When a look last saw the state before this one, which need not be the baseline's.
+    pub since: Timestamp,
 }
 
 impl Known {
@@ -114,6 +116,7 @@ impl Known {
                 if let Some(found) = &difference.found {
                     found.put(&mut out);
                 }
+                put_time(&mut out, difference.since);
                 put_bytes(&mut out, &difference.change.encode());
             }
         }
@@ -142,8 +145,9 @@ impl Known {
                     1 => Some(State::take(&mut taken)?),
                     _ => return None,
                 };
+                let since = taken.time()?;
                 let change = FileChange::decode(taken.bytes()?).ok()?;
-                What::Differs(Box::new(Difference { change, found }))
+                What::Differs(Box::new(Difference { change, found, since }))
             }
             4 => What::Gone,
             _ => return None,
@@ -179,7 +183,7 @@ mod tests {
             state.changed_time = None;
             state.md5 = Text::default();
         }
-        Difference { change, found: Some(file(2)) }
+        Difference { change, found: Some(file(2)), since: Timestamp::EPOCH }
     }
 
     #[test]

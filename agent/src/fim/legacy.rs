@@ -208,7 +208,8 @@ fn parse_change(line: &str) -> Option<(Vec<u8>, Known)> {
         None => None,
     };
     let is_new = change.kind == ChangeKind::Created;
-    let what = What::Differs(Box::new(Difference { change, found }));
+    let since = change.last_unchanged_time;
+    let what = What::Differs(Box::new(Difference { change, found, since }));
     Some((path, Known { set: 0, is_new, unreadable: None, seen: Timestamp::EPOCH, what }))
 }
 

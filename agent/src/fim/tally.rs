@@ -219,7 +219,7 @@ impl<'a> Tally<'a> {
     }
 
     fn add_difference(&mut self, difference: &Difference, attributes: Attributes, members: Members) {
-        let Difference { change, found } = difference;
+        let Difference { change, found, .. } = difference;
         self.text.clear();
         for text in [change.kind.as_str(), change.path.as_str()] {
             self.text.extend_from_slice(text.as_bytes());

@@ -241,6 +241,39 @@ fn the_window_of_a_change_begins_with_the_last_scan_that_saw_the_former_state() 
 }
 
 #[test]
+fn what_is_asked_of_a_change_that_changes_again_happened_since_the_state_before() {
+    let mut watched = small();
+    let baseline = watched.now.unwrap_or_else(|| watched.tree.now());
+    let since = |watched: &Watched, path: &str| {
+        let blocks = watched.store.open_blocks(store::Name::Changes, known::MAGIC).unwrap().unwrap();
+        let mut cursor = block::Cursor::start(&blocks).unwrap();
+        while cursor.path() != Some(path.as_bytes()) {
+            cursor.advance().unwrap();
+        }
+        match known::Known::decode(cursor.body()).unwrap().what {
+            known::What::Differs(difference) => difference.since,
+            what => panic!("{path} is {what:?}"),
+        }
+    };
+    watched.tree.write("/r/b", 8, false);
+    watched.quick();
+    assert!(since(&watched, "/r/b") < baseline, "the baseline's own time");
+    let (unchanged, first) = (watched.tree.now(), since(&watched, "/r/b"));
+    watched.quick();
+    assert_eq!(since(&watched, "/r/b"), first, "the same state has the same window");
+    watched.tree.write("/r/b", 9, false);
+    let again = watched.quick();
+    assert_eq!(since(&watched, "/r/b"), unchanged);
+    assert!(again.changes[0].last_unchanged_time < baseline, "the fact tells of the baseline's state");
+    let partial = watched.tree.now();
+    watched.tree.write("/r/b", 10, false);
+    watched.below(&["/r/b"]);
+    watched.tree.write("/r/b", 11, false);
+    watched.below(&["/r/b"]);
+    assert!(since(&watched, "/r/b") >= partial, "a look at a part saw the state before");
+}
+
+#[test]
 fn a_partial_scan_says_nothing_of_what_lies_elsewhere() {
     let mut watched = small();
     watched.tree.write("/r/a/1", 9, false);

@@ -63,7 +63,7 @@ pub(super) fn collect(host: &dyn Host, evidence: &mut Evidence) -> io::Result<()
         read_or_gone(of_files)?;
         for (path, md5) in conffiles.get(stem).into_iter().flatten() {
             if let Some(holds) = listed.get_mut(path) {
-                *holds = Holds::Md5(*md5);
+                *holds = Holds::Configuration(*md5);
             }
         }
         for (path, holds) in listed {
@@ -96,6 +96,14 @@ fn is_gone(result: &io::Result<()>) -> bool {
 
 fn read_or_gone(result: io::Result<()>) -> io::Result<()> {
     if is_gone(&result) { Ok(()) } else { result }
+}
+
+/// Returns whose file `path` is, if it is one that a package has in `info`, such as `/var/lib/dpkg/info/libc6:amd64.list`.
+pub(super) fn package_of(path: &[u8]) -> Option<(ExplanationSource, &str)> {
+    let file = path.strip_prefix(INFO.as_bytes())?.strip_prefix(b"/")?;
+    // No name of a package has a dot at its end, and no ending has one: the name itself may have one.
+    let (stem, _) = std::str::from_utf8(file).ok()?.rsplit_once('.')?;
+    Some((ExplanationSource::Dpkg, stem.split(':').next().unwrap_or(stem)))
 }
 
 fn info(stem: &str, ending: &str) -> PathBuf {

@@ -14,7 +14,7 @@ use muster_proto::{
 use sha2::{Digest as _, Sha256};
 
 use super::{Changes, generated, judge};
-use crate::host::{self, Host};
+use crate::host::{self, EntryKind, Host, Metadata};
 
 /// Bytes of a line of a database; a longer one names no path that a system could have.
 const LINE_BYTES: usize = 16 * 1024;
@@ -40,6 +40,8 @@ pub(super) enum Holds {
     Unknown,
     /// A file, of which only the MD5 is recorded.
     Md5([u8; 16]),
+    /// A configuration file, of which only the MD5 is recorded with which it was shipped.
+    Configuration([u8; 16]),
     /// An entry with everything that makes it.
     Whole(Whole),
 }
@@ -126,9 +128,8 @@ impl Evidence {
     /// Starts to collect evidence about `changes`.
     pub fn about(host: &dyn Host, changes: &Changes<'_>) -> Self {
         let mut evidence = Self::default();
-        for (path, change) in changes.iter().filter(|(_, change)| change.explanation.is_none()) {
-            evidence.oldest =
-                Some(evidence.oldest.map_or(change.last_unchanged_time, |it| it.min(change.last_unchanged_time)));
+        for (path, asked) in changes.iter().filter(|(_, asked)| asked.is_open()) {
+            evidence.oldest = Some(evidence.oldest.map_or(asked.since, |oldest| oldest.min(asked.since)));
             evidence.ask(path);
             if let Some((former, _)) = judge::beside(path) {
                 evidence.ask(former);
@@ -136,12 +137,13 @@ impl Evidence {
             if let Some(source) = generated::source_of(path) {
                 evidence.ask(&source);
             }
-            if let Some(target) = target(host, path, change) {
+            if let Some(target) = target(host, path, asked.change) {
                 evidence.ask(&target);
-                if let Some(next) =
-                    host.read_link(&host::path_of(&target)).ok().filter(|_| generated::is_switch(&target))
+                // Whoever makes a link must not lead the agent to what may never answer.
+                if generated::is_switch(&target)
+                    && let Ok(next) = host.read_link(&host::path_of(&target))
+                    && let Some(next) = resolve(&target, &host::path_bytes(&next))
                 {
-                    let next = resolve(&target, &host::path_bytes(&next));
                     evidence.ask(&next);
                     evidence.targets.insert(target.clone(), next);
                 }
@@ -154,6 +156,16 @@ impl Evidence {
     fn ask(&mut self, path: &[u8]) {
         self.records.entry(merged(path).unwrap_or_else(|| path.to_vec())).or_default();
         self.records.entry(path.to_vec()).or_default();
+    }
+
+    /// Forgets links that lead to a folder of a package in which everybody may make files, as base-files has `/tmp`.
+    pub fn forget_open_folders(&mut self, host: &dyn Host) {
+        let records = &self.records;
+        self.targets.retain(|_, target| {
+            let is_listed = records.get(target).is_some_and(|records| !records.is_empty());
+            let is_open = |found: Metadata| found.kind == EntryKind::Folder && found.mode & judge::OPEN_TO_ALL != 0;
+            !is_listed || !host.metadata(&host::path_of(target)).is_ok_and(is_open)
+        });
     }
 
     /// Returns whether it is asked what is at `path`, under either of its names.
@@ -193,24 +205,30 @@ fn target(host: &dyn Host, path: &[u8], change: &FileChange) -> Option<Vec<u8>> 
     let after = change.after.as_ref().filter(|after| after.r#type == FileType::Link)?;
     let target = host::path_bytes(&host.read_link(&host::path_of(path)).ok()?);
     let is_seen = after.sha256.as_str() == hex::encode(Sha256::digest(&target));
-    is_seen.then(|| resolve(path, &target))
+    resolve(path, &target).filter(|_| is_seen)
 }
 
-/// Returns the path that the link at `link` with `target` names, by its text alone.
-fn resolve(link: &[u8], target: &[u8]) -> Vec<u8> {
+/// Returns the path that the link at `link` with `target` names, by its text alone: `None` where the text does not tell, as of a name
+/// that may be a link and is followed by `..`.
+fn resolve(link: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     let from = if target.starts_with(b"/") { &[][..] } else { link };
     // The link's own name is not among the folders that lead to it.
     parts.extend(from.split(|&byte| byte == b'/').filter(|part| !part.is_empty()));
     parts.pop();
+    let mut is_named = target.starts_with(b"/");
     for part in target.split(|&byte| byte == b'/') {
         match part {
             b"" | b"." => {}
+            b".." if is_named => return None,
             b".." => drop(parts.pop()),
-            part => parts.push(part),
+            part => {
+                is_named = true;
+                parts.push(part);
+            }
         }
     }
-    parts.iter().flat_map(|part| [b"/".as_slice(), part].concat()).collect()
+    Some(parts.iter().flat_map(|part| [b"/".as_slice(), part].concat()).collect())
 }
 
 /// Calls `visit` for each line of the file at `path`, without its end. A line that is too long is left out.
@@ -329,13 +347,18 @@ mod tests {
     #[test]
     fn links_lead_where_their_text_says() {
         for (link, target, expected) in [
-            ("/usr/lib/a", "b", "/usr/lib/b"),
-            ("/usr/lib/a", "../b/./c/", "/usr/b/c"),
-            ("/usr/lib/a", "/etc//x", "/etc/x"),
-            ("/a", "../../b", "/b"),
-            ("/a", "..", ""),
+            ("/usr/lib/a", "b", Some("/usr/lib/b")),
+            ("/usr/lib/a", "../b/./c/", Some("/usr/b/c")),
+            ("/usr/lib/a", "/etc//x", Some("/etc/x")),
+            ("/a", "../../b", Some("/b")),
+            ("/a", "..", Some("")),
+            // What `b` is, the text does not say.
+            ("/usr/lib/a", "b/../c", None),
+            ("/usr/lib/a", "../b/../c", None),
+            ("/usr/lib/a", "/var/tmp/b/../../usr/lib/c", None),
         ] {
-            assert_eq!(resolve(link.as_bytes(), target.as_bytes()), expected.as_bytes(), "{link} -> {target}");
+            let expected = expected.map(|path| path.as_bytes().to_vec());
+            assert_eq!(resolve(link.as_bytes(), target.as_bytes()), expected, "{link} -> {target}");
         }
     }
 

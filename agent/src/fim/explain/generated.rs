@@ -11,9 +11,10 @@ use muster_proto::{
 use serde::Deserialize;
 
 use super::{
-    alternatives,
+    Asked, alternatives, dpkg,
     evidence::{Evidence, Rights},
-    judge::{attributes, is_safe, is_within},
+    judge::{attributes, is_safe},
+    pacman,
 };
 
 /// The table that is compiled in.
@@ -63,13 +64,13 @@ enum Target {
     Alternative,
 }
 
-/// Returns what explains `change` by a rule.
-pub(super) fn explanation(path: &[u8], change: &FileChange, evidence: &Evidence) -> Option<Explanation> {
+/// Returns what explains a difference by a rule.
+pub(super) fn explanation(path: &[u8], asked: &Asked<'_>, evidence: &Evidence) -> Option<Explanation> {
     // Packages that were changed in the window are asked for first: on most days there are none.
-    if !evidence.times.iter().any(|time| is_within(change, Some(*time))) {
+    if !evidence.times.iter().any(|time| asked.is_soon(Some(*time))) {
         return None;
     }
-    let rule = TABLE.rule.iter().find(|rule| rule.explains(path, change, evidence))?;
+    let rule = TABLE.rule.iter().find(|rule| rule.explains(path, asked, evidence))?;
     Some(Explanation {
         source: ExplanationSource::Generated,
         package: Text::default(),
@@ -104,16 +105,17 @@ pub(super) fn is_switch(path: &[u8]) -> bool {
 }
 
 impl Rule {
-    fn explains(&self, path: &[u8], change: &FileChange, evidence: &Evidence) -> bool {
-        if !self.is_about(path) {
+    fn explains(&self, path: &[u8], asked: &Asked<'_>, evidence: &Evidence) -> bool {
+        if !self.is_about(path) || !is_of_changed_package(path, asked, evidence) {
             return false;
         }
+        let change = &*asked.change;
         match (&change.before, &change.after) {
             (Some(before), None) => self.deleted && self.kinds.contains(&before.r#type),
             (before, Some(after)) => {
                 self.kinds.contains(&after.r#type)
                     && keeps_rights(before.as_ref(), after)
-                    && self.believes(path, change, before.as_ref(), after, evidence)
+                    && self.believes(path, asked, before.as_ref(), after, evidence)
             }
             (None, None) => false,
         }
@@ -122,16 +124,16 @@ impl Rule {
     fn believes(
         &self,
         path: &[u8],
-        change: &FileChange,
+        asked: &Asked<'_>,
         before: Option<&FileState>,
         after: &FileState,
         evidence: &Evidence,
     ) -> bool {
-        let is_target = self.target.is_none_or(|target| leads_to(target, path, change, evidence));
+        let is_target = self.target.is_none_or(|target| leads_to(target, path, asked, evidence));
         let is_source = !self.source || source_of(path).is_some_and(|source| !evidence.records(&source).is_empty());
         let is_content = self.sha256.is_empty() || self.sha256.iter().any(|digest| digest == after.sha256.as_str());
         let is_same = before.is_some_and(|before| before.sha256 == after.sha256) && !after.sha256.is_empty();
-        is_target && is_source && is_content && (!self.same || is_same && change.kind == ChangeKind::Metadata)
+        is_target && is_source && is_content && (!self.same || is_same && asked.change.kind == ChangeKind::Metadata)
     }
 
     fn is_about(&self, path: &[u8]) -> bool {
@@ -147,14 +149,24 @@ fn keeps_rights(before: Option<&FileState>, after: &FileState) -> bool {
     before.r#type == after.r#type && is_same
 }
 
-fn leads_to(target: Target, path: &[u8], change: &FileChange, evidence: &Evidence) -> bool {
+/// Whether the package whose own file of a database `path` is was unpacked in the window, or is gone and the file with it. What is no
+/// such file says nothing against it.
+fn is_of_changed_package(path: &[u8], asked: &Asked<'_>, evidence: &Evidence) -> bool {
+    let Some((source, name)) = dpkg::package_of(path).or_else(|| pacman::package_of(path)) else { return true };
+    match evidence.unpacked.get(&(source, Text::new(name))) {
+        Some(times) => times.iter().any(|time| asked.is_within(*time)),
+        None => asked.change.after.is_none(),
+    }
+}
+
+fn leads_to(target: Target, path: &[u8], asked: &Asked<'_>, evidence: &Evidence) -> bool {
     let Some(first) = evidence.targets.get(path) else { return false };
     // What is at the end of a switch, or what it leads to itself.
     let last = evidence.targets.get(first).filter(|_| is_switch(first)).unwrap_or(first);
     let records = evidence.records(last);
     match target {
         Target::Listed => !records.is_empty(),
-        Target::Unpacked => records.iter().any(|record| is_within(change, record.package.time)),
+        Target::Unpacked => records.iter().any(|record| asked.is_within(record.package.time)),
         Target::Registered => !records.is_empty() && evidence.registered.contains(path),
         Target::Alternative => first.starts_with(alternatives::FOLDER) && !records.is_empty(),
     }

@@ -2,28 +2,23 @@
 
 use std::time::Duration;
 
-use muster_proto::{
-    fact::{ChangeKind, Explanation, ExtendedAttribute, FileChange, FileState, FileType, Text},
-    time::Timestamp,
-};
+use muster_proto::fact::{ChangeKind, Explanation, ExtendedAttribute, FileChange, FileState, FileType, Text};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Changes,
+    Asked, Changes,
     evidence::{Content, Evidence, Holds, Record, Rights, Whole},
     generated,
 };
 
 /// What a database tells no finer than.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-/// A scan names the time at which it began: what is unpacked while it lasts it may still see.
-const SCAN_TIME: Duration = Duration::from_secs(15 * 60);
 /// Set-user-id and set-group-id.
 const RAISES_RIGHTS: u32 = 0o6000;
 /// Write permission of others than the owner.
 const OPEN_TO_OTHERS: u32 = 0o022;
 /// Write permission of everybody.
-const OPEN_TO_ALL: u32 = 0o002;
+pub(super) const OPEN_TO_ALL: u32 = 0o002;
 /// Extended attributes that the kernel adds by itself: a label, and digests and signatures of the content.
 const LABELS: &[&str] = &["security.evm", "security.ima", "security.selinux"];
 const CAPABILITY: &str = "security.capability";
@@ -54,30 +49,29 @@ pub(super) fn beside(path: &[u8]) -> Option<(&[u8], Beside)> {
 
 /// Sets the explanations of those of `changes` that `evidence` explains.
 pub(super) fn explain(changes: &mut Changes<'_>, evidence: &Evidence) {
-    for (path, change) in changes.iter_mut().filter(|(_, change)| change.explanation.is_none()) {
+    for (path, asked) in changes.iter_mut().filter(|(_, asked)| asked.is_open()) {
         // A damaged database may name a package without a version; that is no explanation.
         let by_packages =
-            by_packages(path, change, evidence).filter(|it| !it.package.is_empty() && !it.version.is_empty());
-        change.explanation = by_packages.or_else(|| generated::explanation(path, change, evidence));
+            by_packages(path, asked, evidence).filter(|it| !it.package.is_empty() && !it.version.is_empty());
+        asked.change.explanation = by_packages.or_else(|| generated::explanation(path, asked, evidence));
     }
     let kept: Vec<(Vec<u8>, Explanation)> = changes.keys().filter_map(|path| keeps_former(path, changes)).collect();
     for (path, explanation) in kept {
-        if let Some(change) = changes.get_mut(path.as_slice()) {
-            change.explanation = Some(explanation);
+        if let Some(asked) = changes.get_mut(path.as_slice()) {
+            asked.change.explanation = Some(explanation);
         }
     }
 }
 
-fn by_packages(path: &[u8], change: &FileChange, evidence: &Evidence) -> Option<Explanation> {
-    if change.after.is_none() {
-        return deleted(path, evidence);
-    }
+fn by_packages(path: &[u8], asked: &Asked<'_>, evidence: &Evidence) -> Option<Explanation> {
+    let Some(after) = &asked.change.after else { return deleted(path, evidence) };
     let mut records = evidence.records(path).iter();
-    let own = records.find_map(|record| by_record(path, change, record, evidence));
+    let own = records.find_map(|record| by_record(path, asked, record, evidence));
     own.or_else(|| match beside(path) {
-        Some((shipped, Beside::AsShipped)) if change.kind == ChangeKind::Created => {
+        // No configuration file raises rights, and a copy of a program that does is one more way to them.
+        Some((shipped, Beside::AsShipped)) if asked.change.kind == ChangeKind::Created && !raises_rights(after) => {
             let mut records = evidence.records(shipped).iter().filter(|record| record.holds != Holds::Path);
-            records.find_map(|record| by_record(path, change, record, evidence))
+            records.find_map(|record| by_record(path, asked, record, evidence))
         }
         _ => None,
     })
@@ -94,19 +88,21 @@ fn deleted(path: &[u8], evidence: &Evidence) -> Option<Explanation> {
     })
 }
 
-fn by_record(path: &[u8], change: &FileChange, record: &Record, evidence: &Evidence) -> Option<Explanation> {
+fn by_record(path: &[u8], asked: &Asked<'_>, record: &Record, evidence: &Evidence) -> Option<Explanation> {
+    let change = &*asked.change;
     let after = change.after.as_ref()?;
     let basis = match (&record.holds, after.r#type) {
-        (Holds::Path, FileType::Folder) => is_safe_new_folder(change, after) && is_within(change, record.package.time),
+        (Holds::Path, FileType::Folder) => is_safe_new_folder(change, after) && asked.is_within(record.package.time),
         (Holds::Path, FileType::Link) => {
             let is_listed = evidence.targets.get(path).is_some_and(|target| !evidence.records(target).is_empty());
-            is_listed && after.uid == 0 && change.kind != ChangeKind::Metadata && is_within(change, record.package.time)
+            is_listed && after.uid == 0 && change.kind != ChangeKind::Metadata && asked.is_within(record.package.time)
         }
         (Holds::Path, FileType::File | FileType::Other) | (Holds::Unknown, _) => false,
-        (Holds::Md5(md5), _) => {
-            after.r#type == FileType::File
-                && after.md5.as_str() == hex::encode(md5)
-                && keeps_rights(path, change, evidence)
+        (Holds::Md5(md5), _) => is_as_installed(path, change, md5, evidence),
+        // As it was shipped it may be weaker than as it was: that is a package's doing only while packages are changed.
+        (Holds::Configuration(md5), _) => {
+            let is_written = || evidence.times.iter().any(|time| asked.is_within(Some(*time)));
+            is_as_installed(path, change, md5, evidence) && is_written()
         }
         (Holds::Whole(whole), _) => is_whole(after, whole),
     }
@@ -122,7 +118,7 @@ fn by_record(path: &[u8], change: &FileChange, record: &Record, evidence: &Evide
 fn basis(holds: &Holds) -> &'static str {
     match holds {
         Holds::Path | Holds::Unknown => PATH,
-        Holds::Md5(_) => "md5",
+        Holds::Md5(_) | Holds::Configuration(_) => "md5",
         Holds::Whole(whole) => match whole.content {
             Content::Md5(_) => "md5",
             Content::Sha256(_) => "sha256",
@@ -136,11 +132,13 @@ fn is_safe_new_folder(change: &FileChange, after: &FileState) -> bool {
     change.kind == ChangeKind::Created && !is_open && after.uid == 0 && after.gid == 0 && has_labels_alone(after)
 }
 
-/// Whether `time` lies in the window in which the change happened.
-pub(super) fn is_within(change: &FileChange, time: Option<Timestamp>) -> bool {
-    time.is_some_and(|time| {
-        time.plus(SECOND) > change.last_unchanged_time && time <= change.detected_time.plus(SCAN_TIME)
-    })
+/// Whether a file has the content with this MD5, and nobody has more rights by it.
+fn is_as_installed(path: &[u8], change: &FileChange, md5: &[u8; 16], evidence: &Evidence) -> bool {
+    let is_content = change
+        .after
+        .as_ref()
+        .is_some_and(|after| after.r#type == FileType::File && after.md5.as_str() == hex::encode(md5));
+    is_content && keeps_rights(path, change, evidence)
 }
 
 /// A package's new content does not explain other rights, nor a new file that raises them: dpkg records neither mode nor owner. An
@@ -164,6 +162,11 @@ fn keeps_rights(path: &[u8], change: &FileChange, evidence: &Evidence) -> bool {
 /// Whether a file that takes no other's place gives nobody anything.
 pub(super) fn is_safe(after: &FileState) -> bool {
     after.mode & (RAISES_RIGHTS | OPEN_TO_ALL) == 0 && after.uid == 0 && after.gid == 0 && has_labels_alone(after)
+}
+
+/// Whether who runs a file may do more than before.
+fn raises_rights(state: &FileState) -> bool {
+    state.mode & RAISES_RIGHTS != 0 || attributes(state).any(|attribute| attribute.name.as_str() == CAPABILITY)
 }
 
 /// Extended attributes that are not the kernel's own.
@@ -205,18 +208,19 @@ fn has_capabilities(after: &FileState, recorded: &str) -> bool {
 
 /// Explains a file beside a configuration file that holds what that held before a package changed it.
 fn keeps_former(path: &[u8], changes: &Changes<'_>) -> Option<(Vec<u8>, Explanation)> {
-    let change = changes.get(path)?;
+    let change = &changes.get(path)?.change;
     let (Some((original, Beside::AsBefore)), None, ChangeKind::Created) =
         (beside(path), &change.explanation, change.kind)
     else {
         return None;
     };
-    let original = changes.get(original)?;
+    let original = &changes.get(original)?.change;
     let (before, after) = (original.before.as_ref()?, change.after.as_ref()?);
     let is_same = before.r#type == after.r#type
         && before.sha256 == after.sha256
         && Rights::of(before) == Rights::of(after)
-        && attributes(before).eq(attributes(after));
+        && attributes(before).eq(attributes(after))
+        && !raises_rights(after);
     let basis = Text::new(FORMER_CONTENT);
     let explanation = original.explanation.clone().filter(|_| is_same)?;
     Some((path.to_vec(), Explanation { basis, ..explanation }))

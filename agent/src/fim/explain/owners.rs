@@ -18,16 +18,15 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{ChangeKind, ExplanationSource, FileChange, Text},
+    fact::{ChangeKind, ExplanationSource, Text},
     time::Timestamp,
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Changes, Memory, dpkg,
+    Asked, Changes, Memory, SCAN_TIME, dpkg,
     evidence::{Evidence, Former, Package, merged},
-    judge::is_within,
     pacman, rpm,
 };
 use crate::{
@@ -96,17 +95,16 @@ struct Lost {
 /// Adds to which packages the deleted paths of `changes` belonged. Without a file that can be read, to none.
 pub(super) fn collect(memory: Memory<'_>, changes: &Changes<'_>, evidence: &mut Evidence) -> io::Result<()> {
     let Some(owners) = read(memory)? else { return Ok(()) };
-    let deleted =
-        changes.iter().filter(|(_, change)| change.kind == ChangeKind::Deleted && change.explanation.is_none());
+    let deleted = changes.iter().filter(|(_, asked)| asked.change.kind == ChangeKind::Deleted && asked.is_open());
     let mut asked: BTreeMap<u64, Vec<&[u8]>> = BTreeMap::new();
     for (path, _) in deleted {
         asked.entry(digest(&owners.key, path)).or_default().push(path);
     }
     let mut found = BTreeMap::new();
-    let mut find = |held: &Held, is_then: &dyn Fn(&FileChange) -> bool| {
+    let mut find = |held: &Held, is_then: &dyn Fn(&Asked<'_>) -> bool| {
         let Some(former) = held.former().filter(|former| evidence.sources.contains(&former.source)) else { return };
         for path in held.paths.iter().filter_map(|path| asked.get(path)).flatten() {
-            if changes.get(*path).is_some_and(|change| is_then(change)) {
+            if changes.get(*path).is_some_and(is_then) {
                 found.entry(path.to_vec()).or_insert_with(|| former.clone());
             }
         }
@@ -115,14 +113,14 @@ pub(super) fn collect(memory: Memory<'_>, changes: &Changes<'_>, evidence: &mut 
         let Some(former) = held.former() else { continue };
         match evidence.unpacked.get(&(former.source, former.name)) {
             // A package that is there as it was has deleted nothing, whatever became of its list.
-            Some(times) => find(held, &|change| times.iter().any(|time| is_within(change, *time))),
+            Some(times) => find(held, &|asked| times.iter().any(|time| asked.is_within(*time))),
             // It was removed since the databases were read last.
-            None => find(held, &|change| change.detected_time.micros() > owners.read),
+            None => find(held, &|asked| asked.change.detected_time.micros() > owners.read),
         }
     }
     for lost in &owners.former {
         if let Some(held) = &lost.held {
-            find(held, &|change| lost.overlaps(change));
+            find(held, &|asked| lost.overlaps(asked));
         }
     }
     evidence.former = found;
@@ -277,9 +275,11 @@ impl Held {
 }
 
 impl Lost {
-    /// Whether the package may have let go of its paths in the window of `change`.
-    fn overlaps(&self, change: &FileChange) -> bool {
-        change.last_unchanged_time.micros() < self.until && change.detected_time.micros() > self.from
+    /// Whether the package may have let go of its paths while the difference came about. The databases are read when a scan ends,
+    /// and the time is that at which it began.
+    fn overlaps(&self, asked: &Asked<'_>) -> bool {
+        let until = self.until.saturating_add(i64::try_from(SCAN_TIME.as_micros()).unwrap_or(i64::MAX));
+        asked.since.micros() < until && asked.change.detected_time.micros() > self.from
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) fn collect(host: &dyn Host, evidence: &mut Evidence) -> io::Result<()
     })
 }
 
+/// Returns whose file `path` is, if it is of a package's folder, such as `/var/lib/pacman/local/zlib-1:1.3-2/desc`.
+pub(super) fn package_of(path: &[u8]) -> Option<(ExplanationSource, &str)> {
+    let folder = path.strip_prefix(LOCAL.as_bytes())?.strip_prefix(b"/")?.split(|&byte| byte == b'/').next()?;
+    // Behind the name are version and release, in which no `-` may be.
+    let (name, _) = std::str::from_utf8(folder).ok()?.rsplit_once('-')?.0.rsplit_once('-')?;
+    Some((ExplanationSource::Pacman, name))
+}
+
 /// Calls `visit` with each package and each path that it lists.
 pub(super) fn each_owned(host: &dyn Host, visit: &mut dyn FnMut(&Package, &[u8])) -> io::Result<()> {
     each(host, &mut |package, entry| visit(package, &entry.path))

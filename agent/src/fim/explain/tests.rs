@@ -42,13 +42,28 @@ struct Machine {
     overrides: String,
     /// What update-alternatives(1) has registered, by name.
     alternatives: Vec<(&'static str, &'static str)>,
-    /// When dpkg last wrote to its log.
-    logged: Option<&'static str>,
+    /// When dpkg last wrote its database.
+    written: &'static str,
 }
 
 /// Explains changes that the test owns.
 fn explain(host: &dyn Host, memory: Option<Memory<'_>>, changes: &mut BTreeMap<Vec<u8>, FileChange>) -> io::Result<()> {
-    super::explain(host, memory, &mut changes.iter_mut().map(|(path, change)| (path.as_slice(), change)).collect())
+    explain_since(host, memory, changes, |change| (change.last_unchanged_time, true))
+}
+
+/// Explains changes whose state before was last seen then, and which the look that has just ended found, or an earlier one.
+fn explain_since(
+    host: &dyn Host,
+    memory: Option<Memory<'_>>,
+    changes: &mut BTreeMap<Vec<u8>, FileChange>,
+    since: impl Fn(&FileChange) -> (Timestamp, bool),
+) -> io::Result<()> {
+    let mut all = Changes::new();
+    for (path, change) in changes {
+        let (since, is_new) = since(change);
+        all.insert(path, Asked { change, since, is_new });
+    }
+    super::explain(host, memory, &mut all)
 }
 
 fn time(text: &str) -> Timestamp {
@@ -113,7 +128,7 @@ impl Machine {
             diversions: String::new(),
             overrides: String::new(),
             alternatives: Vec::new(),
-            logged: None,
+            written: "2026-11-01T00:00:00Z",
         }
     }
 
@@ -185,10 +200,7 @@ impl Machine {
         self.index.errors.insert(crate::host::recorded::tool_name(crate::host::Tool::Rpm, &args), failure);
         // Another one after each change, as of a file that is replaced.
         let inode = self.index.metadata.get(&text("/var/lib/dpkg/status")).map_or(1, |status| status.inode + 1);
-        self.index.metadata.insert(text("/var/lib/dpkg/status"), metadata(EntryKind::File, UNPACKED, inode));
-        if let Some(logged) = self.logged {
-            self.index.metadata.insert(text("/var/log/dpkg.log"), metadata(EntryKind::File, logged, 8));
-        }
+        self.index.metadata.insert(text("/var/lib/dpkg/status"), metadata(EntryKind::File, self.written, inode));
         fs::write(self.capture.path().join("index.json"), serde_json::to_vec(&self.index).unwrap()).unwrap();
         Recorded::at(self.capture.path()).unwrap()
     }
@@ -486,8 +498,10 @@ fn a_deletion_is_explained_by_a_package_that_let_the_path_go_in_the_window() {
     let after =
         |last_unchanged: &str| deleted().into_iter().map(|change| late(change, last_unchanged)).collect::<Vec<_>>();
     assert_eq!(told(machine.explained(after(BEFORE))), ["a 1 not listed", ""]);
+    // The scan that read the databases when it ended may have seen it when it began.
+    assert_eq!(told(machine.explained(after(AFTER))), ["a 1 not listed", ""]);
     // It was still there after the package had let it go.
-    assert_eq!(told(machine.explained(after(AFTER))), ["", ""]);
+    assert_eq!(told(machine.explained(after("2026-11-24T12:50:00Z"))), ["", ""]);
     // Without a memory nothing is known of what was.
     fs::remove_file(machine.memory.path().join(NAME)).unwrap();
     assert_eq!(told(machine.explained(after(BEFORE))), ["", ""]);
@@ -573,9 +587,11 @@ fn rules_hold_only_where_packages_were_changed_in_the_window() {
     assert_eq!(explained(&mut machine), all);
     machine.packages.get_mut("a").unwrap().unpacked = "2026-11-24T11:00:00Z".to_owned();
     assert_eq!(explained(&mut machine), [] as [&str; 0]);
-    // A package that is only configured or removed shows in dpkg's log; a unit that no package brought then stays.
-    machine.logged = Some(UNPACKED);
-    let expected: Vec<_> = all.iter().filter(|line| !line.ends_with("unit-links")).collect();
+    // A package that is only configured or removed shows in dpkg's database; a unit that no package brought then stays, and so does a
+    // package's own file there.
+    machine.written = UNPACKED;
+    let is_of_unpacked = |line: &str| line.ends_with("unit-links") || line.ends_with("package-database");
+    let expected: Vec<_> = all.iter().filter(|line| !is_of_unpacked(line)).collect();
     assert_eq!(explained(&mut machine).iter().collect::<Vec<_>>(), expected);
 }
 
@@ -665,4 +681,94 @@ fn a_file_of_no_package_is_told_without_a_look_through_the_database() {
     let change = change("/usr/bin/stray", Some(file("old")), Some(file("new")));
     let mut changes = BTreeMap::from([(b"/usr/bin/stray".to_vec(), change)]);
     assert!(explain(&host, Some(machine.memory()), &mut changes).is_err());
+}
+
+#[test]
+fn what_changes_again_later_is_explained_by_what_happened_since_then() {
+    let mut machine = Machine::with(vec![("a", package("2", &[("/usr/lib/a", "x")], &["/usr/lib/f", "/usr/lib/l"]))]);
+    machine.written = UNPACKED;
+    machine.link("/usr/lib/l", "a");
+    machine.content("/etc/a.conf", "shipped");
+    let conffiles = vec![("/etc/a.conf".to_owned(), "shipped".to_owned())];
+    machine.packages.get_mut("a").unwrap().conffiles = conffiles;
+    let changes = [
+        change("/etc/a.conf", Some(file("hardened")), Some(file("shipped"))),
+        change("/etc/ld.so.cache", Some(file("1")), Some(file("3"))),
+        change("/usr/lib/f", None, Some(folder())),
+        change("/usr/lib/l", Some(link("b")), Some(link("a"))),
+        change("/var/lib/dpkg/info/a.md5sums", Some(file("1")), Some(file("3"))),
+    ];
+    let mut explained = |since: &str, detected: &str, is_new| {
+        let mut changes: BTreeMap<Vec<u8>, FileChange> = changes
+            .iter()
+            .map(|change| {
+                (change.path.to_bytes().unwrap(), FileChange { detected_time: time(detected), ..change.clone() })
+            })
+            .collect();
+        explain_since(&machine.host(), None, &mut changes, |_| (time(since), is_new)).unwrap();
+        changes.values().filter(|change| change.explanation.is_some()).count()
+    };
+    // In the week in which the package was unpacked, and for the content of a package's own file whenever it was.
+    assert_eq!(explained(BEFORE, AFTER, true), 5);
+    // It differed from the baseline since the upgrade, and changed again after a quiet month.
+    assert_eq!(explained("2026-12-24T12:00:00Z", "2026-12-24T13:00:00Z", true), 0);
+    // A state that an earlier look found was not made by a program that ran after it; packages write what they list a while after.
+    assert_eq!(explained("2026-11-24T11:00:00Z", "2026-11-24T12:09:00Z", false), 5);
+    assert_eq!(explained("2026-11-24T11:00:00Z", "2026-11-24T12:05:00Z", true), 5);
+    assert_eq!(explained("2026-11-24T11:00:00Z", "2026-11-24T12:05:00Z", false), 3);
+}
+
+#[test]
+fn a_file_of_a_database_is_explained_by_its_own_package() {
+    let old = Package { unpacked: "2026-11-01T00:00:00Z".to_owned(), ..package("1", &[], &[]) };
+    let mut machine = Machine::with(vec![("a", package("2", &[], &[])), ("b.c", old)]);
+    let info = |name: &str| format!("/var/lib/dpkg/info/{name}");
+    for (path, before, after, expected) in [
+        (info("a.md5sums"), Some("1"), Some("2"), true),
+        (info("a:amd64.postinst"), None, Some("2"), true),
+        (info("b.c.md5sums"), Some("1"), Some("2"), false),
+        (info("b.c.prerm"), None, Some("2"), false),
+        (info("gone.list"), Some("1"), None, true),
+        (info("gone.list"), None, Some("1"), false),
+        (info("format"), None, Some("1"), true),
+        ("/var/lib/dpkg/status".to_owned(), Some("1"), Some("2"), true),
+    ] {
+        let changed = change(&path, before.map(file), after.map(file));
+        assert_eq!(!machine.one(changed).is_empty(), expected, "{path} {before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_copy_of_what_raises_rights_is_no_configuration_file() {
+    let mut machine = Machine::with(vec![("a", package("2", &[("/usr/bin/a", "new")], &[]))]);
+    machine.content("/usr/bin/a", "new");
+    let raised = |content| FileState { mode: 0o4755, ..file(content) };
+    for (before, copy, expected) in [
+        (file("old"), file("old"), "a 2 former content"),
+        (raised("old"), raised("old"), ""),
+        (capability(file("old"), "cap_setuid=ep"), capability(file("old"), "cap_setuid=ep"), ""),
+    ] {
+        let after = FileState { sha256: file("new").sha256, ..before.clone() };
+        let changes = vec![
+            change("/usr/bin/a", Some(before.clone()), Some(after)),
+            change("/usr/bin/a.dpkg-old", None, Some(copy)),
+        ];
+        let explained = machine.explained(changes);
+        assert_eq!(explained["/usr/bin/a"], "a 2 md5", "{before:?}");
+        assert_eq!(explained["/usr/bin/a.dpkg-old"], expected, "{before:?}");
+    }
+}
+
+#[test]
+fn no_link_is_believed_that_leads_where_everybody_may_make_files() {
+    let mut machine = Machine::with(vec![
+        ("base", package("1", &[], &["/tmp", "/opt/java"])),
+        ("a", package("2", &[], &["/usr/lib/java"])),
+    ]);
+    for (target, mode, expected) in [("/opt/java", 0o755, "a 2 path"), ("/tmp", 0o1777, "")] {
+        machine.link("/usr/lib/java", target);
+        let found = Metadata { mode, ..metadata(EntryKind::Folder, BEFORE, 9) };
+        machine.index.metadata.insert(text(target), found);
+        assert_eq!(machine.one(change("/usr/lib/java", Some(link("x")), Some(link(target)))), expected, "{target}");
+    }
 }

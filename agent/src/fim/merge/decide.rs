@@ -78,12 +78,14 @@ impl Merge<'_> {
             let is_recorded = known.found.as_ref().map(|state| &state.metadata)
                 == found.as_ref().map(|state| &state.metadata)
                 && found.as_ref().is_none_or(|state| !is_racy(&state.metadata, *seen));
-            let difference = Difference { change: known.change.clone(), found };
+            let difference = Difference { change: known.change.clone(), found, since: known.since };
             return of(difference, if is_recorded { *seen } else { now });
         }
         let scan = &self.scans.roots[self.root];
+        let last_seen = self.last_seen(&entry.path);
+        let since = known.as_ref().map_or(last_seen, |(_, seen)| last_seen.max(*seen));
         let known = known.map(|(known, _)| known.change);
-        let last_unchanged_time = known.as_ref().map_or_else(|| self.last_seen(&entry.path), |c| c.last_unchanged_time);
+        let last_unchanged_time = known.as_ref().map_or(last_seen, |change| change.last_unchanged_time);
         let actors = self.request.actors.map(|actors| actors(&entry.path, last_unchanged_time, now));
         let mut actors = actors.unwrap_or_default();
         actors.drain(..actors.len().saturating_sub(limits::ACTORS));
@@ -100,7 +102,7 @@ impl Merge<'_> {
             actors,
             states_seen: known.map_or(0, |change| change.states_seen) + 1,
         };
-        of(Difference { change, found }, now)
+        of(Difference { change, found, since }, now)
     }
 
     /// Returns when a scan last saw `path`.
