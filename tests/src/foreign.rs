@@ -4,6 +4,7 @@
 //! something comes out, it must survive its own round trip, which the parser's function checks.
 
 mod captures;
+mod packages;
 pub mod targets;
 
 use std::{fs, path::Path, time::Duration};
@@ -143,6 +144,7 @@ fn parsers_of_bytes(scratch: &Path) -> Vec<Parser> {
         drop(enroll::Request::of_file(path));
     }));
     parsers.extend(integrity(scratch));
+    parsers.extend(packages::parsers(scratch));
     parsers
 }
 

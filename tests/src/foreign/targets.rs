@@ -31,7 +31,7 @@ pub struct Target {
 
 /// What belongs to a format. Patterns are of the paths of files in captures, and `*` in them stands for anything.
 enum Of {
-    /// The parser of [`parsers_of_bytes`] with this name.
+    /// The parsers of [`parsers_of_bytes`] whose names are like this pattern.
     Bytes(&'static str),
     /// Files that a probe reads. The smallest machine that has one is looked at while the first such file of it lies.
     Files(&'static str, &'static str),
@@ -80,6 +80,7 @@ const TARGETS: &[(&str, &[Of])] = &[
     ("luks_header", &[Bytes("agent/luks_header")]),
     ("extended_attribute", &[Bytes("agent/extended_attribute")]),
     ("integrity", &[Bytes("agent/fim_baseline"), Bytes("agent/fim_changes")]),
+    ("package_databases", &[Bytes("agent/packages/*")]),
     ("nf_tables_rules", &[Files("firewall", "answers/nf_tables.rules")]),
     ("nf_tables_elements", &[Files("firewall", "answers/nf_tables.elements.*")]),
     (
@@ -324,10 +325,11 @@ impl Target {
         match of {
             Bytes(name) => {
                 fs::create_dir_all(scratch).expect("the scratch folder can be written");
-                let parser = parsers_of_bytes(scratch).into_iter().find(|parser| parser.name == *name);
-                let parser = parser.unwrap_or_else(|| panic!("no parser is named {name}"));
-                self.seeds.extend(parser.seeds.iter().cloned());
-                self.parsers.push(parser);
+                let own: Vec<_> =
+                    parsers_of_bytes(scratch).into_iter().filter(|parser| matches(name, &parser.name)).collect();
+                assert!(!own.is_empty(), "no parser is named {name}");
+                self.seeds.extend(own.iter().flat_map(|parser| parser.seeds.iter().cloned()));
+                self.parsers.extend(own);
             }
             Files(probe, pattern) => {
                 let found = found(probe, pattern);
@@ -441,7 +443,7 @@ mod tests {
     fn every_parser_of_bytes_is_in_one_target() {
         let scratch = tempfile::tempdir().unwrap();
         for parser in parsers_of_bytes(scratch.path()) {
-            let is_it = |of: &&Of| matches!(of, Bytes(name) if *name == parser.name);
+            let is_it = |of: &&Of| matches!(of, Bytes(name) if matches(name, &parser.name));
             let found = TARGETS.iter().flat_map(|(_, of)| of.iter()).filter(is_it).count();
             assert_eq!(found, 1, "{}", parser.name);
         }
