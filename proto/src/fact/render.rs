@@ -186,7 +186,10 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Crypt, CryptFormat, KeySlot, KeySlotKind, KeySlots, PathText, Text, VolumeKind};
+    use crate::fact::{
+        Crypt, CryptFormat, DiskEncryption, KeySlot, KeySlotKind, KeySlots, Layer, LayerKind, PathText, Software, Text,
+        Volume, VolumeKind,
+    };
 
     fn layer(device: &str, kind: LayerKind, name: &str, below: &[&str]) -> Layer {
         let below = below.iter().map(|device| Text::new(device)).collect();
