@@ -145,8 +145,6 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                                 "a job that touched its file" => "backup.clients[].last_success_time",
                                 _ => "backup.stamps[].last_success_time",
                             }
-                        // Each scan reads everything.
-                        || fixture.name == "each scan reads everything" && path == "file_integrity.reread_in_time"
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01"
                             && !["a parent is watched", "an agent without watch sets leaves nothing out"]

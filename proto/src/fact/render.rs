@@ -260,6 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn when_files_are_read_again_is_shown_as_it_is_told() {
+        let lines = |seconds, in_time| {
+            let mut files = crate::fact::sample::file_integrity();
+            (files.reread_seconds, files.reread_in_time) = (seconds, in_time);
+            render(&Fact::FileIntegrity(Reading::Known(files)))
+        };
+        for (seconds, in_time, expected) in [
+            (0, None, "not told"),
+            (0, Some(Reading::Known(false)), "only what metadata says has changed"),
+            (0, Some(Reading::Known(true)), "by every scan"),
+            (3600, Some(Reading::Known(true)), "within 3600 s, kept: yes"),
+            (3600, None, "within 3600 s"),
+        ] {
+            let lines = lines(seconds, in_time);
+            let line = lines.iter().find(|line| line.starts_with("read again")).unwrap();
+            assert!(line.ends_with(&format!("  {expected}")), "{line}");
+        }
+    }
+
+    #[test]
     fn a_long_list_is_cut_and_counted() {
         let package = super::super::Package {
             name: Text::new("a"),
