@@ -140,7 +140,7 @@ pub struct Settings {
     /// Bytes of watched files that are read in a second, at most. Default: 104857600 (100 MiB); 0 is without limit.
     pub file_bytes_per_second: u64,
     /// Hours within which every watched file is read again, also when its metadata never changes; twice that while a host runs on
-    /// its battery. Default: 24; 0 reads only what its metadata says has changed.
+    /// its battery. Default: 24; 0 reads only what its metadata says has changed, which FIM-01 does not accept.
     pub file_reread_hours: u64,
     /// Whether the kernel is asked which process changed a watched file. It needs CAP_SYS_ADMIN, and is off without. Default: true.
     pub attribute_changes: bool,

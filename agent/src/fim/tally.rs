@@ -59,9 +59,9 @@ pub struct Outcome {
     pub sets: Vec<WatchSet>,
     /// Digest of the watched state.
     pub state_digest: Digest,
-    /// Within how many seconds every file is read again; 0 when each scan reads all.
+    /// Within how many seconds every file is read again; 0 when no such time is set.
     pub reread_seconds: u64,
-    /// Whether that was kept.
+    /// Whether that was kept; false where no time is set, since scans then leave out what looks unchanged.
     pub reread_in_time: Option<Reading<bool>>,
     /// What the scan did.
     pub stats: Stats,
@@ -339,7 +339,7 @@ fn sets(request: &Request<'_>, before: &[u64], tallies: &[SetTally]) -> Vec<Watc
 fn reread(request: &Request<'_>, scans: &Scans) -> (u64, Option<Reading<bool>>) {
     let period = request.reread;
     if period.is_zero() {
-        return (0, None);
+        return (0, Some(Reading::Known(false)));
     }
     let in_time = if scans.slots.is_overdue(request.now, period) {
         Reading::unknown(Cause::Stale, "a scan that reads what is due is overdue")

@@ -146,7 +146,7 @@ fn account(
         },
         expired: of_line(line, |line| line.expired(now)),
         authorized_keys: authorized_keys(host, entry, elsewhere),
-        password_changed_time: of_line(line, Shadow::changed_time),
+        password_changed_time: super::past(of_line(line, Shadow::changed_time), now),
         expires_time: of_line(line, Shadow::expires_time),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
         no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name),
@@ -308,6 +308,19 @@ mod tests {
         assert!(whole(b"root:x:0:0::/:/bin/sh\n".to_vec(), PASSWD).is_ok());
         for cut in [&b"root:x:0:0::/:/bin/s"[..], b""] {
             assert_eq!(whole(cut.to_vec(), PASSWD).unwrap_err().cause, Cause::Garbled);
+        }
+    }
+
+    #[test]
+    fn a_password_of_a_day_to_come_is_not_taken_for_a_recent_one() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/accounts/debian-13");
+        let host = crate::host::Recorded::at(&case).unwrap();
+        let entry = &passwd::parse_passwd(b"bob:x:1000:1000::/:/usr/sbin/nologin\n")[0];
+        let now = Timestamp::from_seconds(100 * 86_400).unwrap();
+        for (day, expected) in [(100, true), (101, false), (47_117, false)] {
+            let shadow = passwd::parse_shadow(format!("bob:(hash):{day}:0:99999:7:::\n").as_bytes());
+            let account = account(&host, entry, Ok(&shadow), &Logins::default(), None, now);
+            assert_eq!(account.password_changed_time.known().is_some(), expected, "{day}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES, Space};
 /// Of the first process: the agent's own service sees everything as read-only.
 const MOUNTS: &str = "/proc/1/mountinfo";
 const OWN_MOUNTS: &str = "/proc/self/mountinfo";
-/// Kinds of file systems that keep data on local disks.
+/// Kinds of file systems that keep data on local disks, and whose statvfs(3) tells how full they are.
 const LOCAL: &[&[u8]] = &[
     b"bcachefs",
     b"btrfs",
@@ -27,9 +27,14 @@ const LOCAL: &[&[u8]] = &[
     b"ext3",
     b"ext4",
     b"f2fs",
+    b"fuseblk",
+    b"gfs2",
+    b"hfsplus",
     b"jfs",
     b"nilfs2",
+    b"ntfs",
     b"ntfs3",
+    b"ocfs2",
     b"reiserfs",
     b"vfat",
     b"xfs",
@@ -100,7 +105,10 @@ fn capacity(look: &Look<'_>) -> Result<Capacity, Unknown> {
     for mount in mounts {
         let path = host::path_of(&mount.mount_point);
         let name = PathText::from_bytes(&mount.mount_point);
-        let space = host::reading(format!("statvfs {}", name.as_str()), host.space(&path));
+        let space = match mount.is_supported {
+            true => host::reading(format!("statvfs {}", name.as_str()), host.space(&path)),
+            false => Reading::unknown(Cause::Unsupported, "this build does not know how such a file system fills"),
+        };
         let (used, inodes) = before.volumes.get(name.as_str()).copied().unwrap_or_default();
         let used_percent = share(&space, used_percent, used);
         let inodes_percent = share(&space, inodes_percent, inodes);
@@ -120,14 +128,14 @@ fn share(space: &Reading<Space>, of: fn(&Space) -> Option<u64>, before: Option<u
         Reading::Known(space) => match of(space) {
             Some(0) => Reading::Known(0),
             Some(percent) => Reading::Known(step(percent, before)),
-            None => Reading::unknown(Cause::Garbled, "statvfs: more is free than there is"),
+            None => Reading::unknown(Cause::Garbled, "statvfs: its numbers do not fit each other"),
         },
         Reading::Unknown { unknown } => Reading::Unknown { unknown: unknown.clone() },
     }
 }
 
 /// Returns what `df` calls used: of the blocks that an ordinary user could use, rounded up, at least 1. `None` when the numbers do
-/// not fit each other.
+/// not fit each other, or when there are none: FUSE answers so whom it does not let in.
 fn used_percent(space: &Space) -> Option<u64> {
     let used = space.blocks.checked_sub(space.free)?;
     percent(used, used.checked_add(space.available)?)
@@ -143,7 +151,7 @@ fn inodes_percent(space: &Space) -> Option<u64> {
 
 fn percent(part: u64, whole: u64) -> Option<u64> {
     if whole == 0 {
-        return Some(1);
+        return None;
     }
     let percent = (u128::from(part) * 100).div_ceil(u128::from(whole));
     u64::try_from(percent.max(1)).ok().filter(|percent| *percent <= 100)
@@ -197,9 +205,12 @@ struct Mount {
     device: Vec<u8>,
     mount_point: Vec<u8>,
     file_system: Vec<u8>,
+    /// Whether it is known to tell how full it is.
+    is_supported: bool,
 }
 
-/// Returns the file systems of local disks that can be written, each device once. `bytes` is proc_pid_mountinfo(5); `None`
+/// Returns the file systems of local disks that can be written, each device once: those of known kinds, those of other kinds on a
+/// block device, and an overlay that is the root, whose numbers are those of its upper layer. `bytes` is proc_pid_mountinfo(5); `None`
 /// when a line is none of that or is cut. Where they are the agent's own (`is_own`), its service made each of them read-only.
 fn parse(bytes: &[u8], is_own: bool) -> Option<Vec<Mount>> {
     let mut by_device: BTreeMap<Vec<u8>, Mount> = BTreeMap::new();
@@ -211,14 +222,17 @@ fn parse(bytes: &[u8], is_own: bool) -> Option<Vec<Mount>> {
         let mut after = fields.skip_while(|field| *field != b"-").skip(1);
         let (file_system, _source, super_options) = (after.next()?, after.next()?, after.next()?);
         let is_read_only = |options: &[u8]| options.split(|&byte| byte == b',').any(|option| option == b"ro");
-        if !LOCAL.contains(&file_system)
+        let is_supported = LOCAL.contains(&file_system) || (file_system == b"overlay" && mount_point == b"/");
+        // What is on no block device has a number of the major 0.
+        let is_on_block_device = !device.starts_with(b"0:");
+        if !(is_supported || is_on_block_device)
             || is_read_only(super_options)
             || REMOVABLE.iter().any(|place| mount_point.starts_with(place))
         {
             continue;
         }
         // A read-only view of a file system says nothing of whether it fills; another mount of it may.
-        let mount = Mount { device: device.to_vec(), mount_point, file_system: file_system.to_vec() };
+        let mount = Mount { device: device.to_vec(), mount_point, file_system: file_system.to_vec(), is_supported };
         let rank = |mount: &Mount| (mount.mount_point.len(), mount.mount_point.clone());
         match by_device.get_mut(device) {
             Some(other) if rank(&mount) < rank(other) => *other = mount,
@@ -268,7 +282,7 @@ mod tests {
             (space(100, 10, 5, 10, 10), Some(95), Some(1)),
             (space(100, 5, 0, 10, 0), Some(100), Some(100)),
             (space(1000, 999, 999, 0, 0), Some(1), Some(0)),
-            (space(0, 0, 0, 0, 0), Some(1), Some(0)),
+            (space(0, 0, 0, 0, 0), None, Some(0)),
             (space(5, 6, 6, 5, 6), None, None),
             (space(u64::MAX, 0, u64::MAX, u64::MAX, 0), None, Some(100)),
         ] {
@@ -310,6 +324,24 @@ mod tests {
         assert_eq!(parse(b"22 1\n", false), None);
         assert_eq!(parse(b"", false), None);
         assert_eq!(parse(&text[..text.len() - 1], false), None, "a line that is cut");
+    }
+
+    #[test]
+    fn a_kind_that_is_not_known_counts_where_it_is_on_a_block_device() {
+        let text = b"22 1 0:30 / / rw - overlay overlay rw,lowerdir=/a,upperdir=/b\n\
+            23 22 0:31 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw,lowerdir=/c\n\
+            24 22 8:17 / /data rw - fuseblk /dev/sdb1 rw\n\
+            25 22 8:33 / /new rw - newfs /dev/sdc1 rw\n\
+            26 22 8:34 / /image ro - newfs /dev/sdc2 ro\n\
+            27 22 0:40 / /n rw - fuse.sshfs me@there: rw\n\
+            28 22 0:41 / /etc/pve rw - fuse /dev/fuse rw\n";
+        let found: Vec<_> = parse(text, false)
+            .unwrap()
+            .into_iter()
+            .map(|mount| (String::from_utf8(mount.mount_point).unwrap(), mount.is_supported))
+            .collect();
+        let expected = [("/", true), ("/data", true), ("/new", false)];
+        assert_eq!(found, expected.map(|(at, is_supported)| (at.to_owned(), is_supported)));
     }
 
     #[test]

@@ -50,11 +50,11 @@ impl Probe for ClockProbe {
     }
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
-        vec![Fact::Clock(Reading::Known(clock(look.host)))]
+        vec![Fact::Clock(Reading::Known(clock(look.host, look.now)))]
     }
 }
 
-fn clock(host: &dyn Host) -> Clock {
+fn clock(host: &dyn Host, now: Timestamp) -> Clock {
     let kernel = host::reading("adjtimex", host.clock());
     let processes = processes::look(host);
     let (services, services_complete) = services(host, &processes);
@@ -63,7 +63,7 @@ fn clock(host: &dyn Host) -> Clock {
         offset_millis: kernel.clone().map(|kernel| step(kernel.offset_nanos.unsigned_abs().div_ceil(1_000_000))),
         max_error_millis: kernel.clone().map(|kernel| step(millis(kernel.max_error_micros)).max(LEAST_BOUND)),
         estimated_error_millis: kernel.map(|kernel| step(millis(kernel.estimated_error_micros))),
-        last_sync_time: last_sync(host, &services, &services_complete),
+        last_sync_time: super::past(last_sync(host, &services, &services_complete), now).map(day),
         services,
         services_complete,
     }
@@ -113,10 +113,7 @@ fn last_sync(host: &dyn Host, services: &[ClockService], complete: &Reading<bool
     };
     match service.name {
         ClockServiceName::SystemdTimesyncd => match host.metadata(Path::new(TIMESYNCD_STAMP)) {
-            Ok(metadata) => match metadata.modified_time() {
-                Reading::Known(time) => Reading::Known(day(time)),
-                unknown => unknown,
-            },
+            Ok(metadata) => metadata.modified_time(),
             Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {TIMESYNCD_STAMP}"), &error) },
         },
         name @ (ClockServiceName::Chrony | ClockServiceName::Ntpd | ClockServiceName::Ptp4l) => {

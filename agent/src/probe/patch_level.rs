@@ -70,7 +70,10 @@ impl Probe for PatchLevelProbe {
                 Ok(state) => Reading::Known(state),
                 Err(unknown) => Reading::Unknown { unknown },
             };
-            vec![Fact::PatchLevel(state), Fact::unknown(Subject::Software, unsupported)]
+            vec![
+                Fact::PatchLevel(state.map(|state| before(state, look.now))),
+                Fact::unknown(Subject::Software, unsupported),
+            ]
         };
         match look.host.os_family() {
             OsFamily::Linux => {}
@@ -79,7 +82,7 @@ impl Probe for PatchLevelProbe {
         }
         match facts(look) {
             Ok(facts) => vec![
-                Fact::PatchLevel(Reading::Known(facts.patch_level)),
+                Fact::PatchLevel(Reading::Known(before(facts.patch_level, look.now))),
                 Fact::Software(Reading::Known(facts.software)),
             ],
             Err(unknown) => super::unknown(self.id(), &unknown),
@@ -123,6 +126,7 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
     if let Some(facts) = memory::read_json::<Facts>(&look.memory.join(CACHE))
         && facts.version == VERSION
         && facts.made_from == made_from
+        && !is_ahead(&facts.patch_level, look.now)
     {
         return Ok(facts);
     }
@@ -137,6 +141,22 @@ fn facts(look: &Look<'_>) -> Result<Facts, Unknown> {
         let _ = memory::write_json(look.memory, CACHE, &facts);
     }
     Ok(facts)
+}
+
+/// Returns `state` with the times of the past that are still to come at `now` unknown. They are kept as they were read: another look
+/// may find them in the past.
+fn before(mut state: PatchLevel, now: Timestamp) -> PatchLevel {
+    let sources = state.sources.iter_mut().map(|source| &mut source.release_time);
+    for time in sources.chain([&mut state.security_metadata_time, &mut state.automatic_updates.last_success_time]) {
+        *time = super::past(time.clone(), now);
+    }
+    state
+}
+
+/// Returns whether something was first seen later than `now`, by a clock that has been put back.
+fn is_ahead(state: &PatchLevel, now: Timestamp) -> bool {
+    let restart = state.reboot_required_since_time.iter().filter_map(Reading::known);
+    state.pending.iter().map(|update| &update.first_offered_time).chain(restart).any(|time| *time > now)
 }
 
 /// Returns what keeps the packages of this host: as the distribution does, for another one's tools may be installed beside.
@@ -279,6 +299,42 @@ mod tests {
         assert!(complete(&host).known().is_none());
         host.index_mut().errors.remove("tool.apt-config.dump");
         assert_eq!(complete(&host), Reading::Known(true));
+    }
+
+    #[test]
+    fn what_is_dated_to_come_is_not_told_as_recent() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        let stamp = muster_proto::fact::PathText::from_bytes(apt::STAMP.as_bytes());
+        let (captured, hour) = (host.captured(), std::time::Duration::from_secs(3600));
+        let index = host.index_mut();
+        let file = *index.metadata.values().next().unwrap();
+        index.errors.remove(&format!("metadata {}", apt::STAMP));
+        index.metadata.insert(stamp, crate::host::Metadata { modified: Some(captured.plus(hour)), ..file });
+        let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
+        let state = |now: Timestamp| {
+            let (memory, watch) = (memory.path(), muster_proto::fact::WatchState::Live);
+            let look = Look { host: &host, now, settings: &settings, memory, watch, run: 7, files: Default::default() };
+            match PatchLevelProbe.look(&look).remove(0) {
+                Fact::PatchLevel(Reading::Known(state)) => state,
+                fact => panic!("{fact:?}"),
+            }
+        };
+        let cause = |time: &Reading<Timestamp>| match time {
+            Reading::Unknown { unknown } => Some(unknown.cause),
+            Reading::Known(_) => None,
+        };
+        let at_once = state(captured);
+        assert_eq!(cause(&at_once.automatic_updates.last_success_time), Some(Cause::Undecidable));
+        assert_eq!(cause(&at_once.security_metadata_time), None);
+        // What was kept of the look before does not stay so.
+        assert_eq!(cause(&state(captured.plus(hour)).automatic_updates.last_success_time), None);
+        let long_ago = state(Timestamp::from_seconds(86_400).unwrap());
+        assert_eq!(cause(&long_ago.security_metadata_time), Some(Cause::Undecidable));
+        assert!(long_ago.sources.iter().all(|source| cause(&source.release_time) == Some(Cause::Undecidable)));
+        assert!(!long_ago.pending.is_empty());
+        let is_ahead = |update: &PendingUpdate| update.first_offered_time.seconds() > 86_400;
+        assert!(!long_ago.pending.iter().any(is_ahead), "{:?}", long_ago.pending);
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 pub(super) mod sshd_config;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::{
     fact::{
@@ -33,6 +36,13 @@ const UNITS: [&str; 6] = [
     "/etc/systemd/system/ssh.service.requires/ssh.socket",
     "/etc/systemd/system/multi-user.target.wants/ssh.socket",
 ];
+/// Those of them by which systemd waits for peers in the server's place.
+const SOCKETS: [&str; 4] = [UNITS[2], UNITS[3], UNITS[4], UNITS[5]];
+/// Where systemd keeps links to the sockets that it opens when the host starts.
+const WANTED_SOCKETS: [&str; 2] =
+    ["/etc/systemd/system/sockets.target.wants", "/usr/lib/systemd/system/sockets.target.wants"];
+/// Programs that wait for peers in the place of others, and start those when a peer comes.
+const STARTERS: [&str; 4] = ["inetd", "inetutils-inetd", "systemd", "xinetd"];
 /// Folders of System V runlevels, where `S` and a number begin the name of what starts.
 const RUNLEVELS: [&str; 2] = ["/etc/rc2.d", "/etc/rc3.d"];
 
@@ -41,61 +51,82 @@ struct Known {
     name: &'static str,
     /// Where it is installed: any of these.
     files: &'static [&'static str],
-    /// Name of its process, cut to 15 bytes as the kernel does.
-    process: &'static str,
+    /// Names that its process may have, cut to 15 bytes as the kernel does.
+    process: &'static [&'static str],
     /// Ports that it waits on without a setting.
     ports: &'static [u16],
+    /// Units of systemd that wait in its place, by their usual names; none of a program that others do not start when a peer comes.
+    sockets: &'static [&'static str],
 }
 
 /// In order of name.
 const KNOWN: &[Known] = &[
-    Known { name: "anydesk", files: &["/usr/bin/anydesk"], process: "anydesk", ports: &[7070] },
+    Known { name: "anydesk", files: &["/usr/bin/anydesk"], process: &["anydesk"], ports: &[7070], sockets: &[] },
     Known {
         name: "cockpit",
         files: &["/usr/lib/cockpit/cockpit-tls", "/usr/libexec/cockpit-tls"],
-        process: "cockpit-tls",
+        process: &["cockpit-tls", "cockpit-ws"],
         ports: &[9090],
+        sockets: &["cockpit.socket"],
     },
-    Known { name: "dropbear", files: &["/usr/sbin/dropbear"], process: "dropbear", ports: &[22] },
+    Known {
+        name: "dropbear",
+        files: &["/usr/sbin/dropbear"],
+        process: &["dropbear"],
+        ports: &[22],
+        sockets: &["dropbear.socket"],
+    },
     Known {
         name: "gnome_remote_desktop",
         files: &["/usr/libexec/gnome-remote-desktop-daemon"],
-        process: "gnome-remote-de",
+        process: &["gnome-remote-de"],
         ports: &[3389],
+        sockets: &[],
     },
-    Known { name: "rustdesk", files: &["/usr/bin/rustdesk"], process: "rustdesk", ports: &[21118] },
+    Known { name: "rustdesk", files: &["/usr/bin/rustdesk"], process: &["rustdesk"], ports: &[21118], sockets: &[] },
     Known {
         name: "teamviewer",
         files: &["/opt/teamviewer/tv_bin/teamviewerd"],
-        process: "teamviewerd",
+        process: &["teamviewerd"],
         ports: &[5938],
+        sockets: &[],
     },
     Known {
         name: "telnetd",
         files: &["/usr/sbin/in.telnetd", "/usr/sbin/telnetd"],
-        process: "in.telnetd",
+        process: &["in.telnetd", "inetutils-telne", "telnetd"],
         ports: &[23],
+        sockets: &["telnet.socket", "telnetd.socket"],
     },
     Known {
         name: "tigervnc",
         files: &["/usr/bin/Xtigervnc", "/usr/bin/Xvnc"],
-        process: "Xtigervnc",
+        process: &["Xtigervnc", "Xvnc"],
         ports: &[5900, 5901, 5902],
+        sockets: &["xvnc.socket"],
     },
     Known {
         name: "vino",
         files: &["/usr/lib/vino/vino-server", "/usr/libexec/vino-server"],
-        process: "vino-server",
+        process: &["vino-server"],
         ports: &[5900],
+        sockets: &[],
     },
     Known {
         name: "webmin",
         files: &["/usr/share/webmin/miniserv.pl", "/usr/libexec/webmin/miniserv.pl"],
-        process: "miniserv.pl",
+        process: &["miniserv.pl"],
         ports: &[10000],
+        sockets: &[],
     },
-    Known { name: "x11vnc", files: &["/usr/bin/x11vnc"], process: "x11vnc", ports: &[5900] },
-    Known { name: "xrdp", files: &["/usr/sbin/xrdp"], process: "xrdp", ports: &[3389] },
+    Known {
+        name: "x11vnc",
+        files: &["/usr/bin/x11vnc"],
+        process: &["x11vnc"],
+        ports: &[5900],
+        sockets: &["x11vnc.socket"],
+    },
+    Known { name: "xrdp", files: &["/usr/sbin/xrdp"], process: &["xrdp"], ports: &[3389], sockets: &[] },
 ];
 
 /// The probe of `remote_access`.
@@ -112,7 +143,8 @@ impl Probe for RemoteAccessProbe {
 
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
         let listeners = system::listeners::look(look.host);
-        let state = RemoteAccess { ssh: ssh(look.host, &listeners), programs: programs(look.host, &listeners) };
+        let ssh = ssh(look.host, &listeners);
+        let state = RemoteAccess { programs: programs(look.host, &listeners, &ssh), ssh };
         vec![Fact::RemoteAccess(Reading::Known(state))]
     }
 }
@@ -138,6 +170,7 @@ fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
     let allowed = config.allowed();
     let running = running(&server, listeners, &allowed.ports);
     let enabled = enabled(host, &running);
+    let differs = server.differs(host, &config.paths).or_else(|| unseen(host, &server, listeners, &running));
     let texts = |texts: Vec<String>| texts.iter().map(|text| Text::new(text)).collect();
     let mut ssh = SshServer {
         enabled,
@@ -152,7 +185,7 @@ fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
         listen_addresses: texts(allowed.listen_addresses),
         loosened_by: texts(allowed.loosened_by),
     };
-    if let Some(unknown) = server.differs(host, &config.paths) {
+    if let Some(unknown) = differs {
         let of = |unknown: &Unknown| Reading::Unknown { unknown: unknown.clone() };
         ssh.permit_root_login = Reading::Unknown { unknown: unknown.clone() };
         for setting in [
@@ -281,9 +314,8 @@ fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Re
         Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
     };
     let tcp = || listeners.iter().filter(|listener| listener.protocol == Transport::Tcp);
-    let program = |listener: &Listener| listener.program.known().map(|name| name.as_str().to_owned());
     let is_its_port = |listener: &Listener| ports.contains(&listener.port);
-    if tcp().any(|listener| match program(listener).as_deref() {
+    if tcp().any(|listener| match program(listener) {
         Some("sshd") => true,
         Some("systemd") => is_its_port(listener),
         _ => false,
@@ -297,6 +329,38 @@ fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Re
         }
         None => server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown }),
     }
+}
+
+/// Returns why a server whose process was not found may have other settings than its files: it may not have said where its
+/// process is, and have been started with settings of its own. One that systemd has yet to start takes its files then.
+fn unseen(
+    host: &dyn Host,
+    server: &Server,
+    listeners: &Reading<Listeners>,
+    running: &Reading<bool>,
+) -> Option<Unknown> {
+    if server.process.is_some() {
+        return None;
+    }
+    match running {
+        Reading::Known(false) => None,
+        Reading::Known(true) => {
+            let Reading::Known(listeners) = listeners else { return None };
+            let is_server = |listener: &Listener| program(listener) == Some("sshd");
+            let what = "a server waits for peers, and its process was not found";
+            listeners.listeners.iter().any(is_server).then(|| Unknown::new(Cause::Undecidable, what))
+        }
+        Reading::Unknown { unknown } => match is_there(host, &SOCKETS) {
+            Ok(true) => None,
+            Ok(false) => Some(unknown.clone()),
+            Err(unknown) => Some(unknown),
+        },
+    }
+}
+
+/// Returns the name of the program that holds a socket, where it is told.
+fn program(listener: &Listener) -> Option<&str> {
+    listener.program.known().map(Text::as_str)
 }
 
 /// Returns whether the server runs or starts with the host.
@@ -342,11 +406,11 @@ fn starts_ssh(name: &str) -> bool {
     matches!(service, Some("ssh" | "sshd"))
 }
 
-fn programs(host: &dyn Host, listeners: &Reading<Listeners>) -> Vec<RemoteProgram> {
+fn programs(host: &dyn Host, listeners: &Reading<Listeners>, ssh: &SshServer) -> Vec<RemoteProgram> {
     let program = |known: &Known| {
         let listening = match is_there(host, known.files) {
             Ok(false) => return None,
-            Ok(true) => listening(known, listeners),
+            Ok(true) => listening(host, known, listeners, ssh),
             Err(unknown) => Reading::Unknown { unknown },
         };
         Some(RemoteProgram { name: Text::new(known.name), listening })
@@ -355,21 +419,32 @@ fn programs(host: &dyn Host, listeners: &Reading<Listeners>) -> Vec<RemoteProgra
 }
 
 /// Returns whether an installed program waits for peers: by its name, or where names are not shown by its usual ports.
-fn listening(known: &Known, listeners: &Reading<Listeners>) -> Reading<bool> {
+fn listening(host: &dyn Host, known: &Known, listeners: &Reading<Listeners>, ssh: &SshServer) -> Reading<bool> {
     let listeners = match listeners {
         Reading::Known(listeners) => &listeners.listeners,
         Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
     };
-    let names: Vec<Option<&str>> =
-        listeners.iter().map(|listener| listener.program.known().map(|name| name.as_str())).collect();
-    if names.contains(&Some(known.process)) {
+    if listeners.iter().filter_map(program).any(|name| known.process.contains(&name)) {
         return Reading::Known(true);
     }
-    if names.iter().all(Option::is_some) {
+    let mut untold = None;
+    for listener in listeners {
+        match by_starter(host, known, listener, ssh) {
+            Reading::Known(false) => {}
+            Reading::Known(true) => return Reading::Known(true),
+            Reading::Unknown { unknown } => {
+                untold.get_or_insert(unknown);
+            }
+        }
+    }
+    if let Some(unknown) = untold {
+        return Reading::Unknown { unknown };
+    }
+    let is_untold = |listener: &&Listener| program(listener).is_none();
+    if !listeners.iter().any(|listener| is_untold(&listener)) {
         return Reading::Known(false);
     }
-    let untold = |listener: &&Listener| listener.program.known().is_none();
-    match listeners.iter().filter(untold).find(|listener| known.ports.contains(&listener.port)) {
+    match listeners.iter().filter(is_untold).find(|listener| known.ports.contains(&listener.port)) {
         Some(listener) => {
             Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
         }
@@ -377,9 +452,59 @@ fn listening(known: &Known, listeners: &Reading<Listeners>) -> Reading<bool> {
     }
 }
 
+/// Returns whether a program that starts others waits at `listener` in the place of `known`.
+fn by_starter(host: &dyn Host, known: &Known, listener: &Listener, ssh: &SshServer) -> Reading<bool> {
+    let starter = match program(listener) {
+        Some(name) if STARTERS.contains(&name) && listener.protocol == Transport::Tcp => name,
+        _ => return Reading::Known(false),
+    };
+    let may_be = || {
+        let what = format!("{starter} waits on port {}, and what it starts is not shown", listener.port);
+        Reading::unknown(Cause::Undecidable, what)
+    };
+    match (known.ports.contains(&listener.port), starter) {
+        // OpenSSH's server has the same port, and its settings are judged.
+        (true, "systemd") if has_port(ssh, listener.port) => match is_there(host, &SOCKETS) {
+            Ok(true) => Reading::Known(false),
+            Ok(false) => may_be(),
+            Err(unknown) => Reading::Unknown { unknown },
+        },
+        (true, _) => Reading::Known(true),
+        (false, _) if known.sockets.is_empty() || is_loopback(listener) => Reading::Known(false),
+        (false, "systemd") => match has_socket(host, known) {
+            Ok(true) => may_be(),
+            Ok(false) => Reading::Known(false),
+            Err(unknown) => Reading::Unknown { unknown },
+        },
+        (false, _) => may_be(),
+    }
+}
+
+/// Returns whether OpenSSH's server, if there is one, waits on `port` by its settings.
+fn has_port(ssh: &SshServer, port: u16) -> bool {
+    // Without settings that could be read, it may be the usual one.
+    ssh.ports.contains(&port) || (ssh.ports.is_empty() && ssh.enabled != Reading::Known(false) && port == 22)
+}
+
+/// Returns whether systemd opens a socket for the program when the host starts.
+fn has_socket(host: &dyn Host, known: &Known) -> Result<bool, Unknown> {
+    let links: Vec<String> = WANTED_SOCKETS
+        .iter()
+        .flat_map(|folder| known.sockets.iter().map(move |socket| format!("{folder}/{socket}")))
+        .collect();
+    is_there(host, &links.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn is_loopback(listener: &Listener) -> bool {
+    listener.address.as_str().parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
+
     use super::*;
+    use crate::host::{Recorded, recorded::Failure};
 
     fn listeners(rows: &[(u16, Option<&str>)]) -> Reading<Listeners> {
         let listener = |(port, program): &(u16, Option<&str>)| Listener {
@@ -419,20 +544,103 @@ mod tests {
 
     #[test]
     fn an_installed_program_listens_by_its_name_alone() {
+        let host = host_with(&[]);
         let xrdp = KNOWN.iter().find(|known| known.name == "xrdp").unwrap();
         for (port, program, expected) in
             [(3389, Some("xrdp"), Some(true)), (3389, Some("other"), Some(false)), (3389, None, None), (80, None, None)]
         {
-            let found = listening(xrdp, &listeners(&[(port, program)]));
+            let found = listening(&host, xrdp, &listeners(&[(port, program)]), &no_ssh());
             assert_eq!(found.known().copied(), expected, "{port} {program:?}");
         }
-        assert_eq!(listening(xrdp, &listeners(&[])), Reading::Known(false));
+        assert_eq!(listening(&host, xrdp, &listeners(&[]), &no_ssh()), Reading::Known(false));
+    }
+
+    #[test]
+    fn a_program_that_another_starts_listens_where_that_one_holds_its_port() {
+        let ssh = SshServer { enabled: Reading::Known(true), ports: vec![22], ..no_ssh() };
+        let cockpit = "/etc/systemd/system/sockets.target.wants/cockpit.socket";
+        let ssh_socket = "/etc/systemd/system/sockets.target.wants/ssh.socket";
+        for (name, links, ssh, port, holder, expected) in [
+            ("cockpit", &[][..], &no_ssh(), 9090, "systemd", Some(true)),
+            ("cockpit", &[], &no_ssh(), 9090, "cockpit-ws", Some(true)),
+            ("cockpit", &[], &no_ssh(), 9091, "systemd", Some(false)),
+            ("cockpit", &[cockpit], &no_ssh(), 9091, "systemd", None),
+            ("telnetd", &[], &no_ssh(), 23, "inetd", Some(true)),
+            ("telnetd", &[], &no_ssh(), 23, "xinetd", Some(true)),
+            ("telnetd", &[], &no_ssh(), 23, "telnetd", Some(true)),
+            ("telnetd", &[], &no_ssh(), 2323, "inetutils-inetd", None),
+            ("telnetd", &[], &no_ssh(), 2323, "systemd", Some(false)),
+            ("tigervnc", &[], &no_ssh(), 5903, "Xvnc", Some(true)),
+            ("xrdp", &[], &no_ssh(), 79, "inetd", Some(false)),
+            ("dropbear", &[], &no_ssh(), 22, "systemd", Some(true)),
+            ("dropbear", &[], &ssh, 22, "systemd", None),
+            ("dropbear", &[ssh_socket], &ssh, 22, "systemd", Some(false)),
+            ("dropbear", &[ssh_socket], &ssh, 22, "xinetd", Some(true)),
+        ] {
+            let known = KNOWN.iter().find(|known| known.name == name).unwrap();
+            let found = listening(&host_with(links), known, &listeners(&[(port, Some(holder))]), ssh);
+            assert_eq!(found.known().copied(), expected, "{name} {port} {holder} {links:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_loopback_alone_is_no_port_that_may_be_of_another_program() {
+        let telnetd = KNOWN.iter().find(|known| known.name == "telnetd").unwrap();
+        for (address, expected) in [("127.0.0.1", Some(false)), ("::1", Some(false)), ("::", None), ("10.0.0.1", None)]
+        {
+            let Reading::Known(mut found) = listeners(&[(631, Some("inetd"))]) else { panic!() };
+            found.listeners[0].address = Text::new(address);
+            let found = listening(&host_with(&[]), telnetd, &Reading::Known(found), &no_ssh());
+            assert_eq!(found.known().copied(), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn settings_of_a_server_whose_process_was_not_found_are_not_those_of_its_files() {
+        let ssh_socket = "/etc/systemd/system/sockets.target.wants/ssh.socket";
+        let found = Server { process: Some((PathBuf::from(PID_FILES[0]), Vec::new())), untold: None };
+        for (server, links, listener, expected) in [
+            (&Server::default(), &[][..], (22, Some("sshd")), Some(Cause::Undecidable)),
+            (&Server::default(), &[], (22, Some("systemd")), None),
+            (&Server::default(), &[], (80, Some("nginx")), None),
+            (&Server::default(), &[], (22, None), Some(Cause::Forbidden)),
+            (&Server::default(), &[ssh_socket], (22, None), None),
+            (&found, &[], (22, Some("sshd")), None),
+        ] {
+            let listeners = listeners(&[listener]);
+            let running = running(server, &listeners, &[22]);
+            let unknown = unseen(&host_with(links), server, &listeners, &running);
+            assert_eq!(unknown.map(|unknown| unknown.cause), expected, "{listener:?} {links:?}");
+        }
+    }
+
+    fn no_ssh() -> SshServer {
+        without_server(Reading::Known(false), &Unknown::new(Cause::Absent, ""))
+    }
+
+    /// Returns a host on which none of the sockets' units is linked but `links`.
+    fn host_with(links: &[&str]) -> Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/remote_access/debian-13");
+        let mut host = Recorded::at(&case).unwrap();
+        let index = host.index_mut();
+        let file = *index.metadata.values().next().unwrap();
+        let sockets = KNOWN.iter().flat_map(|known| known.sockets);
+        let links_of = |socket: &&str| WANTED_SOCKETS.map(|folder| format!("{folder}/{socket}"));
+        for path in sockets.flat_map(links_of).chain(SOCKETS.map(str::to_owned)) {
+            if links.contains(&path.as_str()) {
+                index.metadata.insert(PathText::from_bytes(path.as_bytes()), file);
+            } else {
+                index.errors.insert(format!("metadata {path}"), Failure::of(&std::io::ErrorKind::NotFound.into()));
+            }
+        }
+        host
     }
 
     #[test]
     fn known_programs_are_in_order_and_their_processes_as_the_kernel_cuts_them() {
         assert!(KNOWN.is_sorted_by_key(|known| known.name));
-        assert!(KNOWN.iter().all(|known| known.process.len() <= 15 && !known.files.is_empty()));
+        assert!(KNOWN.iter().flat_map(|known| known.process).chain(&STARTERS).all(|name| name.len() <= 15));
+        assert!(KNOWN.iter().all(|known| !known.files.is_empty() && !known.process.is_empty()));
     }
 
     #[test]

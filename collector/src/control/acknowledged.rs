@@ -1,7 +1,8 @@
 //! What conditions read of file integrity beside what a host reported: its changes without those that operators acknowledged.
 //!
-//! An acknowledgement holds for one path of one host in exactly the state that was found. A change that a fact only counts and does not
-//! list stays open, because nobody can have seen it. Pure, and the same for whoever judges and whoever verifies.
+//! An acknowledgement holds for one path of one host in exactly the state that was found, or that is gone. A change that a fact
+//! only counts and does not list stays open, because nobody can have seen it. Pure, and the same for whoever judges and whoever
+//! verifies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,6 +172,22 @@ mod tests {
         let mut kept = Acknowledged::default();
         kept.insert("/etc/b", digest, 9);
         assert_eq!(acknowledged, kept);
+    }
+
+    #[test]
+    fn a_deletion_that_is_acknowledged_forgives_none_of_another_state() {
+        let deletion = |sha256: &str| {
+            let mut files = sample::file_integrity();
+            let mut change = files.changes.remove(0);
+            change.before = change.after.take();
+            change.before.iter_mut().for_each(|before| before.sha256 = sha256.repeat(32).as_str().into());
+            change.kind = muster_proto::fact::ChangeKind::Deleted;
+            change
+        };
+        let (first, later) = (deletion("aa"), deletion("bb"));
+        let mut acknowledged = Acknowledged::default();
+        acknowledged.insert(first.path.as_str(), first.after_digest(), 3);
+        assert_eq!((acknowledged.by(&first), acknowledged.by(&later)), (Some(3), None));
     }
 
     #[test]

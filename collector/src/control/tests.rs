@@ -145,8 +145,6 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                                 "a job that touched its file" => "backup.clients[].last_success_time",
                                 _ => "backup.stamps[].last_success_time",
                             }
-                        // Each scan reads everything.
-                        || fixture.name == "each scan reads everything" && path == "file_integrity.reread_in_time"
                         // Paths that are watched and not required.
                         || control.id.as_str() == "FIM-01"
                             && !["a parent is watched", "an agent without watch sets leaves nothing out"]
@@ -614,5 +612,31 @@ fn builds_settings_and_watch_sets_that_an_operator_names_decide() {
         let judged = judge(catalogue.control(control).unwrap(), &evidence, now);
         assert_eq!(judged.verdict, expected, "{control} {parameters}: {judged:?}");
         assert!(judged.reason.starts_with(reason), "{control} {parameters}: {judged:?}");
+    }
+}
+
+#[test]
+fn accepted_watch_sets_cover_no_required_path_of_which_they_name_patterns_alone() {
+    let accepted = format!("accepted_sets = [\"{}\"]", "a".repeat(64));
+    for (required, patterns_only, whole, expected) in [
+        ("/root/scripts", None, "false", Verdict::Fail),
+        ("/root", None, "false", Verdict::Fail),
+        ("/root/scripts", None, "true", Verdict::Pass),
+        ("/root/scripts", None, "{ unknown = { cause = \"failed\" } }", Verdict::Unknown),
+        ("/root/scripts", Some("[]"), "false", Verdict::Pass),
+        // What patterns leave out of it was accepted with the sets.
+        ("/etc/ssh", None, "false", Verdict::Pass),
+        ("/srv/root", None, "false", Verdict::Fail),
+    ] {
+        let patterns_only = patterns_only.map(|paths| format!("patterns_only = {paths}")).unwrap_or_default();
+        let overlay = format!("[parameters.FIM-01]\n{accepted}\nrequired = [\"{required}\"]\n{patterns_only}");
+        let catalogue = Catalogue::with_overlay(&overlay).unwrap();
+        let paths = ["/etc", "/root"].map(|path| format!("{{ path = \"{path}\", entries = 9, whole = {whole} }}"));
+        let (evidence, now) = host_with(&format!("\"file_integrity.paths\" = [{}]", paths.join(", ")));
+        let judged = judge(catalogue.control("FIM-01").unwrap(), &evidence, now);
+        assert_eq!(judged.verdict, expected, "{required} {patterns_only} {whole}: {judged:?}");
+        if expected == Verdict::Fail && required.starts_with("/root") {
+            assert_eq!(judged.reason, "watched in part, and not accepted so: /root");
+        }
     }
 }

@@ -165,12 +165,16 @@ impl FileChange {
     /// Returns the digest of the state that was found: what an operator acknowledges. Another content, owner, mode, time of the last
     /// content change or extended attribute has another digest; where the file lies on the disk, and how many names it has, has not.
     ///
-    /// It is SHA-256 over `muster/file-state/v1`, a zero byte, and `deleted`, or lines, each with its line end: type, `sha256`, size,
-    /// mode (octal), owner, group, time of the last content change (RFC 3339, or `unknown`), and for each extended attribute its name,
-    /// a zero byte and its digest.
+    /// It is SHA-256 over `muster/file-state/v1`, a zero byte, and lines, each with its line end: type, `sha256`, size, mode (octal),
+    /// owner, group, time of the last content change (RFC 3339, or `unknown`), and for each extended attribute its name, a zero byte
+    /// and its digest. Of a deletion it is over `muster/file-deletion/v1`, a zero byte, and those lines of the state before, so that
+    /// another file that goes from the same path has another digest.
     pub fn after_digest(&self) -> Digest {
-        let text = self.after.as_ref().map_or_else(|| "deleted".to_owned(), FileState::canonical);
-        Digest::of("muster/file-state/v1", &[text.as_bytes()])
+        let (domain, state) = match &self.after {
+            Some(after) => ("muster/file-state/v1", Some(after)),
+            None => ("muster/file-deletion/v1", self.before.as_ref()),
+        };
+        Digest::of(domain, &[state.map(FileState::canonical).unwrap_or_default().as_bytes()])
     }
 }
 
@@ -277,9 +281,6 @@ mod tests {
     #[test]
     fn what_is_acknowledged_has_the_digest_that_the_contract_gives_it() {
         let mut change = sample::file_integrity().changes.remove(0);
-        change.after = None;
-        let deleted = change.after_digest().to_string();
-        assert_eq!(deleted, Digest::of_bytes(b"muster/file-state/v1\0deleted").to_string());
         change.after = Some(FileState {
             r#type: FileType::File,
             sha256: "e5".repeat(32).as_str().into(),
@@ -301,6 +302,23 @@ mod tests {
         let lines = ["file", &"e5".repeat(32), "10", "4755", "1", "2", "1970-01-01T00:00:00Z", ""].join("\n");
         let text = format!("muster/file-state/v1\0{lines}user.a\0{}\n", "f6".repeat(32));
         assert_eq!(change.after_digest(), Digest::of_bytes(text.as_bytes()));
+        change.before = change.after.take();
+        let text = format!("muster/file-deletion/v1\0{lines}user.a\0{}\n", "f6".repeat(32));
+        assert_eq!(change.after_digest(), Digest::of_bytes(text.as_bytes()));
+    }
+
+    #[test]
+    fn a_deletion_has_the_digest_of_what_is_gone() {
+        let mut change = sample::file_integrity().changes.remove(0);
+        change.before = change.after.clone();
+        let found = change.after_digest();
+        change.after = None;
+        let gone = change.after_digest();
+        assert_ne!(gone, found);
+        change.before.iter_mut().for_each(|before| before.inode += 1);
+        assert_eq!(change.after_digest(), gone);
+        change.before.iter_mut().for_each(|before| before.sha256 = "00".repeat(32).as_str().into());
+        assert_ne!(change.after_digest(), gone);
     }
 
     #[test]

@@ -186,7 +186,10 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{Crypt, CryptFormat, KeySlot, KeySlotKind, KeySlots, PathText, Text, VolumeKind};
+    use crate::fact::{
+        Crypt, CryptFormat, DiskEncryption, KeySlot, KeySlotKind, KeySlots, Layer, LayerKind, PathText, Software, Text,
+        Volume, VolumeKind,
+    };
 
     fn layer(device: &str, kind: LayerKind, name: &str, below: &[&str]) -> Layer {
         let below = below.iter().map(|device| Text::new(device)).collect();
@@ -254,6 +257,26 @@ mod tests {
     fn an_unknown_says_its_cause_and_detail() {
         let fact = Fact::Software(Reading::unknown(Cause::Forbidden, "/var/lib/dpkg/status"));
         assert_eq!(render(&fact), ["unknown (forbidden: /var/lib/dpkg/status)"]);
+    }
+
+    #[test]
+    fn when_files_are_read_again_is_shown_as_it_is_told() {
+        let lines = |seconds, in_time| {
+            let mut files = crate::fact::sample::file_integrity();
+            (files.reread_seconds, files.reread_in_time) = (seconds, in_time);
+            render(&Fact::FileIntegrity(Reading::Known(files)))
+        };
+        for (seconds, in_time, expected) in [
+            (0, None, "not told"),
+            (0, Some(Reading::Known(false)), "only what metadata says has changed"),
+            (0, Some(Reading::Known(true)), "by every scan"),
+            (3600, Some(Reading::Known(true)), "within 3600 s, kept: yes"),
+            (3600, None, "within 3600 s"),
+        ] {
+            let lines = lines(seconds, in_time);
+            let line = lines.iter().find(|line| line.starts_with("read again")).unwrap();
+            assert!(line.ends_with(&format!("  {expected}")), "{line}");
+        }
     }
 
     #[test]

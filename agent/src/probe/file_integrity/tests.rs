@@ -278,3 +278,17 @@ fn a_watched_path_that_is_a_link_covers_nothing_unless_its_target_is_watched() {
     assert!(matches!(both.paths[0].entries, Reading::Unknown { .. }));
     assert_eq!(both.paths[1].entries, Reading::Known(2));
 }
+
+#[test]
+fn without_a_time_to_read_files_again_the_fact_says_that_they_are_not() {
+    let mut machine = Machine::new();
+    let entries = [("/a", Folder), ("/a/b", File(1))];
+    let daily = machine.look(&["/a"], &entries).unwrap();
+    assert_eq!((daily.reread_seconds, daily.reread_in_time), (86_400, Some(Reading::Known(true))));
+    let host = machine.host(&["/a"], &entries);
+    let settings = Settings { file_reread_hours: 0, ..settings(&["/a"]) };
+    let (now, memory, files) = (host.captured(), machine.memory.path(), machine.files);
+    let look = Look { host: &host, now, settings: &settings, memory, watch: WatchState::Live, run: 7, files };
+    let never = state(&look).unwrap();
+    assert_eq!((never.reread_seconds, never.reread_in_time), (0, Some(Reading::Known(false))));
+}

@@ -12,7 +12,10 @@ use crate::{
 pub(super) fn lines(files: &FileIntegrity) -> Vec<String> {
     let baseline = &files.baseline;
     let reread = match (files.reread_seconds, &files.reread_in_time) {
-        (0, _) => "by every scan".to_owned(),
+        (0, None) => "not told".to_owned(),
+        (0, Some(Reading::Known(false))) => "only what metadata says has changed".to_owned(),
+        (0, Some(Reading::Known(true))) => "by every scan".to_owned(),
+        (0, Some(untold @ Reading::Unknown { .. })) => format!("by every scan: {}", yes_no(untold)),
         (seconds, None) => format!("within {seconds} s"),
         (seconds, Some(kept)) => format!("within {seconds} s, kept: {}", yes_no(kept)),
     };
