@@ -23,6 +23,7 @@ pub mod progress;
 mod record;
 pub mod scans;
 pub mod sets;
+mod shares;
 pub mod show;
 mod slots;
 pub mod store;
@@ -37,6 +38,7 @@ pub use progress::Progress;
 pub use sets::Sets;
 pub use store::Store;
 pub use tally::Outcome;
+pub(crate) use tally::listed;
 
 #[cfg(test)]
 mod tests;

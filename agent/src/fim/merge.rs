@@ -510,6 +510,14 @@ impl<'a> Merge<'a> {
     }
 
     fn found_entry(&mut self, path: &[u8], read: io::Result<Scanned>) -> Result<(), Error> {
+        if let Ok(scanned) = &read
+            && scanned.metadata.kind == EntryKind::File
+            && scanned.sha256.is_some()
+        {
+            self.stats.files_read += 1;
+            self.stats.bytes_read += scanned.metadata.size_bytes;
+            self.request.progress.add_bytes(scanned.metadata.size_bytes);
+        }
         let entry = loop {
             match self.pending.pop_front() {
                 Some(entry) if entry.path == path => break entry,
@@ -520,15 +528,8 @@ impl<'a> Merge<'a> {
                 }
             }
         };
-        let known = match read {
-            Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
-                    self.stats.files_read += 1;
-                    self.stats.bytes_read += scanned.metadata.size_bytes;
-                    self.request.progress.add_bytes(scanned.metadata.size_bytes);
-                }
-                self.found_state(entry, State::of_read(scanned))
-            }
+        let known = match read.and_then(State::of_read) {
+            Ok(state) => self.found_state(entry, state),
             // It ended after it was shown: as if it had ended before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let Some(known) = self.gone(entry.without_before(), &entry.before) else { return Ok(()) };

@@ -283,14 +283,16 @@ impl<'s, 'w> Survey<'s, 'w> {
             return Ok(());
         };
         item.is_waiting = false;
-        match read {
-            Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
-                    self.stats.files_read += 1;
-                    self.stats.bytes_read += scanned.metadata.size_bytes;
-                    self.request.progress.add_bytes(scanned.metadata.size_bytes);
-                }
-                let state = State::of_read(scanned);
+        if let Ok(scanned) = &read
+            && scanned.metadata.kind == EntryKind::File
+            && scanned.sha256.is_some()
+        {
+            self.stats.files_read += 1;
+            self.stats.bytes_read += scanned.metadata.size_bytes;
+            self.request.progress.add_bytes(scanned.metadata.size_bytes);
+        }
+        match read.and_then(State::of_read) {
+            Ok(state) => {
                 // What differs from what is kept stays a difference.
                 let is_same = item.state.as_ref().is_none_or(|kept| kept.difference(&state, item.attributes).is_none());
                 if is_same {

@@ -6,14 +6,18 @@ mod tree;
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_proto::{
-    fact::{ChangeKind, Reading},
+    fact::{Cause, ChangeKind, ExtendedAttribute, Fact, FileIntegrity, Reading, WatchState},
+    limits,
     time::Timestamp,
 };
 use proptest::prelude::*;
 
-use self::{model::Model, tree::Tree};
+use self::{
+    model::Model,
+    tree::{Node, Tree},
+};
 use super::{manners::Power, *};
-use crate::host::{EntryKind, Pace};
+use crate::host::{EntryKind, Pace, xattr};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -457,6 +461,73 @@ fn every_change_is_listed_beyond_those_of_a_fact() {
     })
     .unwrap();
     assert_eq!(paths.len(), count + 1);
+}
+
+/// Returns `count` extended attributes with names of `bytes` bytes that are no text.
+fn attributes(count: u8, bytes: usize) -> Vec<ExtendedAttribute> {
+    (0..count).map(|number| xattr::attribute(&[vec![0xff; bytes - 1], vec![number]].concat(), b"")).collect()
+}
+
+/// A home in which its user makes `count` entries as that tells, and a program that is tampered with.
+fn flooded(count: usize, path_bytes: usize, change: impl Fn(&mut Node)) -> Watched {
+    let mut watched = Watched::new(&["/home"]);
+    watched.sets = sets(&[("keys", &["/home"]), ("programs", &["/usr/bin"])]);
+    watched.tree.put("/home/u/.ssh/authorized_keys", EntryKind::File, 1);
+    watched.tree.put("/usr/bin/sudo", EntryKind::File, 1);
+    watched.baseline();
+    watched.tree.write("/usr/bin/sudo", 2, true);
+    let mut node = watched.tree.nodes[b"/usr/bin/sudo".as_slice()].clone();
+    node.uid = 1000;
+    change(&mut node);
+    for number in 0..count {
+        let name = [vec![0xff; path_bytes], number.to_string().into_bytes()].concat();
+        node.inode += 1;
+        watched.tree.nodes.insert([b"/home/u/.ssh/authorized_keys", name.as_slice()].concat(), node.clone());
+    }
+    watched
+}
+
+/// Returns the fact after one look, which a report can take.
+fn reported(watched: &mut Watched) -> FileIntegrity {
+    let fact = Fact::FileIntegrity(Reading::Known(watched.quick().fact(WatchState::Live)));
+    let bytes = fact.encode();
+    assert!(bytes.len() <= limits::FACT_BYTES, "{}", bytes.len());
+    let decoded = Fact::decode(&bytes).unwrap();
+    let Fact::FileIntegrity(Reading::Known(fact)) = decoded else { panic!("{decoded:?}") };
+    fact
+}
+
+#[test]
+fn what_a_user_makes_in_a_home_hides_no_change_elsewhere_and_fits_into_a_report() {
+    for (path_bytes, count, bytes) in [(0, 0, 0), (240, 1, 250), (1000, 9, 250)] {
+        let attributes = attributes(count, bytes);
+        let mut watched = flooded(3000, path_bytes, |node| node.attributes = attributes.clone());
+        let fact = reported(&mut watched);
+        assert_eq!(fact.changes_total, 3001);
+        let listed: BTreeSet<_> = fact.changes.iter().map(|change| change.path.as_str()).collect();
+        assert!(listed.contains("/usr/bin/sudo") && listed.len() > 30, "{} of {path_bytes}", listed.len());
+        assert_eq!(reported(&mut watched), fact);
+    }
+}
+
+#[test]
+fn paths_that_are_too_long_hide_nothing_else_that_cannot_be_read() {
+    let mut watched = flooded(150, limits::TEXT_BYTES, |_| {});
+    watched.tree.change("/usr/bin/sudo", |node| node.is_unreadable = true);
+    let fact = reported(&mut watched);
+    assert_eq!(fact.unreadable_total, 151);
+    assert!(fact.unreadable.iter().any(|unreadable| unreadable.path.as_str() == "/usr/bin/sudo"));
+}
+
+#[test]
+fn an_entry_with_longer_attributes_than_are_recorded_is_unreadable_and_never_cut() {
+    let too_long = attributes(64, 250);
+    let mut watched = flooded(1, 0, |node| node.attributes = too_long.clone());
+    let fact = reported(&mut watched);
+    assert_eq!((fact.changes_total, fact.unreadable_total), (1, 1));
+    assert_eq!(fact.unreadable[0].unknown.cause, Cause::Limit);
+    let baseline = watched.baseline();
+    assert_eq!((baseline.changes_total, baseline.unreadable_total), (0, 1));
 }
 
 /// A step of a made-up history.

@@ -100,7 +100,7 @@ fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let mut fact = outcome(&request).map_err(|error| error.unknown())?.fact(look.watch);
     if let Some(coverage) = coverage.cloned() {
         (fact.folders_live, fact.folders_scan_only) = (coverage.folders_live, coverage.folders_scan_only);
-        (fact.scan_only, fact.scan_only_total) = (coverage.scan_only, coverage.scan_only_total);
+        (fact.scan_only, fact.scan_only_total) = (fim::listed(coverage.scan_only), coverage.scan_only_total);
     }
     Ok(fact)
 }

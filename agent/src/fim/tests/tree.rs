@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::{fact::OsFamily, time::Timestamp};
+use muster_proto::{
+    fact::{ExtendedAttribute, OsFamily},
+    time::Timestamp,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::super::place::{is_at_or_below, order};
@@ -31,6 +34,8 @@ pub struct Node {
     pub inode: u64,
     pub is_unreadable: bool,
     pub device: u32,
+    pub uid: u32,
+    pub attributes: Vec<ExtendedAttribute>,
 }
 
 impl Node {
@@ -40,7 +45,7 @@ impl Node {
             size_bytes: 7,
             modified: Timestamp::from_seconds(self.modified),
             mode: self.mode,
-            uid: 0,
+            uid: self.uid,
             gid: 0,
             device: (8, self.device),
             inode: self.inode,
@@ -117,7 +122,9 @@ impl Tree {
         }
         self.inodes += 1;
         let (mode, inode, is_unreadable) = (0o644, self.inodes, false);
-        let node = Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable, device: 1 };
+        let (device, uid, attributes) = (1, 0, Vec::new());
+        let node =
+            Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable, device, uid, attributes };
         self.nodes.insert(path.to_vec(), node);
         self.touch_folder(path);
     }
@@ -175,7 +182,7 @@ impl Tree {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.read.borrow_mut().insert(path.to_vec());
-        Ok(Scanned { metadata: node.metadata(), sha256: node.sha256(), attributes: Vec::new() })
+        Ok(Scanned { metadata: node.metadata(), sha256: node.sha256(), attributes: node.attributes.clone() })
     }
 }
 

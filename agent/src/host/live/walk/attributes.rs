@@ -76,15 +76,20 @@ impl Attributes {
                 .push(name.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a list of attributes has no end"))?);
         }
         if names.len() > limits::EXTENDED_ATTRIBUTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more extended attributes than are recorded"));
+            return Err(xattr::too_many());
         }
         names.sort_unstable();
         names.dedup();
         self.value.resize(LIMIT_BYTES, 0);
         let mut attributes = Vec::with_capacity(names.len());
+        let mut left = xattr::LIST_BYTES;
         for name in names {
             match value(name, &mut self.value) {
-                Ok(bytes) => attributes.push(xattr::attribute(name.to_bytes(), &self.value[..bytes])),
+                Ok(bytes) => {
+                    let attribute = xattr::attribute(name.to_bytes(), &self.value[..bytes]);
+                    left = left.checked_sub(xattr::bytes(&attribute)).ok_or_else(xattr::too_many)?;
+                    attributes.push(attribute);
+                }
                 // It was removed, or grew, since it was listed.
                 Err(Errno::NODATA | Errno::RANGE) => return Err(changed()),
                 Err(error) => return Err(error.into()),
