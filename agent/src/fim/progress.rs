@@ -135,7 +135,7 @@ mod tests {
         progress.add_bytes(3 << 20);
         assert!(progress.mark() > before);
         let line = progress.shown().unwrap().line();
-        assert_eq!(line, "baseline: 1 entries, 3 MiB read, in /usr/l\\x0aib, since 1970-01-01T00:00:00Z");
+        assert_eq!(line, "baseline: 1 entry, 3 MiB read, in /usr/l\\x0aib, since 1970-01-01T00:00:00Z");
         progress.end();
         assert_eq!(progress.shown(), None);
     }
