@@ -10,6 +10,7 @@ mod cache;
 mod folders;
 mod names;
 mod open;
+mod owners;
 mod read;
 mod readers;
 mod spill;

@@ -25,6 +25,8 @@ const USUAL_BYTES: usize = 1024;
 pub(super) struct Attributes {
     names: Vec<u8>,
     value: Vec<u8>,
+    /// Bytes of values that were read and not taken.
+    read_bytes: u64,
 }
 
 impl Attributes {
@@ -48,6 +50,11 @@ impl Attributes {
             }
             read => read,
         }
+    }
+
+    /// Takes how many bytes of values were read since it was asked last.
+    pub(super) fn take_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.read_bytes)
     }
 
     fn read(
@@ -86,6 +93,7 @@ impl Attributes {
         for name in names {
             match value(name, &mut self.value) {
                 Ok(bytes) => {
+                    self.read_bytes += bytes as u64;
                     let attribute = xattr::attribute(name.to_bytes(), &self.value[..bytes]);
                     left = left.checked_sub(xattr::bytes(&attribute)).ok_or_else(xattr::too_many)?;
                     attributes.push(attribute);
