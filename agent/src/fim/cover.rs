@@ -58,7 +58,7 @@ fn carry_over(request: &Request<'_>, before: &Opened, id: &str) -> Result<(), Er
 
 /// Returns what is known of `path`, for the set that covers it now.
 fn covered(request: &Request<'_>, path: &[u8], mut known: Known) -> Option<Known> {
-    let kind = known.metadata().map_or(EntryKind::Folder, |metadata| metadata.kind);
+    let kind = known.kind().unwrap_or(EntryKind::Folder);
     let Rule::Covered { set, .. } = request.sets.rule(path, kind) else { return None };
     known.set = set;
     if let What::Differs(difference) = &mut known.what {

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bytes::{Taken, put_bytes, put_number, put_time},
-    record::State,
+    record::{self, State},
 };
-use crate::host::{Metadata, xattr};
+use crate::host::{EntryKind, Metadata, xattr};
 
 /// First line of the file.
 pub const MAGIC: &[u8] = b"muster-changes 2\n";
@@ -83,6 +83,15 @@ impl Known {
             What::Touched(metadata) | What::NotCompared(metadata) => Some(metadata),
             What::Differs(difference) => difference.found.as_ref().map(|found| &found.metadata),
         }
+    }
+
+    /// Returns the kind of what was last found, or of what is gone since; `None` where neither was read.
+    pub fn kind(&self) -> Option<EntryKind> {
+        let gone = match &self.what {
+            What::Differs(difference) => difference.change.before.as_ref().map(|before| record::kind(before.r#type)),
+            What::AsBaseline | What::Touched(_) | What::NotCompared(_) | What::Gone => None,
+        };
+        self.metadata().map(|metadata| metadata.kind).or(gone)
     }
 
     /// Returns how many bytes of memory it takes, about.

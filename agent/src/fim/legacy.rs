@@ -31,7 +31,7 @@ use super::{
     baseline,
     check::Error,
     known::{Difference, Header, Known, What},
-    record::State,
+    record::{self, State},
     scans::Scans,
     sets::{PATHS, Rule, Sets},
     store::{Name, Store},
@@ -137,7 +137,7 @@ fn parse_entry(line: &str) -> Option<(Vec<u8>, Option<State>)> {
     let fields: Vec<&str> = rest.splitn(7, ' ').collect();
     let [sha256, size, mode, uid, gid, modified, name] = fields[..] else { return None };
     let metadata = Metadata {
-        kind: entry_kind(FileType::parse(kind)?),
+        kind: record::kind(FileType::parse(kind)?),
         size_bytes: size.parse().ok()?,
         modified: if modified == "-" { None } else { Some(Timestamp::from_micros(modified.parse().ok()?)?) },
         mode: u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777)?,
@@ -150,15 +150,6 @@ fn parse_entry(line: &str) -> Option<(Vec<u8>, Option<State>)> {
     };
     let sha256 = if sha256 == "-" { None } else { Some(digest(sha256)?) };
     Some((path(name)?, Some(State { metadata, sha256, attributes: None })))
-}
-
-fn entry_kind(kind: FileType) -> EntryKind {
-    match kind {
-        FileType::File => EntryKind::File,
-        FileType::Folder => EntryKind::Folder,
-        FileType::Link => EntryKind::Link,
-        FileType::Other => EntryKind::Other,
-    }
 }
 
 fn digest(text: &str) -> Option<[u8; 32]> {
@@ -215,7 +206,7 @@ fn parse_change(line: &str) -> Option<(Vec<u8>, Known)> {
 /// Returns the state that a fact names.
 fn state(state: &FileState) -> Option<State> {
     let metadata = Metadata {
-        kind: entry_kind(state.r#type),
+        kind: record::kind(state.r#type),
         size_bytes: state.size_bytes,
         modified: state.modified_time.known().copied(),
         mode: state.mode,

@@ -214,6 +214,16 @@ impl State {
     }
 }
 
+/// Returns the kind of an entry that a fact names.
+pub fn kind(r#type: FileType) -> EntryKind {
+    match r#type {
+        FileType::File => EntryKind::File,
+        FileType::Folder => EntryKind::Folder,
+        FileType::Link => EntryKind::Link,
+        FileType::Other => EntryKind::Other,
+    }
+}
+
 /// Returns whether a state with `metadata`, recorded at a look that began at `seen`, may have changed since and kept its times.
 pub fn is_racy(metadata: &Metadata, seen: Timestamp) -> bool {
     // Without the time of the inode any program can put the others back.

@@ -224,7 +224,7 @@ impl<'a> Tally<'a> {
     }
 
     fn rule(&self, path: &[u8], known: &Known) -> (Attributes, Members) {
-        let kind = known.metadata().map_or(EntryKind::Folder, |metadata| metadata.kind);
+        let kind = known.kind().unwrap_or(EntryKind::Folder);
         match self.request.sets.rule(path, kind) {
             Rule::Covered { attributes, members, .. } => (attributes, members),
             Rule::Outside | Rule::Pass => (Attributes::default(), Members::default()),
