@@ -242,6 +242,7 @@ fn defaults_cover_what_auditors_ask_for_and_not_what_changes_by_itself() {
             "/usr/sbin/sshd",
             "/usr/lib/systemd/systemd",
             "/usr/lib/modules/6/x.ko",
+            "/usr/lib/python3/dist-packages/__pycache__/x.cpython-311.pyc",
             "/usr/bin/muster-agent",
             "/etc/muster/agent.toml",
             "/etc/ssl/certs/x.pem",
