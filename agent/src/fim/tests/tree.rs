@@ -76,13 +76,18 @@ pub struct Tree {
     pub read: RefCell<BTreeSet<Vec<u8>>>,
     /// A folder that moves away while it is walked: nothing after its first entry is shown.
     pub moves: Option<Vec<u8>>,
+    /// A folder that ends when it is opened.
+    pub vanishes: Option<Vec<u8>>,
+    /// A root whose walk ends with that error of the system before anything is shown.
+    pub broken: Option<(Vec<u8>, i32)>,
     inodes: u64,
 }
 
 impl Tree {
     pub fn new() -> Self {
         let read = RefCell::default();
-        Self { nodes: BTreeMap::new(), clock: 1_000_000, ahead: 0, read, moves: None, inodes: 1 }
+        let (moves, vanishes, broken) = (None, None, None);
+        Self { nodes: BTreeMap::new(), clock: 1_000_000, ahead: 0, read, moves, vanishes, broken, inodes: 1 }
     }
 
     /// Returns the time, some seconds after the last change.
@@ -192,6 +197,9 @@ impl Host for Tree {
         if !self.nodes.contains_key(&root) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        if let Some((_, error)) = self.broken.as_ref().filter(|(broken, _)| *broken == root) {
+            return Err(io::Error::from_raw_os_error(*error));
+        }
         let mut entries: Vec<_> = self.nodes.iter().filter(|(path, _)| is_at_or_below(path, &root)).collect();
         entries.sort_by(|(a, _), (b, _)| order(a, b));
         let mut waiting: VecDeque<(&Vec<u8>, &Node)> = VecDeque::new();
@@ -216,6 +224,12 @@ impl Host for Tree {
                     continue;
                 }
                 Want::Read | Want::Attributes => waiting.push_back((path, node)),
+            }
+            if self.vanishes.as_ref() == Some(path) {
+                waiting.retain(|(other, _)| *other != path);
+                visitor.unreadable(path, io::ErrorKind::NotFound.into())?;
+                skipped = Some(path);
+                continue;
             }
             let is_closed = node.kind == EntryKind::Folder && node.is_unreadable;
             if is_closed && !node.is_found_closed() {
