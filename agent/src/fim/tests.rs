@@ -650,6 +650,22 @@ fn new_sets_keep_what_was_known_of_a_folder_that_is_gone_or_closed_at_that_momen
     }
 }
 
+#[test]
+fn new_sets_keep_the_reason_of_an_operator_that_no_agent_has_told_of() {
+    let mut watched = small();
+    let rebaseline = |watched: &mut Watched| {
+        let run = std::mem::replace(&mut watched.run, scans::NO_RUN);
+        watched.with(Depth::Full, Scope::All, |request| take_baseline(request, &"reviewed".into())).unwrap();
+        watched.tree.tick();
+        watched.run = run;
+    };
+    rebaseline(&mut watched);
+    watched.sets = sets(&[("others", &["/r"])]);
+    assert_eq!(watched.quick().baseline.reason.as_str(), "reviewed");
+    watched.sets = sets(&[("files", &["/r"])]);
+    assert_eq!(watched.quick().baseline.reason.as_str(), muster_proto::fact::Baseline::SETS_CHANGED);
+}
+
 /// A step of a made-up history.
 #[derive(Clone, Debug)]
 enum Step {

@@ -63,7 +63,8 @@ impl Probe for FileIntegrityProbe {
     }
 }
 
-/// Takes the baseline afresh, for the `reason` that an operator gave, and forgets the differences from the one before.
+/// Takes the baseline afresh, for the `reason` that an operator gave, and forgets the differences from the one before. It is of the
+/// watch sets of that one, which may have come from a collector; where there is none, of those of `settings`.
 ///
 /// # Errors
 ///
@@ -75,8 +76,11 @@ pub fn rebaseline(
     now: Timestamp,
     reason: &str,
 ) -> io::Result<Baseline> {
-    let sets = sets(settings, host).map_err(io::Error::other)?;
     let (store, progress) = (Store::at(memory), Progress::default());
+    let sets = match fim::baseline_sets(&store) {
+        Some(sets) => sets,
+        None => sets(settings, host).map_err(io::Error::other)?,
+    };
     // Somebody waits for it.
     let pace = Pace { owner_bytes: OWNER_BYTES, ..Pace::default() };
     let request = Request { pace, ..request(host, settings, &sets, &store, &progress, now) };
