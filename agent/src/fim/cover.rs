@@ -35,8 +35,8 @@ pub(super) fn cover(request: &Request<'_>, before: &Opened) -> Result<Opened, Er
     check::opened(store)
 }
 
-/// Returns the reason of a baseline that takes the place of the one `before`: that of an operator who took that one afresh, if no agent
-/// has looked since, who would have told of it.
+/// Returns the reason of a baseline that takes the place of the one `before`: that of an operator who took that one afresh, if no
+/// agent has looked since, which would have told of it.
 fn reason(before: &Opened, scans: &Scans) -> Text {
     let own = &before.baseline.reason;
     let is_operators = ![Baseline::FIRST_SCAN, Baseline::SETS_CHANGED].contains(&own.as_str());

@@ -1,7 +1,7 @@
 //! Lists of a fact: what has no room is only counted, and very many entries of one part hide none of another.
 //!
-//! A part is what one watch set covers below one root, and in it what belongs to one owner: whoever may write in a home can make any
-//! number of changes there, all of them of their own.
+//! A part is what one watch set covers below one root, and in it what belongs to one owner: whoever may write in a home can make
+//! any number of changes there, all of them of their own.
 
 use std::collections::BTreeMap;
 

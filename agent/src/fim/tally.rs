@@ -32,8 +32,8 @@ use crate::host::EntryKind;
 
 /// Groups of explained differences that are told apart, at most.
 const GROUPS: usize = 50_000;
-/// Bytes of a usual difference, of a group of explained ones, and of an entry that could not be read: a fact takes as many as it lists of
-/// these, and of larger ones fewer.
+/// Bytes of a usual difference, of a group of explained ones, and of an entry that could not be read: a fact takes as many as it
+/// lists of these, and of larger ones fewer.
 const CHANGE_BYTES: usize = 960;
 const GROUP_BYTES: usize = 192;
 const UNREADABLE_BYTES: usize = 1280;

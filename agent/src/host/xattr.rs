@@ -11,8 +11,8 @@ use muster_proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of the names, digests and meanings of one entry's attributes, at most: an entry with more is unreadable. It is room for two access
-/// lists at their longest, and keeps a change of a file within what a fact takes of one.
+/// Bytes of the names, digests and meanings of one entry's attributes, at most: an entry with more is unreadable. It is room for
+/// two access lists at their longest, and keeps a change of a file within what a fact takes of one.
 pub const LIST_BYTES: usize = 10 * 1024;
 /// Names of capabilities, by number: linux/capability.h.
 const CAPABILITIES: [&str; 41] = [

@@ -24,8 +24,8 @@ use crate::{
 const FIRST_SCAN: &str = Baseline::FIRST_SCAN;
 /// Hours within which files are read again, at most: a year.
 const REREAD_HOURS: u64 = 8760;
-/// Bytes that a look reads below one root of the files of one owner other than root, at most: more than such users have in places that
-/// are watched, and at the usual pace under three minutes; of all of them eleven. Without it any of them keeps scans from ending.
+/// Bytes that a look reads below one root of the files of one owner other than root, at most: more than such users have in places
+/// that are watched, and at the usual pace under three minutes; of all of them eleven. Without it any of them keeps scans from ending.
 const OWNER_BYTES: u64 = 16 << 30;
 
 /// How file integrity looks.

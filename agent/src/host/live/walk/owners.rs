@@ -1,5 +1,5 @@
-//! What keeps those who own files from making a scan endless: how much is read of their files, and that a file with many names is read
-//! under one of them.
+//! What keeps those who own files from making a scan endless: how much is read of their files, and that a file with many names is
+//! read under one of them.
 
 use std::{
     collections::BTreeMap,
