@@ -23,6 +23,7 @@ pub mod progress;
 mod record;
 pub mod scans;
 pub mod sets;
+mod shares;
 pub mod show;
 mod slots;
 pub mod store;
@@ -30,13 +31,14 @@ mod survey;
 mod tally;
 pub mod watch_set;
 
-pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, take_baseline, verify};
+pub use check::{Actors, Depth, Error, Request, Scope, baseline_sets, check, each_change, take_baseline, verify};
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;
 pub use sets::Sets;
 pub use store::Store;
 pub use tally::Outcome;
+pub(crate) use tally::listed;
 
 #[cfg(test)]
 mod tests;

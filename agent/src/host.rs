@@ -252,6 +252,9 @@ pub struct Pace {
     pub cross_mounts: bool,
     /// Bytes of the longest file that is read, holes counted. One that is longer is found with the error `FileTooLarge`.
     pub largest_file_bytes: u64,
+    /// Bytes of the files of one owner other than root that a walk reads, at most, holes, other tries and attributes counted, and of
+    /// all such owners four times as many; 0 is without limit. What is beyond is found with the error `FileTooLarge`.
+    pub owner_bytes: u64,
     /// Folder for the unlinked temporary file of names, for folders that have more than may be held; `None` is the system's.
     pub spill_folder: Option<PathBuf>,
 }
@@ -263,6 +266,7 @@ impl Default for Pace {
             bytes_per_second: 0,
             cross_mounts: false,
             largest_file_bytes: LARGEST_FILE_BYTES,
+            owner_bytes: 0,
             spill_folder: None,
         }
     }

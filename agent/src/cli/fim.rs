@@ -50,7 +50,7 @@ pub(super) enum Fim {
     #[command(flatten)]
     Alone(Alone),
     /// Takes the baseline of this host's agent afresh: every difference up to now is accepted. The next report says so, with the
-    /// reason.
+    /// reason. It is of the watch sets of the baseline in force; a profile or other settings cover what is new when the agent looks.
     Rebaseline {
         /// Why, for the auditor.
         #[arg(long, value_name = "TEXT")]

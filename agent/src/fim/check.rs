@@ -253,6 +253,11 @@ fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
     tally::conclude(request, &opened, compared.0, compared.1, known.map(|blocks| blocks.digest()))
 }
 
+/// Returns the watch sets of the baseline in force; `None` where there is none that can be read.
+pub fn baseline_sets(store: &Store) -> Option<Sets> {
+    Sets::new(&opened(store).ok()?.sets).ok()
+}
+
 /// Returns the baseline in force.
 pub(super) fn opened(store: &Store) -> Result<Opened, Error> {
     let opened = match baseline::open(store) {

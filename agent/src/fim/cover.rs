@@ -8,7 +8,7 @@ use super::{
     check::{self, Changes, Error, Request},
     known::{Header, Known, What},
     place::is_at_or_below,
-    scans::{RootScan, Scans},
+    scans::{NO_RUN, RootScan, Scans},
     sets::{Rule, Sets},
     store::Name,
     survey::{self, Kept},
@@ -28,11 +28,22 @@ pub(super) fn cover(request: &Request<'_>, before: &Opened) -> Result<Opened, Er
     // First, and for both baselines: a kill before the new one is in force loses nothing.
     carry_over(request, before, &id)?;
     let kept = Kept { opened: before, sets: &sets };
-    survey::write(request, &id, &Text::new(Baseline::SETS_CHANGED), Some(&kept), |survey| {
+    survey::write(request, &id, &reason(before, &scans), Some(&kept), |survey| {
         request.sets.roots().iter().try_for_each(|root| survey.root(root).map(drop))
     })?;
     carried(request, &scans, &id).write(store).map_err(Error::of_writing(store, Name::Scans))?;
     check::opened(store)
+}
+
+/// Returns the reason of a baseline that takes the place of the one `before`: that of an operator who took that one afresh, if no
+/// agent has looked since, which would have told of it.
+fn reason(before: &Opened, scans: &Scans) -> Text {
+    let own = &before.baseline.reason;
+    let is_operators = ![Baseline::FIRST_SCAN, Baseline::SETS_CHANGED].contains(&own.as_str());
+    if is_operators && scans.roots.iter().all(|scan| scan.run == NO_RUN) {
+        return own.clone();
+    }
+    Text::new(Baseline::SETS_CHANGED)
 }
 
 /// Keeps what is known beyond the baseline `before`, so far as it is covered still, for the one with `id` too.
@@ -58,7 +69,7 @@ fn carry_over(request: &Request<'_>, before: &Opened, id: &str) -> Result<(), Er
 
 /// Returns what is known of `path`, for the set that covers it now.
 fn covered(request: &Request<'_>, path: &[u8], mut known: Known) -> Option<Known> {
-    let kind = known.metadata().map_or(EntryKind::Folder, |metadata| metadata.kind);
+    let kind = known.kind().unwrap_or(EntryKind::Folder);
     let Rule::Covered { set, .. } = request.sets.rule(path, kind) else { return None };
     known.set = set;
     if let What::Differs(difference) = &mut known.what {

@@ -17,6 +17,8 @@ use super::{
 const AT_ONCE: usize = 4_000;
 /// Records that are held meanwhile, at most.
 const HELD: usize = AT_ONCE + 1_000;
+/// Bytes of those records, at most, but for the last: whoever may write in a home makes them as long as they can be.
+const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// Open differences for which explanations are looked for in one scan, at most.
 const IN_ALL: usize = 50_000;
 
@@ -76,14 +78,16 @@ impl<'a> Records<'a> {
 
     /// Holds the next record; from an open difference on, as many as explanations are looked for at once.
     fn hold(&mut self) -> io::Result<()> {
-        let mut open = 0;
+        let (mut open, mut bytes) = (0, 0);
         while let Some(record) = self.take()? {
             open += usize::from(self.is_open(&record.1));
+            bytes += record.0.len() + record.1.size_bytes();
             let folder = folder_of(&record.0).to_vec();
             self.held.push_back(record);
             // What package managers leave beside a file is explained by that file.
             let is_parted = || self.path().is_none_or(|next| folder_of(next) != folder);
-            if open == 0 || (open >= AT_ONCE && is_parted()) || self.held.len() >= HELD {
+            let is_full = self.held.len() >= HELD || bytes >= HELD_BYTES;
+            if open == 0 || (open >= AT_ONCE && is_parted()) || is_full {
                 break;
             }
         }

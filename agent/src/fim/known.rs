@@ -4,16 +4,16 @@
 //! baselines which it belongs to, no summary, and one record for each path of which there is something to say.
 
 use muster_proto::{
-    fact::{FileChange, Unknown},
+    fact::{FileChange, Reading, Text, Unknown},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     bytes::{Taken, put_bytes, put_number, put_time},
-    record::State,
+    record::{self, State},
 };
-use crate::host::Metadata;
+use crate::host::{EntryKind, Metadata, xattr};
 
 /// First line of the file.
 pub const MAGIC: &[u8] = b"muster-changes 3\n";
@@ -87,6 +87,35 @@ impl Known {
         }
     }
 
+    /// Returns the kind of what was last found, or of what is gone since; `None` where neither was read.
+    pub fn kind(&self) -> Option<EntryKind> {
+        let gone = match &self.what {
+            What::Differs(difference) => difference.change.before.as_ref().map(|before| record::kind(before.r#type)),
+            What::AsBaseline | What::Touched(_) | What::NotCompared(_) | What::Gone => None,
+        };
+        self.metadata().map(|metadata| metadata.kind).or(gone)
+    }
+
+    /// Returns how many bytes of memory it takes, about.
+    pub fn size_bytes(&self) -> usize {
+        let What::Differs(difference) = &self.what else { return size_of::<Self>() };
+        let Difference { change, found } = &**difference;
+        let states = change.before.iter().chain(&change.after);
+        let attributes = states.flat_map(|state| &state.extended_attributes);
+        let attributes = attributes.map(|one| size_of_val(one) + xattr::bytes(one)).sum::<usize>();
+        let found = found.as_ref().map_or(0, State::attribute_bytes);
+        let actors = change
+            .actors
+            .iter()
+            .map(|actor| size_of_val(actor) + length(&actor.program) + length(&actor.parent_program));
+        size_of::<Self>()
+            + size_of::<Difference>()
+            + change.path.as_str().len()
+            + attributes
+            + found
+            + actors.sum::<usize>()
+    }
+
     /// Returns whether there is nothing to say.
     pub fn is_empty(&self) -> bool {
         self.what == What::AsBaseline && self.unreadable.is_none() && !self.is_new
@@ -156,9 +185,13 @@ impl Known {
     }
 }
 
+fn length(text: &Reading<Text>) -> usize {
+    text.known().map_or(0, |text| text.as_str().len())
+}
+
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::{Cause, ChangeKind, PathText, Text};
+    use muster_proto::fact::{Cause, ChangeKind, PathText};
     use proptest::prelude::*;
 
     use super::{super::record::tests::file, *};

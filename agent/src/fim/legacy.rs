@@ -31,12 +31,12 @@ use super::{
     baseline,
     check::Error,
     known::{Difference, Header, Known, What},
-    record::State,
+    record::{self, State},
     scans::Scans,
     sets::{PATHS, Rule, Sets},
     store::{Name, Store},
     tally,
-    watch_set::WatchSet,
+    watch_set::{Attributes, WatchSet},
 };
 use crate::host::{self, EntryKind, Metadata};
 
@@ -58,8 +58,10 @@ pub(super) fn convert(store: &Store) -> Result<bool, Error> {
         Err(error) => return Err(reading(error)),
     }
     let head = verify(store).map_err(reading)?;
-    let sets = Sets::new(&[WatchSet::of_paths(PATHS, head.paths.iter().map(|path| host::path_of(path)).collect())])
-        .map_err(|_| Error::BaselineDamaged)?;
+    let mut set = WatchSet::of_paths(PATHS, head.paths.iter().map(|path| host::path_of(path)).collect());
+    // It recorded none: the sets in force differ in that, and the next look reads what was not recorded.
+    set.attributes = set.attributes.without(Attributes::EXTENDED);
+    let sets = Sets::new(&[set]).map_err(|_| Error::BaselineDamaged)?;
     // First, so that a kill before the baseline is replaced loses none of them.
     let scans = convert_changes(store, &head, &sets).map_err(Error::of_writing(store, Name::Changes))?;
     let written = baseline::write(store, &head.id, head.created, &head.reason, &sets, |writer| {
@@ -137,7 +139,7 @@ fn parse_entry(line: &str) -> Option<(Vec<u8>, Option<State>)> {
     let fields: Vec<&str> = rest.splitn(7, ' ').collect();
     let [sha256, size, mode, uid, gid, modified, name] = fields[..] else { return None };
     let metadata = Metadata {
-        kind: entry_kind(FileType::parse(kind)?),
+        kind: record::kind(FileType::parse(kind)?),
         size_bytes: size.parse().ok()?,
         modified: if modified == "-" { None } else { Some(Timestamp::from_micros(modified.parse().ok()?)?) },
         mode: u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777)?,
@@ -150,15 +152,6 @@ fn parse_entry(line: &str) -> Option<(Vec<u8>, Option<State>)> {
     };
     let sha256 = if sha256 == "-" { None } else { Some(digest(sha256)?) };
     Some((path(name)?, Some(State { metadata, sha256, attributes: None })))
-}
-
-fn entry_kind(kind: FileType) -> EntryKind {
-    match kind {
-        FileType::File => EntryKind::File,
-        FileType::Folder => EntryKind::Folder,
-        FileType::Link => EntryKind::Link,
-        FileType::Other => EntryKind::Other,
-    }
 }
 
 fn digest(text: &str) -> Option<[u8; 32]> {
@@ -216,7 +209,7 @@ fn parse_change(line: &str) -> Option<(Vec<u8>, Known)> {
 /// Returns the state that a fact names.
 fn state(state: &FileState) -> Option<State> {
     let metadata = Metadata {
-        kind: entry_kind(state.r#type),
+        kind: record::kind(state.r#type),
         size_bytes: state.size_bytes,
         modified: state.modified_time.known().copied(),
         mode: state.mode,
@@ -315,6 +308,7 @@ mod tests {
         .unwrap();
         assert_eq!((changes.len(), changes[0].path.as_str()), (1, "/a b/c\\x0ad"));
         assert_eq!(changes[0].last_unchanged_time, "2026-11-24T12:30:00Z".parse().unwrap());
+        assert!(!opened.sets[0].attributes.has(Attributes::EXTENDED));
         let sets = Sets::new(&opened.sets).unwrap();
         let scans = Scans::read(&store, opened.baseline.id.as_str(), Timestamp::EPOCH, sets.roots()).unwrap();
         assert_eq!((scans.roots[0].time, scans.roots[0].run), ("2026-11-24T13:00:00Z".parse().unwrap(), 7));

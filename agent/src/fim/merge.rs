@@ -87,6 +87,8 @@ pub struct Merge<'a> {
     ranges: Vec<Vec<u8>>,
     range: usize,
     is_in_range: bool,
+    /// Whether the walk of the root showed anything.
+    is_shown: bool,
     problem: Option<Unknown>,
     /// What could not be read: nothing is said of what is below it.
     blind: Option<Vec<u8>>,
@@ -155,6 +157,7 @@ impl<'a> Merge<'a> {
             ranges: Vec::new(),
             range: 0,
             is_in_range: false,
+            is_shown: false,
             problem: None,
             blind: None,
             blind_before: None,
@@ -173,7 +176,7 @@ impl<'a> Merge<'a> {
     /// Takes note that the walk of the root of this number begins, of which `ranges` are looked at.
     pub fn begin_root(&mut self, number: usize, ranges: Vec<Vec<u8>>) {
         (self.root, self.ranges, self.range, self.is_in_range) = (number, ranges, 0, false);
-        (self.blind, self.blind_before, self.problem) = (None, None, None);
+        (self.is_shown, self.blind, self.blind_before, self.problem) = (false, None, None, None);
         self.shown.clear();
         self.mounts.begin(&self.request.sets.roots()[number]);
     }
@@ -190,7 +193,7 @@ impl<'a> Merge<'a> {
             Err(error) if matches!(host::cause(&error), Cause::Absent) => {
                 self.problem = Some(Unknown::new(Cause::Absent, "it does not exist"));
             }
-            Err(error) if host::cause(&error) == Cause::Forbidden => {
+            Err(error) if is_of_root(&error, self.is_shown) => {
                 self.problem = Some(host::unknown("open", &error));
                 self.unreadable_entry(&path, error)?;
             }
@@ -374,6 +377,7 @@ impl<'a> Merge<'a> {
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
+        self.is_shown = true;
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
         let place = self.place(path)?;
@@ -510,6 +514,14 @@ impl<'a> Merge<'a> {
     }
 
     fn found_entry(&mut self, path: &[u8], read: io::Result<Scanned>) -> Result<(), Error> {
+        if let Ok(scanned) = &read
+            && scanned.metadata.kind == EntryKind::File
+            && scanned.sha256.is_some()
+        {
+            self.stats.files_read += 1;
+            self.stats.bytes_read += scanned.metadata.size_bytes;
+            self.request.progress.add_bytes(scanned.metadata.size_bytes);
+        }
         let entry = loop {
             match self.pending.pop_front() {
                 Some(entry) if entry.path == path => break entry,
@@ -520,15 +532,8 @@ impl<'a> Merge<'a> {
                 }
             }
         };
-        let known = match read {
-            Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
-                    self.stats.files_read += 1;
-                    self.stats.bytes_read += scanned.metadata.size_bytes;
-                    self.request.progress.add_bytes(scanned.metadata.size_bytes);
-                }
-                self.found_state(entry, State::of_read(scanned))
-            }
+        let known = match read.and_then(State::of_read) {
+            Ok(state) => self.found_state(entry, state),
             // It ended after it was shown: as if it had ended before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let Some(known) = self.gone(entry.without_before(), &entry.before) else { return Ok(()) };
@@ -581,6 +586,13 @@ impl Visitor for Merge<'_> {
         let done = self.found_entry(path, read);
         self.kept(done)
     }
+}
+
+/// Returns whether a walk that ended with `error`, and did or did not show an entry, could not open its root: nothing is then known of
+/// that one alone. The end of its time, which no call of the system told, ends every scan.
+pub(super) fn is_of_root(error: &io::Error, is_shown: bool) -> bool {
+    let is_time_over = error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
+    host::cause(error) == Cause::Forbidden || !is_shown && !is_time_over
 }
 
 /// Returns why an entry that is shown is not looked at, nor what is below it, if so.

@@ -1,5 +1,7 @@
 //! The state of an entry: as it is kept, as it is compared, and as a fact names it.
 
+use std::io;
+
 use muster_proto::{
     fact::{ChangeKind, ExtendedAttribute, FileState, FileType, Reading, Text},
     limits,
@@ -10,7 +12,7 @@ use super::{
     bytes::{Taken, put_bytes, put_number},
     watch_set::Attributes,
 };
-use crate::host::{self, EntryKind, Metadata, Scanned};
+use crate::host::{self, EntryKind, Metadata, Scanned, xattr};
 
 const HAS_DIGEST: u8 = 1 << 2;
 const HAS_MODIFIED: u8 = 1 << 3;
@@ -33,10 +35,16 @@ pub struct State {
 
 impl State {
     /// Returns the state of an entry that was read.
-    pub fn of_read(scanned: Scanned) -> Self {
-        let mut attributes = scanned.attributes;
-        attributes.truncate(limits::EXTENDED_ATTRIBUTES);
-        Self { metadata: scanned.metadata, sha256: scanned.sha256, attributes: Some(attributes) }
+    ///
+    /// # Errors
+    ///
+    /// When it has more or longer extended attributes than are recorded, of which some would not be compared.
+    pub fn of_read(scanned: Scanned) -> io::Result<Self> {
+        let Scanned { metadata, sha256, attributes } = scanned;
+        if !xattr::is_recorded(&attributes) {
+            return Err(xattr::too_many());
+        }
+        Ok(Self { metadata, sha256, attributes: Some(attributes) })
     }
 
     /// Returns the state of an entry of which only the metadata is known.
@@ -115,6 +123,11 @@ impl State {
         let attributes = if has(HAS_ATTRIBUTES) { Some(take_attributes(taken)?) } else { None };
         let metadata = Metadata { kind, size_bytes, modified, mode, uid, gid, device, inode, links, changed_nanos };
         Some(Self { metadata, sha256, attributes })
+    }
+
+    /// Returns how many bytes its extended attributes take, about.
+    pub fn attribute_bytes(&self) -> usize {
+        self.attributes.iter().flatten().map(|one| size_of_val(one) + xattr::bytes(one)).sum()
     }
 
     /// Returns the state as a fact names it.
@@ -198,6 +211,16 @@ impl State {
             field(true, attribute.name.to_string());
             field(true, attribute.sha256.to_string());
         }
+    }
+}
+
+/// Returns the kind of an entry that a fact names.
+pub fn kind(r#type: FileType) -> EntryKind {
+    match r#type {
+        FileType::File => EntryKind::File,
+        FileType::Folder => EntryKind::Folder,
+        FileType::Link => EntryKind::Link,
+        FileType::Other => EntryKind::Other,
     }
 }
 

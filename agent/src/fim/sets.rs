@@ -137,6 +137,7 @@ struct Filter {
 struct Include {
     exact: Patterns,
     leading: Patterns,
+    named: Patterns,
 }
 
 /// How one set covers an entry.
@@ -183,6 +184,9 @@ impl Sets {
 
     /// Returns what is to be done with the entry at `path`, which is absolute and has no slash more than it needs. The answer does not
     /// depend on what was asked before: a scan may begin anywhere.
+    ///
+    /// A link in the place of a folder that would be passed is covered by the sets that pass it: it leads programs to what no scan sees.
+    /// Such a folder is one above a watched path, or that a pattern names; what may be at any depth below `**` is not.
     pub fn rule(&self, path: &[u8], kind: EntryKind) -> Rule {
         let place = self.nodes.place(path);
         let is_above_node = place.is_above;
@@ -192,9 +196,14 @@ impl Sets {
         let mut members = node.whole;
         let mut attributes = node.attributes;
         let mut is_passed = is_above_node;
+        let is_link = kind == EntryKind::Link;
         for (set, deepest) in &node.filtered {
             match self.cover(*set, *deepest, path) {
                 Cover::Outside => {}
+                Cover::Pass if is_link && self.is_named(*set, path) => {
+                    members.add(*set);
+                    attributes = attributes.with(self.sets[*set].attributes);
+                }
                 Cover::Pass => is_passed = true,
                 Cover::Covered => {
                     members.add(*set);
@@ -202,11 +211,34 @@ impl Sets {
                 }
             }
         }
+        if is_link && is_above_node {
+            for set in self.sets_below(path).iter() {
+                members.add(set);
+                attributes = attributes.with(self.sets[set].attributes);
+            }
+        }
         match (members.first(), is_passed && kind == EntryKind::Folder) {
             (Some(set), _) => Rule::Covered { set, attributes, members },
             (None, true) => Rule::Pass,
             (None, false) => Rule::Outside,
         }
+    }
+
+    /// Returns the sets that have a path below `path`.
+    fn sets_below(&self, path: &[u8]) -> Members {
+        let mut below = Members::default();
+        for node in self.nodes.below(path) {
+            let filtered = node.filtered.iter().map(|(set, _)| *set);
+            let has_it = |set: &usize| self.sets[*set].plain_paths().contains(&node.path);
+            node.whole.iter().chain(filtered).filter(has_it).for_each(|set| below.add(set));
+        }
+        below
+    }
+
+    /// Returns whether a pattern of the set of that index names the folder at `path` on the way to what it covers.
+    fn is_named(&self, set: usize, path: &[u8]) -> bool {
+        let include = self.filters[set].as_ref().and_then(|filter| filter.include.as_ref());
+        include.is_some_and(|include| include.named.is_match(below_root(path)))
     }
 
     /// Returns whether everything at and below `path` is compared, content included: sets cover it without patterns and without a depth.
@@ -256,7 +288,7 @@ impl Filter {
         let too_much = |source| Error::Patterns { set: set.name.clone(), source };
         let include = || {
             let exact = Patterns::exact(&set.include)?;
-            Ok(Include { exact, leading: Patterns::leading(&set.include)? })
+            Ok(Include { exact, leading: Patterns::leading(&set.include)?, named: Patterns::named(&set.include)? })
         };
         Ok(Some(Self {
             excluded_paths: Nodes::new(paths.into_iter().map(|path| Node::new(format!("/{path}").into_bytes()))),
@@ -266,7 +298,7 @@ impl Filter {
     }
 
     fn cover(&self, path: &[u8]) -> Cover {
-        let below_root = path.strip_prefix(b"/").unwrap_or(path);
+        let below_root = below_root(path);
         if self.excluded_paths.place(path).node.is_some()
             || self.exclude.as_ref().is_some_and(|patterns| patterns.is_match(below_root))
         {
@@ -279,6 +311,11 @@ impl Filter {
             Some(_) => Cover::Outside,
         }
     }
+}
+
+/// Returns `path` as patterns write it.
+fn below_root(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/").unwrap_or(path)
 }
 
 /// Returns how many names `path` has.

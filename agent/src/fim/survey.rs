@@ -83,6 +83,8 @@ pub(super) struct Survey<'s, 'w> {
     kept: Option<(&'s Kept<'s>, Cursor<'s>)>,
     queue: VecDeque<Item>,
     mounts: Mounts,
+    /// Whether the walk of the root showed anything.
+    is_shown: bool,
     /// The last path that was shown.
     shown: Vec<u8>,
     unreadable: Option<Draft>,
@@ -99,6 +101,8 @@ struct Item {
     members: Members,
     /// Its state, or until it is read the one that is kept if it is the same; an entry without could not be read.
     state: Option<State>,
+    /// Whether that is of the kept baseline.
+    is_kept: bool,
     attributes: Attributes,
     is_waiting: bool,
     /// What is wrong with it.
@@ -119,6 +123,7 @@ impl<'s, 'w> Survey<'s, 'w> {
             kept: cursor.map_err(|error| Error::of_baseline(store, error))?,
             queue: VecDeque::new(),
             mounts: Mounts::default(),
+            is_shown: false,
             shown: Vec::new(),
             unreadable: Some(draft),
             late: BTreeMap::new(),
@@ -132,6 +137,7 @@ impl<'s, 'w> Survey<'s, 'w> {
     pub fn root(&mut self, root: &Root) -> Result<Option<Unknown>, Error> {
         self.request.progress.enter(&root.path);
         self.shown.clear();
+        self.is_shown = false;
         self.mounts.begin(root);
         let mut pace = Pace { cross_mounts: mounts::are_crossed(root), ..self.request.pace.clone() };
         if self.kept.is_some() {
@@ -147,7 +153,7 @@ impl<'s, 'w> Survey<'s, 'w> {
             Err(error) if host::cause(&error) == Cause::Absent => {
                 self.problem = Some(Unknown::new(Cause::Absent, "it does not exist"));
             }
-            Err(error) if host::cause(&error) == Cause::Forbidden => {
+            Err(error) if merge::is_of_root(&error, self.is_shown) => {
                 self.cannot(&root.path, &error)?;
                 self.problem = Some(host::unknown("open", &error));
             }
@@ -169,6 +175,7 @@ impl<'s, 'w> Survey<'s, 'w> {
     }
 
     fn shown_entry(&mut self, path: &[u8], metadata: &Metadata) -> Result<Want, Error> {
+        self.is_shown = true;
         self.stats.entries_seen += 1;
         self.request.progress.add_entry();
         let is_refused = self.mounts.is_refused(self.request.sets, path, metadata);
@@ -188,7 +195,8 @@ impl<'s, 'w> Survey<'s, 'w> {
         let (state, is_read) = match self.kept_of(path, metadata.kind)? {
             None => (None, true),
             Some(Before::State(state)) => {
-                let lacks = state.sha256.is_none() && attributes.has(Attributes::CONTENT);
+                let lacks = state.sha256.is_none() && attributes.has(Attributes::CONTENT)
+                    || state.attributes.is_none() && attributes.has(Attributes::EXTENDED);
                 (Some(state), lacks)
             }
             Some(Before::Unreadable) => (None, false),
@@ -196,9 +204,11 @@ impl<'s, 'w> Survey<'s, 'w> {
             Some(Before::None | Before::Hidden) => return Ok(Want::Nothing),
         };
         let want = if is_read { merge::want(metadata.kind, attributes) } else { Want::Nothing };
-        let is_waiting = want.is_read();
-        let state = if is_read && !is_waiting { Some(State::of_metadata(*metadata)) } else { state };
-        self.queue.push_back(Item { path: path.to_vec(), set, members, state, attributes, is_waiting, note });
+        let (is_waiting, is_kept) = (want.is_read(), state.is_some());
+        // What is kept stays as it is.
+        let is_told = is_read && !is_waiting && !is_kept;
+        let state = if is_told { Some(State::of_metadata(*metadata)) } else { state };
+        self.queue.push_back(Item { path: path.to_vec(), set, members, state, is_kept, attributes, is_waiting, note });
         Ok(want)
     }
 
@@ -238,7 +248,8 @@ impl<'s, 'w> Survey<'s, 'w> {
             let kind = state.as_ref().map_or(EntryKind::Folder, |state| state.metadata.kind);
             if let Rule::Covered { set, attributes, members } = self.request.sets.rule(path, kind) {
                 let path = path.to_vec();
-                let item = Item { path, set, members, state, attributes, is_waiting: false, note: None };
+                let is_kept = state.is_some();
+                let item = Item { path, set, members, state, is_kept, attributes, is_waiting: false, note: None };
                 self.queue.push_back(item);
             }
             cursor.advance().map_err(failed)?;
@@ -262,11 +273,13 @@ impl<'s, 'w> Survey<'s, 'w> {
                 Some(Before::None | Before::Hidden) => return Ok(()),
                 Some(Before::Unreadable) | None => None,
             };
-            let path = path.to_vec();
-            let note = Some(unknown);
-            self.queue.push_back(Item { path, set, members, state, attributes, is_waiting: false, note });
+            let (path, is_kept, note) = (path.to_vec(), state.is_some(), Some(unknown));
+            self.queue.push_back(Item { path, set, members, state, is_kept, attributes, is_waiting: false, note });
         } else if let Some(item) = self.queue.back_mut().filter(|item| item.path == path) {
-            (item.state, item.is_waiting, item.note) = (None, false, Some(unknown));
+            (item.is_waiting, item.note) = (false, Some(unknown));
+            if !item.is_kept {
+                item.state = None;
+            }
         } else {
             self.writer.hide(path);
             self.late.insert(path.to_vec(), (set, Unreadable { unknown, since: self.request.now }));
@@ -277,20 +290,30 @@ impl<'s, 'w> Survey<'s, 'w> {
         Ok(())
     }
 
+    /// Takes note that an entry is not there any more. What is kept of it stays: that it is gone is a difference.
+    fn vanished(&mut self, path: &[u8]) {
+        let is_it = |item: &mut Item| item.is_waiting && item.path == path;
+        if let Some(item) = self.queue.pop_back_if(is_it).filter(|item| item.is_kept) {
+            self.queue.push_back(Item { is_waiting: false, ..item });
+        }
+    }
+
     fn found_entry(&mut self, path: &[u8], read: io::Result<Scanned>) -> Result<(), Error> {
         let Some(item) = self.queue.iter_mut().find(|item| item.is_waiting && item.path == path) else {
             // It was said to be unreadable after it was shown.
             return Ok(());
         };
         item.is_waiting = false;
-        match read {
-            Ok(scanned) => {
-                if scanned.metadata.kind == EntryKind::File && scanned.sha256.is_some() {
-                    self.stats.files_read += 1;
-                    self.stats.bytes_read += scanned.metadata.size_bytes;
-                    self.request.progress.add_bytes(scanned.metadata.size_bytes);
-                }
-                let state = State::of_read(scanned);
+        if let Ok(scanned) = &read
+            && scanned.metadata.kind == EntryKind::File
+            && scanned.sha256.is_some()
+        {
+            self.stats.files_read += 1;
+            self.stats.bytes_read += scanned.metadata.size_bytes;
+            self.request.progress.add_bytes(scanned.metadata.size_bytes);
+        }
+        match read.and_then(State::of_read) {
+            Ok(state) => {
                 // What differs from what is kept stays a difference.
                 let is_same = item.state.as_ref().is_none_or(|kept| kept.difference(&state, item.attributes).is_none());
                 if is_same {
@@ -355,6 +378,7 @@ impl Visitor for Survey<'_, '_> {
     fn unreadable(&mut self, path: &[u8], error: io::Error) -> io::Result<()> {
         // It ended between listing and looking: as if it had ended before.
         if error.kind() == io::ErrorKind::NotFound {
+            self.vanished(path);
             return Ok(());
         }
         let done = self.cannot(path, &error);

@@ -24,6 +24,7 @@ use super::{
     place::is_at_or_below,
     scans::Scans,
     sets::{Members, Rule},
+    shares::{Part, Shares},
     store::Name,
     watch_set::Attributes,
 };
@@ -31,6 +32,22 @@ use crate::host::EntryKind;
 
 /// Groups of explained differences that are told apart, at most.
 const GROUPS: usize = 50_000;
+/// Bytes of a usual difference, of a group of explained ones, and of an entry that could not be read: a fact takes as many as it
+/// lists of these, and of larger ones fewer.
+const CHANGE_BYTES: usize = 960;
+const GROUP_BYTES: usize = 192;
+const UNREADABLE_BYTES: usize = 1280;
+/// Bytes of the fields beside texts, at most, of what is counted by its texts.
+const FIELDS_BYTES: usize = 64;
+/// Bytes that paths, sets, baseline and counts of a fact have at least.
+const REST_BYTES: usize = 128 * 1024;
+const _: () = assert!(
+    limits::FILE_CHANGES * CHANGE_BYTES
+        + limits::EXPLAINED_CHANGES * GROUP_BYTES
+        + 2 * limits::UNREADABLE_PATHS * UNREADABLE_BYTES
+        + REST_BYTES
+        <= limits::FACT_BYTES
+);
 
 /// What a scan came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,9 +161,9 @@ struct Tally<'a> {
     /// Entries more or less than the baseline has, of each root and of each set.
     roots: Vec<i64>,
     sets: Vec<SetTally>,
-    unreadable: Vec<UnreadablePath>,
+    unreadable: Shares<UnreadablePath>,
     unreadable_total: u64,
-    changes: Vec<FileChange>,
+    changes: Shares<FileChange>,
     changes_total: u64,
     groups: BTreeMap<Explanation, ExplainedChanges>,
     explained_total: u64,
@@ -170,9 +187,9 @@ impl<'a> Tally<'a> {
             root: 0,
             roots: vec![0; request.sets.roots().len()],
             sets: vec![SetTally::default(); request.sets.sets().len()],
-            unreadable: Vec::new(),
+            unreadable: Shares::new(limits::UNREADABLE_PATHS, UNREADABLE_BYTES),
             unreadable_total: 0,
-            changes: Vec::new(),
+            changes: Shares::new(limits::FILE_CHANGES, CHANGE_BYTES),
             changes_total: 0,
             groups: BTreeMap::new(),
             explained_total: 0,
@@ -197,17 +214,17 @@ impl<'a> Tally<'a> {
         if let Some(unknown) = not_read(known) {
             self.each_set(members, |set| set.unreadable += 1);
             self.unreadable_total += 1;
-            if self.unreadable.len() < limits::UNREADABLE_PATHS {
-                self.unreadable.push(UnreadablePath { path: PathText::from_bytes(path), unknown });
-            }
+            let unreadable = UnreadablePath { path: PathText::from_bytes(path), unknown };
+            let bytes = unreadable_bytes(&unreadable);
+            self.unreadable.add(self.part(known), unreadable, bytes);
         }
         if let What::Differs(difference) = &known.what {
-            self.add_difference(difference, attributes, members);
+            self.add_difference(difference, attributes, members, self.part(known));
         }
     }
 
     fn rule(&self, path: &[u8], known: &Known) -> (Attributes, Members) {
-        let kind = known.metadata().map_or(EntryKind::Folder, |metadata| metadata.kind);
+        let kind = known.kind().unwrap_or(EntryKind::Folder);
         match self.request.sets.rule(path, kind) {
             Rule::Covered { attributes, members, .. } => (attributes, members),
             Rule::Outside | Rule::Pass => (Attributes::default(), Members::default()),
@@ -218,7 +235,16 @@ impl<'a> Tally<'a> {
         members.iter().for_each(|set| count(&mut self.sets[set]));
     }
 
-    fn add_difference(&mut self, difference: &Difference, attributes: Attributes, members: Members) {
+    fn part(&self, known: &Known) -> Part {
+        let gone = match &known.what {
+            What::Differs(difference) => difference.change.before.as_ref().map(|before| before.uid),
+            What::AsBaseline | What::Touched(_) | What::NotCompared(_) | What::Gone => None,
+        };
+        let owner = known.metadata().map(|metadata| metadata.uid).or(gone).unwrap_or_default();
+        Part { root: self.root, set: known.set, owner }
+    }
+
+    fn add_difference(&mut self, difference: &Difference, attributes: Attributes, members: Members, part: Part) {
         let Difference { change, found, .. } = difference;
         self.text.clear();
         for text in [change.kind.as_str(), change.path.as_str()] {
@@ -237,9 +263,7 @@ impl<'a> Tally<'a> {
         }
         self.changes_total += 1;
         self.each_set(members, |set| set.changes += 1);
-        if self.changes.len() < limits::FILE_CHANGES {
-            self.changes.push(change.clone());
-        }
+        self.changes.add(part, change.clone(), change.encode().len());
     }
 
     fn add_explained(&mut self, explanation: &Explanation, change: &FileChange) {
@@ -279,7 +303,8 @@ impl<'a> Tally<'a> {
             paths.push(WatchedPath { path: scan.path.clone(), entries, whole });
         }
         paths.sort_by(|a, b| a.path.cmp(&b.path));
-        let (mut unreadable, mut changes) = (self.unreadable, self.changes);
+        let mut unreadable: Vec<_> = self.unreadable.into_items().collect();
+        let mut changes: Vec<_> = self.changes.into_items().collect();
         unreadable.sort_by(|a, b| a.path.cmp(&b.path));
         changes.sort_by(|a, b| a.path.cmp(&b.path));
         let explained_groups_total = self.groups.len() as u64;
@@ -292,7 +317,7 @@ impl<'a> Tally<'a> {
             unreadable_total: self.unreadable_total,
             changes,
             changes_total: self.changes_total,
-            explained: self.groups.into_values().take(limits::EXPLAINED_CHANGES).collect(),
+            explained: explained(self.groups),
             explained_groups_total,
             explained_total: self.explained_total,
             sets: sets(request, &counts.sets, &self.sets),
@@ -302,6 +327,32 @@ impl<'a> Tally<'a> {
             stats,
         }
     }
+}
+
+/// Returns so many groups of explained differences as a fact takes.
+fn explained(groups: BTreeMap<Explanation, ExplainedChanges>) -> Vec<ExplainedChanges> {
+    let mut list = Shares::new(limits::EXPLAINED_CHANGES, GROUP_BYTES);
+    for group in groups.into_values() {
+        let Explanation { source: _, package, version, basis } = &group.explanation;
+        let texts = [package, version, basis].iter().map(|text| text.as_str().len()).sum::<usize>();
+        list.add(Part::default(), group, texts + FIELDS_BYTES);
+    }
+    list.into_items().collect()
+}
+
+fn unreadable_bytes(unreadable: &UnreadablePath) -> usize {
+    unreadable.path.as_str().len() + unreadable.unknown.detail.as_str().len() + FIELDS_BYTES
+}
+
+/// Returns so many of the entries `list` as a fact takes beside those that a scan could not read.
+pub(crate) fn listed(list: Vec<UnreadablePath>) -> Vec<UnreadablePath> {
+    let mut left = limits::UNREADABLE_PATHS * UNREADABLE_BYTES;
+    let has_room = |unreadable: &UnreadablePath| {
+        let rest = left.checked_sub(unreadable_bytes(unreadable));
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    };
+    list.into_iter().filter(has_room).collect()
 }
 
 /// Returns why an entry is not compared, if it is not.

@@ -6,14 +6,18 @@ mod tree;
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_proto::{
-    fact::{ChangeKind, Reading},
+    fact::{Cause, ChangeKind, ExtendedAttribute, Fact, FileIntegrity, Reading, WatchState},
+    limits,
     time::Timestamp,
 };
 use proptest::prelude::*;
 
-use self::{model::Model, tree::Tree};
+use self::{
+    model::Model,
+    tree::{Node, Tree},
+};
 use super::{manners::Power, *};
-use crate::host::{EntryKind, Pace};
+use crate::host::{EntryKind, Pace, xattr};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -490,6 +494,209 @@ fn every_change_is_listed_beyond_those_of_a_fact() {
     })
     .unwrap();
     assert_eq!(paths.len(), count + 1);
+}
+
+/// Returns `count` extended attributes with names of `bytes` bytes that are no text.
+fn attributes(count: u8, bytes: usize) -> Vec<ExtendedAttribute> {
+    (0..count).map(|number| xattr::attribute(&[vec![0xff; bytes - 1], vec![number]].concat(), b"")).collect()
+}
+
+/// A home in which its user makes `count` entries as that tells, and a program that is tampered with.
+fn flooded(count: usize, path_bytes: usize, change: impl Fn(&mut Node)) -> Watched {
+    let mut watched = Watched::new(&["/home"]);
+    watched.sets = sets(&[("keys", &["/home"]), ("programs", &["/usr/bin"])]);
+    watched.tree.put("/home/u/.ssh/authorized_keys", EntryKind::File, 1);
+    watched.tree.put("/usr/bin/sudo", EntryKind::File, 1);
+    watched.baseline();
+    watched.tree.write("/usr/bin/sudo", 2, true);
+    let mut node = watched.tree.nodes[b"/usr/bin/sudo".as_slice()].clone();
+    node.uid = 1000;
+    change(&mut node);
+    for number in 0..count {
+        let name = [vec![0xff; path_bytes], number.to_string().into_bytes()].concat();
+        node.inode += 1;
+        watched.tree.nodes.insert([b"/home/u/.ssh/authorized_keys", name.as_slice()].concat(), node.clone());
+    }
+    watched
+}
+
+/// Returns the fact after one look, which a report can take.
+fn reported(watched: &mut Watched) -> FileIntegrity {
+    let fact = Fact::FileIntegrity(Reading::Known(watched.quick().fact(WatchState::Live)));
+    let bytes = fact.encode();
+    assert!(bytes.len() <= limits::FACT_BYTES, "{}", bytes.len());
+    let decoded = Fact::decode(&bytes).unwrap();
+    let Fact::FileIntegrity(Reading::Known(fact)) = decoded else { panic!("{decoded:?}") };
+    fact
+}
+
+#[test]
+fn what_a_user_makes_in_a_home_hides_no_change_elsewhere_and_fits_into_a_report() {
+    for (path_bytes, count, bytes) in [(0, 0, 0), (240, 1, 250), (1000, 9, 250)] {
+        let attributes = attributes(count, bytes);
+        let mut watched = flooded(1200, path_bytes, |node| node.attributes = attributes.clone());
+        let fact = reported(&mut watched);
+        assert_eq!(fact.changes_total, 1201);
+        let listed: BTreeSet<_> = fact.changes.iter().map(|change| change.path.as_str()).collect();
+        assert!(listed.contains("/usr/bin/sudo") && listed.len() > 30, "{} of {path_bytes}", listed.len());
+        assert_eq!(reported(&mut watched), fact);
+    }
+}
+
+#[test]
+fn paths_that_are_too_long_hide_nothing_else_that_cannot_be_read() {
+    let mut watched = flooded(150, limits::TEXT_BYTES, |_| {});
+    watched.tree.change("/usr/bin/sudo", |node| node.is_unreadable = true);
+    let fact = reported(&mut watched);
+    assert_eq!(fact.unreadable_total, 151);
+    assert!(fact.unreadable.iter().any(|unreadable| unreadable.path.as_str() == "/usr/bin/sudo"));
+}
+
+#[test]
+fn an_entry_with_longer_attributes_than_are_recorded_is_unreadable_and_never_cut() {
+    let too_long = attributes(64, 250);
+    let mut watched = flooded(1, 0, |node| node.attributes = too_long.clone());
+    let fact = reported(&mut watched);
+    assert_eq!((fact.changes_total, fact.unreadable_total), (1, 1));
+    assert_eq!(fact.unreadable[0].unknown.cause, Cause::Limit);
+    let baseline = watched.baseline();
+    assert_eq!((baseline.changes_total, baseline.unreadable_total), (0, 1));
+}
+
+#[test]
+fn a_link_that_takes_the_place_of_a_folder_on_the_way_is_a_change() {
+    let mut watched = Watched::new(&["/home"]);
+    let set = serde_json::json!({ "name": "keys", "paths": ["/home"], "include": ["home/*/.ssh/keys*"] });
+    watched.sets = Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap();
+    watched.tree.put("/home/u/x", EntryKind::File, 1);
+    watched.tree.put("/home/v/.ssh/keys", EntryKind::File, 1);
+    assert_eq!(watched.baseline().entries, 1);
+    watched.tree.put("/home/u/.ssh", EntryKind::Link, 1);
+    watched.tree.remove("/home/v");
+    watched.tree.put("/home/v", EntryKind::Link, 2);
+    let counted = |outcome: &Outcome| (outcome.entries, outcome.sets[0].changes_total, outcome.changes_total);
+    let outcome = watched.quick();
+    let expected = [
+        (ChangeKind::Created, "/home/u/.ssh"),
+        (ChangeKind::Created, "/home/v"),
+        (ChangeKind::Deleted, "/home/v/.ssh/keys"),
+    ];
+    assert_eq!((changes(&outcome), counted(&outcome)), (expected.to_vec(), (2, 3, 3)));
+    // In the baseline, it is compared by where it leads to, and missed when it is gone, by whatever sets.
+    assert_eq!(watched.baseline().entries, 2);
+    watched.tree.write("/home/v", 3, true);
+    watched.tree.remove("/home/u/.ssh");
+    let expected = [(ChangeKind::Deleted, "/home/u/.ssh"), (ChangeKind::Content, "/home/v")];
+    for set in ["keys", "other"] {
+        let set = serde_json::json!({ "name": set, "paths": ["/home"], "include": ["home/*/.ssh/keys*"] });
+        watched.sets = Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap();
+        let outcome = watched.quick();
+        assert_eq!((changes(&outcome), counted(&outcome)), (expected.to_vec(), (1, 2, 2)));
+    }
+}
+
+#[test]
+fn attributes_that_were_not_compared_before_are_from_when_new_sets_compare_them() {
+    let compared = |attributes: &[&str]| {
+        let set = serde_json::json!({ "name": "files", "paths": ["/r"], "attributes": attributes });
+        Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap()
+    };
+    for before in [["content", "mode"], ["owner", "mode"]] {
+        let mut watched = small();
+        watched.sets = compared(&before);
+        watched.baseline();
+        watched.tree.change("/r/a", |node| node.mode = 0o700);
+        watched.sets = compared(&["content", "mode", "extended_attributes"]);
+        assert_eq!(changes(&watched.quick()), [(ChangeKind::Metadata, "/r/a")]);
+        watched.tree.change("/r/b", |node| node.attributes = attributes(1, 9));
+        assert_eq!(changes(&watched.quick()), [(ChangeKind::Metadata, "/r/a"), (ChangeKind::Metadata, "/r/b")]);
+    }
+}
+
+#[test]
+fn new_sets_forgive_no_folder_that_is_compared_by_metadata_alone() {
+    let compared = |attributes: &[&str]| {
+        let set = serde_json::json!({ "name": "files", "paths": ["/r"], "attributes": attributes });
+        Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap()
+    };
+    let mut watched = small();
+    watched.sets = compared(&["content", "mode"]);
+    watched.baseline();
+    watched.tree.change("/r/a", |node| node.mode = 0o700);
+    watched.sets = compared(&["content", "mode", "owner"]);
+    assert_eq!(changes(&watched.quick()), [(ChangeKind::Metadata, "/r/a")]);
+}
+
+#[test]
+fn a_root_that_cannot_be_opened_says_nothing_of_the_others() {
+    const ESTALE: i32 = 116;
+    const ETIMEDOUT: i32 = 110;
+    let mut watched = small();
+    watched.sets = sets(&[("files", &["/r", "/s"])]);
+    watched.tree.put("/s/x", EntryKind::File, 1);
+    watched.baseline();
+    for (content, error) in [(8, ESTALE), (9, ETIMEDOUT)] {
+        watched.tree.broken = Some((b"/s".to_vec(), error));
+        watched.tree.write("/r/b", content, true);
+        let outcome = watched.quick();
+        assert_eq!((changes(&outcome), outcome.unreadable_total), (vec![(ChangeKind::Content, "/r/b")], 1));
+        assert!(matches!(&outcome.paths[1].entries, Reading::Unknown { .. }), "{:?}", outcome.paths);
+        let baseline = watched.baseline();
+        assert_eq!((baseline.changes_total, baseline.unreadable_total), (0, 1));
+        assert_eq!(baseline.unreadable[0].path.as_str(), "/s");
+        watched.tree.broken = None;
+        assert_eq!(watched.quick().changes_total, 0);
+        watched.baseline();
+    }
+}
+
+#[test]
+fn a_folder_that_vanishes_is_not_in_a_baseline_and_holds_up_nothing() {
+    let mut watched = small();
+    watched.tree.vanishes = Some(b"/r/a".to_vec());
+    for ahead in [0, 3] {
+        watched.tree.ahead = ahead;
+        let outcome = watched.baseline();
+        assert_eq!((outcome.entries, outcome.unreadable_total, outcome.changes_total), (2, 0, 0));
+    }
+}
+
+#[test]
+fn new_sets_keep_what_was_known_of_a_folder_that_is_gone_or_closed_at_that_moment() {
+    for is_gone in [false, true] {
+        // Of both kinds: one that is found closed, and one that is not.
+        for folder in ["/r/a", "/r/c"] {
+            let mut watched = small();
+            watched.tree.put("/r/c/1", EntryKind::File, 1);
+            let attributes = serde_json::json!(["content", "mode"]);
+            let set = serde_json::json!({ "name": "files", "paths": ["/r"], "attributes": attributes });
+            watched.sets = Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap();
+            watched.baseline();
+            watched.tree.change(folder, |node| (node.mode, node.is_unreadable) = (0o777, !is_gone));
+            watched.tree.vanishes = is_gone.then(|| folder.as_bytes().to_vec());
+            watched.sets = sets(&[("files", &["/r"])]);
+            watched.quick();
+            watched.tree.vanishes = None;
+            watched.tree.change(folder, |node| node.is_unreadable = false);
+            assert_eq!(changes(&watched.quick()), [(ChangeKind::Metadata, folder)], "{is_gone}");
+        }
+    }
+}
+
+#[test]
+fn new_sets_keep_the_reason_of_an_operator_that_no_agent_has_told_of() {
+    let mut watched = small();
+    let rebaseline = |watched: &mut Watched| {
+        let run = std::mem::replace(&mut watched.run, scans::NO_RUN);
+        watched.with(Depth::Full, Scope::All, |request| take_baseline(request, &"reviewed".into())).unwrap();
+        watched.tree.tick();
+        watched.run = run;
+    };
+    rebaseline(&mut watched);
+    watched.sets = sets(&[("others", &["/r"])]);
+    assert_eq!(watched.quick().baseline.reason.as_str(), "reviewed");
+    watched.sets = sets(&[("files", &["/r"])]);
+    assert_eq!(watched.quick().baseline.reason.as_str(), muster_proto::fact::Baseline::SETS_CHANGED);
 }
 
 /// A step of a made-up history.

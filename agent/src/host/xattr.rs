@@ -5,9 +5,15 @@
 
 use std::fmt::Write as _;
 
-use muster_proto::fact::{ExtendedAttribute, PathText, Text};
+use muster_proto::{
+    fact::{ExtendedAttribute, PathText, Text},
+    limits,
+};
 use sha2::{Digest as _, Sha256};
 
+/// Bytes of the names, digests and meanings of one entry's attributes, at most: an entry with more is unreadable. It is room for
+/// two access lists at their longest, and keeps a change of a file within what a fact takes of one.
+pub const LIST_BYTES: usize = 10 * 1024;
 /// Names of capabilities, by number: linux/capability.h.
 const CAPABILITIES: [&str; 41] = [
     "cap_chown",
@@ -62,6 +68,21 @@ const PERMITTED: Flags = 1 << 1;
 const INHERITABLE: Flags = 1 << 2;
 /// Letters of the flags, in the order of cap_to_text(3).
 const FLAGS: [(Flags, char); 3] = [(EFFECTIVE, 'e'), (INHERITABLE, 'i'), (PERMITTED, 'p')];
+
+/// Returns whether an entry may have the `attributes`: no more, and no longer ones, than are recorded.
+pub fn is_recorded(attributes: &[ExtendedAttribute]) -> bool {
+    attributes.len() <= limits::EXTENDED_ATTRIBUTES && attributes.iter().map(bytes).sum::<usize>() <= LIST_BYTES
+}
+
+/// Returns how many bytes the texts of an attribute take.
+pub fn bytes(attribute: &ExtendedAttribute) -> usize {
+    attribute.name.as_str().len() + attribute.sha256.as_str().len() + attribute.meaning.as_str().len()
+}
+
+/// Returns the error of an entry that may not have its attributes.
+pub fn too_many() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::FileTooLarge, "more or longer extended attributes than are recorded")
+}
 
 /// Returns the attribute of `name` and `value`.
 pub fn attribute(name: &[u8], value: &[u8]) -> ExtendedAttribute {

@@ -24,6 +24,9 @@ use crate::{
 const FIRST_SCAN: &str = Baseline::FIRST_SCAN;
 /// Hours within which files are read again, at most: a year.
 const REREAD_HOURS: u64 = 8760;
+/// Bytes that a look reads below one root of the files of one owner other than root, at most: more than such users have in places
+/// that are watched, and at the usual pace under three minutes; of all of them eleven. Without it any of them keeps scans from ending.
+const OWNER_BYTES: u64 = 16 << 30;
 
 /// How file integrity looks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,7 +63,8 @@ impl Probe for FileIntegrityProbe {
     }
 }
 
-/// Takes the baseline afresh, for the `reason` that an operator gave, and forgets the differences from the one before.
+/// Takes the baseline afresh, for the `reason` that an operator gave, and forgets the differences from the one before. It is of the
+/// watch sets of that one, which may have come from a collector; where there is none, of those of `settings`.
 ///
 /// # Errors
 ///
@@ -72,10 +76,13 @@ pub fn rebaseline(
     now: Timestamp,
     reason: &str,
 ) -> io::Result<Baseline> {
-    let sets = sets(settings, host).map_err(io::Error::other)?;
     let (store, progress) = (Store::at(memory), Progress::default());
+    let sets = match fim::baseline_sets(&store) {
+        Some(sets) => sets,
+        None => sets(settings, host).map_err(io::Error::other)?,
+    };
     // Somebody waits for it.
-    let pace = Pace::default();
+    let pace = Pace { owner_bytes: OWNER_BYTES, ..Pace::default() };
     let request = Request { pace, ..request(host, settings, &sets, &store, &progress, now) };
     fim::take_baseline(&request, &Text::new(reason)).map(|outcome| outcome.baseline).map_err(io::Error::other)
 }
@@ -100,7 +107,7 @@ fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
     let mut fact = outcome(&request).map_err(|error| error.unknown())?.fact(look.watch);
     if let Some(coverage) = coverage.cloned() {
         (fact.folders_live, fact.folders_scan_only) = (coverage.folders_live, coverage.folders_scan_only);
-        (fact.scan_only, fact.scan_only_total) = (coverage.scan_only, coverage.scan_only_total);
+        (fact.scan_only, fact.scan_only_total) = (fim::listed(coverage.scan_only), coverage.scan_only_total);
     }
     Ok(fact)
 }
@@ -128,7 +135,7 @@ fn request<'a>(
         run: NO_RUN,
         depth: Depth::default(),
         scope: Scope::default(),
-        pace: Pace { bytes_per_second: settings.file_bytes_per_second, ..Pace::default() },
+        pace: Pace { bytes_per_second: settings.file_bytes_per_second, owner_bytes: OWNER_BYTES, ..Pace::default() },
         reread: Duration::from_secs(3600 * settings.file_reread_hours.min(REREAD_HOURS)),
         power: Power::Mains,
         progress,

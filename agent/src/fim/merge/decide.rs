@@ -17,6 +17,9 @@ use super::{
     Entry, Merge,
 };
 
+/// Bytes of an explanation, at most: three texts.
+const EXPLANATION_BYTES: usize = 3 * limits::TEXT_BYTES + 64;
+
 impl Merge<'_> {
     /// Returns what is known of an entry that is not there.
     pub(super) fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
@@ -102,7 +105,7 @@ impl Merge<'_> {
             actors,
             states_seen: known.map_or(0, |change| change.states_seen) + 1,
         };
-        of(Difference { change, found, since }, now)
+        of(Difference { change: fitting(change), found, since }, now)
     }
 
     /// Returns when a scan last saw `path`.
@@ -126,6 +129,16 @@ pub(super) fn blinded(entry: &Entry, unreadable: Unreadable, now: Timestamp) -> 
     Known { unreadable: Some(unreadable), ..entry.known.clone().unwrap_or_else(plain) }
 }
 
+/// Returns `change` with so many of its last actors as leave room for an explanation: each may have run programs with paths at their
+/// longest.
+fn fitting(mut change: FileChange) -> FileChange {
+    let is_too_large = |change: &FileChange| change.encode().len() > limits::FILE_CHANGE_BYTES - EXPLANATION_BYTES;
+    while !change.actors.is_empty() && is_too_large(&change) {
+        change.actors.remove(0);
+    }
+    change
+}
+
 fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attributes) -> bool {
     match (known, found) {
         (Some(known), Some(found)) => known.difference(found, attributes).is_none(),
@@ -143,5 +156,56 @@ fn unless_same(found: Known, known: Option<&Known>) -> Known {
             Known { seen: known.seen, ..found }
         }
         _ => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_proto::fact::{Actor, Explanation, ExplanationSource, Reading};
+
+    use super::{super::super::record::tests::file, *};
+    use crate::host::xattr;
+
+    #[test]
+    fn a_change_with_everything_at_its_longest_fits() {
+        let text = Text::new(&"x".repeat(limits::TEXT_BYTES));
+        let mut state = file(1);
+        let mut attributes = Vec::new();
+        while xattr::is_recorded(&attributes) {
+            attributes.push(xattr::attribute(&[[0xff; 50].as_slice(), &[attributes.len() as u8]].concat(), b""));
+        }
+        attributes.pop();
+        state.attributes = Some(attributes);
+        let program = || Reading::Known(text.clone());
+        let actor = |pid| Actor {
+            time: Timestamp::EPOCH,
+            pid,
+            program: program(),
+            uid: Reading::Known(u64::MAX),
+            login_uid: Reading::Known(u64::MAX),
+            parent_pid: Reading::Known(u64::MAX),
+            parent_program: program(),
+            source: "fanotify".into(),
+        };
+        let change = FileChange {
+            path: PathText::from_bytes(&[0xff; 2 * limits::TEXT_BYTES]),
+            kind: ChangeKind::Metadata,
+            before: Some(state.to_fact()),
+            after: Some(state.to_fact()),
+            last_unchanged_time: Timestamp::EPOCH,
+            detected_time: Timestamp::EPOCH,
+            while_not_observed: true,
+            set: Text::new(&"s".repeat(64)),
+            explanation: None,
+            actors: (0..8).map(actor).collect(),
+            states_seen: u64::MAX,
+        };
+        let mut change = fitting(change);
+        assert_eq!(change.actors.last().map(|actor| actor.pid), Some(7));
+        let (package, version, basis) = (text.clone(), text.clone(), text.clone());
+        change.explanation = Some(Explanation { source: ExplanationSource::Dpkg, package, version, basis });
+        assert!(change.encode().len() <= limits::FILE_CHANGE_BYTES, "{}", change.encode().len());
+        change.actors.insert(0, actor(9));
+        assert!(change.encode().len() > limits::FILE_CHANGE_BYTES, "no more was left out than must be");
     }
 }

@@ -85,6 +85,12 @@ impl Nodes {
         self.nodes.iter()
     }
 
+    /// Returns those below `path`, which is none of them.
+    pub(super) fn below<'a>(&'a self, path: &'a [u8]) -> impl Iterator<Item = &'a Node> {
+        let after = self.nodes.partition_point(|node| order(&node.path, path).is_le());
+        self.nodes[after..].iter().take_while(move |node| is_at_or_below(&node.path, path))
+    }
+
     /// Returns where `path` is among them.
     pub(super) fn place(&self, path: &[u8]) -> Place<'_> {
         // A guess that other threads may spoil, and that is proven before it is used: all that is at or below a node, and that alone,

@@ -27,7 +27,12 @@ impl Patterns {
 
     /// Returns what matches the folders in which, at some depth, an entry may be that `patterns` name.
     pub(super) fn leading(patterns: &[String]) -> Result<Self, Box<regex_automata::meta::BuildError>> {
-        build(patterns.iter().map(|pattern| translate_leading(pattern)))
+        build(patterns.iter().map(|pattern| translate_leading(pattern, true)))
+    }
+
+    /// Returns what matches the folders that `patterns` name on the way to an entry: those of [`Self::leading`] before any `**`.
+    pub(super) fn named(patterns: &[String]) -> Result<Self, Box<regex_automata::meta::BuildError>> {
+        build(patterns.iter().map(|pattern| translate_leading(pattern, false)))
     }
 
     /// Returns whether one of them matches `path`, which has no slash at its begin.
@@ -65,7 +70,7 @@ fn translate(pattern: &str) -> String {
     expression
 }
 
-fn translate_leading(pattern: &str) -> String {
+fn translate_leading(pattern: &str, at_any_depth: bool) -> String {
     let parts: Vec<_> = pattern.split('/').collect();
     // The last part names the entry itself, which leads to nothing, unless it is `**`.
     let named = parts.iter().position(|part| *part == "**").unwrap_or(parts.len() - 1);
@@ -74,7 +79,7 @@ fn translate_leading(pattern: &str) -> String {
         expression.push_str(if at == 0 { "(?:" } else { "(?:/" });
         push_part(&mut expression, part);
     }
-    if parts[named] == "**" {
+    if at_any_depth && parts[named] == "**" {
         expression.push_str(if named == 0 { ".*" } else { "(?:/.*)?" });
     }
     expression + &")?".repeat(named)

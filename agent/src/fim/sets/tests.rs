@@ -113,6 +113,34 @@ fn exclusion_comes_first_and_takes_everything_below_along() {
 }
 
 #[test]
+fn a_link_in_the_place_of_a_folder_that_is_passed_is_covered_as_far_as_it_is_named() {
+    let sets = Sets::new(&[
+        WatchSet { include: texts(&["home/*/.ssh/keys*", "home/*/bin/**/*.sh"]), ..set("keys", &["/home"]) },
+        WatchSet { depth: 1, include: texts(&["home/a/b"]), ..set("shallow", &["/home"]) },
+        set("deep", &["/home/x/y/z"]),
+    ])
+    .unwrap();
+    for (path, of_link, of_file) in [
+        ("/home", "deep keys shallow", "-"),
+        ("/home/u", "keys", "-"),
+        ("/home/u/.ssh", "keys", "-"),
+        ("/home/u/.ssh/keys2", "keys", "keys"),
+        ("/home/u/.ssh/rc", "-", "-"),
+        ("/home/u/bin", "keys", "-"),
+        ("/home/u/bin/a", "-", "-"),
+        ("/home/u/bin/a.sh", "keys", "keys"),
+        ("/home/u/Documents", "-", "-"),
+        ("/home/x/y", "deep", "-"),
+        ("/home/x/y/z", "deep", "deep"),
+        ("/home/x/z", "-", "-"),
+        ("/usr", "-", "-"),
+    ] {
+        assert_eq!(rule(&sets, path, EntryKind::Link), of_link, "link {path}");
+        assert_eq!(rule(&sets, path, EntryKind::File), of_file, "file {path}");
+    }
+}
+
+#[test]
 fn a_depth_is_counted_from_the_path_that_gives_the_most() {
     let sets = Sets::new(&[
         WatchSet { depth: 1, ..set("one", &["/a", "/a/b/c"]) },
@@ -214,6 +242,7 @@ fn defaults_cover_what_auditors_ask_for_and_not_what_changes_by_itself() {
             "/usr/sbin/sshd",
             "/usr/lib/systemd/systemd",
             "/usr/lib/modules/6/x.ko",
+            "/usr/lib/python3/dist-packages/__pycache__/x.cpython-311.pyc",
             "/usr/bin/muster-agent",
             "/etc/muster/agent.toml",
             "/etc/ssl/certs/x.pem",
@@ -225,6 +254,11 @@ fn defaults_cover_what_auditors_ask_for_and_not_what_changes_by_itself() {
         for path in ["/boot/grub/grubenv", "/etc/adjtime", "/home/a/.bash_history", "/root/.ssh/known_hosts.old"] {
             assert_eq!(rule(&sets, path, EntryKind::File), "-", "{class:?} {path}");
         }
+        for path in ["/home", "/home/a", "/home/a/.ssh", "/root", "/root/.ssh"] {
+            assert!(rule(&sets, path, EntryKind::Link).starts_with("ssh"), "{class:?} {path}");
+            assert_eq!(rule(&sets, path, EntryKind::Folder), ">", "{class:?} {path}");
+        }
+        assert_eq!(rule(&sets, "/home/aquota.user", EntryKind::File), "-");
         // Homes are not searched.
         assert_eq!(rule(&sets, "/home/a/Documents", EntryKind::Folder), "-");
         let severe = |path: &str| match sets.rule(path.as_bytes(), EntryKind::File) {

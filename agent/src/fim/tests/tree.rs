@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::{fact::OsFamily, time::Timestamp};
+use muster_proto::{
+    fact::{ExtendedAttribute, OsFamily},
+    time::Timestamp,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::super::place::{is_at_or_below, order};
@@ -31,6 +34,8 @@ pub struct Node {
     pub inode: u64,
     pub is_unreadable: bool,
     pub device: u32,
+    pub uid: u32,
+    pub attributes: Vec<ExtendedAttribute>,
 }
 
 impl Node {
@@ -40,7 +45,7 @@ impl Node {
             size_bytes: 7,
             modified: Timestamp::from_seconds(self.modified),
             mode: self.mode,
-            uid: 0,
+            uid: self.uid,
             gid: 0,
             device: (8, self.device),
             inode: self.inode,
@@ -71,13 +76,18 @@ pub struct Tree {
     pub read: RefCell<BTreeSet<Vec<u8>>>,
     /// A folder that moves away while it is walked: nothing after its first entry is shown.
     pub moves: Option<Vec<u8>>,
+    /// A folder that ends when it is opened.
+    pub vanishes: Option<Vec<u8>>,
+    /// A root whose walk ends with that error of the system before anything is shown.
+    pub broken: Option<(Vec<u8>, i32)>,
     inodes: u64,
 }
 
 impl Tree {
     pub fn new() -> Self {
         let read = RefCell::default();
-        Self { nodes: BTreeMap::new(), clock: 1_000_000, ahead: 0, read, moves: None, inodes: 1 }
+        let (moves, vanishes, broken) = (None, None, None);
+        Self { nodes: BTreeMap::new(), clock: 1_000_000, ahead: 0, read, moves, vanishes, broken, inodes: 1 }
     }
 
     /// Returns the time, some seconds after the last change.
@@ -117,7 +127,9 @@ impl Tree {
         }
         self.inodes += 1;
         let (mode, inode, is_unreadable) = (0o644, self.inodes, false);
-        let node = Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable, device: 1 };
+        let (device, uid, attributes) = (1, 0, Vec::new());
+        let node =
+            Node { kind, content, mode, modified: now, changed: now, inode, is_unreadable, device, uid, attributes };
         self.nodes.insert(path.to_vec(), node);
         self.touch_folder(path);
     }
@@ -175,7 +187,7 @@ impl Tree {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.read.borrow_mut().insert(path.to_vec());
-        Ok(Scanned { metadata: node.metadata(), sha256: node.sha256(), attributes: Vec::new() })
+        Ok(Scanned { metadata: node.metadata(), sha256: node.sha256(), attributes: node.attributes.clone() })
     }
 }
 
@@ -184,6 +196,9 @@ impl Host for Tree {
         let root = path_bytes(root);
         if !self.nodes.contains_key(&root) {
             return Err(io::ErrorKind::NotFound.into());
+        }
+        if let Some((_, error)) = self.broken.as_ref().filter(|(broken, _)| *broken == root) {
+            return Err(io::Error::from_raw_os_error(*error));
         }
         let mut entries: Vec<_> = self.nodes.iter().filter(|(path, _)| is_at_or_below(path, &root)).collect();
         entries.sort_by(|(a, _), (b, _)| order(a, b));
@@ -209,6 +224,12 @@ impl Host for Tree {
                     continue;
                 }
                 Want::Read | Want::Attributes => waiting.push_back((path, node)),
+            }
+            if self.vanishes.as_ref() == Some(path) {
+                waiting.retain(|(other, _)| *other != path);
+                visitor.unreadable(path, io::ErrorKind::NotFound.into())?;
+                skipped = Some(path);
+                continue;
             }
             let is_closed = node.kind == EntryKind::Folder && node.is_unreadable;
             if is_closed && !node.is_found_closed() {

@@ -10,6 +10,7 @@ mod cache;
 mod folders;
 mod names;
 mod open;
+mod owners;
 mod read;
 mod readers;
 mod spill;
@@ -124,7 +125,10 @@ impl<'w, 'v> Walk<'w, 'v> {
         // Only to resolve names in: it need not be readable, and may be a link.
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let folder = Arc::new(rustix::fs::openat(CWD, above, flags, rustix::fs::Mode::empty())?);
+        let folder = match rustix::fs::openat(CWD, above, flags, rustix::fs::Mode::empty()) {
+            Ok(folder) => Arc::new(folder),
+            Err(error) => return self.visitor.found(self.path.as_bytes(), Err(error.into())),
+        };
         let name = std::ffi::CString::new(name.as_encoded_bytes())?;
         let entry = Entry { path: self.path.as_bytes(), name: &name, folder: &folder, looked, want };
         self.reads.read(&entry, self.visitor)?;

@@ -292,3 +292,17 @@ fn without_a_time_to_read_files_again_the_fact_says_that_they_are_not() {
     let never = state(&look).unwrap();
     assert_eq!((never.reread_seconds, never.reread_in_time), (0, Some(Reading::Known(false))));
 }
+
+#[test]
+fn a_baseline_is_taken_afresh_of_the_sets_of_the_one_before() {
+    let mut machine = Machine::new();
+    let entries = [("/a", Folder), ("/a/f", File(1)), ("/b", Folder), ("/b/g", File(1))];
+    let before = machine.look(&["/a", "/b"], &entries).unwrap();
+    let changed = [("/a", Folder), ("/a/f", File(2)), ("/b", Folder), ("/b/g", File(2))];
+    assert_eq!(machine.look(&["/a", "/b"], &changed).unwrap().changes_total, 2);
+    // The settings of this host name less than what a collector gave the agent.
+    let host = machine.host(&["/a", "/b"], &changed);
+    let baseline = rebaseline(&host, &settings(&["/a"]), machine.memory.path(), host.captured(), "reviewed").unwrap();
+    let after = machine.look(&["/a", "/b"], &changed).unwrap();
+    assert_eq!((after.baseline, after.changes_total, after.entries), (baseline, 0, before.entries));
+}

@@ -25,6 +25,8 @@ const USUAL_BYTES: usize = 1024;
 pub(super) struct Attributes {
     names: Vec<u8>,
     value: Vec<u8>,
+    /// Bytes of values that were read and not taken.
+    read_bytes: u64,
 }
 
 impl Attributes {
@@ -48,6 +50,11 @@ impl Attributes {
             }
             read => read,
         }
+    }
+
+    /// Takes how many bytes of values were read since it was asked last.
+    pub(super) fn take_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.read_bytes)
     }
 
     fn read(
@@ -76,15 +83,21 @@ impl Attributes {
                 .push(name.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a list of attributes has no end"))?);
         }
         if names.len() > limits::EXTENDED_ATTRIBUTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more extended attributes than are recorded"));
+            return Err(xattr::too_many());
         }
         names.sort_unstable();
         names.dedup();
         self.value.resize(LIMIT_BYTES, 0);
         let mut attributes = Vec::with_capacity(names.len());
+        let mut left = xattr::LIST_BYTES;
         for name in names {
             match value(name, &mut self.value) {
-                Ok(bytes) => attributes.push(xattr::attribute(name.to_bytes(), &self.value[..bytes])),
+                Ok(bytes) => {
+                    self.read_bytes += bytes as u64;
+                    let attribute = xattr::attribute(name.to_bytes(), &self.value[..bytes]);
+                    left = left.checked_sub(xattr::bytes(&attribute)).ok_or_else(xattr::too_many)?;
+                    attributes.push(attribute);
+                }
                 // It was removed, or grew, since it was listed.
                 Err(Errno::NODATA | Errno::RANGE) => return Err(changed()),
                 Err(error) => return Err(error.into()),

@@ -24,6 +24,7 @@ use super::{
     budget::Budget,
     cache::{self, AtOnce, Cache},
     open::{self, Opener, changed},
+    owners::{Named, Owners},
 };
 use crate::host::{
     Digests, EntryKind, LARGEST_FILE_BYTES, Metadata, Pace, Scanned, Want,
@@ -43,6 +44,8 @@ static ZEROES: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 pub(super) struct Rules {
     live: Live,
     budget: Budget,
+    owners: Owners,
+    named: Named,
     largest_file_bytes: u64,
     /// Set when the walk ends early: nobody waits for what is still read.
     pub is_over: AtomicBool,
@@ -51,7 +54,9 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(live: Live, pace: &Pace) -> Self {
         let budget = Budget::new(pace.bytes_per_second);
-        Self { live, budget, largest_file_bytes: pace.largest_file_bytes, is_over: AtomicBool::new(false) }
+        let (owners, named) = (Owners::new(pace.owner_bytes), Named::default());
+        let largest_file_bytes = pace.largest_file_bytes;
+        Self { live, budget, owners, named, largest_file_bytes, is_over: AtomicBool::new(false) }
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
@@ -99,6 +104,7 @@ impl<'w> Reader<'w> {
         until_unchanged(|| {
             let before = rustix::fs::fstat(folder)?;
             let attributes = self.attributes.of_open(folder);
+            let attributes = self.counted(before.st_uid, attributes);
             unchanged(folder, &before, attributes.map(|list| (None, list)))
         })
     }
@@ -112,15 +118,38 @@ impl<'w> Reader<'w> {
         want: Want,
     ) -> io::Result<Option<Scanned>> {
         let (file, before) = self.opener.file(folder, name, looked)?;
-        let sha256 = if want == Want::Read {
+        // A small file is read sooner than remembered.
+        let has_names =
+            before.st_nlink > 1 && u64::try_from(before.st_size).is_ok_and(|size| size > PIECE_BYTES as u64);
+        let known = if has_names { self.rules.named.digest(&metadata(&before)) } else { None };
+        let sha256 = if want != Want::Read {
+            Ok(None)
+        } else if known.is_some() {
+            Ok(known)
+        } else {
             let mut hash = Sha256::new();
             content(self.rules, &file, &before, &mut self.buffer, |bytes| hash.update(bytes))
                 .map(|()| Some(hash.finalize().into()))
-        } else {
-            Ok(None)
         };
         let attributes = self.attributes.of_open(file.as_fd());
-        unchanged(file.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
+        let attributes = self.counted(before.st_uid, attributes);
+        let scanned = unchanged(file.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))?;
+        if let Some(Scanned { metadata, sha256: Some(sha256), .. }) = &scanned
+            && has_names
+        {
+            self.rules.named.add(metadata, *sha256);
+        }
+        Ok(scanned)
+    }
+
+    /// Returns the attributes that were read of an entry of `owner`, if they were no more than may be read.
+    fn counted<T>(&mut self, owner: u32, read: io::Result<T>) -> io::Result<T> {
+        let bytes = self.attributes.take_bytes();
+        if bytes > 0 {
+            self.rules.owners.take(owner, bytes)?;
+            self.rules.budget.wait(bytes, || self.rules.check())?;
+        }
+        read
     }
 
     fn unopened(&mut self, folder: BorrowedFd<'_>, name: &CStr, looked: &Metadata) -> io::Result<Option<Scanned>> {
@@ -132,6 +161,7 @@ impl<'w> Reader<'w> {
             Ok(None)
         };
         let attributes = self.attributes.of_named(entry.as_fd());
+        let attributes = self.counted(before.st_uid, attributes);
         unchanged(entry.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
     }
 }
@@ -176,6 +206,7 @@ fn content(
         let text = format!("larger than the {} bytes that are read of a file", rules.largest_file_bytes);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
     }
+    rules.owners.take(stat.st_uid, size)?;
     buffer.resize(PIECE_BYTES, 0);
     if size == 0 {
         // A file of the kernel has a content that its size does not tell, and so no end that could be known.
@@ -231,6 +262,8 @@ fn zeroes(rules: &Rules, mut bytes: u64, update: &mut impl FnMut(&[u8])) -> io::
     while bytes > 0 {
         rules.check()?;
         let piece = piece_of(bytes);
+        // No byte of it is read, but hashing it takes as long.
+        rules.budget.wait(piece as u64, || rules.check())?;
         update(&ZEROES[..piece]);
         bytes -= piece as u64;
     }
@@ -329,6 +362,18 @@ mod tests {
         file.write_all_at(b"d", 3).unwrap();
         assert_eq!(unchanged(file.as_fd(), &before, parts()).unwrap(), None);
         assert_eq!(unchanged(file.as_fd(), &before, failed()).unwrap(), None);
+    }
+
+    #[test]
+    fn holes_count_as_much_as_what_is_read() {
+        let pace = Pace { bytes_per_second: 8 << 20, ..Pace::default() };
+        let rules = Rules::new(Live::new(), &pace);
+        let start = std::time::Instant::now();
+        let mut hashed = 0;
+        zeroes(&rules, 2 << 20, &mut |bytes: &[u8]| hashed += bytes.len()).unwrap();
+        assert_eq!(hashed, 2 << 20);
+        // But for what a pause saved.
+        assert!(start.elapsed() >= std::time::Duration::from_millis(120), "{:?}", start.elapsed());
     }
 
     #[test]

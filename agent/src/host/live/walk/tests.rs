@@ -159,6 +159,42 @@ fn only_what_is_wanted_is_read_and_gone_into() {
 }
 
 #[test]
+fn a_file_of_several_names_has_its_content_under_each_also_when_it_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let content = vec![7; 300_000];
+    write(root.path(), "a", &content);
+    std::fs::hard_link(root.path().join("a"), root.path().join("b")).unwrap();
+    for pace in [one(), three()] {
+        let before = seen(root.path(), &pace);
+        for name in ["a", "b"] {
+            assert_eq!(before.found_of(name).as_ref().unwrap().sha256, digest(&content));
+        }
+    }
+    /// Writes into the file after its first name was read.
+    struct Writes<'a>(&'a Path, Vec<Option<[u8; 32]>>);
+    impl Visitor for Writes<'_> {
+        fn wants(&mut self, _: &[u8], metadata: &Metadata) -> io::Result<Want> {
+            Ok(if metadata.kind == EntryKind::File { Want::Read } else { Want::Nothing })
+        }
+        fn unreadable(&mut self, _: &[u8], error: io::Error) -> io::Result<()> {
+            Err(error)
+        }
+        fn found(&mut self, _: &[u8], read: io::Result<Scanned>) -> io::Result<()> {
+            self.1.push(read?.sha256);
+            // The clock of a file system may stand still for a moment.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            std::fs::File::options().write(true).open(self.0)?.write_all_at(b"x", 9)
+        }
+    }
+    let file = root.path().join("a");
+    let mut writes = Writes(&file, Vec::new());
+    walk(Live::new(), root.path(), &one(), &mut writes).unwrap();
+    let mut changed = content.clone();
+    changed[9] = b'x';
+    assert_eq!(writes.1, [digest(&content), digest(&changed)]);
+}
+
+#[test]
 fn a_missing_root_is_an_error_and_a_root_that_is_no_folder_is_one_entry() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("f");
