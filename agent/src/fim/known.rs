@@ -99,7 +99,7 @@ impl Known {
     /// Returns how many bytes of memory it takes, about.
     pub fn size_bytes(&self) -> usize {
         let What::Differs(difference) = &self.what else { return size_of::<Self>() };
-        let Difference { change, found } = &**difference;
+        let Difference { change, found, .. } = &**difference;
         let states = change.before.iter().chain(&change.after);
         let attributes = states.flat_map(|state| &state.extended_attributes);
         let attributes = attributes.map(|one| size_of_val(one) + xattr::bytes(one)).sum::<usize>();
