@@ -36,7 +36,7 @@ use super::{
     sets::{PATHS, Rule, Sets},
     store::{Name, Store},
     tally,
-    watch_set::{Attributes, WatchSet},
+    watch_set::WatchSet,
 };
 use crate::host::{self, EntryKind, Metadata};
 
@@ -58,10 +58,8 @@ pub(super) fn convert(store: &Store) -> Result<bool, Error> {
         Err(error) => return Err(reading(error)),
     }
     let head = verify(store).map_err(reading)?;
-    let mut set = WatchSet::of_paths(PATHS, head.paths.iter().map(|path| host::path_of(path)).collect());
-    // It recorded none: the sets in force differ in that, and the next look reads what was not recorded.
-    set.attributes = set.attributes.without(Attributes::EXTENDED);
-    let sets = Sets::new(&[set]).map_err(|_| Error::BaselineDamaged)?;
+    let sets = Sets::new(&[WatchSet::of_paths(PATHS, head.paths.iter().map(|path| host::path_of(path)).collect())])
+        .map_err(|_| Error::BaselineDamaged)?;
     // First, so that a kill before the baseline is replaced loses none of them.
     let scans = convert_changes(store, &head, &sets).map_err(Error::of_writing(store, Name::Changes))?;
     let written = baseline::write(store, &head.id, head.created, &head.reason, &sets, |writer| {
@@ -308,7 +306,6 @@ mod tests {
         .unwrap();
         assert_eq!((changes.len(), changes[0].path.as_str()), (1, "/a b/c\\x0ad"));
         assert_eq!(changes[0].last_unchanged_time, "2026-11-24T12:30:00Z".parse().unwrap());
-        assert!(!opened.sets[0].attributes.has(Attributes::EXTENDED));
         let sets = Sets::new(&opened.sets).unwrap();
         let scans = Scans::read(&store, opened.baseline.id.as_str(), Timestamp::EPOCH, sets.roots()).unwrap();
         assert_eq!((scans.roots[0].time, scans.roots[0].run), ("2026-11-24T13:00:00Z".parse().unwrap(), 7));
