@@ -26,8 +26,8 @@ pub use files::{
     GROUPS_KEPT, GroupRow, LastingChange, NewChange, Tally, Watched,
 };
 pub use read::{FactRow, GapRow, HostRow, SnapshotRow, VerdictRow};
-pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run, on_collector};
-pub use write::{Batch, Writer, empty_set};
+pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run};
+pub use write::{BREAKS_KEPT, Batch, HISTORY_KEPT, Writer, empty_set};
 
 /// Connections for reading that are kept open, at most.
 const READERS: usize = 8;

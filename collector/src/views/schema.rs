@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
@@ -16,7 +16,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) CLUSTERED;
 CREATE TABLE agents (
     agent BYTES PRIMARY KEY, state BIGINT NOT NULL, enrolled_index BIGINT, enrolled_time BIGINT,
     epoch BYTES, set_digest BYTES NOT NULL,
-    broken_index BIGINT, broken_time BIGINT, broken_detail TEXT,
+    broken_index BIGINT, broken_time BIGINT, broken_detail TEXT, mended_time BIGINT,
     judged_at BIGINT NOT NULL,
     agent_version TEXT NOT NULL, hostname TEXT NOT NULL, os_id TEXT NOT NULL, os_version TEXT NOT NULL, host_class TEXT NOT NULL,
     profile_revision BIGINT NOT NULL
@@ -60,6 +60,9 @@ CREATE TABLE verdict_history (
     agent BYTES NOT NULL, control TEXT NOT NULL, at_index BIGINT NOT NULL, step BIGINT NOT NULL, judged_at BIGINT NOT NULL,
     verdict TEXT NOT NULL, reason TEXT NOT NULL, since BIGINT, catalogue_version TEXT NOT NULL,
     PRIMARY KEY (agent, control, at_index, step)
+) CLUSTERED;
+CREATE TABLE dropped (
+    agent BYTES NOT NULL, rows_of TEXT NOT NULL, count BIGINT NOT NULL, PRIMARY KEY (agent, rows_of)
 ) CLUSTERED;
 CREATE TABLE gaps (
     agent BYTES NOT NULL, log_index BIGINT NOT NULL, received BIGINT NOT NULL, epoch BYTES NOT NULL, seq BIGINT NOT NULL,
