@@ -43,6 +43,8 @@ pub const WINDOW_REPORTS: u32 = 1024;
 pub const ENROLL_ALPN: &[u8] = b"muster-enroll/1";
 /// File changes that a file-integrity fact lists, at most; the rest is counted.
 pub const FILE_CHANGES: usize = 1000;
+/// Bytes of one encoded `FileChange`, at most.
+pub const FILE_CHANGE_BYTES: usize = 64 * 1024;
 /// Watch sets of one host, at most.
 pub const WATCH_SETS: usize = 100;
 /// Bytes of the encoded definitions of all watch sets of one host, at most, so that a profile fits into a message.

@@ -488,11 +488,27 @@ pub(super) fn rows<T>(
     params: impl rusqlite::Params,
     parse: impl Fn(&Row<'_>) -> Option<T>,
 ) -> Result<Vec<T>, Error> {
+    rows_within(connection, text, params, parse, |_| 0, usize::MAX)
+}
+
+/// Returns what `parse` makes of each row, until they have `most` bytes or more by `bytes`. The first is always there.
+pub(super) fn rows_within<T>(
+    connection: &Connection,
+    text: &str,
+    params: impl rusqlite::Params,
+    parse: impl Fn(&Row<'_>) -> Option<T>,
+    bytes: impl Fn(&T) -> usize,
+    most: usize,
+) -> Result<Vec<T>, Error> {
     let mut statement = connection.prepare_cached(text)?;
     let mut rows = statement.query(params)?;
-    let mut out = Vec::new();
-    while let Some(row) = rows.next()? {
-        out.push(parse(row).ok_or(Error::Garbled("a table"))?);
+    let (mut out, mut taken) = (Vec::new(), 0);
+    while taken < most
+        && let Some(row) = rows.next()?
+    {
+        let item = parse(row).ok_or(Error::Garbled("a table"))?;
+        taken += bytes(&item);
+        out.push(item);
     }
     Ok(out)
 }
@@ -517,5 +533,21 @@ fn optional_time(row: &Row<'_>, at: usize) -> Option<Option<Timestamp>> {
     match row.get::<_, Option<i64>>(at).ok()? {
         Some(micros) => Timestamp::from_micros(micros).map(Some),
         None => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_end_where_they_are_large_and_the_first_is_always_there() {
+        let connection = Connection::open_in_memory().unwrap();
+        let text = "SELECT 4 UNION ALL SELECT 4 UNION ALL SELECT 4";
+        for (most, expected) in [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (100, 3)] {
+            let bytes = |row: &u64| usize::try_from(*row).unwrap();
+            let rows = rows_within(&connection, text, [], |row| number(row, 0), bytes, most).unwrap();
+            assert_eq!(rows.len(), expected, "{most}");
+        }
     }
 }

@@ -77,9 +77,9 @@ CREATE TABLE file_hosts (
 CREATE TABLE file_changes (
     agent BYTES NOT NULL, number BIGINT NOT NULL, identity BYTES NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL,
     set_name TEXT NOT NULL, severity TEXT NOT NULL, before_sha256 TEXT NOT NULL, after_sha256 TEXT NOT NULL,
-    after_digest BYTES NOT NULL, detected BIGINT NOT NULL, is_listed BIGINT NOT NULL, change_bytes BYTES NOT NULL,
+    after_digest BYTES NOT NULL, detected BIGINT NOT NULL, is_listed BIGINT NOT NULL, change_digest BYTES NOT NULL,
     from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, to_index BIGINT, to_time BIGINT, end_cause BIGINT, end_reason TEXT,
-    PRIMARY KEY (agent, number)
+    change_bytes BYTES NOT NULL, PRIMARY KEY (agent, number)
 );
 CREATE INDEX file_changes_by_path ON file_changes (path, agent, number);
 CREATE TABLE file_groups (

@@ -53,7 +53,7 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
     let kept: HashMap<u64, &LastingChange> = lasting.iter().map(|change| (change.number, change)).collect();
     for (number, at) in steps.tell {
         let bytes = files.changes[at].encode();
-        if kept.get(&number).is_none_or(|kept| !kept.is_listed || kept.bytes != bytes) {
+        if kept.get(&number).is_none_or(|kept| !kept.is_listed || kept.told != Digest::of_bytes(&bytes)) {
             batch.tell_file_change(id, number, &bytes)?;
         }
     }
@@ -188,10 +188,10 @@ fn identity(change: &FileChange) -> Digest {
 }
 
 fn watched(files: &FileIntegrity) -> Watched {
-    Watched {
-        roots: files.paths.iter().map(|path| path.path.as_str().to_owned()).collect(),
-        sets: files.sets.iter().map(|set| (set.name.to_string(), set.digest.to_string())).collect(),
-    }
+    Watched::new(
+        files.paths.iter().map(|path| path.path.as_str()),
+        files.sets.iter().map(|set| (set.name.to_string(), set.digest.to_string())).collect(),
+    )
 }
 
 impl Fleet {
@@ -282,7 +282,7 @@ mod tests {
             path: change.path.as_str().to_owned(),
             set: change.set.to_string(),
             is_listed: true,
-            bytes: Vec::new(),
+            told: Digest::of_bytes(&change.encode()),
         };
         (1..).zip(changes).map(row).collect()
     }
