@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{HostClass, Subject},
+    fact::{HostClass, Subject, is_unsafe},
     id::{ControlId, Digest},
     limits, v1,
 };
@@ -479,8 +479,11 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
         ("limits", &definition.limits),
         ("hint", &definition.remediation.hint),
     ] {
-        if text.trim().is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
-            return Err(bad(field, "it is empty, longer than 1024 bytes, or has control characters".to_owned()));
+        if text.trim().is_empty() || text.len() > 1024 || text.chars().any(is_unsafe) {
+            return Err(bad(
+                field,
+                "it is empty, longer than 1024 bytes, or has control or invisible characters".to_owned(),
+            ));
         }
     }
     for (name, value) in &definition.parameters {
