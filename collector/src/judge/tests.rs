@@ -5,6 +5,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
+use futures_util::FutureExt as _;
 pub(crate) use muster_proto::report::PROBES;
 use muster_proto::{
     fact::{Cause, Fact, HostClass, Reading, Subject},
@@ -675,7 +676,8 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     let clock = StillClock::default();
     *clock.0.lock().unwrap() = at(10).seconds();
     let (_, mut follower) = open(&dir.path().join("v"), &log, &clock);
-    let (mut changes, mut answered) = (follower.judge().changes(), follower.judge().answered());
+    let (mut changes, mut answers) = (follower.judge().changes(), follower.judge().answers());
+    answers.ask(sim.id(), || Ok::<_, ()>(42)).unwrap();
     let mut heard = move || {
         let mut heard = Vec::new();
         while let Ok(change) = changes.try_recv() {
@@ -688,7 +690,8 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     let (enc, inv) = ("ENC-01".to_owned(), "INV-02".to_owned());
     follower.catch_up(2).unwrap();
     assert_eq!(heard(), [(enc.clone(), None, Verdict::Pass), (inv.clone(), None, Verdict::Pass)]);
-    assert_eq!((answered.try_recv(), answered.try_recv()), (Ok((sim.id(), 41)), Ok((sim.id(), 42))));
+    assert_eq!(answers.next().now_or_never(), Some(Some((sim.id(), 42))));
+    assert_eq!(answers.next().now_or_never(), None);
     follower.on_tick();
     assert_eq!(heard(), []);
     *clock.0.lock().unwrap() = at(5 * 86_400).seconds();
