@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_proto::fact::Subject;
+use muster_proto::{fact::Subject, words::counted};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Error, Origin, STATEMENTS, dialect, read};
@@ -132,7 +132,7 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     }
     let applied = read::applied(&connection).map_err(|error| error.to_string())?;
     if applied > log_size {
-        return Err(format!("they cover {applied} entries of a log that has {log_size}"));
+        return Err(format!("they cover {} of a log that has {log_size}", counted(applied, "entry")));
     }
     if let Some(damage) = dialect::damage(&connection).map_err(said)? {
         return Err(format!("they are damaged: {damage}"));
