@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use muster_proto::{
     caller::{Caller, Role},
+    fact::is_unsafe,
     id::{AgentId, Serial, TokenId},
     limits,
     time::{Clock, Timestamp},
@@ -217,8 +218,8 @@ impl Inner {
             return Err(status::invalid(Reason::UsesInvalid, "uses", format!("at most {TOKEN_USES}; 0 means 1")));
         }
         let lifetime = TOKEN_LIFETIME.of(request.lifetime_seconds)?;
-        if request.note.len() > NOTE_BYTES || request.note.chars().any(char::is_control) {
-            let message = format!("at most {NOTE_BYTES} bytes, without control characters");
+        if request.note.len() > NOTE_BYTES || request.note.chars().any(is_unsafe) {
+            let message = format!("at most {NOTE_BYTES} bytes, without control or invisible characters");
             return Err(status::invalid(Reason::NoteInvalid, "note", message));
         }
         let secret = Secret::generate().map_err(|error| status::internal("failed to draw a token", &error))?;
@@ -367,8 +368,8 @@ impl Inner {
 }
 
 fn checked_reason(reason: String) -> Result<String, Status> {
-    if reason.trim().is_empty() || reason.len() > limits::DETAIL_BYTES || reason.chars().any(char::is_control) {
-        let message = format!("1 to {} bytes, without control characters", limits::DETAIL_BYTES);
+    if reason.trim().is_empty() || reason.len() > limits::DETAIL_BYTES || reason.chars().any(is_unsafe) {
+        let message = format!("1 to {} bytes, without control or invisible characters", limits::DETAIL_BYTES);
         return Err(status::invalid(Reason::ReasonInvalid, "reason", message));
     }
     Ok(reason)
@@ -408,5 +409,18 @@ fn credential_to_wire(credential: &Credential) -> v1::Credential {
         create_time: Some(credential.created.to_wire()),
         expire_time: Some(credential.expires.to_wire()),
         revoke_time: credential.revoked.map(Timestamp::to_wire),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_holds_nothing_that_turns_or_hides_text() {
+        assert!(checked_reason("stolen, see CHG-7".to_owned()).is_ok());
+        for bad in ["", "  ", "a\nb", "a\u{202e}b", "a\u{200b}b", "a\u{2066}b"] {
+            assert!(checked_reason(bad.to_owned()).is_err(), "{bad:?}");
+        }
     }
 }

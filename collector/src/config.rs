@@ -149,7 +149,8 @@ pub struct Limits {
     /// Refused attempts to enrol or rejoin each minute from one address; 1 to 100000. Default 30.
     pub refusals_per_minute: u32,
     /// Bytes of reports that one agent may send at once; 1 MiB to 1 TiB. Default 67108864 (64 MiB): more than a whole spool. What it
-    /// uses up comes back by `agent_bytes_per_second`; meanwhile it is told to slow down and not read from.
+    /// uses up comes back by `agent_bytes_per_second`; meanwhile it is told to slow down and not read from. A report counts for 4 KiB
+    /// at least.
     pub agent_burst_bytes: u64,
     /// Bytes of reports that one agent may send each second in the long run; 1 KiB to 1 TiB. Default 32768 (32 KiB), hundreds of times
     /// what a busy host sends: it bounds what a hostile one writes into the log, which keeps everything.

@@ -12,6 +12,7 @@ mod expression;
 pub mod field;
 mod fixture;
 mod framework;
+pub mod reports;
 pub(crate) mod sample;
 pub mod statement;
 mod support;
@@ -214,6 +215,8 @@ pub struct Control {
     pub reads_now: bool,
     /// Whether it reads which changes of files operators acknowledged.
     pub reads_acknowledged: bool,
+    /// Whether what it says may depend on the class of the host, beside how long an observation holds.
+    pub reads_class: bool,
 }
 
 /// What a control says of a host, and why.

@@ -10,6 +10,7 @@ use std::{
 
 use muster_proto::{
     caller::Caller,
+    fact::is_unsafe,
     id::{AgentId, Digest, TokenId},
     seal::{ENROLL_DOMAIN, EvidencePublicKey, REJOIN_DOMAIN, RENEW_DOMAIN},
     time::{Clock, Timestamp},
@@ -400,10 +401,28 @@ fn checked_claim(claim: v1::HostClaim) -> Result<v1::HostClaim, Status> {
         ("claim.hardware_serial", &claim.hardware_serial),
         ("claim.agent_version", &claim.agent_version),
     ] {
-        if text.len() > CLAIM_TEXT_BYTES || text.chars().any(char::is_control) {
-            let message = format!("at most {CLAIM_TEXT_BYTES} bytes, without control characters");
+        if text.len() > CLAIM_TEXT_BYTES || text.chars().any(is_unsafe) {
+            let message = format!("at most {CLAIM_TEXT_BYTES} bytes, without control or invisible characters");
             return Err(status::invalid(Reason::RequestInvalid, field, message));
         }
     }
     Ok(claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_holds_nothing_that_turns_or_hides_text() {
+        let named = |hostname: &str| v1::HostClaim { hostname: hostname.to_owned(), ..Default::default() };
+        assert!(checked_claim(named("wéb-1 日本")).is_ok());
+        for bad in
+            ["a\u{1b}b", "a\u{202e}b", "a\u{200b}b", "a\u{2066}b", "a\u{feff}b", &"a".repeat(CLAIM_TEXT_BYTES + 1)]
+        {
+            assert!(checked_claim(named(bad)).is_err(), "{bad:?}");
+            let version = v1::HostClaim { agent_version: bad.to_owned(), ..Default::default() };
+            assert!(checked_claim(version).is_err(), "{bad:?}");
+        }
+    }
 }

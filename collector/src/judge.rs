@@ -4,6 +4,7 @@
 //! This task reads the clock only to tell watchers what holds now.
 
 mod agent;
+mod answers;
 mod apply;
 mod cache;
 mod standing;
@@ -27,16 +28,16 @@ use crate::{
     views::{self, Entries, HostRow, Writer},
 };
 
+pub use answers::Answers;
 pub use standing::{Known, Standing, standing, standings, verdict_at};
 
+use answers::Awaited;
 use apply::Fleet;
 
 /// Entries that one transaction applies, at most.
 const BATCH_ENTRIES: u64 = 2048;
 /// Changes that wait for a slow watcher, at most; it is then told that it fell behind.
 const CHANGES: usize = 4096;
-/// Answers to directives that wait for a slow reader, at most.
-const ANSWERS: usize = 4096;
 /// Requests for facts that wait, at most.
 const RESYNCS: usize = 1024;
 /// How often verdicts are looked through for those that time alone changed.
@@ -80,7 +81,7 @@ pub struct Change {
 pub struct Judge {
     catalogue: Arc<Catalogue>,
     changes: broadcast::Sender<Arc<Change>>,
-    answered: broadcast::Sender<(AgentId, u64)>,
+    awaited: Awaited,
     resync: broadcast::Sender<AgentId>,
     applied: watch::Sender<u64>,
     board: Arc<Mutex<Board>>,
@@ -115,9 +116,9 @@ impl Judge {
         self.changes.subscribe()
     }
 
-    /// Returns a receiver of directives that agents answered: their reports are in the views.
-    pub fn answered(&self) -> broadcast::Receiver<(AgentId, u64)> {
-        self.answered.subscribe()
+    /// Returns who waits for answers to directives: until the reports that answer them are in the views.
+    pub fn answers(&self) -> Answers {
+        Answers::of(&self.awaited)
     }
 
     /// Returns a receiver of agents whose reports do not add up, so that they should report every subject again.
@@ -155,7 +156,7 @@ impl Follower {
         let judge = Judge {
             catalogue: Arc::clone(&fleet.catalogue),
             changes: broadcast::Sender::new(CHANGES),
-            answered: broadcast::Sender::new(ANSWERS),
+            awaited: Awaited::default(),
             resync: broadcast::Sender::new(RESYNCS),
             applied: watch::Sender::new(writer.applied()),
             board: Arc::default(),
@@ -224,7 +225,7 @@ impl Follower {
                 }
                 self.judge.applied.send_replace(self.writer.applied());
                 // Nobody may be listening, which is no fault.
-                news.answered.into_iter().for_each(|answer| drop(self.judge.answered.send(answer)));
+                self.judge.awaited.tell(news.answered);
                 news.resync.into_iter().for_each(|agent| drop(self.judge.resync.send(agent)));
                 Ok(())
             }

@@ -14,6 +14,7 @@ use muster_proto::{
     id::{AgentId, Digest},
     time::{Clock, Timestamp},
     v1::{self, fleet_service_server, watch_verdicts_response::Event},
+    words::counted,
 };
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -457,7 +458,7 @@ async fn watch(
                 },
                 Err(broadcast::error::RecvError::Closed) => return,
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    let message = format!("the reader fell behind by {missed} changes; list, and watch again");
+                    let message = format!("the reader fell behind by {}; list, and watch again", counted(missed, "change"));
                     drop(watcher.send(Err(refuse(Reason::WatchLagged, message))).await);
                     return;
                 }

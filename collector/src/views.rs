@@ -23,11 +23,11 @@ use rusqlite::{Connection, OpenFlags};
 pub use as_of::{Entries, FactAsOf, HostAsOf, LastReport, confirmation};
 pub use files::{
     AcknowledgementRow, BASELINES_KEPT, BaselineRow, CHANGES_KEPT, Cursor, FileChangeRow, FileEnd, FileHost,
-    GROUPS_KEPT, GroupRow, LastingChange, NewChange, Tally, Watched,
+    FilesDropped, GROUPS_KEPT, GroupRow, LastingChange, NewChange, Tally, Watched,
 };
 pub use read::{FactRow, GapRow, HostRow, SnapshotRow, VerdictRow};
-pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run, on_collector};
-pub use write::{Batch, Writer, empty_set};
+pub use rows::{AgentRow, Broken, Head, HostState, Look, Looks, Partial, Run};
+pub use write::{BREAKS_KEPT, Batch, HISTORY_KEPT, Writer, empty_set};
 
 /// Connections for reading that are kept open, at most.
 const READERS: usize = 8;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_proto::{
-    fact::PathText,
+    fact::{PathText, is_unsafe},
     id::{AgentId, Digest},
     v1::{self, AcknowledgeOutcome, act::Act},
 };
@@ -86,8 +86,8 @@ fn checked_changes(changes: &[v1::FileChangeReference]) -> Result<Vec<Change>, S
 }
 
 fn checked_reference(reference: String) -> Result<String, Status> {
-    if reference.len() > NOTE_BYTES || reference.chars().any(char::is_control) {
-        let message = format!("at most {NOTE_BYTES} bytes, without control characters");
+    if reference.len() > NOTE_BYTES || reference.chars().any(is_unsafe) {
+        let message = format!("at most {NOTE_BYTES} bytes, without control or invisible characters");
         return Err(status::invalid(Reason::NoteInvalid, "reference", message));
     }
     Ok(reference)
@@ -157,7 +157,9 @@ mod tests {
         ] {
             assert!(checked_changes(&bad).is_err(), "{bad:?}");
         }
-        assert!(checked_reference("CHG-1\n".to_owned()).is_err());
+        for bad in ["CHG-1\n", "CHG-\u{202e}1", "CHG-1\u{200b}"] {
+            assert!(checked_reference(bad.to_owned()).is_err(), "{bad:?}");
+        }
         assert!(checked_reference("r".repeat(NOTE_BYTES + 1)).is_err());
     }
 }

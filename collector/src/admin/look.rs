@@ -7,7 +7,7 @@ use muster_proto::{
     v1::{self, LookOutcome, act::Act, directive::Directive},
 };
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,6 +15,7 @@ use tonic::Status;
 
 use super::Inner;
 use crate::{
+    judge::Answers,
     members::{Agent, AgentState},
     serve::{
         caller::Calling,
@@ -64,14 +65,14 @@ impl Inner {
         }
 
         let start = Instant::now();
-        // Before anyone is asked, so that no answer is missed.
-        let answered = self.judge.answered();
+        let mut answers = self.judge.answers();
         let mut asked = HashMap::new();
         let mut absent = Vec::new();
         let mut silent = Vec::new();
         for agent in agents {
             use crate::ingest::sessions::Error;
-            match self.sessions.direct(agent.id, Directive::LookNow(v1::LookNow {})) {
+            let direct = || self.sessions.direct(agent.id, Directive::LookNow(v1::LookNow {}));
+            match answers.ask(agent.id, direct) {
                 Ok(directive) => drop(asked.insert((agent.id, directive), agent)),
                 Err(Error::NotConnected) => absent.push(agent),
                 // It does not take what it was given before: it will not answer in time, and may still.
@@ -84,7 +85,7 @@ impl Inner {
             for agent in absent {
                 tell(&sender, &agent, LookOutcome::NotConnected, start).await?;
             }
-            wait(&sender, answered, &mut asked, start, deadline).await?;
+            wait(&sender, answers, &mut asked, start, deadline).await?;
             let mut rest: Vec<_> = asked.into_values().chain(silent).collect();
             rest.sort_by_key(|agent| agent.id);
             for agent in rest {
@@ -99,25 +100,23 @@ impl Inner {
 /// Tells outcomes as they come until all are told or it is too late; `None` when the caller has gone.
 async fn wait(
     sender: &Outcomes,
-    mut answered: broadcast::Receiver<(AgentId, u64)>,
+    mut answers: Answers,
     asked: &mut HashMap<(AgentId, u64), Arc<Agent>>,
     start: Instant,
     deadline: Instant,
 ) -> Option<()> {
     while !asked.is_empty() {
         let answer = tokio::select! {
-            answer = timeout_at(deadline, answered.recv()) => answer,
+            answer = timeout_at(deadline, answers.next()) => answer,
             () = sender.closed() => return None,
         };
         match answer {
-            Ok(Ok(answer)) => {
+            Ok(Some(answer)) => {
                 if let Some(agent) = asked.remove(&answer) {
                     tell(sender, &agent, LookOutcome::Done, start).await?;
                 }
             }
-            // What was missed is told as timed out: it may have been an answer.
-            Ok(Err(broadcast::error::RecvError::Lagged(_))) => {}
-            Ok(Err(broadcast::error::RecvError::Closed)) | Err(_) => break,
+            Ok(None) | Err(_) => break,
         }
     }
     Some(())

@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{HostClass, Subject},
+    fact::{HostClass, Subject, is_unsafe},
     id::{ControlId, Digest},
     limits, v1,
 };
@@ -479,8 +479,11 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
         ("limits", &definition.limits),
         ("hint", &definition.remediation.hint),
     ] {
-        if text.trim().is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
-            return Err(bad(field, "it is empty, longer than 1024 bytes, or has control characters".to_owned()));
+        if text.trim().is_empty() || text.len() > 1024 || text.chars().any(is_unsafe) {
+            return Err(bad(
+                field,
+                "it is empty, longer than 1024 bytes, or has control or invisible characters".to_owned(),
+            ));
         }
     }
     for (name, value) in &definition.parameters {
@@ -518,8 +521,16 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
     if let Some(kind) = definition.statements.iter().find(|kind| !subjects.contains(&kind.subject())) {
         return Err(bad("statements", format!("the condition does not read {}", kind.subject().as_str())));
     }
+    let max_age = by_class(&definition.max_age).map_err(|why| bad("max_age", why))?;
+    let reads_now =
+        condition.reads("now") || condition.reads("reporting") || condition.reads("support") || !statements.is_empty();
     let control = Control {
-        max_age: by_class(&definition.max_age).map_err(|why| bad("max_age", why))?,
+        reads_class: !definition.applies_to.is_empty()
+            || definition.parameters.values().any(is_by_class)
+            || condition.reads("host")
+            // What can turn is sought for as long as an observation holds.
+            || reads_now && !max_age.classes.is_empty(),
+        max_age,
         remediation_limit: duration(&definition.remediation.limit)
             .map(|_| definition.remediation.limit)
             .map_err(|why| bad("remediation.limit", why))?,
@@ -527,10 +538,7 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
         support: Arc::clone(&beside.support),
         reads_reporting: condition.reads("reporting"),
         reads_skew: condition.paths().contains("reporting.skew_millis"),
-        reads_now: condition.reads("now")
-            || condition.reads("reporting")
-            || condition.reads("support")
-            || !statements.is_empty(),
+        reads_now,
         reads_acknowledged: acknowledged::is_read_by(&condition),
         statements,
         id,
@@ -574,6 +582,11 @@ fn mappings(
         out.extend(requirements.into_iter().map(mapping));
     }
     Ok(out)
+}
+
+/// Returns whether a parameter has values for classes of hosts beside the one for the others.
+fn is_by_class(parameter: &serde_json::Value) -> bool {
+    parameter.as_object().is_some_and(|values| values.contains_key("*") && values.len() > 1)
 }
 
 fn by_class(texts: &BTreeMap<String, String>) -> Result<ByClass<Duration>, String> {

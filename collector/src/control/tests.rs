@@ -23,6 +23,15 @@ fn every_control_gives_what_its_fixtures_expect() {
     }
 }
 
+#[test]
+fn what_depends_on_the_class_of_the_host_is_known() {
+    let catalogue = Catalogue::built_in();
+    // By a parameter, by what it applies to, by how far ahead is looked; and not at all.
+    for (id, expected) in [("FWL-02", true), ("ENC-03", true), ("PAT-04", true), ("FWL-01", false), ("ACC-04", false)] {
+        assert_eq!(catalogue.control(id).unwrap().reads_class, expected, "{id}");
+    }
+}
+
 /// Calls `see` with `json` changed in one place for each reading in it: a place whose value may be `{"unknown": …}`.
 fn with_each_reading_untold(fact: &Fact, mut see: impl FnMut(String, Fact)) {
     let json = serde_json::to_value(fact).unwrap();

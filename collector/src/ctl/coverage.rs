@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_proto::v1;
+use muster_proto::{v1, words::counted};
 use serde_json::{Value, json};
 
 use super::{
@@ -138,7 +138,7 @@ fn text(out: Out, catalogue: &str, coverage: &Coverage) -> String {
     for (name, value) in [
         ("framework", coverage.framework.clone()),
         ("catalogue", catalogue.to_owned()),
-        ("list", format!("{} requirements, {list}", addressed + not)),
+        ("list", format!("{}, {list}", counted(addressed + not, "requirement"))),
         ("addressed", format!("{addressed}, each in part")),
         ("not", format!("{not} {NOT_ADDRESSED}")),
     ] {

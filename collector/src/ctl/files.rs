@@ -8,6 +8,7 @@ use muster_proto::{
     fact::{self, FileChange},
     id::Digest,
     v1::{self, FileChangeState},
+    words::counted,
 };
 use prost::Message as _;
 use serde_json::{Value, json as value};
@@ -48,10 +49,10 @@ pub async fn changes(connection: &Connection, out: Out, which: Changes) -> Resul
         || Value::Array(changes.iter().map(json::change).collect()),
         |out| {
             let rows: Vec<_> = changes.iter().map(change_row).collect();
-            table(out, &["HOST", "NAME", "STATE", "SEVERITY", "KIND", "PATH", "FOUND", "CONTENT"], &rows)
+            table(out, &["HOST", "NAME", "STATE", "SEVERITY", "KIND", "FOUND", "CONTENT", "PATH"], &rows)
         },
     )?;
-    say_dropped(dropped, "changes");
+    say_dropped(dropped, "older change");
     Ok(if which.exit_code && !changes.is_empty() { Outcome::No } else { Outcome::Yes })
 }
 
@@ -81,12 +82,12 @@ fn change_row(change: &v1::HostFileChange) -> Vec<Cell> {
     vec![
         change.host_id.get(..12).unwrap_or(&change.host_id).into(),
         change.hostname.as_str().into(),
-        Cell::new(state(change.state()), tone(change.state())),
+        Cell::new(&state_text(change), tone(change.state())),
         if change.severity.is_empty() { "-" } else { &change.severity }.into(),
         it.kind.as_str().into(),
-        it.path.as_str().into(),
         time_text(it.detected_time.as_ref()).into(),
         content.into(),
+        it.path.as_str().into(),
     ]
 }
 
@@ -121,7 +122,7 @@ pub async fn explained(
             table(out, &["BY", "PACKAGE", "VERSION", "BASIS", "CHANGES", "FIRST", "LAST", "UNTIL"], &rows)
         },
     )?;
-    say_dropped(dropped, "groups");
+    say_dropped(dropped, "older group");
     Ok(Outcome::Yes)
 }
 
@@ -202,8 +203,14 @@ fn holder_row(holder: &v1::FileHolder) -> Vec<Cell> {
 
 fn say_dropped(dropped: u64, what: &str) {
     if dropped > 0 {
-        say(&format!("{dropped} older {what} are no longer kept; the evidence log has them"));
+        say(&format!("no longer kept, but in the evidence log: {}", counted(dropped, what)));
     }
+}
+
+/// Returns where a change stands, and whether the newest report of its host only counts it.
+fn state_text(change: &v1::HostFileChange) -> String {
+    let is_counted = !change.listed && change.end_time.is_none();
+    format!("{}{}", state(change.state()), if is_counted { ", only counted" } else { "" })
 }
 
 /// Returns the name of where a change stands.

@@ -199,12 +199,16 @@ impl From<u64> for Cell {
     }
 }
 
+/// Columns that a cell is padded to, at most: one that is longer moves its own row alone.
+const PADDED: usize = 64;
+
 /// Returns a table with a line of titles. The last column is not padded.
 pub fn table(out: Out, titles: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut widths: Vec<usize> = titles.iter().map(|title| width(title)).collect();
     for row in rows {
         for (widest, cell) in widths.iter_mut().zip(row) {
-            *widest = (*widest).max(width(&cell.text));
+            *widest =
+                Some(width(&cell.text)).filter(|width| *width <= PADDED).map_or(*widest, |width| width.max(*widest));
         }
     }
     let titles = titles.iter().map(|title| Cell::new(title, Tone::Dim)).collect();
@@ -220,7 +224,7 @@ fn table_row(out: Out, widths: &[usize], row: &[Cell]) -> String {
     for (index, (cell, widest)) in row.iter().zip(widths).enumerate() {
         line.push_str(&out.tone(cell.tone, &cell.text));
         if index + 1 < row.len() {
-            line.push_str(&" ".repeat(widest - width(&cell.text) + 2));
+            line.push_str(&" ".repeat(widest.saturating_sub(width(&cell.text)) + 2));
         }
     }
     line.truncate(line.trim_end_matches(' ').len());
@@ -259,5 +263,15 @@ mod tests {
     fn columns_line_up_also_for_wide_characters() {
         let rows = [vec![Cell::from("日本"), Cell::from("x")], vec![Cell::from("a"), Cell::from("y")]];
         assert_eq!(table(PLAIN, &["A", "B"], &rows), "A     B\n日本  x\na     y\n");
+    }
+
+    #[test]
+    fn a_long_cell_moves_its_own_row_alone() {
+        let long = "x".repeat(16_384);
+        let rows = [vec![Cell::from("aa"), Cell::from("b")], vec![Cell::from(long.as_str()), Cell::from("c")]];
+        assert_eq!(table(PLAIN, &["A", "B"], &rows), format!("A   B\naa  b\n{long}  c\n"));
+        let just = "y".repeat(PADDED);
+        let rows = [vec![Cell::from("aa"), Cell::from("b")], vec![Cell::from(just.as_str()), Cell::from("c")]];
+        assert!(table(PLAIN, &["A", "B"], &rows).lines().all(|line| line.len() == PADDED + 3));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_proto::id::Digest;
+use muster_proto::{id::Digest, words::counted};
 
 use super::{
     Error, Outcome,
@@ -58,7 +58,7 @@ fn text(out: Out, file: &Path, it: &Verification) -> String {
         for (name, value) in [
             ("collector", collector.to_owned()),
             ("as of", manifest.parameters.as_of.to_string()),
-            ("log", format!("{} entries, root {}", manifest.log.size, manifest.log.root)),
+            ("log", format!("{}, root {}", counted(manifest.log.size, "entry"), manifest.log.root)),
             (
                 "log key",
                 format!("{} ({})", manifest.log.key, if it.log_key_trusted { "yours" } else { "the file's own" }),

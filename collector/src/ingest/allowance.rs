@@ -24,6 +24,14 @@ impl BytePace {
 /// Bytes that an agent whose allowance was used up has again before it is read from; a report of any size fits.
 const ENOUGH: u64 = 64 * 1024;
 
+/// Bytes that a report counts for, at least: a small one is written, followed and judged like a large one.
+const LEAST: u64 = 4 * 1024;
+
+/// Returns what a sealed report of `bytes` counts for.
+pub(super) fn counted(bytes: usize) -> u64 {
+    (bytes as u64).max(LEAST)
+}
+
 /// What one agent has used of what it may.
 #[derive(Debug)]
 pub(super) struct Allowance {
@@ -101,6 +109,19 @@ mod tests {
         let rested = start + 200 * SECOND;
         allowance.spend(999_999, pace, rested);
         assert_eq!(allowance.pause(pace, rested), Duration::ZERO, "no more than the burst is saved up, and no less");
+    }
+
+    #[test]
+    fn a_small_report_counts_for_more_than_its_bytes() {
+        let pace = BytePace { burst: 64 << 20, per_second: 32 << 10 };
+        assert_eq!([0, 300, 4096, 61_440].map(counted), [4096, 4096, 4096, 61_440]);
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        let sent = (0..100_000).take_while(|_| {
+            allowance.spend(counted(300), pace, start);
+            allowance.pause(pace, start).is_zero()
+        });
+        assert!((16_000..17_000).contains(&sent.count()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tonic::Status;
 
 use super::{
     admit::{self, Checked, Sender},
+    allowance,
     chain::{Place, Standing},
     sessions::{End, Letter, Mailbox, Registry, Slot},
 };
@@ -221,7 +222,7 @@ where
                 let message = "after Hello, each step is a report";
                 return Err(crate::serve::status::refuse(crate::serve::status::Reason::HelloInvalid, message));
             };
-            self.state.read_bytes += (sealed.report.len() + sealed.signature.len()) as u64;
+            self.state.read_bytes += allowance::counted(sealed.report.len() + sealed.signature.len());
             match admit::check(&sealed, &sender) {
                 Ok(checked) => self.state.batch.push((sealed, checked)),
                 Err(mut rejection) => {

@@ -29,10 +29,12 @@ use super::{
     standing::{Known, passed, verdict_at},
 };
 use crate::{
-    control::{self, Catalogue, Control, Evidence, Verdict},
+    control::{
+        self, Catalogue, Control, Evidence, Verdict,
+        reports::{mends, on_collector},
+    },
     views::{
-        AgentRow, Batch, Broken, Error, FactRow, GapRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer,
-        empty_set, on_collector,
+        AgentRow, Batch, Broken, Error, FactRow, GapRow, HostRow, HostState, SnapshotRow, VerdictRow, Writer, empty_set,
     },
 };
 use evidence::{Brought, changed_at, evidence};
@@ -357,7 +359,7 @@ impl Fleet {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         let is_turned = before.was_broken != agent.host.agent.broken.is_some();
         let is_other_class = agent.host.agent.host_class != before.class;
-        let all = before.is_first || is_turned || is_other_class;
+        let all = before.is_first || is_turned;
         let is_due = place.received.since(agent.host.agent.judged_at) >= REJUDGE;
         if all || is_due {
             agent.host.agent.judged_at = place.received;
@@ -369,12 +371,14 @@ impl Fleet {
             row.is_some_and(|row| verdict_at(control, row, &before.known, received) != row.verdict)
         };
         let any_overtaken = self.catalogue.controls().any(|control| is_overtaken(control, agent.verdict(control)));
-        if !all && !is_due && !before.is_skewed && changed.is_empty() && !agent.has_stale && !any_overtaken {
+        let is_same = !all && !is_due && !is_other_class && !before.is_skewed && changed.is_empty();
+        if is_same && !agent.has_stale && !any_overtaken {
             return Ok(());
         }
         let has_stale = agent.has_stale;
         self.judge(batch, id, place, changed, Some(&before.known), |control, known, row| {
             all || is_due && control.reads_now
+                || is_other_class && control.reads_class
                 || before.is_skewed && control.reads_skew
                 || control.subjects.iter().any(|subject| changed.contains(subject))
                 || any_overtaken && is_overtaken(control, row)
@@ -469,11 +473,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Takes note that they add up again.
+    /// Takes note that they add up again, unless they did so only just before.
     fn mend(&mut self, batch: &Batch<'_>, id: AgentId, place: &Place) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
-        if let Some(broken) = agent.host.agent.broken.take() {
+        if let Some(broken) = &agent.host.agent.broken
+            && mends(agent.host.agent.mended, place.received)
+        {
             batch.end_break(id, broken.log_index, place.index, place.received)?;
+            (agent.host.agent.broken, agent.host.agent.mended) = (None, Some(place.received));
             agent.asked = Asked::default();
             agent.is_dirty = true;
         }

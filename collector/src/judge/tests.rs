@@ -5,6 +5,7 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
+use futures_util::FutureExt as _;
 pub(crate) use muster_proto::report::PROBES;
 use muster_proto::{
     fact::{Cause, Fact, HostClass, Reading, Subject},
@@ -23,7 +24,8 @@ use prost::Message as _;
 use super::*;
 use crate::{
     control::{judge, sample},
-    views::{self, HostRow, Origin, Views},
+    snapshot::select::Selector,
+    views::{self, HISTORY_KEPT, HostRow, Origin, Views},
 };
 
 pub(crate) mod files;
@@ -463,6 +465,51 @@ fn reports_that_do_not_add_up_make_every_fact_unknown_until_they_do_again() {
     assert_eq!(judge(CATALOGUE.control("ENC-01").unwrap(), &past[0].evidence(), at(20)).verdict, Verdict::Unknown);
 }
 
+#[test]
+fn an_agent_that_lies_in_every_other_report_is_judged_again_once_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let mut entries = vec![sim.enrollment(at(0)), sim.facts(at(10), &sample::healthy(), true)];
+    for second in 20..80 {
+        entries.extend([sim.lie(at(second)), sim.attestation(at(second), &PROBES)]);
+    }
+    entries.push(sim.attestation(at(80), &PROBES));
+    let log = log_of(entries);
+    let views = views_of(dir.path(), "v", &log);
+    let history = history_of(&views, &sim, "ENC-01");
+    let told: Vec<_> = history.iter().map(|(_, verdict, _, judged_at)| (*verdict, *judged_at)).collect();
+    assert_eq!(
+        told[1..],
+        [
+            (Verdict::Pass, at(10)),
+            (Verdict::Unknown, at(20)),
+            // The first time at once, as of an honest agent.
+            (Verdict::Pass, at(20)),
+            (Verdict::Unknown, at(21)),
+            (Verdict::Pass, at(80)),
+        ]
+    );
+    let breaks = views.dump().unwrap().iter().filter(|line| line.starts_with("breaks")).count();
+    assert_eq!(breaks, 2);
+}
+
+#[test]
+fn of_a_verdict_that_changes_without_end_the_newest_part_is_kept_and_the_rest_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let mut entries = vec![sim.enrollment(at(0)), sim.facts(at(10), &sample::healthy(), true)];
+    let changes = HISTORY_KEPT + 7;
+    entries.extend((0..changes).map(|change| sim.facts(at(20 + change as i64), &[firewall(change % 2 == 0)], false)));
+    let log = log_of(entries);
+    let views = views_of(dir.path(), "v", &log);
+    let history = history_of(&views, &sim, "FWL-01");
+    assert_eq!(history.len() as u64, HISTORY_KEPT);
+    assert_eq!(history.last().map(|(index, ..)| *index), Some(changes + 1));
+    // No data and the first pass came before.
+    assert_eq!(views.dropped(sim.id()).unwrap(), [("verdict_history".to_owned(), 9)].into());
+    assert_eq!(history_of(&views, &sim, "ENC-01").len(), 2);
+}
+
 /// A fact about a subject of a later contract: number 900, a state of two bytes.
 const LATER: [u8; 5] = [0xa2, 0x38, 2, 8, 1];
 
@@ -629,7 +676,8 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     let clock = StillClock::default();
     *clock.0.lock().unwrap() = at(10).seconds();
     let (_, mut follower) = open(&dir.path().join("v"), &log, &clock);
-    let (mut changes, mut answered) = (follower.judge().changes(), follower.judge().answered());
+    let (mut changes, mut answers) = (follower.judge().changes(), follower.judge().answers());
+    answers.ask(sim.id(), || Ok::<_, ()>(42)).unwrap();
     let mut heard = move || {
         let mut heard = Vec::new();
         while let Ok(change) = changes.try_recv() {
@@ -642,7 +690,8 @@ fn watchers_hear_of_changes_by_entries_and_by_time() {
     let (enc, inv) = ("ENC-01".to_owned(), "INV-02".to_owned());
     follower.catch_up(2).unwrap();
     assert_eq!(heard(), [(enc.clone(), None, Verdict::Pass), (inv.clone(), None, Verdict::Pass)]);
-    assert_eq!((answered.try_recv(), answered.try_recv()), (Ok((sim.id(), 41)), Ok((sim.id(), 42))));
+    assert_eq!(answers.next().now_or_never(), Some(Some((sim.id(), 42))));
+    assert_eq!(answers.next().now_or_never(), None);
     follower.on_tick();
     assert_eq!(heard(), []);
     *clock.0.lock().unwrap() = at(5 * 86_400).seconds();
@@ -849,7 +898,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Acknowledge),
         1 => Just(Step::Parts),
         8 => any::<u32>().prop_map(|probes| Step::Attest { probes }),
-        1 => Just(Step::Lie),
+        2 => Just(Step::Lie),
         1 => Just(Step::Lifecycle),
         1 => Just(Step::Gap),
         1 => Just(Step::NewEpoch),
@@ -1053,6 +1102,23 @@ proptest! {
             }
         }
         prop_assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn views_and_a_selection_for_a_snapshot_agree_about_whose_reports_do_not_add_up(
+        steps in proptest::collection::vec((any::<u8>(), any::<u8>(), step()), 1..60),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let entries = entries_of(&steps);
+        let (_, hosts) = views_of(dir.path(), "v", &log_of(entries.clone())).hosts().unwrap();
+        let ids = hosts.iter().map(|host| host.agent.agent).collect();
+        let mut selector = Selector::new(at(100_000_000), Some(ids), CATALOGUE.digest());
+        (0..).zip(&entries).for_each(|(index, entry)| selector.take(index, entry));
+        let selection = selector.finish();
+        for host in hosts {
+            let broken = host.agent.broken.map(|broken| broken.log_index);
+            prop_assert_eq!(selection.hosts[&host.agent.agent].broken, broken);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use muster_proto::words::counted;
 use tlog_tiles::HASH_SIZE;
 
 use super::{
@@ -87,7 +88,7 @@ fn compare(place: &Place<'_>, report: &mut Report) -> Result<Tree, Bad> {
         let torn = || Bad { path: tile.path(), what: "is torn".to_owned() };
         let entries = bundle::split(&bytes).ok_or_else(torn)?;
         if entries.len() != usize::from(tile.width) {
-            let what = format!("holds {} entries instead of {}", entries.len(), tile.width);
+            let what = format!("holds {} instead of {}", counted(entries.len(), "entry"), tile.width);
             return Err(Bad { path: tile.path(), what });
         }
         // The hashes beside the bundle tell which entry of it was changed.

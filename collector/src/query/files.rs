@@ -16,7 +16,7 @@ use tonic::Status;
 use super::{Field, Inner, Page, host::resolve, parse_filter, parse_page};
 use crate::{
     serve::status::{Reason, internal, invalid},
-    views::{self, BaselineRow, Cursor, FileChangeRow, FileEnd, GroupRow, HostRow, HostState, Tally},
+    views::{self, BaselineRow, Cursor, FileChangeRow, FileEnd, FilesDropped, GroupRow, HostRow, HostState},
 };
 
 /// Rows that are read at once.
@@ -118,11 +118,11 @@ pub(super) fn changes(
             && end.is_none_or(|end| received < end)
             && filter.matches(|field| change_field(row, names.of(row.agent), field))
     };
-    let (rows, next_page_token) = chunked(&page, fetch, |row| (row.agent, row.number), keep)?;
+    let (rows, next_page_token) = chunked(&page, fetch, |row| (row.agent, row.number), keep, |row| row.bytes.len())?;
     Ok(v1::ListFileChangesResponse {
         changes: rows.into_iter().map(|row| change(row, &names)).collect(),
         next_page_token,
-        dropped: dropped(inner, of, |host| host.changes)?,
+        dropped: dropped(inner, of)?.changes,
     })
 }
 
@@ -136,11 +136,11 @@ pub(super) fn explained(
     let (of, names) = scope(inner, &request.host)?;
     let fetch = |after| inner.views.explained_groups(after, of, CHUNK);
     let keep = |row: &GroupRow| filter.matches(|field| group_field(row, names.of(row.agent), field));
-    let (rows, next_page_token) = chunked(&page, fetch, |row| (row.agent, row.number), keep)?;
+    let (rows, next_page_token) = chunked(&page, fetch, |row| (row.agent, row.number), keep, |_| 0)?;
     Ok(v1::ListExplainedChangesResponse {
         groups: rows.into_iter().map(|row| group(&row, &names)).collect(),
         next_page_token,
-        dropped: dropped(inner, of, |host| host.groups)?,
+        dropped: dropped(inner, of)?.groups,
     })
 }
 
@@ -154,7 +154,7 @@ pub(super) fn baselines(
     let rows = inner.views.file_baselines(agent).map_err(|error| failed(&error))?;
     let keyed = rows.iter().map(|row| (key((agent, row.number)), baseline(row)));
     let (baselines, next_page_token) = page.take(keyed);
-    let dropped = dropped(inner, Some(agent), |host| host.baselines)?;
+    let dropped = dropped(inner, Some(agent))?.baselines;
     Ok(v1::ListFileBaselinesResponse { baselines, next_page_token, dropped })
 }
 
@@ -210,25 +210,25 @@ pub(super) fn standings(inner: &Inner, changes: &[(AgentId, String, Digest)]) ->
     Ok(changes.iter().map(standing).collect())
 }
 
-/// Returns the page of a list that is read in chunks, each after the last item of the one before.
+/// Returns the page of a list that is read in chunks, each after the last item of the one before. `bytes` is what of an item has no
+/// small bound.
 fn chunked<T>(
     page: &Page<'_>,
     fetch: impl Fn(Option<Cursor>) -> Result<Vec<T>, views::Error>,
     cursor: impl Fn(&T) -> Cursor,
     keep: impl Fn(&T) -> bool,
+    bytes: impl Fn(&T) -> usize,
 ) -> Result<(Vec<T>, String), Status> {
     let mut after = page.after().map(parse_key).transpose()?;
-    let mut found = Vec::new();
-    loop {
+    let (mut found, mut taken) = (Vec::new(), 0);
+    while !page.is_beyond(found.len(), taken) {
         let chunk = fetch(after).map_err(|error| failed(&error))?;
-        let is_last = (chunk.len() as u64) < CHUNK;
-        after = chunk.last().map(&cursor).or(after);
-        found.extend(chunk.into_iter().filter(&keep));
-        if is_last || found.len() > page.size() {
-            break;
-        }
+        let Some(last) = chunk.last() else { break };
+        after = Some(cursor(last));
+        let kept = chunk.into_iter().filter(&keep);
+        found.extend(kept.inspect(|item| taken += bytes(item)));
     }
-    Ok(page.take(found.into_iter().map(|item| (key(cursor(&item)), item))))
+    Ok(page.take_within(found.into_iter().map(|item| (key(cursor(&item)), item)), bytes))
 }
 
 /// Returns a key whose order is that of the lists.
@@ -256,12 +256,8 @@ fn time(wire: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     wire.and_then(Timestamp::from_wire)
 }
 
-fn dropped(inner: &Inner, of: Option<AgentId>, tally: impl Fn(&views::FileHost) -> Tally) -> Result<u64, Status> {
-    let hosts = match of {
-        Some(agent) => inner.views.file_host(agent).map(|host| host.into_iter().collect()),
-        None => inner.views.file_hosts().map(|hosts| hosts.into_iter().map(|(_, host)| host).collect::<Vec<_>>()),
-    };
-    Ok(hosts.map_err(|error| failed(&error))?.iter().map(|host| tally(host).dropped).sum())
+fn dropped(inner: &Inner, of: Option<AgentId>) -> Result<FilesDropped, Status> {
+    inner.views.files_dropped(of).map_err(|error| failed(&error))
 }
 
 fn change_field<'v>(row: &'v FileChangeRow, hostname: &'v str, field: &str) -> Cow<'v, str> {

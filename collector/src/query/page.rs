@@ -4,12 +4,14 @@
 //! token of another request is refused instead of giving a wrong page. It grants nothing that the request would not.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use muster_proto::id::Digest;
+use muster_proto::{id::Digest, limits};
 
 /// Items of a page when none are asked for.
 const DEFAULT_ITEMS: usize = 50;
 /// Items of a page, at most.
 const MAX_ITEMS: usize = 1000;
+/// Bytes of the parts of a page that have no small bound, at most, so that the client takes the answer whatever else is in it.
+const PAGE_BYTES: usize = limits::CLIENT_MESSAGE_BYTES / 4;
 /// Bytes of a token, at most.
 const TOKEN_BYTES: usize = 512;
 /// Bytes of the checksum.
@@ -65,11 +67,6 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
-    /// Returns how many items it has, at most.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
     /// Returns the key of the last item before it; `None` for the first page.
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
@@ -78,15 +75,31 @@ impl<'a> Page<'a> {
     /// Returns the items of this page, and the token of the next one, empty after the last. `items` come in the order of
     /// their keys.
     pub fn take<T>(&self, items: impl Iterator<Item = (String, T)>) -> (Vec<T>, String) {
-        let mut rest = items.skip_while(|(key, _)| self.after.as_ref().is_some_and(|after| key <= after));
+        self.take_within(items, |_| 0)
+    }
+
+    /// Returns the items as [`Page::take`] does, fewer where they are large by `bytes`. There is always one, if there are any.
+    pub fn take_within<T>(
+        &self,
+        items: impl Iterator<Item = (String, T)>,
+        bytes: impl Fn(&T) -> usize,
+    ) -> (Vec<T>, String) {
+        let mut rest = items.skip_while(|(key, _)| self.after.as_ref().is_some_and(|after| key <= after)).peekable();
         let mut page = Vec::new();
-        let mut last = String::new();
-        for (key, item) in rest.by_ref().take(self.size) {
+        let (mut last, mut taken) = (String::new(), 0);
+        let fits = |count: usize, taken: usize| count == 0 || count < self.size && taken <= PAGE_BYTES;
+        while let Some((key, item)) = rest.next_if(|(_, item)| fits(page.len(), taken + bytes(item))) {
+            taken += bytes(&item);
             page.push(item);
             last = key;
         }
-        let token = if rest.next().is_some() { self.token(&last) } else { String::new() };
+        let token = if rest.peek().is_some() { self.token(&last) } else { String::new() };
         (page, token)
+    }
+
+    /// Returns whether `count` items of `bytes` in all are more than it has.
+    pub fn is_beyond(&self, count: usize, bytes: usize) -> bool {
+        count > self.size || count > 1 && bytes > PAGE_BYTES
     }
 
     fn token(&self, key: &str) -> String {
@@ -126,6 +139,24 @@ mod tests {
             }
         }
         assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn a_page_ends_where_its_items_are_too_large_and_never_before_the_first() {
+        for (bytes, expected) in [(0, vec![3, 3, 1]), (PAGE_BYTES / 2, vec![2, 2, 2, 1]), (PAGE_BYTES + 1, vec![1; 7])]
+        {
+            let mut token = String::new();
+            let mut counts = Vec::new();
+            loop {
+                let (items, next) = Page::parse("hosts", "f", 3, &token).unwrap().take_within(items(), |_| bytes);
+                counts.push(items.len());
+                token = next;
+                if token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(counts, expected, "{bytes}");
+        }
     }
 
     #[test]

@@ -66,10 +66,10 @@ reasons! {
     // Administration.
     UsesInvalid "USES_INVALID" InvalidArgument "The number of uses is outside its range.";
     LifetimeInvalid "LIFETIME_INVALID" InvalidArgument "The lifetime is outside its range.";
-    NoteInvalid "NOTE_INVALID" InvalidArgument "The note is too long or has control characters.";
+    NoteInvalid "NOTE_INVALID" InvalidArgument "The note is too long or has control or invisible characters.";
     RoleInvalid "ROLE_INVALID" InvalidArgument "The role is none that a credential may have.";
     NameInvalid "NAME_INVALID" InvalidArgument "The name is not one.";
-    ReasonInvalid "REASON_INVALID" InvalidArgument "The reason is empty, too long or has control characters.";
+    ReasonInvalid "REASON_INVALID" InvalidArgument "The reason is empty, too long or has control or invisible characters.";
     ChangesInvalid "CHANGES_INVALID" InvalidArgument "A change of a file is not named as it is listed, or there are none or too many.";
     TimeoutInvalid "TIMEOUT_INVALID" InvalidArgument "The timeout is outside its range.";
     TokenNotFound "TOKEN_NOT_FOUND" NotFound "There is no such token.";

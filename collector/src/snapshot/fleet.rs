@@ -13,8 +13,8 @@ use muster_proto::{
 };
 use prost::Message as _;
 
-use super::select::{Selection, State, Track, on_collector};
-use crate::control::{self, Acknowledged, Control, Evidence, Judgement, Observed, Reporting};
+use super::select::{Selection, State, Track};
+use crate::control::{self, Acknowledged, Control, Evidence, Judgement, Observed, Reporting, reports::on_collector};
 
 /// What the log said of a fleet.
 #[derive(Debug)]

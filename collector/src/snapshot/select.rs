@@ -7,10 +7,7 @@
 //!
 //! A selection of the selected entries is the same selection, so that whoever verifies finds neither too few nor too many.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::{
     fact::{Fact, Subject},
@@ -22,7 +19,10 @@ use muster_proto::{
 };
 use prost::Message as _;
 
-use crate::control::Acknowledged;
+use crate::control::{
+    Acknowledged,
+    reports::{mends, on_collector},
+};
 
 /// Where an agent stands.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -109,6 +109,10 @@ pub struct Track {
     pub acknowledged: Acknowledged,
     /// The first report that did not fit the facts before it, while they do not add up.
     pub broken: Option<u64>,
+    /// When they added up again last.
+    mended: Option<Timestamp>,
+    /// When the last report was received; never before the one before it.
+    received: Option<Timestamp>,
     /// Its newest epoch, and the place in it.
     head: Option<(Epoch, ReportSeq)>,
     /// Whether a report was met that does not count.
@@ -264,7 +268,7 @@ impl Selector {
             track.heard = Some(index);
         }
         match broken {
-            None => track.follow(index, &report),
+            None => track.follow(index, &report, received),
             Some(broken) => track.replay(index, &report, broken),
         }
     }
@@ -327,13 +331,19 @@ impl Track {
     }
 
     /// Takes a report of the log, as the judge does.
-    fn follow(&mut self, index: u64, report: &Report) {
+    fn follow(&mut self, index: u64, report: &Report, received: Timestamp) {
+        let received = self.received.map_or(received, |last| received.max(last));
+        self.received = Some(received);
         let fits = match &report.body {
             Body::Facts(facts) => self.set.apply(facts, &index).is_ok(),
             Body::Attestation(attestation) => attestation.fact_set_digest == self.set.digest(),
             Body::Gap(_) | Body::Lifecycle(_) => return,
         };
-        self.broken = if fits { None } else { self.broken.or(Some(index)) };
+        if !fits {
+            self.broken.get_or_insert(index);
+        } else if self.broken.is_some() && mends(self.mended, received) {
+            (self.broken, self.mended) = (None, Some(received));
+        }
         self.note(index, report);
     }
 
@@ -372,13 +382,6 @@ fn told(report: &Report) -> Timestamp {
         Body::Attestation(attestation) => report.observed.max(attestation.coverage.end),
         Body::Gap(_) | Body::Lifecycle(_) => report.observed,
     }
-}
-
-/// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
-pub fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
-    let skew = Duration::from_millis(skew_millis.unsigned_abs());
-    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
-    moved.min(received)
 }
 
 /// Returns the name of a probe.

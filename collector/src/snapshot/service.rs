@@ -9,6 +9,7 @@ use muster_proto::{
     id::{AgentId, ControlId, Digest},
     time::{Clock, Timestamp},
     v1::{self, act::Act, snapshot_service_server},
+    words::counted,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -128,7 +129,7 @@ fn checkpoint(parts: &Parts, newest: &Checkpoint, size: u64) -> Result<Checkpoin
         log::Error::Position { .. } => invalid(
             Reason::LogPositionInvalid,
             "log_size",
-            format!("the log has {} entries; ask for that many or fewer", newest.size),
+            format!("the log has {}; ask for that many or fewer", counted(newest.size, "entry")),
         ),
         error => internal("failed to read the log", &error),
     })

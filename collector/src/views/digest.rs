@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Error, Views};
 
 /// Each table and the columns that order its rows.
-const TABLES: [(&str, &str); 21] = [
+const TABLES: [(&str, &str); 22] = [
     ("meta", "name"),
     ("agents", "agent"),
     ("agent_states", "agent, from_index"),
@@ -19,6 +19,7 @@ const TABLES: [(&str, &str); 21] = [
     ("opaque_facts", "agent, number"),
     ("verdicts", "agent, control"),
     ("verdict_history", "agent, control, at_index, step"),
+    ("dropped", "agent, rows_of"),
     ("gaps", "agent, log_index"),
     ("file_hosts", "agent"),
     ("file_changes", "agent, number"),

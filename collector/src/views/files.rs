@@ -5,7 +5,7 @@
 mod read;
 mod write;
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use muster_proto::{
     fact::{ExplainedChanges, FileChange},
@@ -82,23 +82,57 @@ pub struct Tally {
     pub dropped: u64,
 }
 
+/// How many rows about files are no longer kept.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct FilesDropped {
+    /// Changes.
+    pub changes: u64,
+    /// Groups of explained changes.
+    pub groups: u64,
+    /// Baselines.
+    pub baselines: u64,
+}
+
 /// What is watched on a host, by its newest fact.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Watched {
-    /// Paths that are watched with everything below them.
-    pub roots: Vec<String>,
+    /// Paths that are watched with everything below them, without a slash at the end, in the order of [`by_part`]; none below another.
+    roots: Vec<String>,
     /// Digest of the definition of each watch set, by name.
     pub sets: BTreeMap<String, String>,
 }
 
 impl Watched {
+    /// Returns what is watched: `roots` with everything below them, and sets with the digest of each.
+    pub fn new<'a>(roots: impl Iterator<Item = &'a str>, sets: BTreeMap<String, String>) -> Self {
+        let mut all: Vec<&str> = roots.map(|root| root.trim_end_matches('/')).collect();
+        all.sort_by(|a, b| by_part(a, b));
+        let mut roots: Vec<String> = Vec::new();
+        for root in all {
+            if roots.last().is_none_or(|above| !is_at_or_below(root, above)) {
+                roots.push(root.to_owned());
+            }
+        }
+        Self { roots, sets }
+    }
+
     /// Returns whether `path` lies at or below a watched path. A watch set may leave it out all the same.
     pub fn covers(&self, path: &str) -> bool {
-        self.roots.iter().any(|root| {
-            let below = path.strip_prefix(root.as_str());
-            below.is_some_and(|rest| rest.is_empty() || root.ends_with('/') || rest.starts_with('/'))
-        })
+        let after = self.roots.partition_point(|root| by_part(root, path).is_le());
+        after.checked_sub(1).is_some_and(|at| is_at_or_below(path, &self.roots[at]))
     }
+}
+
+/// Compares paths part by part: what is below a folder follows it at once, as in no other order.
+fn by_part(a: &str, b: &str) -> Ordering {
+    fn ranks(path: &str) -> impl Iterator<Item = u8> {
+        path.bytes().map(|byte| if byte == b'/' { 0 } else { byte })
+    }
+    ranks(a).cmp(ranks(b))
+}
+
+fn is_at_or_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Where a host stands with its files.
@@ -131,8 +165,8 @@ pub struct LastingChange {
     pub set: String,
     /// Whether the newest fact lists it.
     pub is_listed: bool,
-    /// The encoded `FileChange` as it was told last.
-    pub bytes: Vec<u8>,
+    /// Digest of the encoded `FileChange` as it was told last.
+    pub told: Digest,
 }
 
 /// A change to write.
@@ -233,11 +267,13 @@ pub type Cursor = (AgentId, u64);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_path_is_covered_by_itself_and_by_folders_above_it_alone() {
-        let watched = |root: &str| Watched { roots: vec![root.to_owned()], sets: BTreeMap::new() };
+        let watched = |root: &str| Watched::new([root].into_iter(), BTreeMap::new());
         for (root, path, expected) in [
             ("/etc", "/etc", true),
             ("/etc", "/etc/passwd", true),
@@ -246,6 +282,18 @@ mod tests {
             ("/etc/passwd", "/etc", false),
         ] {
             assert_eq!(watched(root).covers(path), expected, "{root} {path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_covered_as_if_every_root_were_asked(
+            roots in proptest::collection::vec("(/[ab!.]{1,2}){0,3}/?", 0..8),
+            path in "(/[ab!.]{1,2}){1,4}",
+        ) {
+            let watched = Watched::new(roots.iter().map(String::as_str), BTreeMap::new());
+            let expected = roots.iter().any(|root| is_at_or_below(&path, root.trim_end_matches('/')));
+            prop_assert_eq!(watched.covers(&path), expected, "{:?}", watched.roots);
         }
     }
 

@@ -289,6 +289,19 @@ impl Views {
         })
     }
 
+    /// Returns how many rows of an agent are no longer kept, by table: `breaks` and `verdict_history`.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn dropped(&self, agent: AgentId) -> Result<BTreeMap<String, u64>, Error> {
+        self.read(|connection| {
+            let text = "SELECT rows_of, count FROM dropped WHERE agent = ?";
+            let counts = rows(connection, text, [agent.as_bytes()], |row| Some((row.get(0).ok()?, number(row, 1)?)))?;
+            Ok(counts.into_iter().collect())
+        })
+    }
+
     /// Returns the verdicts that a control gave of an agent, in order, with the log index of the entry at which each was found:
     /// the one that brought it or, of one that time brought, the one that came after it.
     ///
@@ -345,7 +358,7 @@ pub(super) fn hosts(connection: &Connection) -> Result<Vec<HostRow>, Error> {
 
 fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
     let text = "SELECT a.agent, a.state, a.enrolled_index, a.enrolled_time, a.set_digest, a.broken_index, a.broken_time,
-                a.broken_detail, a.judged_at, a.agent_version, a.hostname, a.os_id, a.os_version, a.host_class,
+                a.broken_detail, a.mended_time, a.judged_at, a.agent_version, a.hostname, a.os_id, a.os_version, a.host_class,
                 a.profile_revision, r.epoch, r.first_seq, r.last_seq, r.first_index, r.last_index, r.first_time, r.last_time, r.observed,
                 r.through, r.skew_millis, r.looks
                 FROM agents a LEFT JOIN heads h ON h.agent = a.agent AND h.epoch = a.epoch
@@ -353,7 +366,7 @@ fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
     rows(connection, text, [], |row| {
         let broken: Option<String> = row.get(7).ok()?;
         let enrolled: Option<i64> = row.get(2).ok()?;
-        let epoch: Option<Vec<u8>> = row.get(15).ok()?;
+        let epoch: Option<Vec<u8>> = row.get(16).ok()?;
         Some(AgentRow {
             agent: agent(row, 0)?,
             state: HostState::from_number(row.get(1).ok()?)?,
@@ -366,15 +379,16 @@ fn agents(connection: &Connection) -> Result<Vec<AgentRow>, Error> {
                 Some(detail) => Some(Broken { log_index: number(row, 5)?, time: time(row, 6)?, detail }),
                 None => None,
             },
-            judged_at: time(row, 8)?,
-            agent_version: row.get(9).ok()?,
-            hostname: row.get(10).ok()?,
-            os_id: row.get(11).ok()?,
-            os_version: row.get(12).ok()?,
-            host_class: row.get(13).ok()?,
-            profile_revision: number(row, 14)?,
+            mended: optional_time(row, 8)?,
+            judged_at: time(row, 9)?,
+            agent_version: row.get(10).ok()?,
+            hostname: row.get(11).ok()?,
+            os_id: row.get(12).ok()?,
+            os_version: row.get(13).ok()?,
+            host_class: row.get(14).ok()?,
+            profile_revision: number(row, 15)?,
             run: match epoch {
-                Some(_) => Some(run(row, 15)?),
+                Some(_) => Some(run(row, 16)?),
                 None => None,
             },
         })
@@ -474,11 +488,27 @@ pub(super) fn rows<T>(
     params: impl rusqlite::Params,
     parse: impl Fn(&Row<'_>) -> Option<T>,
 ) -> Result<Vec<T>, Error> {
+    rows_within(connection, text, params, parse, |_| 0, usize::MAX)
+}
+
+/// Returns what `parse` makes of each row, until they have `most` bytes or more by `bytes`. The first is always there.
+pub(super) fn rows_within<T>(
+    connection: &Connection,
+    text: &str,
+    params: impl rusqlite::Params,
+    parse: impl Fn(&Row<'_>) -> Option<T>,
+    bytes: impl Fn(&T) -> usize,
+    most: usize,
+) -> Result<Vec<T>, Error> {
     let mut statement = connection.prepare_cached(text)?;
     let mut rows = statement.query(params)?;
-    let mut out = Vec::new();
-    while let Some(row) = rows.next()? {
-        out.push(parse(row).ok_or(Error::Garbled("a table"))?);
+    let (mut out, mut taken) = (Vec::new(), 0);
+    while taken < most
+        && let Some(row) = rows.next()?
+    {
+        let item = parse(row).ok_or(Error::Garbled("a table"))?;
+        taken += bytes(&item);
+        out.push(item);
     }
     Ok(out)
 }
@@ -503,5 +533,21 @@ fn optional_time(row: &Row<'_>, at: usize) -> Option<Option<Timestamp>> {
     match row.get::<_, Option<i64>>(at).ok()? {
         Some(micros) => Timestamp::from_micros(micros).map(Some),
         None => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_end_where_they_are_large_and_the_first_is_always_there() {
+        let connection = Connection::open_in_memory().unwrap();
+        let text = "SELECT 4 UNION ALL SELECT 4 UNION ALL SELECT 4";
+        for (most, expected) in [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3), (100, 3)] {
+            let bytes = |row: &u64| usize::try_from(*row).unwrap();
+            let rows = rows_within(&connection, text, [], |row| number(row, 0), bytes, most).unwrap();
+            assert_eq!(rows.len(), expected, "{most}");
+        }
     }
 }

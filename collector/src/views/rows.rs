@@ -10,6 +10,8 @@ use muster_proto::{
     v1,
 };
 
+use crate::control::reports::on_collector;
+
 /// Where an agent stands.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum HostState {
@@ -67,6 +69,9 @@ pub struct Look {
     pub confirmed: Timestamp,
 }
 
+/// Bytes of a look in packed form: the probe's place in [`PROBES`], then log index and two times, 8 bytes each.
+const LOOK_BYTES: usize = 1 + 3 * 8;
+
 /// The last look of each probe.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Looks([Option<Look>; PROBES.len()]);
@@ -108,10 +113,10 @@ impl Looks {
     }
 
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(5 * 25);
+        let mut bytes = Vec::with_capacity(self.0.len() * LOOK_BYTES);
         for (place, look) in self.0.iter().enumerate() {
             let Some(look) = look else { continue };
-            bytes.push(u8::try_from(place).expect("there are five probes"));
+            bytes.push(u8::try_from(place).expect("there are fewer than 256 probes"));
             bytes.extend(look.log_index.to_be_bytes());
             bytes.extend(look.ended.micros().to_be_bytes());
             bytes.extend(look.confirmed.micros().to_be_bytes());
@@ -121,7 +126,7 @@ impl Looks {
 
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut looks = Self::default();
-        for chunk in bytes.chunks(25) {
+        for chunk in bytes.chunks(LOOK_BYTES) {
             let (place, rest) = chunk.split_first()?;
             let (index, rest) = rest.split_first_chunk::<8>()?;
             let (ended, rest) = rest.split_first_chunk::<8>()?;
@@ -134,13 +139,6 @@ impl Looks {
         }
         Some(looks)
     }
-}
-
-/// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
-pub fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
-    let skew = Duration::from_millis(skew_millis.unsigned_abs());
-    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
-    moved.min(received)
 }
 
 /// Reports that do not add up to a fact set.
@@ -211,6 +209,8 @@ pub struct AgentRow {
     pub set_digest: Digest,
     /// Set while its reports do not add up.
     pub broken: Option<Broken>,
+    /// When they added up again last: the received time of the report.
+    pub mended: Option<Timestamp>,
     /// When controls that time alone can turn were judged last.
     pub judged_at: Timestamp,
     /// Version of its agent.
@@ -237,6 +237,7 @@ impl AgentRow {
             run: None,
             set_digest: empty_set,
             broken: None,
+            mended: None,
             judged_at: Timestamp::EPOCH,
             agent_version: String::new(),
             hostname: String::new(),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use muster_proto::fact::Subject;
+use muster_proto::{fact::Subject, words::counted};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Error, Origin, STATEMENTS, dialect, read};
@@ -16,7 +16,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) CLUSTERED;
 CREATE TABLE agents (
     agent BYTES PRIMARY KEY, state BIGINT NOT NULL, enrolled_index BIGINT, enrolled_time BIGINT,
     epoch BYTES, set_digest BYTES NOT NULL,
-    broken_index BIGINT, broken_time BIGINT, broken_detail TEXT,
+    broken_index BIGINT, broken_time BIGINT, broken_detail TEXT, mended_time BIGINT,
     judged_at BIGINT NOT NULL,
     agent_version TEXT NOT NULL, hostname TEXT NOT NULL, os_id TEXT NOT NULL, os_version TEXT NOT NULL, host_class TEXT NOT NULL,
     profile_revision BIGINT NOT NULL
@@ -61,6 +61,9 @@ CREATE TABLE verdict_history (
     verdict TEXT NOT NULL, reason TEXT NOT NULL, since BIGINT, catalogue_version TEXT NOT NULL,
     PRIMARY KEY (agent, control, at_index, step)
 ) CLUSTERED;
+CREATE TABLE dropped (
+    agent BYTES NOT NULL, rows_of TEXT NOT NULL, count BIGINT NOT NULL, PRIMARY KEY (agent, rows_of)
+) CLUSTERED;
 CREATE TABLE gaps (
     agent BYTES NOT NULL, log_index BIGINT NOT NULL, received BIGINT NOT NULL, epoch BYTES NOT NULL, seq BIGINT NOT NULL,
     cause BIGINT NOT NULL, start_time BIGINT NOT NULL, end_time BIGINT NOT NULL, lost_first BIGINT, lost_last BIGINT,
@@ -74,9 +77,9 @@ CREATE TABLE file_hosts (
 CREATE TABLE file_changes (
     agent BYTES NOT NULL, number BIGINT NOT NULL, identity BYTES NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL,
     set_name TEXT NOT NULL, severity TEXT NOT NULL, before_sha256 TEXT NOT NULL, after_sha256 TEXT NOT NULL,
-    after_digest BYTES NOT NULL, detected BIGINT NOT NULL, is_listed BIGINT NOT NULL, change_bytes BYTES NOT NULL,
+    after_digest BYTES NOT NULL, detected BIGINT NOT NULL, is_listed BIGINT NOT NULL, change_digest BYTES NOT NULL,
     from_index BIGINT NOT NULL, from_time BIGINT NOT NULL, to_index BIGINT, to_time BIGINT, end_cause BIGINT, end_reason TEXT,
-    PRIMARY KEY (agent, number)
+    change_bytes BYTES NOT NULL, PRIMARY KEY (agent, number)
 );
 CREATE INDEX file_changes_by_path ON file_changes (path, agent, number);
 CREATE TABLE file_groups (
@@ -129,7 +132,7 @@ pub(super) fn open(path: &Path, origin: &Origin, log_size: u64) -> Result<Connec
     }
     let applied = read::applied(&connection).map_err(|error| error.to_string())?;
     if applied > log_size {
-        return Err(format!("they cover {applied} entries of a log that has {log_size}"));
+        return Err(format!("they cover {} of a log that has {log_size}", counted(applied, "entry")));
     }
     if let Some(damage) = dialect::damage(&connection).map_err(said)? {
         return Err(format!("they are damaged: {damage}"));

@@ -19,6 +19,11 @@ use super::{
 /// Bytes of the text that says why an entry was passed over, at most.
 const BAD_ENTRY_BYTES: usize = 256;
 
+/// Verdicts that the history of one control of one agent keeps, at most: an agent may bring another one with each report.
+pub const HISTORY_KEPT: u64 = 1000;
+/// Times at which an agent's reports did not add up that are kept, at most.
+pub const BREAKS_KEPT: u64 = 1000;
+
 /// The one writer.
 pub struct Writer {
     connection: Connection,
@@ -103,12 +108,13 @@ impl Batch<'_> {
     pub fn put_agent(&self, row: &AgentRow) -> Result<(), Error> {
         self.prepare(
             "INSERT INTO agents (agent, state, enrolled_index, enrolled_time, epoch, set_digest, broken_index,
-             broken_time, broken_detail, judged_at, agent_version, hostname, os_id, os_version, host_class, profile_revision)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent) DO UPDATE SET state = excluded.state,
+             broken_time, broken_detail, mended_time, judged_at, agent_version, hostname, os_id, os_version, host_class,
+             profile_revision)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (agent) DO UPDATE SET state = excluded.state,
              enrolled_index = excluded.enrolled_index, enrolled_time = excluded.enrolled_time, epoch = excluded.epoch,
              set_digest = excluded.set_digest, broken_index = excluded.broken_index, broken_time = excluded.broken_time,
-             broken_detail = excluded.broken_detail, judged_at = excluded.judged_at, agent_version =
-             excluded.agent_version, hostname = excluded.hostname, os_id = excluded.os_id, os_version =
+             broken_detail = excluded.broken_detail, mended_time = excluded.mended_time, judged_at = excluded.judged_at,
+             agent_version = excluded.agent_version, hostname = excluded.hostname, os_id = excluded.os_id, os_version =
              excluded.os_version, host_class = excluded.host_class, profile_revision = excluded.profile_revision",
         )?
         .execute(params![
@@ -121,6 +127,7 @@ impl Batch<'_> {
             row.broken.as_ref().map(|broken| sql(broken.log_index)),
             row.broken.as_ref().map(|broken| broken.time.micros()),
             row.broken.as_ref().map(|broken| &broken.detail),
+            row.mended.map(Timestamp::micros),
             row.judged_at.micros(),
             row.agent_version,
             row.hostname,
@@ -142,14 +149,20 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes that an agent's reports do not add up from an entry on.
+    /// Writes that an agent's reports do not add up from an entry on. Of an agent the newest [`BREAKS_KEPT`] are kept.
     pub fn put_break(&self, agent: AgentId, index: u64, time: Timestamp, detail: &str) -> Result<(), Error> {
         self.prepare(
             "INSERT INTO breaks (agent, from_index, from_time, detail) VALUES (?, ?, ?, ?) ON CONFLICT (agent,
              from_index) DO UPDATE SET from_time = excluded.from_time, detail = excluded.detail",
         )?
         .execute(params![agent.as_bytes(), sql(index), time.micros(), detail])?;
-        Ok(())
+        let dropped = self
+            .prepare(
+                "DELETE FROM breaks WHERE agent = ?1 AND from_index < (SELECT from_index FROM breaks WHERE agent = ?1
+                 ORDER BY from_index DESC LIMIT 1 OFFSET ?2)",
+            )?
+            .execute(params![agent.as_bytes(), sql(BREAKS_KEPT - 1)])?;
+        self.count_dropped(agent, "breaks", dropped)
     }
 
     /// Writes that they add up again.
@@ -302,7 +315,8 @@ impl Batch<'_> {
     }
 
     /// Writes a verdict that is another one than before to the history. `at` is the entry at which it was found, and its place
-    /// among those found there: what time brought before the entry comes before what the entry brought.
+    /// among those found there: what time brought before the entry comes before what the entry brought. Of a control of an agent the
+    /// newest [`HISTORY_KEPT`] are kept.
     pub fn put_history(&self, agent: AgentId, row: &VerdictRow, at: (u64, u64), version: &str) -> Result<(), Error> {
         self.prepare(
             "INSERT INTO verdict_history (agent, control, at_index, step, judged_at, verdict, reason, since,
@@ -321,6 +335,23 @@ impl Batch<'_> {
             row.since.map(Timestamp::micros),
             version,
         ])?;
+        let dropped = self
+            .prepare(
+                "DELETE FROM verdict_history WHERE agent = ?1 AND control = ?2 AND (at_index, step) < (SELECT at_index, step
+                 FROM verdict_history WHERE agent = ?1 AND control = ?2 ORDER BY at_index DESC, step DESC LIMIT 1 OFFSET ?3)",
+            )?
+            .execute(params![agent.as_bytes(), row.control, sql(HISTORY_KEPT - 1)])?;
+        self.count_dropped(agent, "verdict_history", dropped)
+    }
+
+    fn count_dropped(&self, agent: AgentId, rows_of: &str, count: usize) -> Result<(), Error> {
+        if count > 0 {
+            self.prepare(
+                "INSERT INTO dropped (agent, rows_of, count) VALUES (?, ?, ?) ON CONFLICT (agent, rows_of) DO UPDATE
+                 SET count = dropped.count + excluded.count",
+            )?
+            .execute(params![agent.as_bytes(), rows_of, sql(count as u64)])?;
+        }
         Ok(())
     }
 

@@ -24,6 +24,15 @@ struct Done {
     outcome: AcknowledgeOutcome,
 }
 
+/// Outcome of a change that cannot be acknowledged because the newest report of its host does not list it.
+const ONLY_COUNTED: &str = "only counted";
+
+impl Done {
+    fn is_counted(&self) -> bool {
+        self.outcome == AcknowledgeOutcome::NotOpen && !self.change.listed
+    }
+}
+
 /// Acknowledges the open changes that are meant. No when one of the paths has none, or one was not open by then.
 ///
 /// # Errors
@@ -120,7 +129,7 @@ fn shown(done: &[Done], missing: &BTreeSet<&String>) -> Value {
         .map(|it| {
             value!({
                 "host_id": it.change.host_id, "hostname": it.change.hostname, "path": path(&it.change),
-                "after_digest": it.change.after_digest, "outcome": outcome(it.outcome),
+                "after_digest": it.change.after_digest, "outcome": outcome(it.outcome), "listed": it.change.listed,
             })
         })
         .collect();
@@ -129,16 +138,48 @@ fn shown(done: &[Done], missing: &BTreeSet<&String>) -> Value {
 
 fn text(out: Out, done: &[Done], missing: &BTreeSet<&String>) -> String {
     let row = |host: &str, name: &str, path: &str, outcome: &str, tone| -> Vec<Cell> {
-        vec![host.get(..12).unwrap_or(host).into(), name.into(), path.into(), Cell::new(outcome, tone)]
+        vec![host.get(..12).unwrap_or(host).into(), name.into(), Cell::new(outcome, tone), path.into()]
     };
     let mut rows: Vec<Vec<Cell>> = done
         .iter()
         .map(|it| {
             let tone = if it.outcome == AcknowledgeOutcome::NotOpen { Tone::Bad } else { Tone::Good };
-            let outcome = outcome(it.outcome).replace('_', " ");
+            let outcome = if it.is_counted() { ONLY_COUNTED.to_owned() } else { outcome(it.outcome).replace('_', " ") };
             row(&it.change.host_id, &it.change.hostname, path(&it.change), &outcome, tone)
         })
         .collect();
     rows.extend(missing.iter().map(|path| row("-", "-", path, "no such open change", Tone::Bad)));
-    table(out, &["HOST", "NAME", "PATH", "OUTCOME"], &rows)
+    let mut text = table(out, &["HOST", "NAME", "OUTCOME", "PATH"], &rows);
+    if done.iter().any(Done::is_counted) {
+        text.push_str(&format!(
+            "{ONLY_COUNTED}: the newest report of the host has more changes than it lists; fewer must differ before these can be \
+             acknowledged\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::print::Form;
+
+    #[test]
+    fn a_change_that_is_only_counted_says_why_it_cannot_be_acknowledged() {
+        let done = |path: &str, listed| Done {
+            change: v1::HostFileChange {
+                change: Some(v1::FileChange { path: path.to_owned(), ..Default::default() }),
+                listed,
+                ..Default::default()
+            },
+            outcome: AcknowledgeOutcome::NotOpen,
+        };
+        let all = [done("/etc/a", false), done("/etc/b", true)];
+        let text = text(Out::new(Form::Json), &all, &BTreeSet::new());
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines[1], "only counted  /etc/a");
+        assert_eq!(lines[2], "not open      /etc/b");
+        assert!(lines[3].starts_with("only counted: the newest report") && lines.len() == 4, "{text}");
+        assert_eq!(shown(&all, &BTreeSet::new())["changes"][0]["listed"], false);
+    }
 }

@@ -3,7 +3,7 @@
 use muster_proto::{v1, words::counted};
 use serde_json::json as value;
 
-use super::{change_line, json, list, say_dropped, state, tone};
+use super::{change_line, json, list, say_dropped, state_text, tone};
 use crate::ctl::{
     Error, Outcome,
     connect::Connection,
@@ -35,7 +35,7 @@ pub async fn timeline(connection: &Connection, out: Out, host: &str, path: Optio
         },
         |out| text(out, &baselines, &changes),
     )?;
-    say_dropped(dropped, "changes");
+    say_dropped(dropped, "older change");
     Ok(Outcome::Yes)
 }
 
@@ -66,7 +66,7 @@ fn baseline_text(out: Out, baseline: &v1::HostBaseline) -> String {
 
 fn change_text(out: Out, change: &v1::HostFileChange) -> String {
     let mut text = head(out, change.received_time.as_ref(), &change_line(change.change.as_ref()), change.log_index);
-    let mut line = state(change.state()).to_owned();
+    let mut line = state_text(change);
     if change.end_time.is_some() {
         let why = json::end(change.end()).replace('_', " ");
         let reason = if change.end_reason.is_empty() { String::new() } else { format!(" ({})", change.end_reason) };
@@ -75,8 +75,6 @@ fn change_text(out: Out, change: &v1::HostFileChange) -> String {
             time_text(change.end_time.as_ref()),
             change.end_log_index
         );
-    } else if !change.listed {
-        line.push_str(", and only counted by the newest report");
     }
     text.push_str(&format!("    {}\n", out.tone(tone(change.state()), &safe(&line))));
     if let Some(it) = &change.acknowledgement {

@@ -37,12 +37,13 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
     let told = (place.index, place.received);
     let before = host.clone();
     follow_baseline(batch, id, &files, &mut host, told)?;
-    follow_groups(batch, id, &files, &mut host, told)?;
+    let has_grown = follow_groups(batch, id, &files, &mut host, told)?;
+    let explains_more = has_grown || files.explained_total > before.explained_total;
     host.explained_total = files.explained_total;
     host.watched = watched(&files);
     let lasting = batch.lasting_changes(id)?;
     let identities: Vec<Digest> = files.changes.iter().map(identity).collect();
-    let steps = steps(&before, &lasting, &files, &identities, &host.watched);
+    let steps = steps(&before, &lasting, &files, &identities, &host.watched, explains_more);
     for number in steps.unlist {
         batch.unlist_file_change(id, number)?;
     }
@@ -53,7 +54,7 @@ pub(super) fn follow(batch: &Batch<'_>, id: AgentId, encoded: &[u8], place: &Pla
     let kept: HashMap<u64, &LastingChange> = lasting.iter().map(|change| (change.number, change)).collect();
     for (number, at) in steps.tell {
         let bytes = files.changes[at].encode();
-        if kept.get(&number).is_none_or(|kept| !kept.is_listed || kept.bytes != bytes) {
+        if kept.get(&number).is_none_or(|kept| !kept.is_listed || kept.told != Digest::of_bytes(&bytes)) {
             batch.tell_file_change(id, number, &bytes)?;
         }
     }
@@ -95,43 +96,53 @@ fn follow_baseline(
     Ok(())
 }
 
+/// Follows the groups of explained changes, and returns whether one of them may be new or larger than before: another one may have
+/// become smaller meanwhile, so that the total does not tell.
 fn follow_groups(
     batch: &Batch<'_>,
     id: AgentId,
     files: &FileIntegrity,
     host: &mut FileHost,
     told: (u64, Timestamp),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let is_whole = files.explained_groups_total <= files.explained.len() as u64;
+    let mut has_grown = !is_whole;
     let mut lasting: BTreeMap<Explanation, _> =
         batch.lasting_groups(id)?.into_iter().map(|row| (row.group.explanation.clone(), row)).collect();
     let mut seen: BTreeSet<&Explanation> = BTreeSet::new();
     for group in files.explained.iter().filter(|group| seen.insert(&group.explanation)) {
         match lasting.remove(&group.explanation) {
             Some(row) if row.group == *group => {}
-            Some(row) => batch.put_group(id, row.number, group, told)?,
+            Some(row) => {
+                has_grown |= row.group.changes_total < group.changes_total;
+                batch.put_group(id, row.number, group, told)?;
+            }
             None => {
+                has_grown = true;
                 host.groups.told += 1;
                 batch.put_group(id, host.groups.told, group, told)?;
             }
         }
     }
     // Of groups that are only counted, nobody knows that they ended.
-    if files.explained_groups_total <= files.explained.len() as u64 {
+    if is_whole {
         for row in lasting.into_values() {
             batch.end_group(id, row.number, told)?;
         }
     }
     host.groups.dropped += batch.drop_groups(id)?;
-    Ok(())
+    Ok(has_grown)
 }
 
-/// Decides what became of each change. `identities` are those of the fact's changes, `watched` is what it watches.
+/// Decides what became of each change. `identities` are those of the fact's changes, `watched` is what it watches, and
+/// `explains_more` says whether it may explain changes that the fact before it did not.
 fn steps(
     before: &FileHost,
     lasting: &[LastingChange],
     files: &FileIntegrity,
     identities: &[Digest],
     watched: &Watched,
+    explains_more: bool,
 ) -> Steps {
     let mut steps = Steps::default();
     let mut places: HashMap<Digest, usize> = HashMap::new();
@@ -144,7 +155,7 @@ fn steps(
             steps.tell.push((change.number, at));
         } else if paths.contains(change.path.as_str()) {
             steps.end.push((change.number, FileEnd::ChangedAgain));
-        } else if let Some(end) = end(before, change, files, watched) {
+        } else if let Some(end) = end(before, change, files, watched, explains_more) {
             steps.end.push((change.number, end));
         } else if change.is_listed {
             steps.unlist.push(change.number);
@@ -156,7 +167,13 @@ fn steps(
 }
 
 /// Returns why a change that a fact does not list ended; `None` when it may last.
-fn end(before: &FileHost, change: &LastingChange, files: &FileIntegrity, watched: &Watched) -> Option<FileEnd> {
+fn end(
+    before: &FileHost,
+    change: &LastingChange,
+    files: &FileIntegrity,
+    watched: &Watched,
+    explains_more: bool,
+) -> Option<FileEnd> {
     let reason = files.baseline.reason.as_str();
     let is_new_baseline = before.baseline.0 != files.baseline.id.as_str() && reason != Baseline::SETS_CHANGED;
     let set = |watched: &Watched| watched.sets.get(&change.set).cloned();
@@ -170,7 +187,7 @@ fn end(before: &FileHost, change: &LastingChange, files: &FileIntegrity, watched
         Some(FileEnd::NotWatched)
     } else if files.changes_total > files.changes.len() as u64 {
         None
-    } else if files.explained_total > before.explained_total {
+    } else if explains_more {
         Some(FileEnd::RestoredOrExplained)
     } else {
         Some(FileEnd::Restored)
@@ -188,10 +205,10 @@ fn identity(change: &FileChange) -> Digest {
 }
 
 fn watched(files: &FileIntegrity) -> Watched {
-    Watched {
-        roots: files.paths.iter().map(|path| path.path.as_str().to_owned()).collect(),
-        sets: files.sets.iter().map(|set| (set.name.to_string(), set.digest.to_string())).collect(),
-    }
+    Watched::new(
+        files.paths.iter().map(|path| path.path.as_str()),
+        files.sets.iter().map(|set| (set.name.to_string(), set.digest.to_string())).collect(),
+    )
 }
 
 impl Fleet {
@@ -282,7 +299,7 @@ mod tests {
             path: change.path.as_str().to_owned(),
             set: change.set.to_string(),
             is_listed: true,
-            bytes: Vec::new(),
+            told: Digest::of_bytes(&change.encode()),
         };
         (1..).zip(changes).map(row).collect()
     }
@@ -299,7 +316,8 @@ mod tests {
     /// Returns what `after` makes of the changes of `before`.
     fn steps_of(before: &FileIntegrity, after: &FileIntegrity) -> Steps {
         let identities: Vec<Digest> = after.changes.iter().map(identity).collect();
-        steps(&host(before), &lasting(&before.changes), after, &identities, &watched(after))
+        let explains_more = after.explained_total > before.explained_total;
+        steps(&host(before), &lasting(&before.changes), after, &identities, &watched(after), explains_more)
     }
 
     fn end_of(alter: impl Fn(&mut FileIntegrity)) -> Vec<(u64, FileEnd)> {

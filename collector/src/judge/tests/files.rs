@@ -244,6 +244,50 @@ fn a_baseline_that_was_taken_again_without_a_reason_accepts_nothing_and_stays_on
 }
 
 #[test]
+fn a_change_that_a_package_may_explain_by_now_is_not_told_as_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = |name: &str, changes_total| ExplainedChanges {
+        explanation: Explanation {
+            source: ExplanationSource::Dpkg,
+            package: name.into(),
+            version: "1".into(),
+            basis: "md5".into(),
+        },
+        changes_total,
+        first_detected_time: at(5),
+        last_detected_time: at(5),
+    };
+    // What is explained before and after, and how many groups there are after.
+    let (may_be, restored) = (FileEnd::RestoredOrExplained, FileEnd::Restored);
+    let cases = [
+        (vec![("a", 2)], vec![("a", 2)], 1, restored),
+        (vec![("a", 2)], vec![("a", 1)], 1, restored),
+        (vec![("a", 2)], vec![("a", 3)], 1, may_be),
+        (vec![("a", 2)], vec![("a", 1), ("b", 1)], 2, may_be),
+        (vec![("a", 2), ("b", 3)], vec![("a", 4), ("b", 1)], 2, may_be),
+        (vec![("a", 2)], vec![("a", 2)], 2, may_be),
+    ];
+    for (name, (before, after, groups_total, expected)) in cases.into_iter().enumerate() {
+        let mut sim = Sim::new();
+        let files = |changes: Vec<FileChange>, groups: &[(&str, u64)], groups_total: u64| {
+            integrity(changes, |files| {
+                files.explained = groups.iter().map(|(name, count)| group(name, *count)).collect();
+                files.explained_groups_total = groups_total;
+                files.explained_total = 5;
+            })
+        };
+        let log = log_of(vec![
+            sim.enrollment(at(0)),
+            sim.facts(at(10), &[files(vec![change("/etc/a", 1, 5)], &before, before.len() as u64)], true),
+            sim.facts(at(20), &[files(vec![], &after, groups_total)], false),
+        ]);
+        let views = views_of(dir.path(), &format!("v{name}"), &log);
+        let ended = rows(&views, sim.id()).remove(0).ended;
+        assert_eq!(ended.map(|(_, _, end, _)| end), Some(expected), "{before:?} {after:?}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_told_end_no_change() {
     let dir = tempfile::tempdir().unwrap();
     let mut sim = Sim::new();

@@ -8,16 +8,20 @@ use muster_proto::{
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    AcknowledgementRow, BaselineRow, Cursor, FileChangeRow, FileEnd, FileHost, GroupRow, LastingChange, Tally,
+    AcknowledgementRow, BaselineRow, Cursor, FileChangeRow, FileEnd, FileHost, FilesDropped, GroupRow, LastingChange,
+    Tally,
 };
 use crate::{
     control::Acknowledged,
     views::{
         Error, Views,
-        read::{agent, blob, number, rows, time},
+        read::{agent, blob, number, rows, rows_within, time},
         write::sql,
     },
 };
+
+/// Bytes of changes that are read at once, about.
+const CHANGES_BYTES: usize = 8 << 20;
 
 /// Columns of a change and of its acknowledgement, in the order in which [`change`] reads them.
 const CHANGE: &str = "c.agent, c.number, c.path, c.kind, c.set_name, c.severity, c.before_sha256, c.after_sha256,
@@ -28,7 +32,7 @@ const JOINED: &str = "FROM file_changes c LEFT JOIN acknowledgements a
 
 impl Views {
     /// Returns up to `most` changes of files after `after`, ordered by agent and number: those of `of` alone, and of `path` alone,
-    /// where they are given.
+    /// where they are given. Fewer where they are large; none after the last alone.
     ///
     /// # Errors
     ///
@@ -49,9 +53,9 @@ impl Views {
         );
         self.read(|connection| {
             let of = of.as_ref().map(|agent| agent.as_bytes().as_slice());
-            rows(connection, &text, params![after_agent, after_number, of, path, sql(most)], |row| {
-                Some(FileChangeRow { bytes: blob(row, 22)?, ..change(row)? })
-            })
+            let parse = |row: &Row<'_>| Some(FileChangeRow { bytes: blob(row, 22)?, ..change(row)? });
+            let params = params![after_agent, after_number, of, path, sql(most)];
+            rows_within(connection, &text, params, parse, |change| change.bytes.len(), CHANGES_BYTES)
         })
     }
 
@@ -125,6 +129,26 @@ impl Views {
         self.read(|connection| rows(connection, &format!("SELECT {HOST} ORDER BY agent"), [], host))
     }
 
+    /// Returns how many changes, groups and baselines are no longer kept: of `of` alone, where it is given.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn files_dropped(&self, of: Option<AgentId>) -> Result<FilesDropped, Error> {
+        let text = format!(
+            "SELECT COALESCE(SUM(changes_dropped), 0), COALESCE(SUM(groups_dropped), 0), COALESCE(SUM(baselines_dropped), 0)
+             FROM file_hosts WHERE {}",
+            if of.is_some() { "agent = ?1" } else { "?1 IS NULL" },
+        );
+        self.read(|connection| {
+            let of = of.as_ref().map(|agent| agent.as_bytes().as_slice());
+            let found = rows(connection, &text, [of], |row| {
+                Some(FilesDropped { changes: number(row, 0)?, groups: number(row, 1)?, baselines: number(row, 2)? })
+            })?;
+            Ok(found.first().copied().unwrap_or_default())
+        })
+    }
+
     /// Returns where an agent stands with its files; `None` when it never told of them.
     ///
     /// # Errors
@@ -160,7 +184,7 @@ fn host(row: &Row<'_>) -> Option<(AgentId, FileHost)> {
 
 /// Returns the changes of an agent that have not ended, by number.
 pub(super) fn lasting_changes(connection: &Connection, agent: AgentId) -> Result<Vec<LastingChange>, Error> {
-    let text = "SELECT number, identity, path, set_name, is_listed, change_bytes FROM file_changes
+    let text = "SELECT number, identity, path, set_name, is_listed, change_digest FROM file_changes
                 WHERE agent = ? AND to_index IS NULL ORDER BY number";
     rows(connection, text, [agent.as_bytes()], |row| {
         Some(LastingChange {
@@ -169,7 +193,7 @@ pub(super) fn lasting_changes(connection: &Connection, agent: AgentId) -> Result
             path: row.get(2).ok()?,
             set: row.get(3).ok()?,
             is_listed: row.get(4).ok()?,
-            bytes: blob(row, 5)?,
+            told: Digest::from_slice(&blob(row, 5)?)?,
         })
     })
 }

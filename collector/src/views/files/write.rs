@@ -65,8 +65,8 @@ impl Batch<'_> {
         };
         self.prepare(
             "INSERT INTO file_changes (agent, number, identity, path, kind, set_name, severity, before_sha256,
-             after_sha256, after_digest, detected, is_listed, change_bytes, from_index, from_time) VALUES (?, ?, ?, ?, ?,
-             ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+             after_sha256, after_digest, detected, is_listed, change_digest, from_index, from_time, change_bytes) VALUES
+             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?)",
         )?
         .execute(params![
             agent.as_bytes(),
@@ -80,17 +80,20 @@ impl Batch<'_> {
             content(change.after.as_ref()),
             change.after_digest().as_bytes(),
             change.detected_time.micros(),
-            new.bytes,
+            Digest::of_bytes(new.bytes).as_bytes(),
             sql(from.0),
             from.1.micros(),
+            new.bytes,
         ])?;
         Ok(())
     }
 
     /// Writes a change as it is told now.
     pub fn tell_file_change(&self, agent: AgentId, number: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.prepare("UPDATE file_changes SET is_listed = 1, change_bytes = ? WHERE agent = ? AND number = ?")?
-            .execute(params![bytes, agent.as_bytes(), sql(number)])?;
+        let text =
+            "UPDATE file_changes SET is_listed = 1, change_digest = ?, change_bytes = ? WHERE agent = ? AND number = ?";
+        let digest = Digest::of_bytes(bytes);
+        self.prepare(text)?.execute(params![digest.as_bytes(), bytes, agent.as_bytes(), sql(number)])?;
         Ok(())
     }
 

@@ -79,6 +79,7 @@ pub(super) fn baseline(baseline: &Baseline) -> Result<(), Error> {
 }
 
 pub(super) fn file_change(change: &FileChange) -> Result<(), Error> {
+    holds(change.encode().len() <= limits::FILE_CHANGE_BYTES, "FileChange")?;
     let (before, after) = (change.before.is_some(), change.after.is_some());
     match change.kind {
         ChangeKind::Created => holds(!before && after, "FileChange.before"),
@@ -118,7 +119,7 @@ pub(super) fn word(text: &Text, field: &'static str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::fact::{Fact, Layer, LayerKind, Listener, Transport, sample};
+    use crate::fact::{ExtendedAttribute, Fact, Layer, LayerKind, Listener, Transport, sample};
 
     use super::*;
 
@@ -167,6 +168,29 @@ mod tests {
         for (fact, field) in cases {
             assert_eq!(refusal(&fact), Error::Field(field));
         }
+    }
+
+    #[test]
+    fn a_file_change_is_taken_up_to_its_limit_and_refused_beyond_it() {
+        let attribute = |length: usize| ExtendedAttribute {
+            name: "security.selinux".into(),
+            sha256: Text::new(&"00".repeat(32)),
+            meaning: Text::new(&"x".repeat(length)),
+        };
+        let with_last = |length: usize| {
+            let mut change = sample::file_integrity().changes.remove(0);
+            if let Some(after) = &mut change.after {
+                after.extended_attributes = [limits::TEXT_BYTES; 15].map(attribute).into();
+                after.extended_attributes.push(attribute(length));
+            }
+            change
+        };
+        let length = 1000 + limits::FILE_CHANGE_BYTES - with_last(1000).encode().len();
+        let (most, more) = (with_last(length), with_last(length + 1));
+        assert_eq!(most.encode().len(), limits::FILE_CHANGE_BYTES);
+        let fact = |change: &FileChange| file_integrity_with(|files| files.changes[0] = change.clone());
+        assert!(Fact::decode(&fact(&most).encode()).is_ok());
+        assert_eq!(refusal(&fact(&more)), Error::Field("FileChange"));
     }
 
     #[test]
