@@ -80,7 +80,7 @@ async fn a_hidden_disk_passes_by_a_statement_alone_which_the_auditor_is_told_and
     let snapshot = scene.collector.folder().join("snapshot.zip").display().to_string();
     ctl.text(&["snapshot", "create", "--out", &snapshot]);
     let said = ctl.text(&["verify", &snapshot, "--log-key", &scene.log_key]);
-    assert!(said.contains("they rest on statements of Example Cloud, not on observations"), "{said}");
+    assert!(said.contains("rests on a statement of Example Cloud and not on an observation"), "{said}");
 
     fs::write(&file, "").unwrap();
     scene.collector.stop(Duration::from_secs(10));

@@ -695,7 +695,7 @@ fn a_scope_of_hosts_and_controls_is_kept_to() {
     // Whoever reads it learns that it is a part, and of what.
     let claimed = verify(&made.bytes, &fixture.trust()).claimed;
     let all = fixture.catalogue.controls().count();
-    for text in ["these 2 of 4 enrolled hosts".to_owned(), format!("these 1 of {all} controls")] {
+    for text in ["is 2 of 4 hosts enrolled:".to_owned(), format!("is 1 of {all} controls:")] {
         assert!(claimed.iter().any(|claim| claim.contains(&text)), "{text}: {claimed:#?}");
     }
     let readme = std::str::from_utf8(&made.bundle.files["README.txt"]).unwrap();
@@ -1008,7 +1008,7 @@ fn a_pass_that_rests_on_a_statement_says_so_and_is_judged_again_offline() {
     let verification = verify(&made.bytes, &fixture.trust());
     assert_valid(&verification);
     let claims = verification.claimed.join(" ");
-    assert!(claims.contains("for 1 passes: they rest on statements of Example Cloud, not on observations"), "{claims}");
+    assert!(claims.contains("rests on a statement of Example Cloud and not on an observation (1 such verdict)"), "{claims}");
 
     // It is part of what the log holds: none can be put in or changed, and after its end it holds no more.
     let forged = repack(&made, &fixture.key, |files| {
@@ -1082,7 +1082,7 @@ fn a_pass_that_rests_on_an_acknowledgement_carries_the_act_and_is_judged_again_o
     let verification = verify(&made.bytes, &fixture.trust());
     assert_valid(&verification);
     assert!(
-        verification.claimed.iter().any(|claim| claim.contains("1 changes of files")),
+        verification.claimed.iter().any(|claim| claim.contains("as they should be after 1 change:")),
         "{:?}",
         verification.claimed
     );
