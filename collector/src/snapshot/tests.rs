@@ -1008,7 +1008,10 @@ fn a_pass_that_rests_on_a_statement_says_so_and_is_judged_again_offline() {
     let verification = verify(&made.bytes, &fixture.trust());
     assert_valid(&verification);
     let claims = verification.claimed.join(" ");
-    assert!(claims.contains("rests on a statement of Example Cloud and not on an observation (1 such verdict)"), "{claims}");
+    assert!(
+        claims.contains("rests on a statement of Example Cloud and not on an observation (1 such verdict)"),
+        "{claims}"
+    );
 
     // It is part of what the log holds: none can be put in or changed, and after its end it holds no more.
     let forged = repack(&made, &fixture.key, |files| {
