@@ -495,7 +495,7 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
             "Every byte of the file is accounted for, and is what the collector made: its log's key signed the manifest.".to_owned(),
         );
         out.proven.push(format!(
-            "The log of {} whose checkpoint this key signed holds {} here, each of them: {}",
+            "The log of {} whose checkpoint this key signed holds all that is here of it, {}: {}",
             counted(parameters.log_size, "entry"),
             counted(counts.evidence, "entry"),
             manifest.log.key
@@ -515,7 +515,7 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
         ));
         if tally.links > 0 {
             out.proven.push(format!(
-                "Follows a report that it names and that is here too: {}.",
+                "{} here, each after one that it names and that is here too.",
                 counted(tally.links, "report")
             ));
         }
@@ -607,7 +607,7 @@ fn unknowns(out: &mut Verification, fleet: &Fleet, manifest: &Manifest) {
     let count = |is: &dyn Fn(&super::fleet::Host) -> bool| fleet.hosts.iter().filter(|host| is(host)).count();
     let silent = count(&|host| host.is_judged && host.last.is_none());
     if silent > 0 {
-        out.unknown.push(format!("All of {} that never reported.", counted(silent, "host")));
+        out.unknown.push(format!("{} that never reported: nothing is known.", counted(silent, "host")));
     }
     let broken = count(&|host| host.fact_set.is_some_and(|stated| !stated.agrees));
     if broken > 0 {
@@ -620,8 +620,7 @@ fn unknowns(out: &mut Verification, fleet: &Fleet, manifest: &Manifest) {
     let late = count(&|host| host.last.as_ref().is_some_and(|last| last.received > as_of));
     if late > 0 {
         out.unknown.push(format!(
-            "What else {} knew at {as_of} that reported late: the last report is of before that by the host's clock, and was received \
-             after it.",
+            "{} that reported late: the last report is of before {as_of} by the host's clock, and was received after it.",
             counted(late, "host")
         ));
     }
