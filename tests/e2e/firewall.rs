@@ -50,7 +50,7 @@ fn the_unit_reads(engine: &str, rules: &str) {
         return left_out(engine, String::from_utf8_lossy(&output.stderr).trim());
     }
     let told = look(&namespace, &capabilities());
-    for line in ["inbound IPv4: deny", "inbound IPv6: deny"] {
+    for line in ["inbound IPv4  denied unless a rule", "inbound IPv6  denied unless a rule"] {
         assert!(told.contains(line), "{engine}: {told}");
     }
     let told = look(&namespace, "-all");

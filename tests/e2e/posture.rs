@@ -149,7 +149,7 @@ async fn an_acknowledged_change_passes_until_the_file_changes_again() {
     let snapshot = host.scene.collector.folder().join("snapshot.zip").display().to_string();
     ctl.text(&["snapshot", "create", "--out", &snapshot]);
     let verified = ctl.text(&["verify", &snapshot]);
-    assert!(verified.contains("operators acknowledged them"), "{verified}");
+    assert!(verified.contains("operators acknowledged it"), "{verified}");
 
     fs::write(&file, "mallory ALL=(ALL) ALL\n").unwrap();
     host.becomes("FIM-02", Verdict::Fail).await;
