@@ -233,12 +233,13 @@ pub trait Host {
     /// When `root` itself is not there or is a folder that cannot be opened, when the time is over, or what the visitor returns.
     fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()>;
 
-    /// Returns digests of the content of the regular file at `path`, which is not followed if it is a link.
+    /// Returns digests of the content of the regular file at `path`, which is `root` or below it. Below the folder that holds `root` no
+    /// link is followed, so that whoever may write there leads to nothing else.
     ///
     /// # Errors
     ///
-    /// As open(2) and read(2) say.
-    fn digests(&self, path: &Path) -> io::Result<Digests>;
+    /// As openat2(2) and read(2) say.
+    fn digests(&self, root: &Path, path: &Path) -> io::Result<Digests>;
 }
 
 /// How fast a walk may go, and how far.

@@ -50,6 +50,8 @@ pub type Changes<'c> = BTreeMap<&'c [u8], Asked<'c>>;
 pub struct Asked<'c> {
     /// The difference.
     pub change: &'c mut FileChange,
+    /// The watched path that it is at or below.
+    pub root: &'c [u8],
     /// When a look last saw the state before this one: what explains it happened since.
     pub since: Timestamp,
     /// Whether the look that found this state has only now ended.
@@ -184,7 +186,8 @@ fn add_md5(host: &dyn Host, changes: &mut Changes<'_>) {
             continue;
         }
         // What cannot be read is not as a package installed it so far as anybody can tell.
-        let Ok(digests) = host.digests(&host::path_of(path)) else { continue };
+        let root = host::path_of(asked.root);
+        let Ok(digests) = host.digests(&root, &host::path_of(path)) else { continue };
         if hex::encode(digests.sha256) == after.sha256.as_str() {
             after.md5 = Text::new(&hex::encode(digests.md5));
         }

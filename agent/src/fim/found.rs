@@ -10,7 +10,7 @@ use super::{
     explain,
     known::{Known, Unreadable, What},
     merge::Found,
-    place::{folder_of, order},
+    place::{folder_of, is_at_or_below, order},
 };
 
 /// Open differences for which explanations are looked for at once; some more where the next ones are of the same folder.
@@ -106,12 +106,15 @@ impl<'a> Records<'a> {
     }
 
     fn explain(&mut self) -> bool {
+        let roots = self.request.sets.roots();
         let mut changes = explain::Changes::new();
         for (path, known) in &mut self.held {
             if let What::Differs(difference) = &mut known.what {
                 let is_new = difference.change.detected_time == self.request.now;
                 let since = difference.since;
-                changes.insert(path, explain::Asked { change: &mut difference.change, since, is_new });
+                let root = roots.iter().find(|root| is_at_or_below(path, &root.path));
+                let root = root.map_or(path.as_slice(), |root| root.path.as_slice());
+                changes.insert(path, explain::Asked { change: &mut difference.change, root, since, is_new });
             }
         }
         let open = |changes: &explain::Changes<'_>| changes.values().filter(|asked| asked.is_open()).count();

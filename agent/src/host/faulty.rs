@@ -255,8 +255,8 @@ impl Host for Faulty<'_> {
         self.host.walk(root, &Pace { readers: 1, ..pace.clone() }, &mut spoiling)
     }
 
-    fn digests(&self, path: &Path) -> io::Result<Digests> {
-        self.value(key("digests", path), || self.host.digests(path))
+    fn digests(&self, root: &Path, path: &Path) -> io::Result<Digests> {
+        self.value(key("digests", path), || self.host.digests(root, path))
     }
 }
 

@@ -385,7 +385,7 @@ impl Host for Recorded {
         Ok(())
     }
 
-    fn digests(&self, path: &Path) -> io::Result<Digests> {
+    fn digests(&self, _root: &Path, path: &Path) -> io::Result<Digests> {
         self.find("digests", path, &self.index.digests)
     }
 }

@@ -295,8 +295,8 @@ impl Host for Recording<'_> {
         Ok(())
     }
 
-    fn digests(&self, path: &Path) -> io::Result<Digests> {
-        let result = self.host.digests(path);
+    fn digests(&self, root: &Path, path: &Path) -> io::Result<Digests> {
+        let result = self.host.digests(root, path);
         self.keep_error(key("digests", path), &result);
         let digests = result?;
         self.index.borrow_mut().digests.insert(text(path), digests);

@@ -150,7 +150,7 @@ fn explained(host: &Recorded) -> usize {
         .collect();
     let mut asked = explain::Changes::new();
     for (path, change) in &mut changes {
-        asked.insert(path, Asked { change, since: before, is_new: true });
+        asked.insert(path, Asked { change, root: b"/", since: before, is_new: true });
     }
     let _ = explain::explain(host, None, &mut asked);
     for path in ["/usr/bin/evil", "/usr/bin/tampered"] {

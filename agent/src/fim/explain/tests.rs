@@ -61,7 +61,7 @@ fn explain_since(
     let mut all = Changes::new();
     for (path, change) in changes {
         let (since, is_new) = since(change);
-        all.insert(path, Asked { change, since, is_new });
+        all.insert(path, Asked { change, root: b"/", since, is_new });
     }
     super::explain(host, memory, &mut all)
 }

@@ -306,7 +306,7 @@ impl Host for Tree {
     fn run(&self, _: Tool, _: &[&str]) -> io::Result<Vec<u8>> {
         absent()
     }
-    fn digests(&self, _: &Path) -> io::Result<Digests> {
+    fn digests(&self, _: &Path, _: &Path) -> io::Result<Digests> {
         absent()
     }
 }

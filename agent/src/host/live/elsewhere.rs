@@ -120,7 +120,7 @@ impl Host for Live {
         unsupported()
     }
 
-    fn digests(&self, _: &Path) -> io::Result<Digests> {
+    fn digests(&self, _: &Path, _: &Path) -> io::Result<Digests> {
         unsupported()
     }
 }

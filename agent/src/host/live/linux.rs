@@ -210,8 +210,8 @@ impl Host for Live {
         walk::walk(*self, root, pace, visitor)
     }
 
-    fn digests(&self, path: &Path) -> io::Result<Digests> {
-        walk::digests(*self, path)
+    fn digests(&self, root: &Path, path: &Path) -> io::Result<Digests> {
+        walk::digests(*self, root, path)
     }
 }
 

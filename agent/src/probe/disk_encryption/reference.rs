@@ -465,7 +465,7 @@ impl Host for MadeHost {
         unsupported()
     }
 
-    fn digests(&self, _: &Path) -> io::Result<Digests> {
+    fn digests(&self, _: &Path, _: &Path) -> io::Result<Digests> {
         unsupported()
     }
 }

@@ -83,7 +83,7 @@ fn program(look: &Look<'_>) -> Result<(PathBuf, Digests), Unknown> {
     {
         return Ok((path, cache.digests));
     }
-    let digests = look.host.digests(&path).map_err(|error| refused(&error))?;
+    let digests = look.host.digests(&path, &path).map_err(|error| refused(&error))?;
     let cache = Cache { path: path.clone(), metadata, digests };
     if let Ok(json) = serde_json::to_vec(&cache) {
         // A cache that cannot be written costs the next look a read.

@@ -1,9 +1,12 @@
 //! Opens entries below a folder's descriptor, so that no name can lead elsewhere.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::Path,
 };
 
@@ -141,11 +144,29 @@ impl Opener {
     }
 }
 
-/// Opens the file at `path`, whose own parents may be links, with what fstat(2) says of it.
-pub(super) fn named_file(path: &Path, looked: &Metadata) -> io::Result<(OwnedFd, Stat)> {
-    let file = rustix::fs::openat(CWD, path, CONTENT, Mode::empty())?;
-    let stat = rustix::fs::fstat(&file)?;
-    if is_alike(&stat, looked) { Ok((file, stat)) } else { Err(changed()) }
+/// Returns the folder that holds `path`, which is `root` or below it, and the last name: the folder that holds `root` may be behind links,
+/// and below it none is followed.
+pub(super) fn folder_of(root: &Path, path: &Path) -> io::Result<(OwnedFd, CString)> {
+    const ONLY_NAMED: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    let outside = || io::Error::new(io::ErrorKind::InvalidInput, "not below the watched path");
+    let below = path.strip_prefix(root).map_err(|_| outside())?;
+    let above = root.parent().unwrap_or(root);
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let mut folder = rustix::fs::openat(CWD, above, ONLY_NAMED.difference(OFlags::NOFOLLOW), Mode::empty())
+        .map_err(io::Error::from)?;
+    let mut names =
+        root.file_name().into_iter().chain(below.iter()).map(|name| CString::new(name.as_bytes())).peekable();
+    while let Some(name) = names.next() {
+        let name = name?;
+        if name.as_bytes() == b".." {
+            return Err(outside());
+        }
+        if names.peek().is_none() {
+            return Ok((folder, name));
+        }
+        folder = self::below(folder.as_fd(), &name, ONLY_NAMED, ResolveFlags::empty())?;
+    }
+    Err(outside())
 }
 
 /// Returns a descriptor that only names the entry, which is not opened: whatever it is, nothing happens to it.

@@ -14,7 +14,7 @@ use std::{
 
 use md5::Md5;
 use rustix::{
-    fs::{AtFlags, CWD, SeekFrom, Stat},
+    fs::{AtFlags, SeekFrom, Stat},
     io::Errno,
 };
 use sha2::{Digest as _, Sha256};
@@ -303,17 +303,18 @@ impl Extents {
     }
 }
 
-/// Returns digests of the content of the regular file at `path`.
-pub(in crate::host::live) fn digests(live: Live, path: &Path) -> io::Result<Digests> {
+/// Returns digests of the content of the regular file at `path`, which is `root` or below it.
+pub(in crate::host::live) fn digests(live: Live, root: &Path, path: &Path) -> io::Result<Digests> {
     let rules = Rules::new(live, &Pace { largest_file_bytes: LARGEST_FILE_BYTES, ..Pace::default() });
-    let mut buffer = Vec::new();
+    let (folder, name) = open::folder_of(root, path)?;
+    let (mut buffer, mut opener) = (Vec::new(), Opener::new(true));
     until_unchanged(|| {
         rules.check()?;
-        let looked = metadata(&rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?);
+        let looked = metadata(&rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?);
         if looked.kind != EntryKind::File {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
         }
-        let (file, before) = open::named_file(path, &looked)?;
+        let (file, before) = opener.file(folder.as_fd(), &name, &looked)?;
         let (mut sha256, mut md5) = (Sha256::new(), Md5::new());
         let read = content(&rules, &file, &before, &mut buffer, |bytes| {
             sha256.update(bytes);

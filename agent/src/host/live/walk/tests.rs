@@ -613,13 +613,33 @@ fn digests_are_of_the_content() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("f");
     std::fs::write(&path, "abc").unwrap();
-    let told = digests(Live::new(), &path).unwrap();
+    let told = digests(Live::new(), &path, &path).unwrap();
     assert_eq!(hex::encode(told.md5), "900150983cd24fb0d6963f7d28e17f72");
     assert_eq!(Some(told.sha256), digest(b"abc"));
     let link = root.path().join("l");
     symlink(&path, &link).unwrap();
-    assert!(digests(Live::new(), &link).is_err());
-    assert!(digests(Live::new(), root.path()).is_err());
+    assert!(digests(Live::new(), &link, &link).is_err());
+    assert!(digests(Live::new(), root.path(), root.path()).is_err());
+    assert!(digests(Live::new(), root.path(), Path::new("/etc/passwd")).is_err());
+}
+
+#[test]
+fn digests_are_of_nothing_to_which_a_link_on_the_way_leads() {
+    let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(outside.path().join("f"), "secret").unwrap();
+    std::fs::create_dir_all(root.path().join("a/b")).unwrap();
+    std::fs::write(root.path().join("a/b/f"), "abc").unwrap();
+    let of = |root: &Path, path: &str| digests(Live::new(), root, &root.join(path)).map(|told| told.sha256);
+    assert_eq!(of(root.path(), "a/b/f").ok(), digest(b"abc"));
+    symlink(outside.path(), root.path().join("a/out")).unwrap();
+    symlink(root.path().join("a"), root.path().join("l")).unwrap();
+    for path in ["a/out/f", "l/b/f", "a/../a/b/f"] {
+        assert!(of(root.path(), path).is_err(), "{path}");
+    }
+    // The operator's own links lead to a watched path, and not the path itself.
+    assert_eq!(of(&root.path().join("l/b"), "f").ok(), digest(b"abc"));
+    assert!(of(&root.path().join("l"), "b/f").is_err());
+    assert!(of(Path::new("/"), "../etc/passwd").is_err());
 }
 
 #[test]
