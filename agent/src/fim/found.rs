@@ -113,7 +113,8 @@ impl<'a> Records<'a> {
                 let is_new = difference.change.detected_time == self.request.now;
                 let since = difference.since;
                 let root = roots.iter().find(|root| is_at_or_below(path, &root.path));
-                let root = root.map_or(path.as_slice(), |root| root.path.as_slice());
+                // Of what no set watches any more, no part of the path may be a link.
+                let root = root.map_or(b"/".as_slice(), |root| root.path.as_slice());
                 changes.insert(path, explain::Asked { change: &mut difference.change, root, since, is_new });
             }
         }

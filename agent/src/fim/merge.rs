@@ -27,6 +27,7 @@ use super::{
     known::{Known, Unreadable, What},
     mounts::Mounts,
     place::{self, is_at_or_below, order},
+    progress::Progress,
     record::{State, is_racy},
     scans::Scans,
     sets::Rule,
@@ -48,6 +49,20 @@ pub struct Stats {
     pub files_read: u64,
     /// Bytes of content that were read.
     pub bytes_read: u64,
+}
+
+impl Stats {
+    /// Counts an entry that was read, if its content was.
+    pub fn count(&mut self, read: &io::Result<Scanned>, progress: &Progress) {
+        if let Ok(scanned) = read
+            && scanned.metadata.kind == EntryKind::File
+            && scanned.sha256.is_some()
+        {
+            self.files_read += 1;
+            self.bytes_read += scanned.metadata.size_bytes;
+            progress.add_bytes(scanned.metadata.size_bytes);
+        }
+    }
 }
 
 /// What a merge found.
@@ -514,14 +529,7 @@ impl<'a> Merge<'a> {
     }
 
     fn found_entry(&mut self, path: &[u8], read: io::Result<Scanned>) -> Result<(), Error> {
-        if let Ok(scanned) = &read
-            && scanned.metadata.kind == EntryKind::File
-            && scanned.sha256.is_some()
-        {
-            self.stats.files_read += 1;
-            self.stats.bytes_read += scanned.metadata.size_bytes;
-            self.request.progress.add_bytes(scanned.metadata.size_bytes);
-        }
+        self.stats.count(&read, self.request.progress);
         let entry = loop {
             match self.pending.pop_front() {
                 Some(entry) if entry.path == path => break entry,

@@ -304,14 +304,7 @@ impl<'s, 'w> Survey<'s, 'w> {
             return Ok(());
         };
         item.is_waiting = false;
-        if let Ok(scanned) = &read
-            && scanned.metadata.kind == EntryKind::File
-            && scanned.sha256.is_some()
-        {
-            self.stats.files_read += 1;
-            self.stats.bytes_read += scanned.metadata.size_bytes;
-            self.request.progress.add_bytes(scanned.metadata.size_bytes);
-        }
+        self.stats.count(&read, self.request.progress);
         match read.and_then(State::of_read) {
             Ok(state) => {
                 // What differs from what is kept stays a difference.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{ExplanationSource, FileChange, FileState, FileType, Text},
+    fact::{Cause, ExplanationSource, FileChange, FileState, FileType, Text},
     time::Timestamp,
 };
 use sha2::{Digest as _, Sha256};
@@ -163,8 +163,12 @@ impl Evidence {
         let records = &self.records;
         self.targets.retain(|_, target| {
             let is_listed = records.get(target).is_some_and(|records| !records.is_empty());
-            let is_open = |found: Metadata| found.kind == EntryKind::Folder && found.mode & judge::OPEN_TO_ALL != 0;
-            !is_listed || !host.metadata(&host::path_of(target)).is_ok_and(is_open)
+            !is_listed
+                || match host.metadata(&host::path_of(target)) {
+                    Ok(found) => found.kind != EntryKind::Folder || found.mode & judge::OPEN_TO_ALL == 0,
+                    // What cannot be looked at may be open.
+                    Err(error) => host::cause(&error) == Cause::Absent,
+                }
         });
     }
 

@@ -12,6 +12,7 @@ use crate::host::{
 };
 
 const ENOENT: i32 = 2;
+const EIO: i32 = 5;
 /// The look before, the time at which packages are unpacked, and the look after.
 const BEFORE: &str = "2026-11-24T12:00:00Z";
 const UNPACKED: &str = "2026-11-24T12:10:00Z";
@@ -176,6 +177,13 @@ impl Machine {
             let unpacked = metadata(EntryKind::File, &package.unpacked, 7);
             self.index.metadata.insert(text(&format!("{info}/{name}.list")), unpacked);
             names.extend([text(&format!("{name}.list")), text(&format!("{name}.md5sums"))]);
+            // What a link leads to is looked at: nothing is there, unless the test says so.
+            for path in package.files.iter().chain(&package.conffiles).map(|(path, _)| path).chain(&package.others) {
+                let failure = Failure { errno: Some(ENOENT), kind: String::new(), text: String::new() };
+                for path in [path.clone(), format!("/usr{path}")] {
+                    self.index.errors.entry(format!("metadata {path}")).or_insert_with(|| failure.clone());
+                }
+            }
         }
         self.write("/var/lib/dpkg/status", &status);
         self.write("/var/lib/dpkg/diversions", &self.diversions);
@@ -771,4 +779,10 @@ fn no_link_is_believed_that_leads_where_everybody_may_make_files() {
         machine.index.metadata.insert(text(target), found);
         assert_eq!(machine.one(change("/usr/lib/java", Some(link("x")), Some(link(target)))), expected, "{target}");
     }
+    // What is there cannot be told: it may be such a folder.
+    machine.link("/usr/lib/java", "/opt/java");
+    machine.index.metadata.remove(&text("/opt/java"));
+    let failure = Failure { errno: Some(EIO), kind: String::new(), text: String::new() };
+    machine.index.errors.insert("metadata /opt/java".to_owned(), failure);
+    assert_eq!(machine.one(change("/usr/lib/java", Some(link("x")), Some(link("/opt/java")))), "");
 }
