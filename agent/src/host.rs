@@ -339,7 +339,20 @@ pub enum EntryKind {
     File,
     Folder,
     Link,
+    Pipe,
+    Socket,
+    CharacterDevice,
+    BlockDevice,
+    /// None of these, or one of the last four where an older capture or baseline does not say which.
     Other,
+}
+
+impl EntryKind {
+    /// Returns whether an entry is of one kind with `other`, as far as both are told.
+    pub fn is_like(self, other: Self) -> bool {
+        let is_special = |kind| !matches!(kind, Self::File | Self::Folder | Self::Link);
+        self == other || (self == Self::Other || other == Self::Other) && is_special(self) && is_special(other)
+    }
 }
 
 /// What lstat(2) says of an entry.

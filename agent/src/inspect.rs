@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use muster_proto::{
@@ -130,7 +131,17 @@ fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timest
 /// A folder of this process alone, removed when dropped.
 pub(crate) struct Memory(PathBuf);
 
+/// Those that are there, for a process that is stopped from outside.
+static MEMORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 impl Memory {
+    /// Removes all of this process, which is about to end.
+    pub(crate) fn remove_all() {
+        if let Ok(memories) = MEMORIES.lock() {
+            memories.iter().for_each(|path| drop(fs::remove_dir_all(path)));
+        }
+    }
+
     /// Makes one that nobody else may look into.
     pub(crate) fn make() -> Result<Self, Error> {
         let path = std::env::temp_dir().join(format!("muster-agent-{}", hex::encode(host::random::<8>()?)));
@@ -138,6 +149,9 @@ impl Memory {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+        if let Ok(mut memories) = MEMORIES.lock() {
+            memories.push(path.clone());
+        }
         Ok(Self(path))
     }
 
@@ -151,6 +165,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // What is left behind is a file list in a folder of this user alone.
         let _ = fs::remove_dir_all(&self.0);
+        if let Ok(mut memories) = MEMORIES.lock() {
+            memories.retain(|path| *path != self.0);
+        }
     }
 }
 

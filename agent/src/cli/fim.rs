@@ -11,7 +11,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use muster_proto::{
-    fact::{Baseline as BaselineFact, Reading, Severity, UnreadablePath, render},
+    fact::{Baseline as BaselineFact, Cause, Reading, Severity, UnreadablePath, WatchedPath, render},
     time::{Clock as _, SystemClock},
     words::counted,
 };
@@ -165,6 +165,12 @@ impl Baseline {
     }
 }
 
+impl Check {
+    fn paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().map(|path| absolute(path)).collect()
+    }
+}
+
 /// Returns `path` from the root of the file system on. What cannot be made so is refused later.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
@@ -209,8 +215,8 @@ fn run(command: &Alone) -> Result<Looked, alone::Error> {
     };
     match command {
         Alone::Baseline(options) => alone::take(&host, &look, options.set(), options.force),
-        Alone::Check(options) => alone::compare(&host, &look, Depth::Full, &options.paths),
-        Alone::Quick(options) => alone::compare(&host, &look, Depth::Quick, &options.paths),
+        Alone::Check(options) => alone::compare(&host, &look, Depth::Full, &options.paths()),
+        Alone::Quick(options) => alone::compare(&host, &look, Depth::Quick, &options.paths()),
     }
 }
 
@@ -220,6 +226,8 @@ struct Counts {
     changes: u64,
     explained: u64,
     unreadable: u64,
+    /// Paths that are to be covered and do not exist.
+    absent: u64,
 }
 
 impl Counts {
@@ -233,7 +241,7 @@ impl Counts {
 
     /// Returns the word for it, and the exit code. A change is one, whatever could not be read beside it.
     fn result(&self, name: &str) -> (&'static str, u8) {
-        match (self.changes + self.explained, self.unreadable) {
+        match (self.changes + self.explained, self.unreadable + self.absent) {
             (0, 0) if name == "baseline" => ("taken", 0),
             (0, 0) => ("unchanged", 0),
             (0, _) => ("incomplete", NOT_LOOKED),
@@ -257,8 +265,11 @@ fn tell(out: &mut dyn Write, name: &str, output: Output, looked: &Looked) -> io:
             (Output::Text, Item::Unreadable(unreadable)) => writeln!(out, "{}", show::unreadable(unreadable)),
         }
     })?;
-    let (result, code) = counts.result(name);
     let outcome = &looked.outcome;
+    let is_absent =
+        |path: &&WatchedPath| matches!(&path.entries, Reading::Unknown { unknown } if unknown.cause == Cause::Absent);
+    counts.absent = outcome.paths.iter().filter(is_absent).count() as u64;
+    let (result, code) = counts.result(name);
     match output {
         Output::Json => writeln!(
             out,
@@ -277,7 +288,7 @@ fn tell(out: &mut dyn Write, name: &str, output: Output, looked: &Looked) -> io:
 }
 
 fn summary(out: &mut dyn Write, result: &str, outcome: &Outcome, counts: &Counts) -> io::Result<()> {
-    let Counts { changes, explained, unreadable } = counts;
+    let Counts { changes, explained, unreadable, absent: _ } = counts;
     for path in &outcome.paths {
         if let Reading::Unknown { unknown } = &path.entries {
             writeln!(out, "{:<10} {}  {}", "not there", path.path, render::unknown(unknown))?;
@@ -317,6 +328,7 @@ fn remove_drafts_when_stopped(file: &Path) {
             // It was not made, or took its name.
             let _ = std::fs::remove_file(draft);
         }
+        inspect::Memory::remove_all();
         // As shells count: 128 and the signal.
         std::process::exit(128 + signal);
     });
@@ -400,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_look_that_did_not_see_all_is_never_unchanged() {
-        let counts = |changes, explained, unreadable| Counts { changes, explained, unreadable };
+        let counts = |changes, explained, unreadable| Counts { changes, explained, unreadable, absent: 0 };
         for (counts, name, expected) in [
             (counts(0, 0, 0), "check", ("unchanged", 0)),
             (counts(0, 0, 0), "baseline", ("taken", 0)),
@@ -408,6 +420,8 @@ mod tests {
             (counts(0, 0, 1), "baseline", ("incomplete", NOT_LOOKED)),
             (counts(1, 0, 1), "check", ("changed", CHANGED)),
             (counts(0, 1, 0), "check", ("changed", CHANGED)),
+            (Counts { absent: 1, ..Counts::default() }, "baseline", ("incomplete", NOT_LOOKED)),
+            (Counts { absent: 1, ..counts(1, 0, 0) }, "check", ("changed", CHANGED)),
         ] {
             assert_eq!(counts.result(name), expected, "{counts:?}");
         }

@@ -10,12 +10,12 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{FileChange, PathText, Text, Unknown, UnreadablePath},
+    fact::{Cause, FileChange, PathText, Text, Unknown, UnreadablePath},
     time::Timestamp,
 };
 
 use super::{
-    baseline,
+    baseline::{self, Opened},
     block::Cursor,
     check::{self, Depth, Request, Scope},
     known::{self, Known, What},
@@ -23,13 +23,13 @@ use super::{
     place::{is_at_or_below, plain},
     progress::Progress,
     scans::NO_RUN,
-    sets::{self, Sets},
+    sets::{self, Root, Rule, Sets},
     store::{Name, Store},
     tally::{self, Outcome},
     watch_set::WatchSet,
 };
 use crate::{
-    host::{self, Host, Pace},
+    host::{self, EntryKind, Host, Pace},
     inspect::Memory,
 };
 
@@ -79,6 +79,30 @@ pub enum Error {
     /// A path is not covered.
     #[error("the baseline does not cover {}", path.display())]
     NotCovered {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A path is neither in the baseline nor there.
+    #[error("{} is neither in the baseline nor there: is it written rightly?", path.display())]
+    NotThere {
+        /// The path.
+        path: PathBuf,
+    },
+    /// None of the paths is there.
+    #[error("there is nothing to take a baseline of: {} does not exist", path.display())]
+    Nothing {
+        /// The first of them.
+        path: PathBuf,
+    },
+    /// A name that the file cannot hold.
+    #[error("{} is not in UTF-8: name a folder above it", path.display())]
+    NotText {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The baseline's file is something else.
+    #[error("{} is no file: name one with --db", path.display())]
+    NotFile {
         /// The path.
         path: PathBuf,
     },
@@ -135,11 +159,15 @@ impl Looked {
         let Some(blocks) = self.store.open_blocks(Name::Changes, known::MAGIC)? else { return Ok(()) };
         let mut cursor = Cursor::start(&blocks)?;
         while let Some(path) = cursor.path() {
-            if self.paths.is_empty() || self.paths.iter().any(|above| is_at_or_below(path, above)) {
+            let is_wanted = self.paths.is_empty() || self.paths.iter().any(|above| is_at_or_below(path, above));
+            // What cannot be read above hides what is wanted.
+            let is_above = self.paths.iter().any(|below| is_at_or_below(below, path));
+            if is_wanted || is_above {
                 let known = Known::decode(cursor.body()).ok_or(io::ErrorKind::InvalidData)?;
                 let unreadable = tally::not_read(&known).map(|unknown| unreadable(path, &known, unknown));
-                if let What::Differs(difference) = known.what {
-                    visit(Item::Change(Box::new(difference.change)))?;
+                match known.what {
+                    What::Differs(difference) if is_wanted => visit(Item::Change(Box::new(difference.change)))?,
+                    _ => {}
                 }
                 unreadable.map(Item::Unreadable).map_or(Ok(()), &mut *visit)?;
             }
@@ -150,10 +178,14 @@ impl Looked {
 }
 
 fn unreadable(path: &[u8], known: &Known, unknown: Unknown) -> UnreadablePath {
-    let unknown = if known.unreadable.is_some() {
-        unknown
-    } else {
-        Unknown::new(unknown.cause, "it could not be read when the baseline was taken, so that nothing is compared")
+    let unknown = match (&known.unreadable, &known.what) {
+        (Some(_), _) => unknown,
+        (None, What::Gone) => {
+            Unknown::new(unknown.cause, "it is gone, and could not be read when the baseline was taken")
+        }
+        (None, _) => {
+            Unknown::new(unknown.cause, "it could not be read when the baseline was taken, so that nothing is compared")
+        }
     };
     UnreadablePath { path: PathText::from_bytes(path), unknown }
 }
@@ -166,8 +198,17 @@ fn unreadable(path: &[u8], known: &Known, unknown: Unknown) -> UnreadablePath {
 pub fn take(host: &dyn Host, look: &Look<'_>, set: WatchSet, is_forced: bool) -> Result<Looked, Error> {
     let store = store(look)?;
     let set = WatchSet { paths: set.paths.iter().map(|path| plain(path)).collect(), ..set };
+    if let Some(path) = set.paths.iter().find(|path| path.to_str().is_none()) {
+        return Err(Error::NotText { path: path.clone() });
+    }
     let sets = Sets::new(&[set])?;
-    if let Some(pattern) = inside(&sets, look.file) {
+    let is_absent = |root: &Root| {
+        host.metadata(&host::path_of(&root.path)).is_err_and(|error| host::cause(&error) == Cause::Absent)
+    };
+    if let Some(first) = sets.roots().first().filter(|_| sets.roots().iter().all(is_absent)) {
+        return Err(Error::Nothing { path: host::path_of(&first.path) });
+    }
+    if let Some(pattern) = inside(&sets, &store, look.file) {
         return Err(Error::Inside { path: look.file.to_owned(), pattern });
     }
     let is_there = look.file.try_exists().map_err(|source| Error::Read { path: look.file.to_owned(), source })?;
@@ -187,12 +228,11 @@ pub fn take(host: &dyn Host, look: &Look<'_>, set: WatchSet, is_forced: bool) ->
 /// When there is no sound baseline, it does not cover a path, or the look does not come to its end.
 pub fn compare(host: &dyn Host, look: &Look<'_>, depth: Depth, paths: &[PathBuf]) -> Result<Looked, Error> {
     let own = store(look)?;
-    let sets = covered(&own, look.file)?;
+    let opened = opened(&own, look.file)?;
+    let sets = Sets::new(&opened.sets)?;
     let paths: Vec<Vec<u8>> = paths.iter().map(|path| host::path_bytes(&plain(path))).collect();
     for path in &paths {
-        if !sets.roots().iter().any(|root| is_at_or_below(path, &root.path)) {
-            return Err(Error::NotCovered { path: host::path_of(path) });
-        }
+        must_be_covered(host, &opened, &sets, path, look.file)?;
     }
     // Where nothing can be kept, each look begins with what the baseline itself says.
     let (store, memory) = if depth == Depth::Quick && own.draft().is_ok() {
@@ -213,14 +253,44 @@ pub fn drafts(file: &Path) -> Vec<PathBuf> {
 }
 
 fn store(look: &Look<'_>) -> Result<Store, Error> {
-    Store::of_file(look.file).map_err(|source| Error::Read { path: look.file.to_owned(), source })
+    let path = || look.file.to_owned();
+    if look.file.file_name().is_some_and(|name| name.to_str().is_none()) {
+        return Err(Error::NotText { path: path() });
+    }
+    // Opening a pipe would wait for whoever writes to it.
+    if std::fs::metadata(look.file).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::NotFile { path: path() });
+    }
+    Store::of_file(look.file).map_err(|source| Error::Read { path: path(), source })
 }
 
-/// Returns what the baseline covers.
-fn covered(store: &Store, file: &Path) -> Result<Sets, Error> {
+/// Refuses a path of which a look would say nothing, which reads as if nothing had changed.
+fn must_be_covered(host: &dyn Host, opened: &Opened, sets: &Sets, path: &[u8], file: &Path) -> Result<(), Error> {
+    let at = || host::path_of(path);
+    let found = host.metadata(&at());
+    let kinds = match &found {
+        Ok(found) => vec![found.kind],
+        Err(_) => vec![EntryKind::File, EntryKind::Folder],
+    };
+    if kinds.iter().all(|kind| sets.rule(path, *kind) == Rule::Outside) {
+        return Err(Error::NotCovered { path: at() });
+    }
+    if found.is_err_and(|error| host::cause(&error) == Cause::Absent) {
+        let failed = |source| Error::Read { path: file.to_owned(), source };
+        let mut cursor = Cursor::start(&opened.blocks).map_err(failed)?;
+        cursor.seek(path).map_err(failed)?;
+        if !cursor.path().is_some_and(|known| is_at_or_below(known, path)) {
+            return Err(Error::NotThere { path: at() });
+        }
+    }
+    Ok(())
+}
+
+/// Returns the baseline.
+fn opened(store: &Store, file: &Path) -> Result<Opened, Error> {
     let path = || file.to_owned();
     match baseline::open(store) {
-        Ok(Some(opened)) => Ok(Sets::new(&opened.sets)?),
+        Ok(Some(opened)) => Ok(opened),
         Ok(None) => Err(Error::None { path: path() }),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::Damaged { path: path() }),
         Err(source) => Err(Error::Read { path: path(), source }),
@@ -253,15 +323,29 @@ fn request<'a>(
     }
 }
 
-/// Returns the pattern that leaves `file` out, when `sets` cover it.
-fn inside(sets: &Sets, file: &Path) -> Option<String> {
+/// Returns the pattern that leaves `file` and what is kept beside it out, when `sets` cover any of it.
+fn inside(sets: &Sets, store: &Store, file: &Path) -> Option<String> {
+    let is_covered = |folder: &Path| {
+        store.paths().iter().filter_map(|path| path.file_name()).any(|name| {
+            let path = host::path_bytes(&plain(&folder.join(name)));
+            matches!(sets.rule(&path, EntryKind::File), Rule::Covered { .. })
+        })
+    };
+    // By every name that a scan may meet it under: its folder, or one above a covered path, may be reached through a link.
     let absolute = std::path::absolute(file).ok()?;
-    // By the name that a scan meets it under: the folder may be reached through a link.
-    let folder = absolute.parent().and_then(|folder| folder.canonicalize().ok());
-    let path = folder.zip(absolute.file_name()).map_or(absolute.clone(), |(folder, name)| folder.join(name));
-    let bytes = host::path_bytes(&plain(&path));
-    let is_covered = matches!(sets.rule(&bytes, host::EntryKind::File), sets::Rule::Covered { .. });
-    is_covered.then(|| path.display().to_string().trim_start_matches('/').to_owned())
+    let given = absolute.parent()?.to_owned();
+    let mut folders = vec![given.clone()];
+    if let Ok(real) = given.canonicalize() {
+        let below = |root: &Root| {
+            let root = host::path_of(&root.path);
+            Some(root.join(real.strip_prefix(root.canonicalize().ok()?).ok()?))
+        };
+        folders.extend(sets.roots().iter().filter_map(below));
+        folders.push(real);
+    }
+    let folder = folders.iter().find(|folder| is_covered(folder))?;
+    let path = plain(&folder.join(absolute.file_name()?));
+    Some(path.display().to_string().trim_start_matches('/').to_owned())
 }
 
 #[cfg(test)]

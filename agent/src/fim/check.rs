@@ -115,6 +115,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Another look goes on.
+    #[error("another look at {} is under way, or somebody keeps its folder locked: try again later", path.display())]
+    Locked {
+        /// File of the baseline.
+        path: PathBuf,
+    },
     /// More folders than a scan keeps in mind could not be looked at to their end.
     #[error("too many folders were moved while they were scanned")]
     Restless,
@@ -137,7 +143,7 @@ impl Error {
             Self::Scan { path, source } => host::unknown(format!("scan {path}"), source),
             Self::Read { source, .. } => host::unknown("read what was known of the watched paths", source),
             Self::Write { source, .. } => host::unknown("keep what is known of the watched paths", source),
-            Self::Restless => Unknown::new(Cause::Limit, self.to_string()),
+            Self::Locked { .. } | Self::Restless => Unknown::new(Cause::Limit, self.to_string()),
         }
     }
 
@@ -191,7 +197,10 @@ pub fn check(request: &Request<'_>) -> Result<Outcome, Error> {
 
 /// Two that write drafts of the same files would put halves of each other's into force.
 fn locked(store: &Store) -> Result<Option<std::fs::File>, Error> {
-    store.lock().map_err(Error::of_writing(store, Name::Scans))
+    store.lock().map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked { path: store.path(Name::Baseline) },
+        _ => Error::Write { path: store.path(Name::Scans), source },
+    })
 }
 
 /// Calls `visit` for each difference that the last scan left, explained or not, in the order of a scan.
@@ -245,6 +254,8 @@ fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
     };
     let scope = match &known {
         Changes::Whole(_) if !is_covered_anew => request.scope,
+        // What is forgotten says nothing of what was not looked at.
+        Changes::None if store.forgets() && !is_covered_anew => request.scope,
         _ => Scope::All,
     };
     let depth = if matches!(known, Changes::Damaged) { Depth::Full } else { request.depth };

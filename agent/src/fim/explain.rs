@@ -22,7 +22,10 @@ use muster_proto::{
 use sha2::{Digest as _, Sha256};
 
 use self::evidence::Evidence;
-use crate::host::{self, Host};
+use crate::{
+    host::{self, Host},
+    probe::memory::Owner,
+};
 
 /// Usual name of the file of a [`Memory`].
 pub const NAME: &str = "owners";
@@ -86,6 +89,8 @@ pub struct Memory<'a> {
     pub folder: &'a Path,
     /// Name of the file in it.
     pub name: &'a str,
+    /// To whom the file belongs.
+    pub owner: Owner,
 }
 
 /// Sets `explanation` of those `changes` that are explained, and `after.md5` of files where dpkg is in use. What has an explanation

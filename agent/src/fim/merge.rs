@@ -84,6 +84,8 @@ struct Entry {
     attributes: Attributes,
     before: Before,
     known: Option<Known>,
+    /// What lstat(2) said of it, where it was shown.
+    looked: Option<Metadata>,
     unreadable: Option<Unreadable>,
 }
 
@@ -107,6 +109,8 @@ pub struct Merge<'a> {
     problem: Option<Unknown>,
     /// What could not be read: nothing is said of what is below it.
     blind: Option<Vec<u8>>,
+    /// The same, where it is above what is looked at, and why.
+    blind_above: Option<(Vec<u8>, Unknown)>,
     /// What could not be read for the baseline, which has nothing of what is below it.
     blind_before: Option<Vec<u8>>,
     /// What could not be read at the last look, and since when.
@@ -175,6 +179,7 @@ impl<'a> Merge<'a> {
             is_shown: false,
             problem: None,
             blind: None,
+            blind_above: None,
             blind_before: None,
             was_blind: None,
             mounts: Mounts::default(),
@@ -191,7 +196,8 @@ impl<'a> Merge<'a> {
     /// Takes note that the walk of the root of this number begins, of which `ranges` are looked at.
     pub fn begin_root(&mut self, number: usize, ranges: Vec<Vec<u8>>) {
         (self.root, self.ranges, self.range, self.is_in_range) = (number, ranges, 0, false);
-        (self.is_shown, self.blind, self.blind_before, self.problem) = (false, None, None, None);
+        (self.is_shown, self.blind, self.blind_above, self.blind_before, self.problem) =
+            (false, None, None, None, None);
         self.shown.clear();
         self.mounts.begin(&self.request.sets.roots()[number]);
     }
@@ -274,6 +280,11 @@ impl<'a> Merge<'a> {
             self.start_range()?;
         }
         let range = std::mem::take(&mut self.ranges[self.range]);
+        if let Some((above, unknown)) = self.blind_above.clone()
+            && is_at_or_below(&range, &above)
+        {
+            self.cannot_reach(&range, unknown)?;
+        }
         self.pass(Limit::Within(&range))?;
         self.range += 1;
         self.is_in_range = false;
@@ -311,7 +322,8 @@ impl<'a> Merge<'a> {
         }
         let kind = if let Before::State(state) = before { state.metadata.kind } else { EntryKind::Folder };
         let (set, attributes) = self.covered(path, kind).unwrap_or_default();
-        let entry = Entry { path: path.to_vec(), set, attributes, before: Before::None, known, unreadable: None };
+        let entry =
+            Entry { path: path.to_vec(), set, attributes, before: Before::None, known, looked: None, unreadable: None };
         match self.gone(entry, before) {
             Some(known) => self.decided(path, known),
             None => Ok(()),
@@ -400,7 +412,7 @@ impl<'a> Merge<'a> {
         match place {
             Place::Inside => {}
             Place::Above if is_refused => {
-                self.blind = Some(path.to_vec());
+                self.blind_above(path, host::unknown("read", &mounted()));
                 return Ok(Want::NothingBelow);
             }
             Place::Above => return Ok(Want::Nothing),
@@ -437,7 +449,8 @@ impl<'a> Merge<'a> {
             }
             return Ok(Want::Nothing);
         }
-        let entry = Entry { path: path.to_vec(), set, attributes, before, known, unreadable: None };
+        let looked = Some(*metadata);
+        let entry = Entry { path: path.to_vec(), set, attributes, before, known, looked, unreadable: None };
         let want = want(metadata.kind, attributes);
         if want.is_read() {
             self.pending.push_back(entry);
@@ -466,28 +479,46 @@ impl<'a> Merge<'a> {
     fn not_read(&mut self, entry: Entry, error: &io::Error) -> Result<(), Error> {
         let said = entry.unreadable.clone();
         let own = || self.unreadable_of(&entry.path, entry.known.as_ref(), host::unknown("read", error));
-        let known = blinded(&entry, said.unwrap_or_else(own), self.request.now);
-        self.read(&entry.path, known)
+        let unreadable = said.unwrap_or_else(own);
+        let path = entry.path.clone();
+        let known = match self.seen(&entry) {
+            Some(state) => Known { unreadable: Some(unreadable), ..self.found_state(entry, state) },
+            None => blinded(&entry, unreadable, self.request.now),
+        };
+        self.read(&path, known)
     }
 
     fn unreadable_entry(&mut self, path: &[u8], error: io::Error) -> Result<(), Error> {
+        let unknown = host::unknown("read", &error);
         match self.place(path)? {
-            Place::Inside => self.cannot(path, host::unknown("read", &error))?,
-            Place::Above | Place::Outside => {}
+            Place::Inside if self.set_of(path).is_some() => {
+                self.cannot(path, unknown)?;
+                self.blind = Some(path.to_vec());
+            }
+            Place::Above => self.blind_above(path, unknown),
+            // What is below it is left out.
+            Place::Inside | Place::Outside => {}
         }
-        self.blind = Some(path.to_vec());
         Ok(())
+    }
+
+    fn blind_above(&mut self, path: &[u8], unknown: Unknown) {
+        self.blind = Some(path.to_vec());
+        self.blind_above = Some((path.to_vec(), unknown));
+    }
+
+    fn set_of(&self, path: &[u8]) -> Option<(usize, Attributes)> {
+        let covered = self.covered(path, EntryKind::Folder).or_else(|| self.covered(path, EntryKind::File));
+        covered.or_else(|| self.above_covered(path))
     }
 
     /// Takes note that the entry at `path` cannot be read, or is not what is wanted.
     fn cannot(&mut self, path: &[u8], unknown: Unknown) -> Result<(), Error> {
-        let Some((set, attributes)) = self.covered(path, EntryKind::Folder).or_else(|| self.above_covered(path)) else {
-            return Ok(());
-        };
+        let Some((set, attributes)) = self.set_of(path) else { return Ok(()) };
         if self.shown.is_empty() || order(&self.shown, path).is_lt() {
             let (before, known) = self.take(path)?;
             let unreadable = self.unreadable_of(path, known.as_ref(), unknown);
-            let entry = Entry { path: path.to_vec(), set, attributes, before, known, unreadable: None };
+            let entry = Entry { path: path.to_vec(), set, attributes, before, known, looked: None, unreadable: None };
             let known = blinded(&entry, unreadable, self.request.now);
             return self.decided(path, known);
         }
@@ -508,6 +539,16 @@ impl<'a> Merge<'a> {
             return Err(Error::Restless);
         }
         Ok(())
+    }
+
+    /// Takes note that it cannot be told what is at `range`, or whether anything is.
+    fn cannot_reach(&mut self, range: &[u8], unknown: Unknown) -> Result<(), Error> {
+        let Some((set, attributes)) = self.set_of(range) else { return Ok(()) };
+        let (before, known) = self.take(range)?;
+        let (unreadable, is_known) = (self.unreadable_of(range, known.as_ref(), unknown), known.is_some());
+        let entry = Entry { path: range.to_vec(), set, attributes, before, known, looked: None, unreadable: None };
+        let known = blinded(&entry, unreadable, self.request.now);
+        self.decided(range, Known { is_new: is_known && known.is_new, ..known })
     }
 
     /// Returns the set of an entry that is only passed on the way to what is covered.
@@ -570,6 +611,7 @@ impl Entry {
             attributes: self.attributes,
             before: Before::None,
             known: self.known.clone(),
+            looked: self.looked,
             unreadable: None,
         }
     }
@@ -606,11 +648,14 @@ pub(super) fn is_of_root(error: &io::Error, is_shown: bool) -> bool {
 /// Returns why an entry that is shown is not looked at, nor what is below it, if so.
 pub(super) fn out_of_reach(path: &[u8], is_refused: bool) -> Option<io::Error> {
     if is_refused {
-        let detail = "another file system is mounted there";
-        return Some(io::Error::new(io::ErrorKind::CrossesDevices, detail));
+        return Some(mounted());
     }
     let is_long = path.len() > limits::TEXT_BYTES;
     is_long.then(|| io::Error::new(io::ErrorKind::FileTooLarge, "its path is too long"))
+}
+
+fn mounted() -> io::Error {
+    io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted there")
 }
 
 /// Returns what is wanted of an entry of which `attributes` are compared.

@@ -18,6 +18,10 @@ const HAS_DIGEST: u8 = 1 << 2;
 const HAS_MODIFIED: u8 = 1 << 3;
 const HAS_CHANGED: u8 = 1 << 4;
 const HAS_ATTRIBUTES: u8 = 1 << 5;
+/// The kind is the one of this place in [`SPECIAL`]. Records of an agent's first versions do not say which it is.
+const HAS_SPECIAL: u8 = 1 << 6;
+const SPECIAL: [EntryKind; 4] =
+    [EntryKind::Pipe, EntryKind::Socket, EntryKind::CharacterDevice, EntryKind::BlockDevice];
 /// A change of an inode so short before a look may be followed by another that leaves the same time: 2 s, the coarsest clock of a
 /// file system that Linux mounts for its own files.
 const RACY_NANOS: i64 = 2_000_000_000;
@@ -59,15 +63,24 @@ impl State {
             EntryKind::File => 0,
             EntryKind::Folder => 1,
             EntryKind::Link => 2,
-            EntryKind::Other => 3,
+            EntryKind::Pipe
+            | EntryKind::Socket
+            | EntryKind::CharacterDevice
+            | EntryKind::BlockDevice
+            | EntryKind::Other => 3,
         };
+        let special = SPECIAL.iter().position(|special| *special == metadata.kind);
         let flag = |is_there: bool, flag: u8| if is_there { flag } else { 0 };
         out.push(
             kind | flag(self.sha256.is_some(), HAS_DIGEST)
                 | flag(metadata.modified.is_some(), HAS_MODIFIED)
                 | flag(metadata.changed_nanos.is_some(), HAS_CHANGED)
-                | flag(self.attributes.is_some(), HAS_ATTRIBUTES),
+                | flag(self.attributes.is_some(), HAS_ATTRIBUTES)
+                | flag(special.is_some(), HAS_SPECIAL),
         );
+        if let Some(special) = special {
+            out.push(special as u8);
+        }
         for number in [
             u64::from(metadata.mode),
             metadata.size_bytes,
@@ -102,16 +115,17 @@ impl State {
     /// Takes the record; `None` when it is not one. Allocates nothing for an entry without extended attributes.
     pub fn take(taken: &mut Taken<'_>) -> Option<Self> {
         let flags = taken.byte()?;
+        let has = |flag: u8| flags & flag != 0;
         let kind = match flags & 3 {
             0 => EntryKind::File,
             1 => EntryKind::Folder,
             2 => EntryKind::Link,
+            _ if has(HAS_SPECIAL) => *SPECIAL.get(usize::from(taken.byte()?))?,
             _ => EntryKind::Other,
         };
-        if flags >> 6 != 0 {
+        if flags >> 7 != 0 || has(HAS_SPECIAL) && flags & 3 != 3 {
             return None;
         }
-        let has = |flag: u8| flags & flag != 0;
         let mode = taken.narrow().filter(|mode| *mode <= 0o7777)?;
         let size_bytes = taken.number()?;
         let (uid, gid, inode) = (taken.narrow()?, taken.narrow()?, taken.number()?);
@@ -138,6 +152,10 @@ impl State {
                 EntryKind::File => FileType::File,
                 EntryKind::Folder => FileType::Folder,
                 EntryKind::Link => FileType::Link,
+                EntryKind::Pipe => FileType::Pipe,
+                EntryKind::Socket => FileType::Socket,
+                EntryKind::CharacterDevice => FileType::CharacterDevice,
+                EntryKind::BlockDevice => FileType::BlockDevice,
                 EntryKind::Other => FileType::Other,
             },
             sha256: self.sha256.map(|digest| Text::new(&hex::encode(digest))).unwrap_or_default(),
@@ -157,7 +175,7 @@ impl State {
     /// Returns how `after` differs in what is watched; `None` when it does not. What one of both does not have is not compared.
     pub fn difference(&self, after: &Self, watched: Attributes) -> Option<ChangeKind> {
         let (a, b) = (&self.metadata, &after.metadata);
-        if a.kind != b.kind {
+        if !a.kind.is_like(b.kind) {
             return Some(ChangeKind::Type);
         }
         let is_file = b.kind == EntryKind::File;
@@ -220,6 +238,10 @@ pub fn kind(r#type: FileType) -> EntryKind {
         FileType::File => EntryKind::File,
         FileType::Folder => EntryKind::Folder,
         FileType::Link => EntryKind::Link,
+        FileType::Pipe => EntryKind::Pipe,
+        FileType::Socket => EntryKind::Socket,
+        FileType::CharacterDevice => EntryKind::CharacterDevice,
+        FileType::BlockDevice => EntryKind::BlockDevice,
         FileType::Other => EntryKind::Other,
     }
 }
@@ -227,9 +249,16 @@ pub fn kind(r#type: FileType) -> EntryKind {
 /// Returns whether a state with `metadata`, recorded at a look that began at `seen`, may have changed since and kept its times.
 pub fn is_racy(metadata: &Metadata, seen: Timestamp) -> bool {
     // Without the time of the inode any program can put the others back.
-    metadata
-        .changed_nanos
-        .is_none_or(|changed| changed >= seen.micros().saturating_mul(1000).saturating_sub(RACY_NANOS))
+    metadata.changed_nanos.is_none_or(|changed| {
+        changed >= seen.micros().saturating_mul(1000).saturating_sub(RACY_NANOS) || is_of_content(metadata, changed)
+    })
+}
+
+/// Returns whether the time of the inode, in nanoseconds, may be that of the content, which any program can put back: on FAT and exFAT
+/// it is (`fat_truncate_time` in Linux's `fs/fat/misc.c`), in steps of 2 s and of 10 ms. Elsewhere both are so by rare chance.
+fn is_of_content(metadata: &Metadata, changed: i64) -> bool {
+    const STEP_NANOS: i64 = 10_000_000;
+    changed % STEP_NANOS == 0 && metadata.modified.is_some_and(|modified| modified.micros() == changed / 1000)
 }
 
 fn attributes_differ(before: &State, after: &State) -> bool {
@@ -284,7 +313,8 @@ pub mod tests {
             state.metadata.kind = EntryKind::Folder;
             (state.sha256, state.metadata.modified, state.metadata.changed_nanos) = (None, None, None);
         });
-        for state in [file(1), folder, State::of_metadata(file(1).metadata)] {
+        let special = SPECIAL.map(|kind| changed(|state| (state.metadata.kind, state.sha256) = (kind, None)));
+        for state in [file(1), folder, State::of_metadata(file(1).metadata)].into_iter().chain(special) {
             let mut bytes = Vec::new();
             state.put(&mut bytes);
             let mut taken = Taken(&bytes);
@@ -327,6 +357,21 @@ pub mod tests {
             file(1).difference(&changed(|s| s.metadata.kind = EntryKind::Link), Attributes::all()),
             Some(ChangeKind::Type)
         );
+    }
+
+    #[test]
+    fn kinds_differ_unless_one_of_both_is_not_told() {
+        let of = |kind| changed(|state| (state.metadata.kind, state.sha256) = (kind, None));
+        let differ = |a, b| of(a).difference(&of(b), Attributes::default()) == Some(ChangeKind::Type);
+        for kind in SPECIAL {
+            for other in SPECIAL {
+                assert_eq!(differ(kind, other), kind != other, "{kind:?} {other:?}");
+            }
+            assert!(!differ(EntryKind::Other, kind) && !differ(kind, EntryKind::Other), "{kind:?}");
+            for other in [EntryKind::File, EntryKind::Folder, EntryKind::Link] {
+                assert!(differ(kind, other) && differ(other, EntryKind::Other), "{kind:?} {other:?}");
+            }
+        }
     }
 
     #[test]

@@ -11,19 +11,24 @@
 //! baseline are not taken, and without `scans` windows reach back to the baseline.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use super::{
     block::{Blocks, Digest},
     explain,
 };
-use crate::probe::memory;
+use crate::probe::memory::{self, Owner};
 
 /// Bytes of a small file, at most.
 const SMALL_BYTES: u64 = 4 * 1024 * 1024;
+/// How often a lock that another look has is tried, and the time between: ten seconds in all.
+const LOCK_TRIES: u32 = if cfg!(test) { 2 } else { 100 };
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// One of the files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,21 +49,24 @@ pub struct Store {
     changes: String,
     scans: String,
     owners: String,
+    /// To whom new files belong.
+    owner: Owner,
     #[cfg(test)]
     faults: Faults,
 }
 
 impl Store {
-    /// Returns the store in `folder`, which is there.
+    /// Returns the store of an agent in `folder`, which is there.
     pub fn at(folder: &Path) -> Self {
-        Self::named(folder, "baseline", ["changes", "scans", explain::NAME].map(str::to_owned))
+        let others = ["changes", "scans", explain::NAME].map(str::to_owned);
+        Self { owner: Owner::OfFolder, ..Self::named(folder, "baseline", others) }
     }
 
     /// Returns the store whose baseline is `file`, with the others beside it, such as `FILE.changes`.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when `file` does not name a file.
+    /// `InvalidInput` when `file` does not name a file, or not in UTF-8.
     pub fn of_file(file: &Path) -> io::Result<Self> {
         let name = file.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -73,6 +81,7 @@ impl Store {
             changes,
             scans,
             owners,
+            owner: Owner::Maker,
             #[cfg(test)]
             faults: Faults::default(),
         }
@@ -92,6 +101,11 @@ impl Store {
         self.folder_of(name).join(self.name(name))
     }
 
+    /// Returns whether what a look keeps is forgotten after it, since the baseline is only read.
+    pub fn forgets(&self) -> bool {
+        self.baseline_folder != self.folder
+    }
+
     /// Returns the paths of what is written before it takes a file's name, and counts for nothing until then.
     pub fn drafts(&self) -> Vec<PathBuf> {
         let others = [&self.changes, &self.scans, &self.owners].map(|name| self.folder.join(format!("{name}.new")));
@@ -99,19 +113,36 @@ impl Store {
         others.into_iter().chain([baseline, self.draft_path()]).collect()
     }
 
-    /// Keeps every other look at the same files waiting until it is dropped, or waits for one that is under way.
+    /// Returns the paths of all its files, and of what is written before it takes their names.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let others = [&self.changes, &self.scans, &self.owners].map(|name| self.folder.join(name));
+        [vec![self.path(Name::Baseline)], others.to_vec(), self.drafts()].concat()
+    }
+
+    /// Keeps every other look at the same files waiting until it is dropped, or waits for one that is under way. In a folder of the
+    /// agent's it waits as long as that takes.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be opened or locked.
+    /// When the folder cannot be opened or locked; `WouldBlock` when somebody else, who need only be able to list it, keeps it locked.
     pub fn lock(&self) -> io::Result<Option<File>> {
         if !cfg!(unix) {
             return Ok(None);
         }
         // The folder itself: a file of its own could be replaced.
         let folder = File::open(&self.folder)?;
-        folder.lock()?;
-        Ok(Some(folder))
+        if self.owner == Owner::OfFolder {
+            folder.lock()?;
+            return Ok(Some(folder));
+        }
+        for _ in 0..LOCK_TRIES {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Some(folder)),
+                Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn draft_path(&self) -> PathBuf {
@@ -127,7 +158,7 @@ impl Store {
 
     /// Returns where it is kept which package each path belongs to.
     pub fn owners(&self) -> explain::Memory<'_> {
-        explain::Memory { folder: &self.folder, name: &self.owners }
+        explain::Memory { folder: &self.folder, name: &self.owners, owner: self.owner }
     }
 
     fn name(&self, name: Name) -> &str {
@@ -178,11 +209,11 @@ impl Store {
     ///
     /// When it cannot be written; the file is then as before.
     pub fn replace<T>(&self, name: Name, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
-        if name == Name::Baseline && self.baseline_folder != self.folder {
+        if name == Name::Baseline && self.forgets() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "this baseline is only read"));
         }
         let mut result = None;
-        memory::replace(self.folder_of(name), self.name(name), |file| {
+        memory::replace(self.folder_of(name), self.name(name), self.owner, |file| {
             result = Some(write(&mut self.watched(file))?);
             self.step()
         })?;

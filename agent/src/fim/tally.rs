@@ -363,7 +363,11 @@ pub(super) fn not_read(known: &Known) -> Option<Unknown> {
             Cause::Absent,
             "it is not in the baseline, for which it could not be read: take it afresh with muster-agent fim rebaseline",
         )),
-        (None, What::AsBaseline | What::Touched(_) | What::Differs(_) | What::Gone) => None,
+        (None, What::Gone) => Some(Unknown::new(
+            Cause::Absent,
+            "it is gone, and could not be read when the baseline was taken: take it afresh with muster-agent fim rebaseline",
+        )),
+        (None, What::AsBaseline | What::Touched(_) | What::Differs(_)) => None,
     }
 }
 

@@ -329,7 +329,49 @@ fn a_mount_point_is_gone_into_when_it_is_watched_itself_and_is_listed_when_not()
         assert_eq!((outcome.entries, outcome.changes_total, outcome.unreadable_total), (3, 0, 1));
         assert_eq!(outcome.unreadable[0].path.as_str(), "/r/a");
     }
-    assert_eq!(watched.below(&["/r/a/1"]).changes_total, 0);
+    // What is below it was never seen; it cannot be told what is there.
+    let below = watched.below(&["/r/a/1"]);
+    assert_eq!((below.changes_total, below.unreadable_total, below.entries), (0, 2, 3));
+    assert_eq!(below.unreadable[1].path.as_str(), "/r/a/1");
+}
+
+#[test]
+fn what_lies_below_what_was_closed_is_unreadable_until_it_is_seen_again() {
+    // Of both kinds: a folder that is found closed, and one that is not.
+    for folder in ["/r/a", "/r/c"] {
+        let mut watched = small();
+        watched.tree.put("/r/c/1", EntryKind::File, 1);
+        watched.baseline();
+        watched.tree.change(folder, |node| node.is_unreadable = true);
+        let path = format!("{folder}/1");
+        for part in [watched.below(&[&path]), watched.below(&[&path])] {
+            assert_eq!((part.changes_total, part.unreadable_total, part.entries), (0, 1, 7), "{folder}");
+            assert_eq!(part.unreadable[0].path.as_str(), path);
+        }
+        watched.tree.write(&path, 9, true);
+        assert_eq!(watched.quick().unreadable_total, 2);
+        watched.tree.change(folder, |node| node.is_unreadable = false);
+        let outcome = watched.quick();
+        assert_eq!((changes(&outcome), outcome.unreadable_total), (vec![(ChangeKind::Content, path.as_str())], 0));
+    }
+}
+
+#[test]
+fn what_is_left_out_and_cannot_be_read_deletes_nothing() {
+    let mut watched = Watched::new(&["/r"]);
+    watched.sets = {
+        let set = serde_json::json!({ "name": "files", "paths": ["/r"], "exclude": ["**/*.log"] });
+        Sets::new(&[serde_json::from_value(set).unwrap()]).unwrap()
+    };
+    for path in ["/r/d/a/x", "/r/d/b.log/y", "/r/d/c"] {
+        watched.tree.put(path, EntryKind::File, 1);
+    }
+    watched.baseline();
+    for path in ["/r/d/a", "/r/d/b.log"] {
+        watched.tree.change(path, |node| node.is_unreadable = true);
+    }
+    let outcome = watched.quick();
+    assert_eq!((changes(&outcome), outcome.unreadable_total), (vec![], 1));
 }
 
 #[test]
@@ -557,7 +599,8 @@ fn an_entry_with_longer_attributes_than_are_recorded_is_unreadable_and_never_cut
     let too_long = attributes(64, 250);
     let mut watched = flooded(1, 0, |node| node.attributes = too_long.clone());
     let fact = reported(&mut watched);
-    assert_eq!((fact.changes_total, fact.unreadable_total), (1, 1));
+    // That it is new is seen all the same.
+    assert_eq!((fact.changes_total, fact.unreadable_total), (2, 1));
     assert_eq!(fact.unreadable[0].unknown.cause, Cause::Limit);
     let baseline = watched.baseline();
     assert_eq!((baseline.changes_total, baseline.unreadable_total), (0, 1));

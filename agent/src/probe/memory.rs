@@ -78,11 +78,19 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 ///
 /// When it cannot be written; the file is then as before.
 pub fn write_json<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Result<()> {
-    replace(folder, name, |file| Ok(serde_json::to_writer(file, value)?))
+    replace(folder, name, Owner::OfFolder, |file| Ok(serde_json::to_writer(file, value)?))
 }
 
-/// Replaces the file `name` in `folder` with what `write` writes, and syncs it before it takes its name. The file belongs
-/// to whom the folder belongs, so that root may act for the agent.
+/// To whom a new file belongs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// To whom the folder belongs, so that root may act for the agent.
+    OfFolder,
+    /// To whoever makes it.
+    Maker,
+}
+
+/// Replaces the file `name` in `folder` with what `write` writes, and syncs it before it takes its name. Its owner alone may read it.
 ///
 /// # Errors
 ///
@@ -90,27 +98,43 @@ pub fn write_json<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Res
 pub fn replace(
     folder: &Path,
     name: &str,
+    owner: Owner,
     write: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = folder.join(format!("{name}.new"));
-    let mut file = io::BufWriter::new(create(folder, &temporary)?);
-    write(&mut file)?;
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    fs::rename(&temporary, folder.join(name))?;
+    let mut file = io::BufWriter::new(create(&temporary)?);
+    let written = own(file.get_ref(), folder, owner).and_then(|()| {
+        write(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        fs::rename(&temporary, folder.join(name))
+    });
+    if let Err(error) = written {
+        // A disk that is full is to have room again.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
     sync_folder(folder)
 }
 
 /// Makes a file afresh. A link that another user left in its place is removed and never followed.
-fn create(folder: &Path, path: &Path) -> io::Result<File> {
+fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = File::create_new(path)?;
+    let mut options = File::options();
     #[cfg(unix)]
-    give(&file, folder)?;
-    Ok(file)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).open(path)
+}
+
+fn own(file: &File, folder: &Path, owner: Owner) -> io::Result<()> {
+    match owner {
+        #[cfg(unix)]
+        Owner::OfFolder => give(file, folder),
+        _ => Ok(()),
+    }
 }
 
 /// Gives `file` to the owner of `folder`.
@@ -159,6 +183,28 @@ mod tests {
         write_json(folder.path(), "state", &7).unwrap();
         let (folder, file) = (fs::metadata(folder.path()).unwrap(), fs::metadata(folder.path().join("state")).unwrap());
         assert_eq!((file.uid(), given && folder.uid() != 65534), (folder.uid(), false));
+    }
+
+    #[test]
+    fn what_is_no_part_of_an_agent_belongs_to_whoever_makes_it_and_nobody_else_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let _ = chown(folder.path(), Some(65534), Some(65534));
+        replace(folder.path(), "state", Owner::Maker, |file| file.write_all(b"7")).unwrap();
+        let file = fs::metadata(folder.path().join("state")).unwrap();
+        assert_eq!((file.uid(), file.mode() & 0o777), (rustix::process::geteuid().as_raw(), 0o600));
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        write_json(folder.path(), "state", &7).unwrap();
+        let full = |file: &mut io::BufWriter<File>| {
+            file.write_all(&[0; 100])?;
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        assert!(replace(folder.path(), "state", Owner::Maker, full).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(read_json::<u32>(&folder.path().join("state")), Some(7));
     }
 
     #[test]

@@ -15,7 +15,10 @@ text_enum!(
 );
 text_enum!(
     /// Type of a file-system entry.
-    FileType { File = "file", Folder = "folder", Link = "link", Other = "other" }
+    FileType {
+        File = "file", Folder = "folder", Link = "link", Pipe = "pipe", Socket = "socket",
+        CharacterDevice = "character_device", BlockDevice = "block_device", Other = "other",
+    }
 );
 text_enum!(
     /// Whether file changes are noticed as they happen.

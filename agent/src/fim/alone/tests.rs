@@ -171,3 +171,158 @@ fn a_baseline_among_what_it_covers_is_refused() {
     take(&Live::new(), &look, set, false).unwrap();
     assert_eq!(compare(&Live::new(), &look, Depth::Full, &[]).unwrap().outcome.changes_total, 0);
 }
+
+/// More than is read of a file.
+const TOO_LARGE: u64 = 5 << 30;
+
+impl Case {
+    /// Returns what a look lists: changes with their kind, and what could not be read.
+    fn listed(&self, depth: Depth, paths: &[PathBuf]) -> Vec<String> {
+        let mut listed = Vec::new();
+        let below = |path: &PathText| path.as_str().strip_prefix(self.tree.to_str().unwrap()).unwrap().to_owned();
+        let visit = &mut |item: Item| {
+            listed.push(match item {
+                Item::Change(change) => format!("{} {}", below(&change.path), change.kind.as_str()),
+                Item::Unreadable(unreadable) => {
+                    format!("{} {:?}", below(&unreadable.path), unreadable.unknown.cause).to_lowercase()
+                }
+            });
+            Ok(())
+        };
+        self.compare(depth, paths).unwrap().each(visit).unwrap();
+        listed
+    }
+
+    fn grow(&self, name: &str) {
+        fs::File::options().write(true).create(true).open(self.tree.join(name)).unwrap().set_len(TOO_LARGE).unwrap();
+    }
+}
+
+#[test]
+fn what_could_not_be_read_and_is_gone_is_never_unchanged() {
+    let case = Case::new();
+    case.grow("large");
+    case.take(false).unwrap();
+    for depth in [Depth::Full, Depth::Quick] {
+        assert_eq!(case.listed(depth, &[]), ["/large limit"]);
+    }
+    fs::remove_file(case.tree.join("large")).unwrap();
+    for depth in [Depth::Full, Depth::Quick, Depth::Quick] {
+        assert_eq!(case.listed(depth, &[]), ["/large absent"], "{depth:?}");
+    }
+}
+
+#[test]
+fn of_what_cannot_be_read_the_difference_that_is_seen_is_told() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    case.grow("a");
+    case.grow("new");
+    for depth in [Depth::Full, Depth::Quick, Depth::Full, Depth::Quick] {
+        assert_eq!(case.listed(depth, &[]), ["/a content", "/a limit", "/new created", "/new limit"], "{depth:?}");
+    }
+    fs::write(case.tree.join("a"), "a").unwrap();
+    fs::remove_file(case.tree.join("new")).unwrap();
+    assert_eq!(case.listed(Depth::Quick, &[]), ["/a metadata"]);
+}
+
+#[test]
+fn pipes_and_sockets_are_told_apart() {
+    let case = Case::new();
+    let path = case.tree.join("x");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from(0o755), 0).unwrap();
+    case.take(false).unwrap();
+    fs::remove_file(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    for depth in [Depth::Full, Depth::Quick] {
+        assert_eq!(case.listed(depth, &[]), ["/x type"]);
+    }
+}
+
+#[test]
+fn a_path_of_which_nothing_would_be_said_is_refused() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    fs::write(case.tree.join("new"), "new").unwrap();
+    fs::remove_dir_all(case.tree.join("inner")).unwrap();
+    for depth in [Depth::Full, Depth::Quick] {
+        let compare = |name: &str| case.compare(depth, &[case.tree.join(name)]);
+        assert!(matches!(compare("noise"), Err(Error::NotCovered { .. })), "it is left out");
+        assert!(matches!(compare("typo"), Err(Error::NotThere { .. })));
+        assert_eq!(case.listed(depth, &[case.tree.join("new")]), ["/new created"]);
+        assert_eq!(case.listed(depth, &[case.tree.join("inner/c")]), ["/inner/c deleted"]);
+    }
+}
+
+#[test]
+fn a_look_at_a_part_reads_no_more_than_that() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    let looked = case.compare(Depth::Full, &[case.tree.join("a")]).unwrap();
+    assert_eq!((looked.outcome.stats.files_read, looked.outcome.changes_total), (1, 0));
+}
+
+#[test]
+fn a_baseline_of_nothing_is_refused() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    let before = fs::read(&case.file).unwrap();
+    let taken = |paths: Vec<PathBuf>| take(&Live::new(), &case.look(), WatchSet { paths, ..case.set() }, true);
+    assert!(matches!(taken(vec![case.tree.join("typo")]), Err(Error::Nothing { .. })));
+    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
+    assert!(matches!(taken(vec![case.tree.join(name)]), Err(Error::NotText { .. })));
+    assert_eq!(fs::read(&case.file).unwrap(), before);
+    let look = Look { file: &case.folder.path().join(name), ..case.look() };
+    assert!(matches!(take(&Live::new(), &look, case.set(), true), Err(Error::NotText { .. })));
+    let look = Look { file: &case.tree, ..case.look() };
+    assert!(matches!(take(&Live::new(), &look, case.set(), true), Err(Error::NotFile { .. })));
+}
+
+#[test]
+fn a_baseline_that_would_differ_from_itself_is_refused_by_whatever_name() {
+    let case = Case::new();
+    let link = case.folder.path().join("link");
+    std::os::unix::fs::symlink(&case.tree, &link).unwrap();
+    let (by_link, by_tree) = (link.join("inner"), case.tree.join("inner"));
+    let take = |folder: &Path, path: &Path, exclude: &str| {
+        let (file, exclude) = (folder.join("fim.db"), vec![exclude.to_owned()]);
+        let set = WatchSet { paths: vec![path.to_owned()], exclude, ..case.set() };
+        take(&Live::new(), &Look { file: &file, ..case.look() }, set, true)
+    };
+    for (folder, path) in [(&by_link, &by_link), (&by_tree, &by_link), (&by_link, &by_tree)] {
+        assert!(matches!(take(folder, path, "none"), Err(Error::Inside { .. })), "{folder:?} {path:?}");
+        let name = path.join("fim.db").to_str().unwrap()[1..].to_owned();
+        assert!(matches!(take(folder, path, &name), Err(Error::Inside { .. })), "what is kept beside it is covered");
+        take(folder, path, &format!("{name}*")).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_somebody_keeps_locked_holds_up_no_look_for_ever() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    let folder = fs::File::open(case.folder.path()).unwrap();
+    folder.lock().unwrap();
+    assert!(matches!(case.compare(Depth::Quick, &[]), Err(Error::Engine(check::Error::Locked { .. }))));
+    assert_eq!(case.changes(Depth::Full, &[]), changed(&[]));
+    drop(folder);
+    assert_eq!(case.changes(Depth::Quick, &[]), changed(&[]));
+}
+
+#[test]
+fn what_lies_below_what_cannot_be_looked_at_is_never_unchanged() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    // Root looks at everything: as root another file system stands in the way, which takes a mount.
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    let case = Case::new();
+    case.take(false).unwrap();
+    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0)).unwrap();
+    let inner = [case.tree.join("inner/c")];
+    for depth in [Depth::Full, Depth::Quick, Depth::Quick] {
+        assert_eq!(case.listed(depth, &inner), ["/inner/c forbidden"], "{depth:?}");
+    }
+    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -14,7 +14,7 @@ use muster_proto::{
 use sha2::{Digest as _, Sha256};
 
 use super::{Changes, generated, judge};
-use crate::host::{self, EntryKind, Host, Metadata};
+use crate::host::{self, EntryKind, Host};
 
 /// Bytes of a line of a database; a longer one names no path that a system could have.
 const LINE_BYTES: usize = 16 * 1024;

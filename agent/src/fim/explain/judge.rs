@@ -97,7 +97,7 @@ fn by_record(path: &[u8], asked: &Asked<'_>, record: &Record, evidence: &Evidenc
             let is_listed = evidence.targets.get(path).is_some_and(|target| !evidence.records(target).is_empty());
             is_listed && after.uid == 0 && change.kind != ChangeKind::Metadata && asked.is_within(record.package.time)
         }
-        (Holds::Path, FileType::File | FileType::Other) | (Holds::Unknown, _) => false,
+        (Holds::Path | Holds::Unknown, _) => false,
         (Holds::Md5(md5), _) => is_as_installed(path, change, md5, evidence),
         // As it was shipped it may be weaker than as it was: that is a package's doing only while packages are changed.
         (Holds::Configuration(md5), _) => {

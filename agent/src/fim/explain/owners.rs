@@ -154,7 +154,7 @@ pub(super) fn remember(host: &dyn Host, memory: Memory<'_>, stamp: [u8; 32], now
     if let Some(before) = before {
         owners.former = former(before, &owners);
     }
-    memory::replace(memory.folder, memory.name, |file| {
+    memory::replace(memory.folder, memory.name, memory.owner, |file| {
         let mut bytes = MAGIC.to_vec();
         owners.encode(&mut bytes).map_err(io::Error::other)?;
         let digest = Sha256::digest(&bytes);
@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn a_damaged_file_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory { folder: folder.path(), name: "owners" };
+        let memory = Memory { folder: folder.path(), name: "owners", owner: memory::Owner::OfFolder };
         assert_eq!(read(memory).unwrap(), None);
         let mut bytes = MAGIC.to_vec();
         let written = owners(3, vec![held("a", &[1, u64::MAX])], Vec::new());

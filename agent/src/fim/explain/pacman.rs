@@ -132,7 +132,7 @@ impl Entry {
         let content = match kind {
             FileType::File => Content::Sha256(hex::decode(text("sha256digest")?).ok()?.try_into().ok()?),
             FileType::Link => Content::Target(decode(self.keywords.get(b"link".as_slice())?)?),
-            FileType::Folder | FileType::Other => Content::None,
+            _ => Content::None,
         };
         Some(Whole {
             kind,

@@ -189,7 +189,7 @@ impl<'l> Fields<'l> {
             // Packages of before 2009 name no algorithm.
             (FileType::File, MD5 | NONE) => Content::Md5(digest(self.digest)?),
             (FileType::File, _) => return None,
-            (FileType::Folder | FileType::Other, _) => Content::None,
+            (_, _) => Content::None,
         };
         let capabilities = if self.capabilities == NONE { &[][..] } else { self.capabilities };
         Some(Whole {

@@ -140,7 +140,7 @@ impl Machine {
     }
 
     fn memory(&self) -> Memory<'_> {
-        Memory { folder: self.memory.path(), name: NAME }
+        Memory { folder: self.memory.path(), name: NAME, owner: Owner::OfFolder }
     }
 
     fn write(&self, path: &str, content: &str) {

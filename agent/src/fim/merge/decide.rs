@@ -108,6 +108,33 @@ impl Merge<'_> {
         of(Difference { change: fitting(change), found, since }, now)
     }
 
+    /// Returns what is to be told of an entry that cannot be read: what lstat(2) said of it, if that differs from the baseline and
+    /// from what was known. Its content is told only if it is known and seems to be the same.
+    pub(super) fn seen(&self, entry: &Entry) -> Option<State> {
+        let looked = entry.looked?;
+        let before = match &entry.before {
+            Before::State(before) => Some(before),
+            Before::None => None,
+            Before::Hidden | Before::Unreadable => return None,
+        };
+        let known = match entry.known.as_ref().map(|known| &known.what) {
+            Some(What::Differs(difference)) => difference.found.as_ref(),
+            _ => None,
+        };
+        let is_same_content = |state: &&State| {
+            (state.metadata.kind, state.metadata.size_bytes, state.metadata.modified)
+                == (looked.kind, looked.size_bytes, looked.modified)
+        };
+        let state = match known.filter(is_same_content) {
+            Some(known) => State { metadata: looked, ..known.clone() },
+            None => State::of_metadata(looked),
+        };
+        // What was known stays known, where this tells no more.
+        let is_told = before.is_none_or(|before| before.difference(&state, entry.attributes).is_some())
+            && known.is_none_or(|known| known.difference(&state, entry.attributes).is_some());
+        is_told.then_some(state)
+    }
+
     /// Returns when a scan last saw `path`.
     pub(super) fn last_seen(&self, path: &[u8]) -> Timestamp {
         match &self.was_blind {

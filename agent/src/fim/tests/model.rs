@@ -71,6 +71,14 @@ impl Model {
     }
 
     pub fn look(&mut self, tree: &Tree, scope: Option<&[&str]>) {
+        let parts = scope.unwrap_or_default();
+        for part in parts.iter().map(|part| part.as_bytes()) {
+            let is_outer =
+                !parts.iter().any(|other| other.as_bytes() != part && is_at_or_below(part, other.as_bytes()));
+            if is_outer && self.is_below_root(part) && self.is_blind(tree, part) {
+                self.known.entry(part.to_vec()).or_default().is_unreadable = true;
+            }
+        }
         let mut paths: BTreeSet<Vec<u8>> = tree.nodes.keys().cloned().collect();
         paths.extend(self.baseline.keys().chain(self.known.keys()).cloned());
         for path in paths {
@@ -89,13 +97,21 @@ impl Model {
         let own = self.baseline.get(path);
         let Some(node) = tree.nodes.get(path) else {
             let difference = own?.is_some().then_some((ChangeKind::Deleted, None));
-            return Some(Status { difference, is_gone: true, ..Status::default() });
+            let is_not_compared = difference.is_none();
+            return Some(Status { difference, is_not_compared, is_gone: true, ..Status::default() });
         };
+        let is_hidden = self.baseline.iter().any(|(above, state)| state.is_none() && is_at_or_below(path, above));
         if node.is_unreadable && !node.is_found_closed() {
             let plain = Status { is_new: own.is_none(), ..Status::default() };
-            return Some(Status { is_unreadable: true, ..before.unwrap_or(plain) });
+            let kept = before.unwrap_or(plain);
+            let is_compared = !is_hidden || matches!(own, Some(Some(_)));
+            let known = kept.difference.as_ref().and_then(|(_, after)| after.as_ref());
+            let difference = seen(own.and_then(Option::as_ref), known, node).filter(|_| is_compared);
+            return Some(match difference {
+                Some(_) => Status { difference, is_unreadable: true, is_new: own.is_none(), ..Status::default() },
+                None => Status { is_unreadable: true, ..kept },
+            });
         }
-        let is_hidden = self.baseline.iter().any(|(above, state)| state.is_none() && is_at_or_below(path, above));
         let difference = match own {
             Some(Some(before)) => kind(before, node).map(|kind| (kind, Some(node.clone()))),
             Some(None) => None,
@@ -147,11 +163,24 @@ impl Model {
     }
 }
 
+/// Content of which nothing is known.
+const UNKNOWN: u8 = u8::MAX;
+
+/// Returns the difference that is seen of a `node` that cannot be read, beyond what was `known`.
+fn seen(before: Option<&Node>, known: Option<&Node>, node: &Node) -> Option<(ChangeKind, Option<Node>)> {
+    let is_same_content = |known: &&Node| (known.kind, known.modified) == (node.kind, node.modified);
+    let content = known.filter(is_same_content).map_or(UNKNOWN, |known| known.content);
+    let node = Node { content, ..node.clone() };
+    let kind = before.map_or(Some(ChangeKind::Created), |before| kind(before, &node))?;
+    known.is_none_or(|known| self::kind(known, &node).is_some()).then_some((kind, Some(node)))
+}
+
 fn kind(before: &Node, after: &Node) -> Option<ChangeKind> {
     let is_file = after.kind == EntryKind::File;
+    let is_known = before.content != UNKNOWN && after.content != UNKNOWN;
     if before.kind != after.kind {
         Some(ChangeKind::Type)
-    } else if before.sha256() != after.sha256() {
+    } else if is_known && before.sha256() != after.sha256() {
         Some(ChangeKind::Content)
     } else if before.mode != after.mode || is_file && before.modified != after.modified {
         Some(ChangeKind::Metadata)
@@ -167,7 +196,7 @@ fn of(kind: ChangeKind, path: &str, after: Option<&Node>) -> Watched {
             EntryKind::File => (0, node.modified),
             EntryKind::Folder => (1, 0),
             EntryKind::Link => (2, 0),
-            EntryKind::Other => (3, 0),
+            _ => (3, 0),
         };
         (kind, node.sha256().map_or(0, |_| node.content), node.mode, modified)
     });

@@ -50,7 +50,8 @@ impl Node {
             device: (8, self.device),
             inode: self.inode,
             links: 1,
-            changed_nanos: Some(self.changed * 1_000_000_000),
+            // Not as on FAT, where it is the time of the content.
+            changed_nanos: Some(self.changed * 1_000_000_000 + 1),
         }
     }
 

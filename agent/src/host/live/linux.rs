@@ -269,7 +269,11 @@ pub(super) fn metadata(stat: &Stat) -> Metadata {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Folder,
         FileType::Symlink => EntryKind::Link,
-        _ => EntryKind::Other,
+        FileType::Fifo => EntryKind::Pipe,
+        FileType::Socket => EntryKind::Socket,
+        FileType::CharacterDevice => EntryKind::CharacterDevice,
+        FileType::BlockDevice => EntryKind::BlockDevice,
+        FileType::Unknown => EntryKind::Other,
     };
     let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or(0);
     let micros = stat.st_mtime.checked_mul(1_000_000).and_then(|micros| micros.checked_add(nanos / 1000));

@@ -151,11 +151,11 @@ impl<'w, 'v> Walk<'w, 'v> {
         match looked.kind {
             EntryKind::Folder if want == Want::NothingBelow => Ok(()),
             EntryKind::Folder => self.folder(looked, want),
-            EntryKind::File | EntryKind::Link | EntryKind::Other if want.is_read() => {
+            _ if want.is_read() => {
                 let (path, name) = (self.path.as_bytes(), self.path.name());
                 self.reads.read(&Entry { path, name, folder, looked: &looked, want }, self.visitor)
             }
-            EntryKind::File | EntryKind::Link | EntryKind::Other => Ok(()),
+            _ => Ok(()),
         }
     }
 

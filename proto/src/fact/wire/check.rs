@@ -97,7 +97,7 @@ pub(super) fn file_state(state: &FileState) -> Result<(), Error> {
         // Where only metadata is watched there is none.
         FileType::File | FileType::Link if state.sha256.is_empty() => Ok(()),
         FileType::File | FileType::Link => digest(&state.sha256, "FileState.sha256"),
-        FileType::Folder | FileType::Other => holds(state.sha256.is_empty(), "FileState.sha256"),
+        _ => holds(state.sha256.is_empty(), "FileState.sha256"),
     }
 }
 

@@ -95,7 +95,7 @@ impl<'w> Reader<'w> {
     ) -> io::Result<Scanned> {
         until_unchanged(|| match looked.kind {
             EntryKind::File => self.file(folder, name, looked, want),
-            EntryKind::Folder | EntryKind::Link | EntryKind::Other => self.unopened(folder, name, looked),
+            _ => self.unopened(folder, name, looked),
         })
     }
 

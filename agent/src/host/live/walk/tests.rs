@@ -126,7 +126,7 @@ fn links_are_not_followed_and_what_is_not_a_file_is_not_opened() {
         let seen = seen(root.path(), &pace);
         assert_eq!(seen.names(), ["", "link", "pipe", "socket"]);
         let kinds: Vec<_> = seen.shown.iter().map(|(_, kind)| *kind).collect();
-        assert_eq!(kinds, [EntryKind::Folder, EntryKind::Link, EntryKind::Other, EntryKind::Other]);
+        assert_eq!(kinds, [EntryKind::Folder, EntryKind::Link, EntryKind::Pipe, EntryKind::Socket]);
         let target = digest(outside.path().as_os_str().as_bytes());
         assert_eq!(seen.found_of("link").as_ref().unwrap().sha256, target);
         assert_eq!(seen.found_of("pipe").as_ref().unwrap().sha256, None);
