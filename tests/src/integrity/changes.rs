@@ -47,10 +47,11 @@ pub enum Change {
     FileToLink,
     LinkToFile,
     FileToPipe,
+    PipeToSocket,
 }
 
 /// Every kind of change.
-pub const ALL: [Change; 28] = [
+pub const ALL: [Change; 29] = [
     Change::Content,
     Change::Append,
     Change::Mode,
@@ -79,6 +80,7 @@ pub const ALL: [Change; 28] = [
     Change::FileToLink,
     Change::LinkToFile,
     Change::FileToPipe,
+    Change::PipeToSocket,
 ];
 
 impl Change {
@@ -124,6 +126,7 @@ impl Maker<'_> {
             Change::Nested | Change::Created => self.creations(change),
             Change::Retargeted | Change::LinkToFile => self.links(change),
             Change::TreeDeleted => self.tree_deleted(),
+            Change::PipeToSocket => self.pipe_to_socket(),
             Change::Mode
             | Change::SetUid
             | Change::Owner
@@ -142,6 +145,17 @@ impl Maker<'_> {
             | Change::FileToLink
             | Change::FileToPipe => self.contents(change),
         }
+    }
+
+    fn pipe_to_socket(&self) -> io::Result<Option<PathBuf>> {
+        let path = self.root.join("pipe");
+        if !path.symlink_metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+            return Ok(None);
+        }
+        let mode = Mode::from(path.symlink_metadata()?.mode());
+        fs::remove_file(&path)?;
+        mknodat(CWD, &path, FileType::Socket, mode, 0)?;
+        Ok(Some(path))
     }
 
     fn contents(&mut self, change: Change) -> io::Result<Option<PathBuf>> {
