@@ -6,6 +6,7 @@
 mod logins;
 mod pam;
 pub(super) mod passwd;
+mod roster;
 mod sqlite;
 mod sudoers;
 
@@ -23,6 +24,7 @@ use muster_proto::{
 use self::{
     logins::Logins,
     passwd::{Entry, Group, Shadow},
+    roster::Roster,
     sudoers::{Grant, Sudoers},
 };
 use super::{Look, Probe, remote_access::sshd_config::Config};
@@ -61,6 +63,10 @@ impl Probe for AccountsProbe {
 
 fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let passwd = whole(read(host, PASSWD)?, PASSWD)?;
+    // Which account such a line is, if any, depends on who reads it.
+    if let Some(number) = passwd::odd_line_of_passwd(&passwd) {
+        return Err(Unknown::new(Cause::Garbled, format!("{PASSWD}:{number}: no line of passwd(5)")));
+    }
     let entries = passwd::parse_passwd(&passwd);
     if entries.is_empty() {
         return Err(Unknown::new(Cause::Garbled, format!("{PASSWD} names no account")));
@@ -77,7 +83,10 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
         entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), now)).collect();
     accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
     let (directories, unread) = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
-    let (administrators, unsound) = administrators(host, &entries, &groups, !directories.is_empty());
+    let (administrators, mut unsound) = administrators(host, &entries, &groups, !directories.is_empty());
+    if let Some(number) = passwd::odd_line_of_group(&group) {
+        sudoers::doubt(&mut unsound, Unknown::new(Cause::Garbled, format!("{GROUP}:{number}: no line of group(5)")));
+    }
     // What could not be read goes before what was not understood.
     let untold = match (unread, unsound) {
         (Some(unread), Some(unsound)) if unsound.cause == Cause::Undecidable => Some(unread),
@@ -245,62 +254,74 @@ fn administrators(
         .filter(|entry| entry.uid == 0)
         .map(|entry| administrator(&entry.name, AdministratorKind::Uid0, "", true, false))
         .collect();
-    let is_root = |name: &str| entries.iter().any(|entry| entry.name == name && entry.uid == 0);
-    for group in groups.iter().filter(|group| GROUPS.contains(&group.name.as_str())) {
-        for name in members(entries, group).into_iter().filter(|name| !is_root(name)) {
-            found.insert(administrator(&name, AdministratorKind::Group, &group.name, true, false));
+    let roots: BTreeSet<&str> =
+        entries.iter().filter(|entry| entry.uid == 0).map(|entry| entry.name.as_str()).collect();
+    let roster = Roster::new(entries, groups);
+    for group in GROUPS {
+        for name in roster.members(&roster.gids(group)).into_iter().filter(|name| !roots.contains(name.as_str())) {
+            found.insert(administrator(&name, AdministratorKind::Group, group, true, false));
         }
     }
     let hostname = host.machine().map(|machine| machine.hostname);
-    let unnamed = hostname.as_ref().err().map(|error| host::unknown("uname", error));
-    let hostname = hostname.unwrap_or_default();
-    let mut sudoers = Sudoers::look(host, &hostname);
+    let mut untold = hostname.as_ref().err().map(|error| host::unknown("uname", error));
     // Which rules are for this host depends on its name.
-    if let Some(unknown) = unnamed {
-        sudoers.doubt(unknown);
-    }
-    for grant in sudoers::grants(&mut sudoers, &hostname) {
-        for name in names(&grant, entries, groups, has_directories) {
-            if !is_root(&name) {
-                let Grant { at, all_commands, no_password, .. } = &grant;
-                found.insert(administrator(&name, AdministratorKind::Sudoers, at, *all_commands, *no_password));
+    let hostname = hostname.unwrap_or_default();
+    let superusers = roster.superusers();
+    for mains in sudoers::MAINS {
+        let mut sudoers = Sudoers::look(host, mains, &hostname);
+        let grants = sudoers::grants(&mut sudoers, &superusers, &hostname);
+        if let Some(unknown) = sudoers.untold {
+            sudoers::doubt(&mut untold, unknown);
+        }
+        for grant in grants {
+            if found.len() > ADMINISTRATORS {
+                break;
+            }
+            for name in names(&grant, &roster, has_directories) {
+                if !roots.contains(name.as_str()) {
+                    let Grant { at, all_commands, no_password, .. } = &grant;
+                    found.insert(administrator(&name, AdministratorKind::Sudoers, at, *all_commands, *no_password));
+                }
             }
         }
     }
-    let limit = || Unknown::new(Cause::Limit, format!("{} ways to act as the superuser", found.len()));
-    let untold = sudoers.untold.clone().or_else(|| (found.len() > ADMINISTRATORS).then(limit));
+    if found.len() > ADMINISTRATORS {
+        let limit = format!("more than {ADMINISTRATORS} ways to act as the superuser");
+        sudoers::doubt(&mut untold, Unknown::new(Cause::Limit, limit));
+    }
     (found.into_iter().take(ADMINISTRATORS).collect(), untold)
 }
 
 /// Returns the accounts that a sudo rule names: those of a group one by one. A group that others than the host's accounts may be
 /// members of stays a name, too.
-fn names(grant: &Grant, entries: &[Entry], groups: &[Group], has_directories: bool) -> Vec<String> {
+fn names(grant: &Grant, roster: &Roster, has_directories: bool) -> BTreeSet<String> {
+    let itself = || BTreeSet::from([grant.who.clone()]);
+    let or_itself = |names: BTreeSet<String>| if names.is_empty() { itself() } else { names };
     if let Some(uid) = grant.who.strip_prefix('#') {
-        let account = entries.iter().find(|entry| entry.uid.to_string() == uid);
-        return vec![account.map_or_else(|| grant.who.clone(), |entry| entry.name.clone())];
+        return or_itself(sudoers::id(uid).map(|uid| roster.of_uids([uid])).unwrap_or_default());
     }
-    let Some(name) = grant.who.strip_prefix('%') else { return vec![grant.who.clone()] };
-    let gid = name.strip_prefix('#');
-    let is_meant = |group: &&Group| gid.map_or(group.name == name, |gid| group.gid.to_string() == gid);
-    let group = groups.iter().find(is_meant);
-    let mut names = group.map(|group| members(entries, group)).unwrap_or_default();
+    let Some(group) = grant.who.strip_prefix('%') else {
+        return if grant.who == "ALL" { itself() } else { or_itself(roster.called(&grant.who)) };
+    };
+    // A group of a plug-in of sudo, of which the host's files know nothing.
+    if group.starts_with(':') {
+        return itself();
+    }
+    let gids = match group.strip_prefix('#') {
+        Some(gid) => sudoers::id(gid).into_iter().collect(),
+        None => roster.gids_ignoring_case(group),
+    };
+    let mut names = roster.members(&gids);
     if has_directories {
-        names.push(grant.who.clone());
+        names.insert(grant.who.clone());
     }
     names
 }
 
-/// Returns the members of a group: those that group(5) lists, and those whose own group it is.
-fn members(entries: &[Entry], group: &Group) -> Vec<String> {
-    let own = entries.iter().filter(|entry| entry.gid == group.gid).map(|entry| entry.name.clone());
-    let mut members: Vec<String> = group.members.iter().cloned().chain(own).collect();
-    members.sort();
-    members.dedup();
-    members
-}
-
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PasswordState;
+
     use super::*;
 
     #[test]
@@ -324,20 +345,127 @@ mod tests {
         }
     }
 
+    fn named(who: &str, passwd: &str, group: &str, has_directories: bool) -> Vec<String> {
+        let entries = passwd::parse_passwd(passwd.as_bytes());
+        let groups = passwd::parse_group(group.as_bytes());
+        let grant = Grant { who: who.to_owned(), at: String::new(), all_commands: true, no_password: false };
+        names(&grant, &Roster::new(&entries, &groups), has_directories).into_iter().collect()
+    }
+
     #[test]
     fn a_group_of_a_rule_is_its_members_and_stays_a_name_where_a_directory_may_have_more() {
-        let entries =
-            passwd::parse_passwd(b"root:x:0:0::/:/bin/sh\nalice:x:1000:27::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n");
-        let groups = passwd::parse_group(b"root:x:0:\nsudo:x:27:bob,carol\n");
-        let grant =
-            |who: &str| Grant { who: who.to_owned(), at: String::new(), all_commands: true, no_password: false };
-        let named = |who: &str, has_directories| names(&grant(who), &entries, &groups, has_directories);
+        let passwd = "root:x:0:0::/:/bin/sh\nalice:x:1000:27::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n";
+        let named =
+            |who: &str, has_directories| named(who, passwd, "root:x:0:\nsudo:x:27:bob,carol\n", has_directories);
         assert_eq!(named("%sudo", false), ["alice", "bob", "carol"]);
-        assert_eq!(named("%#27", true), ["alice", "bob", "carol", "%#27"]);
+        assert_eq!(named("%#27", true), ["%#27", "alice", "bob", "carol"]);
         assert_eq!(named("%gone", false), [] as [&str; 0]);
         assert_eq!(named("%gone", true), ["%gone"]);
+        assert_eq!(named("%:gone", false), ["%:gone"]);
         assert_eq!(named("#1001", false), ["bob"]);
         assert_eq!(named("#77", false), ["#77"]);
         assert_eq!(named("ALL", false), ["ALL"]);
+    }
+
+    #[test]
+    fn whoever_has_the_number_that_a_rule_means_is_named_by_it() {
+        let passwd = "all:x:999:999\nalice:x:1006:1006\nbob:x:1006:1007\neve:x:1008:3000\n";
+        let group =
+            "Ops:x:3000\nops:x:3001:dan\nhidden:x:3000:mallory\nops:x:3000:frank\n:x:3001:grace\n+n:x:3001:heidi\n";
+        let named = |who: &str| named(who, passwd, group, false);
+        for (who, expected) in [
+            ("#1006", &["alice", "bob"] as &[&str]),
+            ("#01006", &["alice", "bob"]),
+            // sudo calls a user by the first account of the user id.
+            ("bob", &["alice", "bob"]),
+            ("Alice", &["alice", "bob"]),
+            ("ALL", &["ALL"]),
+            ("%ops", &["dan", "eve", "frank", "grace", "heidi", "mallory"]),
+            ("%hidden", &["eve", "frank", "mallory"]),
+            ("%#03000", &["eve", "frank", "mallory"]),
+        ] {
+            assert_eq!(named(who), expected, "{who}");
+        }
+    }
+
+    /// Returns what is read of the debian-13 capture with one group and other files.
+    fn of_files(files: &[(&str, &str)]) -> Result<Accounts, Unknown> {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/accounts/debian-13");
+        let folder = tempfile::tempdir().unwrap();
+        copy(&case, folder.path());
+        std::fs::write(folder.path().join("files/etc/group"), "root:x:0:\n").unwrap();
+        for (path, text) in files {
+            std::fs::write(folder.path().join("files/etc").join(path), text).unwrap();
+        }
+        let mut host = crate::host::Recorded::at(folder.path()).unwrap();
+        let metadata = host.metadata(Path::new("/etc/sudoers")).unwrap();
+        let index = host.index_mut();
+        for (path, _) in files {
+            let path = format!("/etc/{path}");
+            index.errors.remove(&format!("metadata {path}"));
+            index.metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata.clone());
+        }
+        accounts(&host, Timestamp::from_seconds(1_800_000_000).unwrap())
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for item in std::fs::read_dir(from).unwrap() {
+            let item = item.unwrap();
+            if item.file_type().unwrap().is_dir() {
+                copy(&item.path(), &to.join(item.file_name()));
+            } else {
+                std::fs::copy(item.path(), to.join(item.file_name())).unwrap();
+            }
+        }
+    }
+
+    /// Returns the administrators but root as `name via`, with `free` where no password is asked.
+    fn shown(accounts: &Accounts) -> Vec<String> {
+        let others = accounts.administrators.iter().filter(|one| one.name.as_str() != "root");
+        let free = |one: &Administrator| if one.no_password { " free" } else { "" };
+        others.map(|one| format!("{} {}{}", one.name.as_str(), one.via.as_str(), free(one))).collect()
+    }
+
+    const ROOT: &str = "root:x:0:0:root:/root:/bin/bash\n";
+
+    #[test]
+    fn an_account_of_few_fields_is_listed_and_a_line_that_is_none_is_told() {
+        let passwd = format!("{ROOT}evil::0:0\nevil2::-0:0:x:/root:/bin/sh\nevil3::0:0:x:/root\n");
+        let found = of_files(&[("passwd", &passwd)]).unwrap();
+        assert_eq!(shown(&found), ["evil ", "evil2 ", "evil3 "]);
+        let open = found.accounts.iter().filter(|account| account.password == Reading::Known(PasswordState::Empty));
+        assert_eq!(open.count(), 3);
+        let unknown = of_files(&[("passwd", &format!("{ROOT}evil::zero:0::/:/bin/sh\n"))]).unwrap_err();
+        assert_eq!((unknown.cause, unknown.detail.as_str()), (Cause::Garbled, "/etc/passwd:2: no line of passwd(5)"));
+        let found = of_files(&[("group", "root:x:0:\nops:x\n")]).unwrap();
+        let why = Unknown::new(Cause::Garbled, "/etc/group:2: no line of group(5)");
+        assert_eq!(found.administrators_complete, Reading::Unknown { unknown: why });
+    }
+
+    #[test]
+    fn members_of_every_line_with_the_number_of_a_group_are_its_members() {
+        let passwd = format!("{ROOT}mallory:x:1000:1000::/:/bin/sh\ntwin:x:1000:1000::/:/bin/sh\n");
+        let group = "root:x:0:\nsudo:x:27:\nhidden:x:27:mallory\nops:x:3000\nops:x:3000:dan\n";
+        let files = [("passwd", passwd.as_str()), ("group", group), ("sudoers", "%ops ALL=(ALL) NOPASSWD: ALL\n")];
+        let found = of_files(&files).unwrap();
+        assert_eq!(shown(&found), ["dan /etc/sudoers:1 free", "mallory sudo", "twin sudo"]);
+        assert_eq!(found.administrators_complete, Reading::Known(true));
+    }
+
+    #[test]
+    fn rules_of_another_sudo_count_too() {
+        let files =
+            [("sudoers", "User_Alias A = alice\nA ALL=ALL\n"), ("sudoers-rs", "User_Alias A = bob\nA ALL=ALL\n")];
+        let found = of_files(&files).unwrap();
+        assert_eq!(shown(&found), ["alice /etc/sudoers:2", "bob /etc/sudoers-rs:2"]);
+        assert_eq!(found.administrators_complete, Reading::Known(true));
+    }
+
+    #[test]
+    fn an_account_of_the_superusers_id_is_the_superuser_whatever_its_name() {
+        let passwd = format!("{ROOT}toor:x:0:0::/root:/bin/sh\n");
+        let found = of_files(&[("passwd", &passwd), ("sudoers", "alice ALL=(toor) NOPASSWD: ALL\n")]).unwrap();
+        assert_eq!(shown(&found), ["alice /etc/sudoers:1 free", "toor "]);
     }
 }

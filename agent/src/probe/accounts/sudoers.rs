@@ -6,17 +6,19 @@
 mod rules;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 use muster_proto::fact::{Cause, Unknown};
 
-pub use rules::{Grant, grants};
+pub use rules::{Grant, Superusers, grants};
 
-/// Where the rules begin: the usual place, and that of systems whose `/etc` holds changes alone.
-const MAIN: [&str; 2] = ["/etc/sudoers", "/usr/etc/sudoers"];
+/// Where the rules begin. sudo has the usual place, and that of systems whose `/etc` holds changes alone. sudo-rs(8) has a place of its
+/// own before these. Which of both programs people run is not asked: the rules of either count.
+pub const MAINS: [&[&str]; 2] = [&["/etc/sudoers", "/usr/etc/sudoers"], &["/etc/sudoers-rs"]];
 /// Files that are read, at most, and how deep they may include each other.
 const FILES: usize = 256;
 const DEPTH: usize = 16;
@@ -27,22 +29,35 @@ const LINES: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Sudoers {
     rules: Vec<Rule>,
-    /// Items of an alias, as written, by its name.
-    aliases: BTreeMap<String, Vec<String>>,
+    /// Items of an alias, as written, by its name. Each kind has names of its own.
+    aliases: BTreeMap<Kind, BTreeMap<String, Vec<String>>>,
     /// Whether a password is asked where no tag says so: `Defaults !authenticate` turns it off.
     skips_password: bool,
-    /// Whether the password asked for is not the caller's own: `rootpw`, `targetpw`, `runaspw`.
-    asks_other_password: bool,
+    /// Which of `rootpw`, `targetpw` and `runaspw` are on: the password asked for is then not the caller's own.
+    other_passwords: BTreeSet<&'static str>,
+    /// Users who give their own password even so.
+    own_password: Vec<String>,
+    /// Whether a setting names who is meant where a rule names nobody: `runas_default`.
+    changes_runas: bool,
     /// Why there may be more rules than these.
     pub untold: Option<Unknown>,
     files: usize,
     lines: usize,
 }
 
+/// What an alias stands for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Kind {
+    Users,
+    Hosts,
+    Runas,
+    Commands,
+}
+
 /// A user specification.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Rule {
-    users: Vec<String>,
+    users: Arc<[String]>,
     hosts: Vec<String>,
     /// Behind `=`: runas, options, tags and commands, as written.
     commands: String,
@@ -51,10 +66,10 @@ struct Rule {
 }
 
 impl Sudoers {
-    /// Reads the main file and all that it includes. Without one there are no rules.
-    pub fn look(host: &dyn Host, hostname: &str) -> Self {
+    /// Reads the first main file that is there and all that it includes. Without one there are no rules.
+    pub fn look(host: &dyn Host, mains: &[&str], hostname: &str) -> Self {
         let mut sudoers = Self::default();
-        for main in MAIN {
+        for main in mains {
             match host.metadata(Path::new(main)) {
                 Ok(_) => {
                     sudoers.add_file(host, Path::new(main), hostname, 0);
@@ -70,12 +85,8 @@ impl Sudoers {
         sudoers
     }
 
-    /// Keeps the first doubt; what could not be read goes before what was not understood.
-    pub fn doubt(&mut self, unknown: Unknown) {
-        let is_weaker = |kept: &Unknown| kept.cause == Cause::Undecidable && unknown.cause != Cause::Undecidable;
-        if self.untold.as_ref().is_none_or(is_weaker) {
-            self.untold = Some(unknown);
-        }
+    fn doubt(&mut self, unknown: Unknown) {
+        doubt(&mut self.untold, unknown);
     }
 
     fn unsound(&mut self, at: &str, why: &str) {
@@ -139,7 +150,10 @@ impl Sudoers {
         let word_end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(line.len());
         let (word, rest) = line.split_at(word_end);
         match word {
-            "User_Alias" | "Host_Alias" | "Runas_Alias" | "Cmnd_Alias" | "Cmd_Alias" => self.add_aliases(rest, at),
+            "User_Alias" => self.add_aliases(Kind::Users, rest, at),
+            "Host_Alias" => self.add_aliases(Kind::Hosts, rest, at),
+            "Runas_Alias" => self.add_aliases(Kind::Runas, rest, at),
+            "Cmnd_Alias" | "Cmd_Alias" => self.add_aliases(Kind::Commands, rest, at),
             "Defaults" => self.add_defaults(rest, at),
             _ => match rules::parse(line, at) {
                 Ok(rules) => self.rules.extend(rules),
@@ -149,12 +163,18 @@ impl Sudoers {
     }
 
     /// `NAME = item, item : NAME = item`.
-    fn add_aliases(&mut self, text: &str, at: &str) {
+    fn add_aliases(&mut self, kind: Kind, text: &str, at: &str) {
         for part in split(text, ':') {
-            match part.split_once('=') {
-                Some((name, items)) if rules::is_alias(name.trim()) => {
-                    let items = split(items, ',').into_iter().map(|item| item.trim().to_owned());
-                    self.aliases.insert(name.trim().to_owned(), items.collect());
+            let alias = part.split_once('=').map(|(name, items)| (name.trim(), alias_items(kind, items)));
+            match alias {
+                Some((name, Some(items))) if rules::is_alias(name) => {
+                    let aliases = self.aliases.entry(kind).or_default();
+                    if aliases.contains_key(name) {
+                        // Some releases of sudo keep the first, others do nothing at all.
+                        self.unsound(at, "an alias that another line defines, too");
+                    } else {
+                        aliases.insert(name.to_owned(), items);
+                    }
                 }
                 // A digest of a command has a colon of its own, which is read by splitting in vain.
                 _ => self.unsound(at, "an alias that this build does not read"),
@@ -162,27 +182,93 @@ impl Sudoers {
         }
     }
 
+    /// `Defaults`, then at once `@hosts`, `:users`, `>runas` or `!commands` where it is for these alone, then settings.
     fn add_defaults(&mut self, text: &str, at: &str) {
-        let is_scoped = text.starts_with(['@', ':', '!', '>']);
-        let settings =
-            if is_scoped { text.split_once(char::is_whitespace).map_or("", |(_, settings)| settings) } else { text };
+        let mut settings = text;
+        let scope = text.chars().next().filter(|first| matches!(first, '@' | ':' | '!' | '>'));
+        let mut scoped_to = Vec::new();
+        if scope.is_some() {
+            settings = &text[1..];
+            scoped_to = rules::take_list(&mut settings);
+            if rules::has_hex_escape(&text[..text.len() - settings.len()]) {
+                self.unsound(at, "an escape that this build does not read");
+            }
+        }
         for setting in split(settings, ',') {
             let setting = setting.trim();
             let name = setting.trim_start_matches('!').trim();
             let is_on = (setting.len() - setting.trim_start_matches('!').len()) % 2 == 0;
-            match name {
-                "authenticate" if is_scoped && !is_on => {
-                    self.unsound(at, "a password is not asked in some cases alone");
+            if scope.is_some() && !is_setting(name) {
+                self.unsound(at, "settings that this build does not read");
+            }
+            match (name, scope) {
+                ("authenticate", None) => self.skips_password = !is_on,
+                ("authenticate", Some(_)) if !is_on => self.unsound(at, "a password is not asked in some cases alone"),
+                ("rootpw", None) => self.set_other_password("rootpw", is_on),
+                ("targetpw", None) => self.set_other_password("targetpw", is_on),
+                ("runaspw", None) => self.set_other_password("runaspw", is_on),
+                ("rootpw" | "targetpw" | "runaspw", Some(':'))
+                    if !is_on && !scoped_to.iter().any(|user| user.starts_with('!')) =>
+                {
+                    self.own_password.extend(scoped_to.iter().cloned());
                 }
-                "authenticate" if !is_scoped => self.skips_password = !is_on,
-                "rootpw" | "targetpw" | "runaspw" if !is_scoped => self.asks_other_password = is_on,
+                ("rootpw" | "targetpw" | "runaspw", Some(_)) => {
+                    self.unsound(at, "whose password is asked differs by case");
+                }
                 _ if name.starts_with("exempt_group") && is_on => {
                     self.unsound(at, "a group need not give a password");
                 }
+                _ if name.starts_with("runas_default") => self.changes_runas = true,
                 _ => {}
             }
         }
     }
+
+    fn set_other_password(&mut self, name: &'static str, is_on: bool) {
+        if is_on {
+            self.other_passwords.insert(name);
+        } else {
+            self.other_passwords.remove(name);
+        }
+    }
+
+    /// Returns whether the password that is asked is that of the superuser. Of two settings `rootpw` goes first, then `runaspw`
+    /// (`get_authpw` of sudo), which is about whom `runas_default` names.
+    fn asks_other_password(&self) -> bool {
+        let is_on = |name| self.other_passwords.contains(name);
+        is_on("rootpw") || if is_on("runaspw") { !self.changes_runas } else { is_on("targetpw") }
+    }
+}
+
+/// Keeps the first doubt; what could not be read goes before what was not understood.
+pub fn doubt(kept: &mut Option<Unknown>, unknown: Unknown) {
+    let is_weaker = |kept: &Unknown| kept.cause == Cause::Undecidable && unknown.cause != Cause::Undecidable;
+    if kept.as_ref().is_none_or(is_weaker) {
+        *kept = Some(unknown);
+    }
+}
+
+/// Returns the user or group id behind a `#`, which may have zeros before it.
+pub fn id(text: &str) -> Option<u32> {
+    text.parse::<i64>().ok().and_then(|id| u32::try_from(id).ok())
+}
+
+/// Returns the items of an alias; `None` where they are no list.
+fn alias_items(kind: Kind, text: &str) -> Option<Vec<String>> {
+    if kind == Kind::Commands {
+        return Some(split(text, ',').into_iter().map(|item| item.trim().to_owned()).collect());
+    }
+    let mut rest = text;
+    let items = rules::take_list(&mut rest);
+    (!items.is_empty() && rest.is_empty() && !rules::has_hex_escape(text)).then_some(items)
+}
+
+/// Returns whether a text is a setting: a name, with or without a value behind `=`, `+=` or `-=`.
+fn is_setting(text: &str) -> bool {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let rest = rest.trim_start();
+    text.starts_with(|c: char| c.is_ascii_lowercase())
+        && (rest.is_empty() || ["=", "+=", "-="].iter().any(|sign| rest.starts_with(sign)))
 }
 
 enum Include {

@@ -1,11 +1,20 @@
 //! User specifications of sudoers(5), and what they come to.
 
-use super::{Rule, Sudoers, split};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use muster_proto::fact::{Cause, Unknown};
+
+use super::{Kind, Rule, Sudoers, id, split};
 
 /// Aliases that name each other, at most.
 const DEPTH: usize = 16;
 /// Items that the aliases of one rule come to, at most.
 const ITEMS: usize = 10_000;
+/// Grants that all rules come to, at most.
+const GRANTS: usize = 20_000;
 /// Tags (sudoers(5), "Tag_Spec").
 const TAGS: [&str; 18] = [
     "EXEC",
@@ -42,6 +51,24 @@ pub struct Grant {
     pub no_password: bool,
 }
 
+/// By what a runas list may mean the superuser. Letter case does not count: all names are in lower case.
+#[derive(Clone, Debug)]
+pub struct Superusers {
+    /// Accounts of user id 0.
+    pub names: BTreeSet<String>,
+    /// Groups that one of these is a member of.
+    pub groups: BTreeSet<String>,
+    /// The same, by id.
+    pub gids: BTreeSet<u32>,
+}
+
+impl Default for Superusers {
+    fn default() -> Self {
+        let root = BTreeSet::from(["root".to_owned()]);
+        Self { names: root.clone(), groups: root, gids: BTreeSet::from([0]) }
+    }
+}
+
 /// Returns whether a word is the name of an alias rather than of a user, host or command.
 pub(super) fn is_alias(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_uppercase())
@@ -52,13 +79,17 @@ pub(super) fn is_alias(word: &str) -> bool {
 /// Returns the rules of a line, one for each list of hosts.
 pub(super) fn parse(line: &str, at: &str) -> Result<Vec<Rule>, &'static str> {
     let mut rest = line;
-    let users = take_list(&mut rest);
+    let users: Arc<[String]> = take_list(&mut rest).into();
     if users.is_empty() || rest.trim().is_empty() {
         return Err("neither a rule nor a setting");
     }
+    let mut start = line;
     let mut rules = Vec::new();
     loop {
         let hosts = take_list(&mut rest);
+        if has_hex_escape(&start[..start.len() - rest.len()]) {
+            return Err("an escape that this build does not read");
+        }
         let commands = rest.trim_start().strip_prefix('=').ok_or("a rule without commands")?;
         let end = end_of_commands(commands);
         let (own, after) = commands.split_at(end);
@@ -68,34 +99,51 @@ pub(super) fn parse(line: &str, at: &str) -> Result<Vec<Rule>, &'static str> {
         let (users, commands) = (users.clone(), own.trim().to_owned());
         rules.push(Rule { users, hosts, commands, at: at.to_owned() });
         match after.strip_prefix(':') {
-            Some(after) => rest = after,
+            Some(after) => (start, rest) = (after, after),
             None => return Ok(rules),
         }
     }
 }
 
+/// Returns whether a text has a letter by its number, as `\x61`.
+pub(super) fn has_hex_escape(text: &str) -> bool {
+    let mut bytes = text.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == b'\\' && bytes.next() == Some(b'x') && bytes.peek().is_some_and(u8::is_ascii_hexdigit) {
+            return true;
+        }
+    }
+    false
+}
+
 /// Takes a list of words with commas between them off the front of `rest`.
-fn take_list(rest: &mut &str) -> Vec<String> {
+pub(super) fn take_list(rest: &mut &str) -> Vec<String> {
     let mut items = Vec::new();
     loop {
         *rest = rest.trim_start();
         let mut item = String::new();
         let (mut is_quoted, mut is_escaped, mut end) = (false, false, rest.len());
+        // Whether the item has no letter of its own yet.
+        let mut begins = true;
         for (at, c) in rest.char_indices() {
             if std::mem::take(&mut is_escaped) {
                 item.push(c);
+                begins &= c == '!';
                 continue;
             }
             match c {
                 '\\' => is_escaped = true,
                 '"' => is_quoted = !is_quoted,
-                '!' if item.is_empty() || item.bytes().all(|byte| byte == b'!') => item.push(c),
-                c if c.is_whitespace() && item.bytes().all(|byte| byte == b'!') => {}
+                '!' if begins => item.push(c),
+                c if c.is_whitespace() && begins => {}
                 c if !is_quoted && (c.is_whitespace() || matches!(c, ',' | '=')) => {
                     end = at;
                     break;
                 }
-                c => item.push(c),
+                c => {
+                    item.push(c);
+                    begins = false;
+                }
             }
         }
         *rest = rest[end..].trim_start();
@@ -151,79 +199,173 @@ fn is_digest_of_all(item: &str) -> bool {
 }
 
 /// What the commands of a rule let somebody do as the superuser.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Powers {
     any: bool,
     all_commands: bool,
     no_password: bool,
+    /// Who is meant where no password is asked.
+    free_as: BTreeSet<Runas>,
+    /// Who is meant by a plain `ALL`, which any command matches at any time.
+    all_as: BTreeSet<Runas>,
+}
+
+/// Users and groups of a runas list, as written.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Runas {
+    users: String,
+    groups: String,
+}
+
+impl Runas {
+    /// Returns what `users : groups` says.
+    fn parse(text: &str) -> Self {
+        let (users, groups) = text.split_once(':').unwrap_or((text, ""));
+        Self { users: users.trim().to_owned(), groups: groups.trim().to_owned() }
+    }
+
+    /// Returns whether it means all whom another one means.
+    fn covers(&self, other: &Self) -> bool {
+        (self.users == "ALL" || self.users == other.users)
+            && (self.groups == "ALL" || self.groups == other.groups || other.groups.is_empty())
+    }
+}
+
+impl Powers {
+    /// Returns whether sudo asks a password for all that an earlier rule gives without, since the last rule that matches decides.
+    fn ask_instead_of(&self, earlier: &Self) -> bool {
+        !self.no_password && earlier.free_as.iter().all(|free| self.all_as.iter().any(|all| all.covers(free)))
+    }
 }
 
 /// Returns who may run what as the superuser on the host of that name, and doubts that came up.
-pub fn grants(sudoers: &mut Sudoers, hostname: &str) -> Vec<Grant> {
+pub fn grants(sudoers: &mut Sudoers, superusers: &Superusers, hostname: &str) -> Vec<Grant> {
     let mut grants: Vec<Grant> = Vec::new();
+    let own_password = own_password(sudoers);
+    // Of each rule that counts, and of each user the grants without a password with the powers that gave them.
+    let mut given: Vec<Powers> = Vec::new();
+    let mut free: BTreeMap<String, Vec<(usize, usize)>> = BTreeMap::new();
     for rule in std::mem::take(&mut sudoers.rules) {
         let Some(applies) = applies(sudoers, &rule, hostname) else {
             sudoers.unsound(&rule.at, "whether the rule is for this host");
             continue;
         };
-        if !applies {
+        if applies == Applies::No {
             continue;
         }
-        let powers = match powers(sudoers, &rule.commands) {
+        let powers = match powers(sudoers, superusers, &rule.commands) {
             Ok(powers) => powers,
             Err(why) => {
                 sudoers.unsound(&rule.at, why);
                 continue;
             }
         };
-        let Some(users) = expand(sudoers, &rule.users) else {
+        if !powers.any {
+            continue;
+        }
+        let Some(users) = expand(sudoers, Kind::Users, &rule.users) else {
             sudoers.unsound(&rule.at, "aliases that have no end");
             continue;
         };
         if users.iter().any(|user| user.starts_with('!')) {
             sudoers.unsound(&rule.at, "a rule that leaves out some users");
         }
+        let mut seen = BTreeSet::new();
+        let mut users: Vec<String> =
+            users.into_iter().filter(|user| !user.starts_with('!') && seen.insert(user.clone())).collect();
         // Where the password of the superuser is asked, the rule gives nothing that it does not give already.
-        if !powers.any || sudoers.asks_other_password && !powers.no_password {
-            continue;
+        if sudoers.asks_other_password() && !powers.no_password {
+            users = with_own_password(users, &own_password);
         }
-        for who in users.into_iter().filter(|user| !user.starts_with('!')) {
-            // The last rule that matches decides.
-            if powers.all_commands && !powers.no_password {
-                grants.iter_mut().filter(|grant| grant.who == who).for_each(|grant| grant.no_password = false);
+        for who in users {
+            if grants.len() == GRANTS {
+                let limit = format!("{}: more than {GRANTS} users of all rules", rule.at);
+                sudoers.doubt(Unknown::new(Cause::Limit, limit));
+                return grants;
+            }
+            if applies == Applies::Surely
+                && let Some(earlier) = free.get_mut(&who)
+            {
+                earlier.retain(|&(grant, by)| {
+                    let is_over = given.get(by).is_some_and(|earlier| powers.ask_instead_of(earlier));
+                    if let Some(grant) = grants.get_mut(grant).filter(|_| is_over) {
+                        grant.no_password = false;
+                    }
+                    !is_over
+                });
+            }
+            if powers.no_password {
+                free.entry(who.clone()).or_default().push((grants.len(), given.len()));
             }
             let (all_commands, no_password) = (powers.all_commands, powers.no_password);
             grants.push(Grant { who, at: rule.at.clone(), all_commands, no_password });
         }
+        given.push(powers);
     }
     grants
 }
 
+/// Returns the users who give their own password where others give the superuser's.
+fn own_password(sudoers: &mut Sudoers) -> Vec<String> {
+    let items = std::mem::take(&mut sudoers.own_password);
+    let expanded = expand(sudoers, Kind::Users, &items);
+    if expanded.as_ref().is_none_or(|users| users.iter().any(|user| user.starts_with('!'))) {
+        sudoers.unsound("Defaults", "whose password is asked differs by case");
+    }
+    expanded.unwrap_or_default().into_iter().filter(|user| !user.starts_with('!')).collect()
+}
+
+/// Returns those of a rule's users who may give their own password: a name on either list may be a member of a group on the other.
+fn with_own_password(users: Vec<String>, own: &[String]) -> Vec<String> {
+    if own.is_empty() {
+        return Vec::new();
+    }
+    let mut out: Vec<String> = users.iter().filter(|user| *user != "ALL").cloned().collect();
+    if out.len() < users.len() {
+        out.extend(own.iter().cloned());
+    }
+    out
+}
+
+/// Whether a rule is for this host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Applies {
+    No,
+    /// It names a host of the same name, maybe of another domain.
+    Maybe,
+    Surely,
+}
+
 /// Returns whether a rule is for the host of that name; `None` where an address, a netgroup or an exception would decide.
-fn applies(sudoers: &Sudoers, rule: &Rule, hostname: &str) -> Option<bool> {
-    let hosts = expand(sudoers, &rule.hosts)?;
+fn applies(sudoers: &Sudoers, rule: &Rule, hostname: &str) -> Option<Applies> {
+    let hosts = expand(sudoers, Kind::Hosts, &rule.hosts)?;
     if hosts.iter().any(|host| host.starts_with('!')) {
         return None;
     }
     let short = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    if hosts.iter().any(|host| host == "ALL" || short(host) == short(hostname)) {
-        return Some(true);
+    let is_short = |host: &str| !host.contains('.') && short(host) == short(hostname);
+    if hosts.iter().any(|host| host == "ALL" || is_short(host)) {
+        return Some(Applies::Surely);
+    }
+    if hosts.iter().any(|host| short(host) == short(hostname)) {
+        return Some(Applies::Maybe);
     }
     let is_plain = |host: &String| {
         host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
             && host.bytes().any(|byte| byte.is_ascii_alphabetic())
     };
-    hosts.iter().all(is_plain).then_some(false)
+    hosts.iter().all(is_plain).then_some(Applies::No)
 }
 
-/// Returns the items that a list with aliases comes to. An exception of an alias is an exception of its items.
-fn expand(sudoers: &Sudoers, items: &[String]) -> Option<Vec<String>> {
+/// Returns the items that a list with aliases of a kind comes to. An exception of an alias is an exception of its items.
+fn expand(sudoers: &Sudoers, kind: Kind, items: &[String]) -> Option<Vec<String>> {
+    let aliases = sudoers.aliases.get(&kind);
     let mut open: Vec<(String, usize)> = items.iter().rev().map(|item| (item.clone(), 0)).collect();
     let mut out = Vec::new();
     while let Some((item, depth)) = open.pop() {
         let name = item.trim_start_matches('!').trim();
         let is_not = (item.len() - item.trim_start_matches('!').len()) % 2 == 1;
-        match sudoers.aliases.get(name).filter(|_| is_alias(name)) {
+        match aliases.and_then(|aliases| aliases.get(name)) {
             Some(_) if depth == DEPTH || open.len() > ITEMS => return None,
             Some(inner) => open.extend(inner.iter().rev().map(|inner| {
                 let text = if is_not { format!("!{inner}") } else { inner.clone() };
@@ -238,15 +380,17 @@ fn expand(sudoers: &Sudoers, items: &[String]) -> Option<Vec<String>> {
     Some(out)
 }
 
-fn powers(sudoers: &Sudoers, commands: &str) -> Result<Powers, &'static str> {
+fn powers(sudoers: &Sudoers, superusers: &Superusers, commands: &str) -> Result<Powers, &'static str> {
     let mut powers = Powers::default();
-    // Both hold for the commands that follow, too.
-    let (mut as_root, mut no_password) = (true, sudoers.skips_password);
+    // All hold for the commands that follow, too.
+    let (mut as_root, mut no_password, mut has_options) = (true, sudoers.skips_password, false);
+    let mut meant = Runas::parse("root");
     for command in split_commands(commands) {
         let mut rest = command.trim();
         if let Some(inner) = rest.strip_prefix('(') {
             let (runas, after) = inner.split_once(')').ok_or("a runas list without an end")?;
-            as_root = runs_as_root(sudoers, runas).ok_or("aliases that have no end")?;
+            meant = Runas::parse(runas);
+            as_root = runs_as_root(sudoers, superusers, runas)?;
             rest = after.trim_start();
         }
         loop {
@@ -261,6 +405,8 @@ fn powers(sudoers: &Sudoers, commands: &str) -> Result<Powers, &'static str> {
                 }
                 rest = after_spaces[1..].trim_start();
             } else if OPTIONS.contains(&word) && after_spaces.starts_with('=') {
+                // Such as a time from which on the rule is none.
+                has_options = true;
                 let value = after_spaces[1..].trim_start();
                 rest = value.split_once(char::is_whitespace).map_or("", |(_, after)| after.trim_start());
             } else {
@@ -273,7 +419,7 @@ fn powers(sudoers: &Sudoers, commands: &str) -> Result<Powers, &'static str> {
         if rest.contains('^') {
             return Err("a command that a regular expression names");
         }
-        let items = expand(sudoers, &[rest.to_owned()]).ok_or("aliases that have no end")?;
+        let items = expand(sudoers, Kind::Commands, &[rest.to_owned()]).ok_or("aliases that have no end")?;
         if items.iter().any(|item| item == "!ALL") {
             return Err("a rule that takes away what another gives");
         }
@@ -285,6 +431,12 @@ fn powers(sudoers: &Sudoers, commands: &str) -> Result<Powers, &'static str> {
         powers.any = true;
         powers.all_commands |= all;
         powers.no_password |= no_password;
+        if no_password {
+            powers.free_as.insert(meant.clone());
+        }
+        if !has_options && items.iter().any(|item| item == "ALL") {
+            powers.all_as.insert(meant.clone());
+        }
     }
     Ok(powers)
 }
@@ -309,13 +461,34 @@ fn split_commands(text: &str) -> Vec<String> {
 }
 
 /// Returns whether a runas list, such as `root`, `ALL : ALL` or `#0`, allows the superuser or one of its groups.
-fn runs_as_root(sudoers: &Sudoers, runas: &str) -> Option<bool> {
-    let (users, groups) = runas.split_once(':').map_or((runas, ""), |(users, groups)| (users, groups));
+fn runs_as_root(sudoers: &Sudoers, superusers: &Superusers, runas: &str) -> Result<bool, &'static str> {
+    // A group of a plug-in has a colon of its own.
+    if has_hex_escape(runas) || runas.contains("%:") {
+        return Err("a runas list that this build does not read");
+    }
     let items = |text: &str| {
-        split(text, ',').iter().map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+        let mut rest = text;
+        let items = take_list(&mut rest);
+        if !rest.is_empty() {
+            return Err("a runas list that this build does not read");
+        }
+        expand(sudoers, Kind::Runas, &items).ok_or("aliases that have no end")
     };
-    let (users, groups): (Vec<String>, Vec<String>) = (items(users), items(groups));
-    let is_root = |item: &String| matches!(item.as_str(), "root" | "ALL" | "#0" | "%root" | "%#0");
+    let Runas { users, groups } = Runas::parse(runas);
+    let is_root = |item: &String| {
+        if let Some(gid) = item.strip_prefix("%#") {
+            return id(gid).is_some_and(|gid| superusers.gids.contains(&gid));
+        }
+        if let Some(uid) = item.strip_prefix('#') {
+            return id(uid) == Some(0);
+        }
+        match item.strip_prefix('%') {
+            Some(group) => superusers.groups.contains(&group.to_lowercase()),
+            // A netgroup may have the superuser.
+            None => item == "ALL" || item.starts_with('+') || superusers.names.contains(&item.to_lowercase()),
+        }
+    };
+    let is_group_of_root = |item: &String| matches!(item.as_str(), "ALL" | "#0") || item.eq_ignore_ascii_case("root");
     // An empty list is the caller alone; who may take on a group may be given the power of its files.
-    Some(expand(sudoers, &users)?.iter().any(is_root) || expand(sudoers, &groups)?.iter().any(is_root))
+    Ok(items(&users)?.iter().any(is_root) || items(&groups)?.iter().any(is_group_of_root))
 }

@@ -11,7 +11,11 @@ fn read(file: &str) -> (Vec<Grant>, Option<String>) {
     for (number, line) in logical_lines(file) {
         sudoers.add_line(without_comment(&line).trim(), &format!("f:{number}"));
     }
-    let grants = grants(&mut sudoers, "web1.example.com");
+    let mut superusers = Superusers::default();
+    superusers.names.insert("toor".to_owned());
+    superusers.groups.insert("wheel".to_owned());
+    superusers.gids.insert(10);
+    let grants = grants(&mut sudoers, &superusers, "web1.example.com");
     (grants, sudoers.untold.map(|unknown| unknown.detail.to_string()))
 }
 
@@ -77,6 +81,59 @@ fn aliases_stand_for_their_items_wherever_they_are_written() {
 }
 
 #[test]
+fn an_alias_of_one_kind_is_none_of_another() {
+    for file in [
+        "Host_Alias WEB = web1\nUser_Alias WEB = alice\nWEB WEB=(ALL) NOPASSWD: ALL",
+        "User_Alias WEB = alice\nHost_Alias WEB = web1\nWEB WEB=(ALL) NOPASSWD: ALL",
+        "User_Alias WEB = alice\nRunas_Alias WEB = root\nWEB ALL=(WEB) NOPASSWD: ALL",
+        "User_Alias WEB = \"alice\"\nCmnd_Alias WEB = ALL\nWEB ALL=NOPASSWD: WEB",
+    ] {
+        assert_eq!(shown(file), ["alice f:3 all free"], "{file}");
+    }
+    assert_eq!(shown("Runas_Alias OPS = root\nOPS ALL=ALL"), ["OPS f:2 all"]);
+}
+
+/// All but the netgroup were asked of sudo 1.9.13.
+#[test]
+fn the_superuser_may_be_meant_by_any_of_its_names() {
+    for runas in [
+        "toor",
+        "ROOT",
+        "\"root\"",
+        "#00",
+        "%wheel",
+        "%#010",
+        "ALL, !root",
+        "www, Toor",
+        "+admins",
+        ":root",
+        "www : #0",
+    ] {
+        assert_eq!(shown(&format!("alice ALL=({runas}) ALL")), ["alice f:1 all"], "{runas}");
+    }
+    for runas in ["www", "%ops", "#10", "%#100", "", ":wheel", "!root"] {
+        assert_eq!(shown(&format!("alice ALL=({runas}) ALL")), [] as [&str; 0], "{runas}");
+    }
+}
+
+#[test]
+fn whoever_gives_their_own_password_where_others_give_another_is_listed() {
+    let suse = "Defaults targetpw\nALL ALL=(ALL) ALL\n";
+    assert_eq!(shown(suse), [] as [&str; 0]);
+    for own in ["Defaults:%ops !targetpw", "Defaults: %ops env_reset, !targetpw"] {
+        let all = ["%ops f:2 all", "%ops f:4 all"];
+        assert_eq!(shown(&format!("{suse}{own}\n%ops ALL=(ALL) ALL")), all, "{own}");
+    }
+    // The user may be a member of the group.
+    assert_eq!(shown("Defaults rootpw\nDefaults:%ops !rootpw\nalice ALL=ALL"), ["alice f:3 all"]);
+    let alias = "User_Alias OPS = alice, bob\nDefaults:OPS !rootpw\nDefaults rootpw\nALL ALL=ALL";
+    assert_eq!(shown(alias), ["alice f:4 all", "bob f:4 all"]);
+    // The password is that of whom the rule means by default.
+    assert_eq!(shown("Defaults runaspw\nalice ALL=ALL"), [] as [&str; 0]);
+    assert_eq!(shown("Defaults runaspw, runas_default=bob\nalice ALL=(ALL) ALL"), ["alice f:2 all"]);
+}
+
+#[test]
 fn settings_say_whose_password_is_asked_and_whether() {
     assert_eq!(shown("Defaults env_reset, !authenticate\nalice ALL=ALL"), ["alice f:2 all free"]);
     assert_eq!(shown("Defaults !authenticate\nalice ALL=PASSWD: ALL"), ["alice f:2 all"]);
@@ -87,7 +144,41 @@ fn settings_say_whose_password_is_asked_and_whether() {
 
 #[test]
 fn the_last_rule_that_matches_says_whether_a_password_is_asked() {
-    assert_eq!(shown("alice ALL=NOPASSWD: ALL\nalice ALL=ALL"), ["alice f:1 all", "alice f:2 all"]);
+    for (first, last) in
+        [("", ""), ("(root)", ""), ("(ALL)", "(ALL)"), ("(root)", "(ALL)"), ("(ALL:ALL)", "(ALL : ALL)")]
+    {
+        let file = format!("alice ALL={first} NOPASSWD: ALL\nalice web1={last} ALL");
+        assert_eq!(shown(&file), ["alice f:1 all", "alice f:2 all"], "{file}");
+    }
+}
+
+/// Each but the last was asked of sudo 1.9.13, which still ran a command without a password. No option is looked into, so the last
+/// counts as the others.
+#[test]
+fn a_rule_that_need_not_match_takes_no_password_back() {
+    for last in [
+        "alice ALL=(ALL) NOTAFTER=20200101000000Z ALL",
+        "alice ALL=(ALL) NOTBEFORE=20990101000000Z ALL",
+        "alice ALL=(ALL) NOTAFTER=20200101000000Z /bin/ls, ALL",
+        "alice ALL=(:root) ALL",
+        "alice ALL=(ALL, !root) ALL",
+        "alice web1.other.example=(ALL) ALL",
+        "alice ALL=(ALL) sha224:0gjh== ALL",
+        "alice ALL=(toor) ALL",
+        "alice ALL=(root) ALL",
+        "alice ALL=(ALL) CHROOT=/srv ALL",
+    ] {
+        let file = format!("alice ALL=(ALL) NOPASSWD: ALL\n{last}");
+        assert_eq!(shown(&file), ["alice f:1 all free", "alice f:2 all"], "{file}");
+    }
+}
+
+#[test]
+fn grants_of_many_rules_with_many_users_are_bounded() {
+    let users: Vec<String> = (0..9_000).map(|number| format!("u{number}")).collect();
+    let file = format!("User_Alias MANY = {}\n{}", users.join(","), "MANY ALL=NOPASSWD: ALL\n".repeat(5));
+    let (grants, untold) = read(&file);
+    assert_eq!((grants.len(), untold.as_deref()), (20_000, Some("f:4: more than 20000 users of all rules")));
 }
 
 #[test]
@@ -102,6 +193,21 @@ fn what_has_no_sound_reading_is_named_with_its_line() {
         ("alice ALL=(root ALL", "f:1"),
         ("alice ALL=/bin/ls ^.*$", "f:1"),
         ("Defaults:alice !authenticate", "f:1"),
+        ("Defaults:bob, alice !authenticate", "f:1"),
+        ("Defaults!sha224:0gjh== /bin/ls !authenticate", "f:1"),
+        ("Defaults@web1 !targetpw", "f:1"),
+        ("Defaults>root !rootpw", "f:1"),
+        ("Defaults!/bin/ls !runaspw", "f:1"),
+        ("Defaults:alice rootpw", "f:1"),
+        ("Defaults:ALL, !alice !rootpw", "f:1"),
+        ("Defaults:\\x61lice !rootpw", "f:1"),
+        ("\\x61lice ALL=ALL", "f:1"),
+        ("alice ALL=(\\x72oot) ALL", "f:1"),
+        ("alice ALL=(%:ops) ALL", "f:1"),
+        ("alice ALL=(a b) ALL", "f:1"),
+        ("User_Alias A = \\x61lice", "f:1"),
+        ("User_Alias A = alice bob", "f:1"),
+        ("User_Alias A = alice\nUser_Alias A = bob", "f:2"),
         ("Defaults exempt_group=wheel", "f:1"),
         ("User_Alias A = B\nUser_Alias B = A\nA ALL=ALL", "f:3"),
     ] {
@@ -146,8 +252,9 @@ fn files_of_a_folder_are_read_in_order_and_a_missing_one_is_told() {
     let index = recorded.index_mut();
     index.lists.insert(path("/etc/sudoers.d"), names);
     index.metadata.insert(path("/etc/sudoers"), host.metadata(&etc.join("sudoers")).unwrap());
-    let mut sudoers = Sudoers::look(&recorded, "web1");
-    let who: Vec<String> = grants(&mut sudoers, "web1").into_iter().map(|grant| grant.who).collect();
+    let mut sudoers = Sudoers::look(&recorded, MAINS[0], "web1");
+    let who: Vec<String> =
+        grants(&mut sudoers, &Superusers::default(), "web1").into_iter().map(|grant| grant.who).collect();
     assert_eq!(who, ["alice", "bob"]);
     assert!(sudoers.untold.unwrap().detail.as_str().starts_with("read /etc/sudoers.d/30-gone"));
 }
@@ -158,6 +265,7 @@ proptest! {
         for file in [text, any] {
             let _ = read(&file);
             let _ = without_comment(&file);
+            let _ = read(&format!("Defaults:{file}\nDefaults!{file}\nUser_Alias A={file}"));
         }
     }
 
