@@ -3,14 +3,15 @@
 //!
 //! The server's files are read. `sshd -T` prints the same and needs the rights of the superuser and its host keys, which the agent
 //! does not have; it knows no more of a server that runs, which took its settings when it started. Where the files are newer than
-//! that, or the server was started with settings of its own, what is in force is unknown.
+//! that, or the server was started with settings of its own, or another one runs beside it, what is in force is unknown.
 
+#[cfg(test)]
+mod made;
+mod server;
 pub(super) mod sshd_config;
+mod units;
 
-use std::{
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::IpAddr, path::Path};
 
 use muster_proto::{
     fact::{
@@ -19,14 +20,15 @@ use muster_proto::{
     report,
 };
 
-use self::sshd_config::Config;
+use self::{
+    server::Server,
+    sshd_config::{Config, PORT},
+};
 use super::{Look, Probe, system};
-use crate::host::{self, Host, SMALL_FILE_BYTES};
+use crate::host::{self, Host};
 
-/// Where OpenSSH's server is installed.
+/// Where OpenSSH's server is usually installed.
 const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
-/// Where it leaves its process id without a setting.
-const PID_FILES: [&str; 2] = ["/run/sshd.pid", "/var/run/sshd.pid"];
 /// Links that systemd makes for what starts with the host.
 const UNITS: [&str; 6] = [
     "/etc/systemd/system/multi-user.target.wants/ssh.service",
@@ -150,14 +152,21 @@ impl Probe for RemoteAccessProbe {
 }
 
 fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
-    match is_there(host, &PROGRAMS) {
-        Ok(true) => {}
-        Ok(false) => {
+    let server = Server::look(host);
+    let is_installed = match is_there(host, &PROGRAMS) {
+        Ok(true) => Reading::Known(true),
+        Ok(false) => is_elsewhere(host, &server, listeners),
+        Err(unknown) => Reading::Unknown { unknown },
+    };
+    match is_installed {
+        Reading::Known(true) => {}
+        Reading::Known(false) => {
             return without_server(Reading::Known(false), &Unknown::new(Cause::Absent, "no sshd is installed"));
         }
-        Err(unknown) => return without_server(Reading::Unknown { unknown: unknown.clone() }, &unknown),
+        Reading::Unknown { unknown } => {
+            return without_server(Reading::Unknown { unknown: unknown.clone() }, &unknown);
+        }
     }
-    let server = Server::look(host);
     let config = match Config::look(host) {
         Ok(config) => config,
         Err(unknown) => {
@@ -170,7 +179,11 @@ fn ssh(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
     let allowed = config.allowed();
     let running = running(&server, listeners, &allowed.ports);
     let enabled = enabled(host, &running);
-    let differs = server.differs(host, &config.paths).or_else(|| unseen(host, &server, listeners, &running));
+    let differs = server
+        .differs(host, &config)
+        .or_else(|| beside(&server, listeners, &config, &allowed.ports))
+        .or_else(|| unseen(host, &server, listeners, &running))
+        .or_else(|| by_socket(host, &server, listeners, &config, &allowed.ports));
     let texts = |texts: Vec<String>| texts.iter().map(|text| Text::new(text)).collect();
     let mut ssh = SshServer {
         enabled,
@@ -230,83 +243,38 @@ fn is_there(host: &dyn Host, paths: &[&str]) -> Result<bool, Unknown> {
     Ok(false)
 }
 
-/// The server's own process.
-#[derive(Debug, Default)]
-struct Server {
-    /// Where its process id was found, and its arguments, when it runs.
-    process: Option<(PathBuf, Vec<String>)>,
-    /// Why there may be one although none was found.
-    untold: Option<Unknown>,
-}
-
-impl Server {
-    /// Looks for the process that the server's file names; one of another name has its number by chance.
-    fn look(host: &dyn Host) -> Self {
-        let mut untold = None;
-        let mut text = |path: &Path| match host.read(path, SMALL_FILE_BYTES) {
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if host::cause(&error) == Cause::Absent => None,
-            Err(error) => {
-                untold.get_or_insert(host::unknown(format!("read {}", path.display()), &error));
-                None
-            }
-        };
-        let process = PID_FILES.iter().find_map(|file| {
-            let id: u32 = text(Path::new(file))?.trim().parse().ok()?;
-            let folder = PathBuf::from(format!("/proc/{id}"));
-            let name = text(&folder.join("comm"))?;
-            if name.trim_end() != "sshd" {
-                return None;
-            }
-            Some((PathBuf::from(file), arguments(&text(&folder.join("cmdline"))?)))
-        });
-        Self { process, untold }
+/// Returns whether there is a server although its program is in none of the usual places.
+fn is_elsewhere(host: &dyn Host, server: &Server, listeners: &Reading<Listeners>) -> Reading<bool> {
+    if server.waits() {
+        return Reading::Known(true);
     }
-
-    /// Returns why a running server may have other settings than the files of `paths`.
-    fn differs(&self, host: &dyn Host, paths: &[PathBuf]) -> Option<Unknown> {
-        let Some((file, arguments)) = self.process.as_ref() else { return self.untold.clone() };
-        if let Some(argument) = arguments.iter().find(|argument| sets_something(argument)) {
-            return Some(Unknown::new(Cause::Undecidable, format!("the server was started with {argument}")));
-        }
-        // It is written when the server starts and when it takes its settings anew.
-        let modified = |path: &Path| match host.metadata(path) {
-            Ok(metadata) => Ok(metadata.modified),
-            Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
-        };
-        let started = match modified(file) {
-            Ok(started) => started?,
-            Err(unknown) => return Some(unknown),
-        };
-        for path in paths {
-            match modified(path) {
-                Ok(Some(modified)) if modified > started => {
-                    let detail = format!("{} was changed after the server took its settings", path.display());
-                    return Some(Unknown::new(Cause::Stale, detail));
-                }
-                Ok(_) => {}
-                Err(unknown) => return Some(unknown),
-            }
-        }
-        None
+    let listeners = match listeners {
+        Reading::Known(listeners) => &listeners.listeners,
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
+    };
+    let tcp = || listeners.iter().filter(|listener| listener.protocol == Transport::Tcp);
+    if tcp().any(|listener| program(listener) == Some(server::NAME)) {
+        return Reading::Known(true);
     }
-}
-
-/// Returns the arguments of a process. sshd writes over its own: `sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups`.
-fn arguments(cmdline: &str) -> Vec<String> {
-    let text = cmdline.replace('\0', " ");
-    let text = text.split("[listener]").next().unwrap_or_default();
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-/// Returns whether an argument of sshd(8) sets what its files set, too: another file, an option, a port.
-fn sets_something(argument: &str) -> bool {
-    ["-f", "-o", "-p", "-C"].iter().any(|flag| argument.starts_with(flag))
+    let is_untold = |listener: &Listener| listener.port == PORT && program(listener).is_none();
+    if server.is_in_container && tcp().any(is_untold) {
+        let what = format!("who waits on port {PORT} is not shown, and a container has an sshd");
+        return Reading::unknown(Cause::Forbidden, what);
+    }
+    // systemd may wait in its place. Otherwise what is not shown is none: it would be among the processes.
+    if tcp().any(|listener| is_untold(listener) || (listener.port == PORT && program(listener) == Some("systemd"))) {
+        match is_there(host, &SOCKETS) {
+            Ok(true) => return Reading::Known(true),
+            Ok(false) => {}
+            Err(unknown) => return Reading::Unknown { unknown },
+        }
+    }
+    server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown })
 }
 
 /// Returns whether the server waits for peers, itself or by systemd in its place.
 fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Reading<bool> {
-    if server.process.is_some() {
+    if server.waits() {
         return Reading::Known(true);
     }
     let listeners = match listeners {
@@ -316,7 +284,7 @@ fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Re
     let tcp = || listeners.iter().filter(|listener| listener.protocol == Transport::Tcp);
     let is_its_port = |listener: &Listener| ports.contains(&listener.port);
     if tcp().any(|listener| match program(listener) {
-        Some("sshd") => true,
+        Some(server::NAME) => true,
         Some("systemd") => is_its_port(listener),
         _ => false,
     }) {
@@ -331,6 +299,53 @@ fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Re
     }
 }
 
+/// Returns why there may be a server beside the one whose settings are read: one waits where these do not say.
+///
+/// Before OpenSSH 9.8 the process of a session has the server's name, too. It waits on the loopback for what its client forwards, and
+/// elsewhere where a setting lets it.
+fn beside(server: &Server, listeners: &Reading<Listeners>, config: &Config, ports: &[u16]) -> Option<Unknown> {
+    // What waits is told by the server's processes; this is of one that they do not show.
+    let Reading::Known(listeners) = listeners else { return None };
+    if server.has_sessions && config.forwards_to_others() {
+        return None;
+    }
+    let of_other = listeners.listeners.iter().find(|listener| {
+        listener.protocol == Transport::Tcp
+            && program(listener) == Some(server::NAME)
+            && !ports.contains(&listener.port)
+            && !is_loopback(listener)
+    })?;
+    let what = format!("an sshd waits on port {}, which the settings that were read do not name", of_other.port);
+    Some(Unknown::new(Cause::Undecidable, what))
+}
+
+/// Returns why the server that systemd starts when a peer comes may have other settings than its files.
+fn by_socket(
+    host: &dyn Host,
+    server: &Server,
+    listeners: &Reading<Listeners>,
+    config: &Config,
+    ports: &[u16],
+) -> Option<Unknown> {
+    if server.waits() {
+        return None;
+    }
+    let is_held = listeners.known().is_some_and(|listeners| {
+        let mut all = listeners.listeners.iter();
+        all.any(|listener| {
+            listener.protocol == Transport::Tcp
+                && ports.contains(&listener.port)
+                && program(listener) == Some("systemd")
+        })
+    });
+    let has_socket = if is_held { Ok(true) } else { is_there(host, &SOCKETS) };
+    match has_socket {
+        Ok(true) => units::differs(host, config.paths.first().map(std::path::PathBuf::as_path)),
+        Ok(false) => None,
+        Err(unknown) => Some(unknown),
+    }
+}
+
 /// Returns why a server whose process was not found may have other settings than its files: it may not have said where its
 /// process is, and have been started with settings of its own. One that systemd has yet to start takes its files then.
 fn unseen(
@@ -339,16 +354,16 @@ fn unseen(
     listeners: &Reading<Listeners>,
     running: &Reading<bool>,
 ) -> Option<Unknown> {
-    if server.process.is_some() {
+    if server.waits() {
         return None;
     }
     match running {
         Reading::Known(false) => None,
         Reading::Known(true) => {
             let Reading::Known(listeners) = listeners else { return None };
-            let is_server = |listener: &Listener| program(listener) == Some("sshd");
-            let what = "a server waits for peers, and its process was not found";
-            listeners.listeners.iter().any(is_server).then(|| Unknown::new(Cause::Undecidable, what))
+            let of_server = listeners.listeners.iter().find(|listener| program(listener) == Some(server::NAME))?;
+            let what = format!("a server waits on port {}, and its process was not found", of_server.port);
+            Some(Unknown::new(Cause::Undecidable, what))
         }
         Reading::Unknown { unknown } => match is_there(host, &SOCKETS) {
             Ok(true) => None,
@@ -483,7 +498,7 @@ fn by_starter(host: &dyn Host, known: &Known, listener: &Listener, ssh: &SshServ
 /// Returns whether OpenSSH's server, if there is one, waits on `port` by its settings.
 fn has_port(ssh: &SshServer, port: u16) -> bool {
     // Without settings that could be read, it may be the usual one.
-    ssh.ports.contains(&port) || (ssh.ports.is_empty() && ssh.enabled != Reading::Known(false) && port == 22)
+    ssh.ports.contains(&port) || (ssh.ports.is_empty() && ssh.enabled != Reading::Known(false) && port == PORT)
 }
 
 /// Returns whether systemd opens a socket for the program when the host starts.
@@ -503,7 +518,7 @@ fn is_loopback(listener: &Listener) -> bool {
 mod tests {
     use muster_proto::fact::PathText;
 
-    use super::*;
+    use super::{made::Made, *};
     use crate::host::{Recorded, recorded::Failure};
 
     fn listeners(rows: &[(u16, Option<&str>)]) -> Reading<Listeners> {
@@ -537,7 +552,7 @@ mod tests {
     #[test]
     fn a_server_whose_process_could_not_be_looked_at_may_run() {
         let unknown = Unknown::new(Cause::Forbidden, "");
-        let server = Server { process: None, untold: Some(unknown.clone()) };
+        let server = Server { untold: Some(unknown.clone()), ..Server::default() };
         assert_eq!(running(&server, &listeners(&[]), &[22]), Reading::Unknown { unknown });
         assert_eq!(running(&server, &listeners(&[(22, Some("sshd"))]), &[22]), Reading::Known(true));
     }
@@ -598,7 +613,8 @@ mod tests {
     #[test]
     fn settings_of_a_server_whose_process_was_not_found_are_not_those_of_its_files() {
         let ssh_socket = "/etc/systemd/system/sockets.target.wants/ssh.socket";
-        let found = Server { process: Some((PathBuf::from(PID_FILES[0]), Vec::new())), untold: None };
+        let found = Server::look(&Made::new().host);
+        assert!(found.own.is_some());
         for (server, links, listener, expected) in [
             (&Server::default(), &[][..], (22, Some("sshd")), Some(Cause::Undecidable)),
             (&Server::default(), &[], (22, Some("systemd")), None),
@@ -643,13 +659,78 @@ mod tests {
         assert!(KNOWN.iter().all(|known| !known.files.is_empty() && !known.process.is_empty()));
     }
 
+    /// Checks that a password alone is told to suffice where `expected` is empty, and else unknown with it in the words.
+    fn check(made: &Made, rows: &[(u16, Option<&str>)], expected: &str) {
+        let ssh = ssh(&made.host, &listeners(rows));
+        match ssh.password_suffices {
+            Reading::Known(yes) => assert_eq!((yes, expected), (true, ""), "{rows:?}"),
+            Reading::Unknown { unknown } => {
+                let is_expected = !expected.is_empty() && unknown.detail.as_str().contains(expected);
+                assert!(is_expected, "{rows:?}, {expected}: {unknown:?}");
+            }
+        }
+    }
+
     #[test]
-    fn arguments_that_set_something_are_told_from_those_that_do_not() {
-        let plain = arguments("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups\0");
-        assert_eq!(plain, ["sshd:", "/usr/sbin/sshd", "-D"]);
-        assert!(!plain.iter().any(|argument| sets_something(argument)));
-        let own = arguments("/usr/sbin/sshd\0-D\0-o\0PermitRootLogin=yes\0");
-        assert!(own.iter().any(|argument| sets_something(argument)));
-        assert!(starts_ssh("S01ssh") && !starts_ssh("K01ssh") && !starts_ssh("S02sshguard"));
+    fn a_server_at_a_port_that_no_setting_names_makes_the_settings_unknown() {
+        let own = (22, Some("sshd"));
+        let session = || Made::new().process(77, "PPid:\t14\n", "sshd: eve@pts/0");
+        let config = "/etc/ssh/sshd_config";
+        check(&Made::new(), &[own, (80, Some("nginx")), (5900, None)], "");
+        check(&Made::new(), &[own, (2222, Some("sshd"))], "an sshd waits on port 2222");
+        check(&session(), &[own, (2222, Some("sshd"))], "an sshd waits on port 2222");
+        // What clients forward.
+        check(&session().file(config, "GatewayPorts yes\n"), &[own, (8080, Some("sshd"))], "");
+        check(&session().file(config, "Port 22\nPort 2222\n"), &[own, (2222, Some("sshd"))], "");
+        let Reading::Known(mut forwarded) = listeners(&[own, (6010, Some("sshd"))]) else { panic!() };
+        forwarded.listeners[1].address = Text::new("127.0.0.1");
+        let found = ssh(&session().host, &Reading::Known(forwarded));
+        assert_eq!(found.password_suffices, Reading::Known(true));
+    }
+
+    #[test]
+    fn a_server_outside_of_the_usual_places_is_one() {
+        let bare = || PROGRAMS.iter().fold(Made::new(), |made, program| made.absent(&format!("metadata {program}")));
+        check(&bare(), &[(22, Some("sshd"))], "");
+        let gone = || bare().without_process();
+        check(&gone(), &[(22, Some("sshd"))], "its process was not found");
+        check(&gone(), &[(22, None)], "no sshd is installed");
+        for (rows, enabled) in [
+            (&[(22, Some("sshd"))][..], Some(true)),
+            (&[(22, None)], Some(false)),
+            (&[(22, Some("dropbear"))], Some(false)),
+            (&[(22, Some("systemd"))], Some(false)),
+            (&[(80, None)], Some(false)),
+            (&[], Some(false)),
+        ] {
+            assert_eq!(ssh(&gone().host, &listeners(rows)).enabled.known().copied(), enabled, "{rows:?}");
+        }
+        let hidden = bare().folder("/proc", &["14"]).absent("read /run/sshd.pid").absent("read /var/run/sshd.pid");
+        check(&hidden, &[], "/proc does not list the processes of others");
+        assert!(ssh(&hidden.host, &listeners(&[])).enabled.known().is_none());
+        let contained =
+            gone().process(77, "NSpid:\t77\t5\n", "sshd: /usr/sbin/sshd -D [listener]").folder("/proc", &["1", "77"]);
+        assert!(ssh(&contained.host, &listeners(&[(22, None)])).enabled.known().is_none());
+        assert_eq!(ssh(&contained.host, &listeners(&[])).enabled, Reading::Known(false));
+        for holder in [Some("systemd"), None] {
+            let socket = gone().file(SOCKETS[0], "").file(UNITS[0], "");
+            assert_eq!(ssh(&socket.host, &listeners(&[(22, holder)])).enabled, Reading::Known(true), "{holder:?}");
+        }
+    }
+
+    #[test]
+    fn what_systemd_adds_to_a_server_that_it_starts_is_looked_for_where_it_waits() {
+        let options = "SSHD_OPTS='-o PasswordAuthentication=yes'\n";
+        let made = || units::tests::stock().without_process();
+        let enabled = || made().file(SOCKETS[0], "");
+        let (held, none) = ([(22, Some("systemd"))], []);
+        check(&made(), &held, "");
+        check(&enabled(), &held, "");
+        check(&enabled(), &none, "");
+        let set = "PasswordAuthentication=yes by /etc/default/ssh";
+        check(&made().file("/etc/default/ssh", options), &held, set);
+        check(&enabled().file("/etc/default/ssh", options), &none, set);
+        // The arguments of one that runs tell what it was given.
+        check(&units::tests::stock().file("/etc/default/ssh", options), &[(22, Some("sshd"))], "");
     }
 }

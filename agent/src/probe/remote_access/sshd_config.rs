@@ -19,7 +19,25 @@ const LINES: usize = 10_000;
 /// What a block is for that is for every connection.
 const ALL: &str = "all";
 /// Port without a setting.
-const PORT: u16 = 22;
+pub(super) const PORT: u16 = 22;
+/// Names of one setting.
+const PUBKEY: [&str; 2] = ["pubkeyauthentication", "dsaauthentication"];
+const KBD_INTERACTIVE: [&str; 3] =
+    ["kbdinteractiveauthentication", "challengeresponseauthentication", "skeyauthentication"];
+/// Other keywords that decide what is told.
+const DECISIVE: [&str; 9] = [
+    "authenticationmethods",
+    "include",
+    "listenaddress",
+    "match",
+    "passwordauthentication",
+    "permitemptypasswords",
+    "permitrootlogin",
+    "port",
+    "usepam",
+];
+/// What update-crypto-policies(8) writes of algorithms, whenever its package is updated. Red Hat's settings include it.
+const CRYPTO_POLICY: &str = "/etc/crypto-policies/back-ends/opensshserver.config";
 
 /// A setting of a line.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -183,16 +201,31 @@ impl Config {
         self.settings.iter().find(is_elsewhere).map(|setting| setting.at.as_str())
     }
 
+    /// Returns whether a file is that of the system's policy of algorithms, and has nothing else that would be told.
+    pub(super) fn has_algorithms_alone(&self, path: &Path) -> bool {
+        let is_of_it = |setting: &Setting| setting.at.strip_prefix(CRYPTO_POLICY).is_some_and(|at| at.starts_with(':'));
+        path == Path::new(CRYPTO_POLICY)
+            && !self.settings.iter().any(|setting| is_of_it(setting) && is_told(&setting.name))
+    }
+
+    /// Returns whether a session may wait for peers for its client on more than the loopback.
+    pub(super) fn forwards_to_others(&self) -> bool {
+        self.settings.iter().any(|setting| match setting.name.as_str() {
+            "gatewayports" => parse_yes_no(&setting.value) != Some(false),
+            "x11uselocalhost" => parse_yes_no(&setting.value) != Some(true),
+            _ => false,
+        })
+    }
+
     /// Returns what the settings allow. `defaults` are sshd's own, of OpenSSH 7.0 and later.
     pub fn allowed(&self) -> Allowed {
         let mut loosened_by = Vec::new();
         let mut yes_no =
             |names: &[&str], default: bool| self.worst(names, parse_yes_no, default, |value| *value, &mut loosened_by);
         let password = yes_no(&["passwordauthentication"], true);
-        let kbd_names = ["kbdinteractiveauthentication", "challengeresponseauthentication", "skeyauthentication"];
-        let kbd_interactive = yes_no(&kbd_names, true);
+        let kbd_interactive = yes_no(&KBD_INTERACTIVE, true);
         let empty_passwords = yes_no(&["permitemptypasswords"], false);
-        let pubkey = self.worst(&["pubkeyauthentication"], parse_yes_no, true, |_| false, &mut Vec::new());
+        let pubkey = self.worst(&PUBKEY, parse_yes_no, true, |_| false, &mut Vec::new());
         let rank = |permit: &PermitRootLogin| match permit {
             PermitRootLogin::No => 0,
             PermitRootLogin::ForcedCommandsOnly => 1,
@@ -336,6 +369,13 @@ impl Config {
         addresses.dedup();
         (ports, addresses)
     }
+}
+
+/// Returns whether a line, as sshd(8) takes it for an option (`Keyword=value` or `Keyword value`), decides what is told of the
+/// settings. One that cannot be read may.
+pub(super) fn is_told(line: &str) -> bool {
+    let Some((name, _)) = parse_line(&line.replace('"', " ")) else { return true };
+    DECISIVE.iter().chain(&PUBKEY).chain(&KBD_INTERACTIVE).any(|told| *told == name)
 }
 
 /// Returns what a `Match` is for that stands in a block which is for `outer`.
@@ -572,11 +612,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_option_is_told_by_its_keyword_in_any_form() {
+        for line in [
+            "PasswordAuthentication=yes",
+            "passwordauthentication yes",
+            " PermitRootLogin = yes",
+            "\"UsePAM\" yes",
+            "SkeyAuthentication=yes",
+            "DSAAuthentication=no",
+            "AuthenticationMethods",
+            "Match all",
+            "",
+        ] {
+            assert!(is_told(line), "{line}");
+        }
+        for line in ["Ciphers=aes256-gcm@openssh.com", "-", "GSSAPIKexAlgorithms gss-group14-sha256-", "PidFile=none"] {
+            assert!(!is_told(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_a_policy_of_algorithms_is_not_asked_for_its_time_unless_it_has_more() {
+        let of = |name: &str| {
+            let mut config = config(&format!("{name} x"));
+            config.settings[0].at = format!("{CRYPTO_POLICY}:1");
+            config
+        };
+        assert!(of("Ciphers").has_algorithms_alone(Path::new(CRYPTO_POLICY)));
+        assert!(!of("Ciphers").has_algorithms_alone(Path::new("/etc/ssh/sshd_config")));
+        assert!(!of("PasswordAuthentication").has_algorithms_alone(Path::new(CRYPTO_POLICY)));
+    }
+
+    #[test]
+    fn a_session_may_wait_for_others_where_a_setting_lets_it() {
+        for (text, expected) in [
+            ("", false),
+            ("GatewayPorts no\nX11UseLocalhost yes\nX11Forwarding yes", false),
+            ("Match User a\nGatewayPorts clientspecified", true),
+            ("X11UseLocalhost no", true),
+        ] {
+            assert_eq!(config(text).forwards_to_others(), expected, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_files_never_panic(text in "[A-Za-z \"=#:\\[\\],*\n0-9]{0,200}", any in "\\PC*") {
             for text in [text, any] {
                 let _ = allowed(&text);
+                is_told(&text);
                 words(&text);
                 matches(&text, "name");
             }

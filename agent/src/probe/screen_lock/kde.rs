@@ -11,6 +11,11 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// The host's file.
 const SYSTEM: &str = "/etc/xdg/kscreenlockerrc";
+/// Whether an idle session is locked, whether its lock ever closes, and whether it opens by a password alone. Each is on without a
+/// value, and without one of them whoever moves the mouse is in: KScreenLocker's `kscreenlockersettings.kcfg` and `ksldapp.cpp`.
+const NEEDED: [&str; 3] = ["Autolock", "Lock", "RequirePassword"];
+/// When it is locked, and how long it then opens without a password.
+const TIMES: [&str; 2] = ["Timeout", "LockGrace"];
 
 /// Returns what the settings of the account with `home` come to; without one, of an account without its own.
 pub fn settings(host: &dyn Host, home: Option<&Path>) -> Settings {
@@ -44,13 +49,17 @@ fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
     let garbled = |key: &str, value: &str| Unknown::new(Cause::Garbled, format!("kscreenlockerrc: {key}={value}"));
     let number =
         |key: &str, default: u64| of(key).map_or(Ok(default), |value| value.parse().map_err(|_| garbled(key, value)));
-    let enabled = match of("Autolock") {
-        None => true,
-        Some(value) if ["true", "on", "yes", "1"].iter().any(|yes| value.eq_ignore_ascii_case(yes)) => true,
-        Some(value) if ["false", "off", "no", "0"].iter().any(|no| value.eq_ignore_ascii_case(no)) => false,
-        Some(value) => return Err(garbled("Autolock", value)),
+    let yes_no = |key: &str| match of(key) {
+        None => Ok(true),
+        Some(value) if ["true", "on", "yes", "1"].iter().any(|yes| value.eq_ignore_ascii_case(yes)) => Ok(true),
+        Some(value) if ["false", "off", "no", "0"].iter().any(|no| value.eq_ignore_ascii_case(no)) => Ok(false),
+        Some(value) => Err(garbled(key, value)),
     };
-    let enforced = ["Autolock", "Timeout", "LockGrace"].iter().all(|key| system.is_fixed(key));
+    let mut enabled = true;
+    for key in NEEDED {
+        enabled &= yes_no(key)?;
+    }
+    let enforced = NEEDED.iter().chain(&TIMES).all(|key| system.is_fixed(key));
     Ok(Settings {
         enabled: Reading::Known(enabled),
         // Minutes; the defaults are those of KScreenLocker's own description of its settings.
@@ -103,6 +112,51 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::Recorded;
+
+    /// Returns what the settings come to with these files of the host and of an account.
+    fn look(system: &str, own: &str) -> Settings {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
+            .unwrap();
+        for (path, text) in [("etc/xdg", system), ("home/eve/.config", own)] {
+            let beside = folder.path().join("files").join(path);
+            std::fs::create_dir_all(&beside).unwrap();
+            std::fs::write(beside.join("kscreenlockerrc"), text).unwrap();
+        }
+        settings(&Recorded::at(folder.path()).unwrap(), Some(Path::new("/home/eve")))
+    }
+
+    #[test]
+    fn a_session_that_asks_for_no_password_is_not_locked() {
+        for (own, expected) in [
+            ("", Some(true)),
+            ("[Daemon]\nRequirePassword=true\nLock=on\n", Some(true)),
+            ("[Daemon]\nRequirePassword=false\n", Some(false)),
+            ("[Daemon]\nLock=false\n", Some(false)),
+            ("[Daemon]\nAutolock=false\n", Some(false)),
+            ("[Greeter]\nRequirePassword=false\n", Some(true)),
+            ("[Daemon]\nRequirePassword=maybe\n", None),
+        ] {
+            assert_eq!(look("", own).enabled.known().copied(), expected, "{own}");
+        }
+        let fixed = "[Daemon]\nRequirePassword[$i]=true\n";
+        assert_eq!(look(fixed, "[Daemon]\nRequirePassword=false\n").enabled, Reading::Known(true));
+    }
+
+    #[test]
+    fn what_an_account_may_switch_off_is_not_enforced() {
+        let fixed = |keys: &[&str]| keys.iter().map(|key| format!("{key}[$i]=1\n")).collect::<String>();
+        for (keys, expected) in [
+            (&["Autolock", "Timeout", "LockGrace"][..], false),
+            (&["Autolock", "Lock", "Timeout", "LockGrace"], false),
+            (&["Autolock", "RequirePassword", "Timeout", "LockGrace"], false),
+            (&["Autolock", "Lock", "RequirePassword", "Timeout", "LockGrace"], true),
+        ] {
+            assert_eq!(look(&format!("[Daemon]\n{}", fixed(keys)), "").enforced, Reading::Known(expected), "{keys:?}");
+        }
+        assert_eq!(look("[Daemon][$i]\n", "").enforced, Reading::Known(true));
+    }
 
     #[test]
     fn a_mark_keeps_a_value_from_being_changed() {
