@@ -82,7 +82,8 @@ fn last_success(host: &dyn Host) -> Result<Reading<Timestamp>, Unknown> {
     let at = match last_end(&log, settings.command()) {
         Some(End { is_well: true, at }) => at,
         Some(End { is_well: false, .. }) => {
-            let detail = format!("{}: the last backup did not end well", settings.log);
+            let detail =
+                format!("{}: the last backup ended with warnings, which may be of what it left out", settings.log);
             return Ok(Reading::unknown(Cause::Undecidable, detail));
         }
         None => return Ok(Reading::unknown(Cause::Absent, format!("{} tells of no end of a backup", settings.log))),
@@ -168,25 +169,28 @@ impl Rsnapshot {
     }
 }
 
-/// How a backup ended that came to its end.
+/// How a backup ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct End<'a> {
+    /// Without warnings.
     is_well: bool,
     /// What the log says of the time.
     at: &'a str,
 }
 
-/// Returns how the last backup by `command` ended that came to its end. A line is such as
-/// `[2026-11-26T14:00:52] /usr/bin/rsnapshot alpha: completed successfully`.
+/// Returns how the last backup by `command` ended that made no error. A line is such as
+/// `[2026-11-26T14:00:52] /usr/bin/rsnapshot alpha: completed successfully` or
+/// `[2026-11-26T14:00:52] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings`.
 fn last_end<'a>(log: &'a str, command: &str) -> Option<End<'a>> {
     let mut ends = log.lines().filter_map(|line| {
         let (at, line) = line.strip_prefix('[')?.split_once("] ")?;
+        let (is_well, line) = line.strip_prefix("WARNING: ").map_or((true, line), |line| (false, line));
         let (run, said) = line.split_once(": ")?;
         let mut words = run.split_whitespace().rev();
         // What follows `sync` is the one place of several that is backed up.
         let is_of_command = words.next() == Some(command) && words.next() != Some("sync");
-        (is_of_command && said.starts_with("completed"))
-            .then_some(End { is_well: said == "completed successfully", at })
+        let end = if is_well { "completed successfully" } else { "completed, but with some warnings" };
+        (is_of_command && said == end).then_some(End { is_well, at })
     });
     ends.next_back()
 }
@@ -238,11 +242,18 @@ mod tests {
     fn only_the_level_that_makes_backups_says_whether_they_end_well() {
         let line = |level: &str, said: &str| format!("[2026-11-26T14:00:52] /usr/bin/rsnapshot {level}: {said}\n");
         let good = line("alpha", "completed successfully");
+        let warned = "[x] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings\n";
         for (log, expected) in [
             (good.clone(), Some(true)),
             (good.clone() + &line("beta", "ERROR: x"), Some(true)),
-            (good.clone() + &line("alpha", "completed, but with some errors"), Some(false)),
-            (good.clone() + &line("alpha", "completed, but with some warnings"), Some(false)),
+            (good.clone() + warned, Some(false)),
+            (warned.to_owned() + &good, Some(true)),
+            // That one is no success, and takes none away from the one before.
+            (
+                good.clone() + &line("alpha", "ERROR: /usr/bin/rsnapshot alpha: completed, but with some errors"),
+                Some(true),
+            ),
+            (line("alpha", "ERROR: /usr/bin/rsnapshot alpha: completed, but with some errors"), None),
             (good.clone() + &line("alpha", "ERROR: Errors were found") + &line("alpha", "started"), Some(true)),
             (line("beta", "completed successfully"), None),
             ("[x] /usr/bin/rsnapshot -c /etc/a.conf alpha: completed successfully".to_owned(), Some(true)),
@@ -326,10 +337,13 @@ mod tests {
         let killed = good.clone() + &line("26T01:00:00", "alpha: started");
         assert_eq!(last_success_with("link_dest\t1\n", &killed), time("2026-11-16T01:00:00Z"));
         // What is renamed alone is no backup.
-        let rotated = line("26T01:00:00", "sync: ERROR: x")
-            + &line("26T01:00:01", "sync: completed, but with some errors")
+        let rotated = line("26T01:00:00", "sync: ERROR: /usr/bin/rsync returned 12 while processing /etc/")
+            + &line("26T01:00:01", "sync: ERROR: /usr/bin/rsnapshot sync: completed, but with some errors")
             + &line("26T02:00:00", "alpha: completed successfully");
-        assert_eq!(last_success_with("sync_first\t1\n", &rotated), Err(Cause::Undecidable));
+        assert_eq!(last_success_with("sync_first\t1\n", &rotated), Err(Cause::Absent));
+        let warned = good.clone()
+            + "[2026-11-26T01:00:00] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings\n";
+        assert_eq!(last_success_with("", &warned), Err(Cause::Undecidable));
         let only_rotated = line("26T02:00:00", "alpha: completed successfully");
         assert_eq!(last_success_with("sync_first\t1\n", &only_rotated), Err(Cause::Absent));
         let synced = line("25T01:00:01", "sync: completed successfully") + &only_rotated;
