@@ -153,7 +153,7 @@ impl Rsnapshot {
         });
         let value =
             |names: &[&str]| lines.clone().find(|(name, _)| names.contains(name)).map(|(_, value)| value.to_owned());
-        let sync_first = lines.clone().filter(|(name, _)| *name == "sync_first").last();
+        let sync_first = lines.clone().rfind(|(name, _)| *name == "sync_first");
         Some(Self {
             root: value(&["snapshot_root"])?.trim_end_matches('/').to_owned(),
             level: value(&["retain", "interval"])?,
