@@ -12,7 +12,7 @@ use super::{
     Look, Probe,
     processes::{self, Process},
 };
-use crate::host::{self, Host};
+use crate::host::{self, Host, KernelClock};
 
 /// Programs that set the clock, in order of name: where they are, and systemd units that run them.
 const KNOWN: &[(ClockServiceName, &[&str], &[&str])] = &[
@@ -35,6 +35,8 @@ const TIMESYNCD_STAMP: &str = "/run/systemd/timesync/synchronized";
 const STEPS: [u64; 4] = [100, 1_000, 5_000, 16_000];
 /// The least step of the bound, which the kernel counts up by 500 parts in a million: 1.8 seconds in an hour.
 const LEAST_BOUND: u64 = 5_000;
+/// The error that chronyd sets while it has no source, in microseconds.
+const NO_SOURCE: i64 = 16_000_000;
 const DAY_SECONDS: i64 = 86_400;
 
 /// The probe of `clock`.
@@ -59,13 +61,32 @@ fn clock(host: &dyn Host, now: Timestamp) -> Clock {
     let processes = processes::look(host);
     let (services, services_complete) = services(host, &processes);
     Clock {
-        synchronized: kernel.clone().map(|kernel| kernel.synchronized),
+        synchronized: synchronized(&kernel, &services),
         offset_millis: kernel.clone().map(|kernel| step(kernel.offset_nanos.unsigned_abs().div_ceil(1_000_000))),
         max_error_millis: kernel.clone().map(|kernel| step(millis(kernel.max_error_micros)).max(LEAST_BOUND)),
         estimated_error_millis: kernel.map(|kernel| step(millis(kernel.estimated_error_micros))),
         last_sync_time: super::past(last_sync(host, &services, &services_complete), now).map(day),
         services,
         services_complete,
+    }
+}
+
+/// Returns whether the kernel says that its clock is synchronised.
+///
+/// chronyd lets it say so with `rtcsync` alone; without it, it keeps the clock and leaves the kernel's word at "not" (chrony.conf(5)).
+/// The error tells it from a chronyd without a source, which sets it to the bound. It may also be of one that has lost its source
+/// hours ago: it cannot be told.
+fn synchronized(kernel: &Reading<KernelClock>, services: &[ClockService]) -> Reading<bool> {
+    let has_chrony = services
+        .iter()
+        .any(|service| service.name == ClockServiceName::Chrony && service.running == Reading::Known(true));
+    match kernel {
+        Reading::Known(kernel) if !kernel.synchronized && has_chrony && kernel.max_error_micros < NO_SOURCE => {
+            let detail =
+                "the kernel does not say that its clock is synchronised, which chronyd lets it say with rtcsync alone";
+            Reading::unknown(Cause::Undecidable, detail)
+        }
+        kernel => kernel.clone().map(|kernel| kernel.synchronized),
     }
 }
 
@@ -139,6 +160,27 @@ mod tests {
             assert_eq!(step(millis), expected, "{millis}");
         }
         assert_eq!((millis(0), millis(1), millis(-1_001), millis(i64::MIN)), (0, 1, 2, 9_223_372_036_854_776));
+    }
+
+    #[test]
+    fn chronyd_without_rtcsync_leaves_open_whether_the_clock_is_synchronised() {
+        let running = |name| ClockService { name, running: Reading::Known(true) };
+        let chrony = [running(ClockServiceName::Chrony)];
+        let stopped = [ClockService { name: ClockServiceName::Chrony, running: Reading::Known(false) }];
+        let ntpd = [running(ClockServiceName::Ntpd)];
+        for (said, max_error_micros, services, expected) in [
+            (false, 21_950, &chrony[..], None),
+            (false, NO_SOURCE, &chrony, Some(false)),
+            (true, 21_950, &chrony, Some(true)),
+            (false, 21_950, &stopped, Some(false)),
+            (false, 21_950, &ntpd, Some(false)),
+            (false, 21_950, &[], Some(false)),
+        ] {
+            let kernel =
+                KernelClock { synchronized: said, offset_nanos: 0, max_error_micros, estimated_error_micros: 0 };
+            let found = synchronized(&Reading::Known(kernel), services);
+            assert_eq!(found.known().copied(), expected, "{said} {max_error_micros} {services:?}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Probe for LoggingProbe {
         let journal_storage = journal::storage(host, &processes);
         vec![Fact::Logging(Reading::Known(Logging {
             audit: audit::look(host),
-            kept_since_time: super::past(journal::kept_since(host), look.now).map(day),
+            kept_since_time: super::past(journal::kept_since(host, look.now), look.now).map(day),
             journal_storage,
             forwarders,
             forwarders_complete,

@@ -1,9 +1,11 @@
 //! What the host is, which sockets wait for peers, and what the agent is.
 
+mod apparmor;
 mod class;
 pub(super) mod listeners;
 mod macos;
 mod own;
+mod secure_boot;
 mod windows;
 
 use std::{io, path::Path};
@@ -11,7 +13,7 @@ use std::{io, path::Path};
 use muster_proto::{
     fact::{
         Cause, ExecutionControl, ExecutionControlKind, ExecutionControlMode, Fact, HostClass, OsFamily, Reading,
-        SecureBoot, Subject, System, Text, Unknown,
+        Subject, System, Text, Unknown,
     },
     id::Digest,
     report,
@@ -25,8 +27,6 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// Domain of the digest of a machine id.
 const MACHINE_ID_DOMAIN: &str = "muster/machine-id/v1";
-/// GUID of UEFI's global variables (UEFI specification, section 3.3).
-const EFI_GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// Returns the class of a Linux host, by which defaults are chosen.
 pub(crate) fn host_class(host: &dyn Host) -> Reading<HostClass> {
@@ -107,7 +107,7 @@ fn system(host: &dyn Host) -> System {
         hardware_model: dmi(host, "product_name"),
         processors: number(|machine| machine.processors),
         memory_bytes: number(|machine| machine.memory_bytes),
-        secure_boot: secure_boot(host),
+        secure_boot: secure_boot::look(host),
         execution_controls,
         execution_controls_complete,
         clock_synchronized: host::reading("adjtimex", host.clock_is_synchronized()),
@@ -177,44 +177,17 @@ fn dmi(host: &dyn Host, name: &str) -> Reading<Text> {
     }
 }
 
-fn secure_boot(host: &dyn Host) -> Reading<SecureBoot> {
-    match host.metadata(Path::new("/sys/firmware/efi")) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Without sysfs nothing is known of the firmware.
-            return match host.metadata(Path::new("/sys/firmware")) {
-                Ok(_) => Reading::Known(SecureBoot::Unsupported),
-                Err(error) => Reading::Unknown { unknown: host::unknown("look at /sys/firmware", &error) },
-            };
-        }
-        Err(error) => return Reading::Unknown { unknown: host::unknown("look at /sys/firmware/efi", &error) },
-    }
-    let variable = |name: &str| {
-        let path = format!("/sys/firmware/efi/efivars/{name}-{EFI_GLOBAL}");
-        let result = host.read(Path::new(&path), SMALL_FILE_BYTES);
-        host::reading(format!("read {path}"), result)
-    };
-    let setup = variable("SetupMode");
-    let enabled = match variable("SecureBoot") {
-        Reading::Known(bytes) => bytes,
-        Reading::Unknown { unknown } => return Reading::Unknown { unknown },
-    };
-    // Four bytes of attributes, and the value.
-    match (enabled.as_slice(), setup.known().map(Vec::as_slice)) {
-        (_, Some([_, _, _, _, 1])) => Reading::Known(SecureBoot::Setup),
-        ([_, _, _, _, 1], _) => Reading::Known(SecureBoot::On),
-        ([_, _, _, _, 0], _) => Reading::Known(SecureBoot::Off),
-        _ => Reading::unknown(Cause::Garbled, "SecureBoot variable is not five bytes of 0 or 1"),
-    }
-}
-
 /// Returns the mechanisms that are there, and whether all could be asked.
 fn execution_controls(host: &dyn Host) -> (Vec<ExecutionControl>, Reading<bool>) {
     let mut controls = Vec::new();
     let mut complete = Reading::Known(true);
     type Parse = fn(&str) -> Option<ExecutionControlMode>;
-    let sources: [(ExecutionControlKind, &str, Parse); 3] = [
-        (ExecutionControlKind::Apparmor, "/sys/module/apparmor/parameters/mode", apparmor_mode),
+    match apparmor::look(host) {
+        Ok(Some(mode)) => controls.push(ExecutionControl { kind: ExecutionControlKind::Apparmor, mode }),
+        Ok(None) => {}
+        Err(unknown) => complete = Reading::Unknown { unknown },
+    }
+    let sources: [(ExecutionControlKind, &str, Parse); 2] = [
         (ExecutionControlKind::Lockdown, "/sys/kernel/security/lockdown", lockdown_mode),
         (ExecutionControlKind::Selinux, "/sys/fs/selinux/enforce", selinux_mode),
     ];
@@ -233,24 +206,7 @@ fn execution_controls(host: &dyn Host) -> (Vec<ExecutionControl>, Reading<bool>)
     if is_blind && complete.known().is_some() {
         complete = Reading::unknown(Cause::Absent, "securityfs is not mounted, which shows lockdown");
     }
-    // A kernel may have AppArmor built in and switched off.
-    if let Ok(enabled) = read_text(host, "/sys/module/apparmor/parameters/enabled")
-        && enabled.trim() != "Y"
-        && let Some(control) = controls.iter_mut().find(|control| control.kind == ExecutionControlKind::Apparmor)
-    {
-        control.mode = ExecutionControlMode::Off;
-    }
     (controls, complete)
-}
-
-/// Values of the parameter `mode`, as in security/apparmor/lib.c.
-fn apparmor_mode(text: &str) -> Option<ExecutionControlMode> {
-    match text {
-        "enforce" | "kill" => Some(ExecutionControlMode::Enforce),
-        "complain" => Some(ExecutionControlMode::Audit),
-        "unconfined" => Some(ExecutionControlMode::Off),
-        _ => None,
-    }
 }
 
 /// The level in brackets is in force (kernel_lockdown(7)).

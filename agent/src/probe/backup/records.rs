@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, io, path::Path};
 
+use jiff::{civil::DateTime, tz::TimeZone};
 use muster_proto::{
     fact::{Cause, Reading, Unknown},
     time::Timestamp,
@@ -14,6 +15,7 @@ const ARCHIVES: &str = "/root/.cache/duplicity";
 /// Sets of backups of duplicity that are looked at, at most.
 const SETS: usize = 100;
 const RSNAPSHOT: &str = "/etc/rsnapshot.conf";
+const LOCALTIME: &str = "/etc/localtime";
 
 /// Returns when the newest whole backup of duplicity was begun. Its manifest gets its name when every volume is at its place; before
 /// that it ends with `.part`.
@@ -57,43 +59,75 @@ fn manifest_time(name: &str) -> Option<Timestamp> {
     Timestamp::from_seconds(time.as_second())
 }
 
-/// Returns when rsnapshot last ended a backup well. It touches the newest copy at the end of a backup whether it went well or not,
-/// and its log says which.
+/// Returns when rsnapshot last ended a backup well, by its log. What lies at the backup's place does not say it: each run makes a
+/// folder or touches one, however it ends.
 pub(super) fn rsnapshot(host: &dyn Host) -> Reading<Timestamp> {
+    last_success(host).unwrap_or_else(|unknown| Reading::Unknown { unknown })
+}
+
+fn last_success(host: &dyn Host) -> Result<Reading<Timestamp>, Unknown> {
     let read = |path: &str, limit| {
         let bytes = host.read(Path::new(path), limit).map_err(|error| host::unknown(format!("read {path}"), &error))?;
         Ok::<_, Unknown>(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let settings = match read(RSNAPSHOT, SMALL_FILE_BYTES) {
-        Ok(text) => match Rsnapshot::parse(&text) {
-            Some(settings) => settings,
-            None => {
-                let detail = format!("{RSNAPSHOT} names no snapshot_root, no retain or no logfile");
-                return Reading::unknown(Cause::Absent, detail);
-            }
-        },
-        Err(unknown) => return Reading::Unknown { unknown },
+    let Some(settings) = Rsnapshot::parse(&read(RSNAPSHOT, SMALL_FILE_BYTES)?) else {
+        let detail = format!("{RSNAPSHOT} names no snapshot_root, no retain or no logfile");
+        return Ok(Reading::unknown(Cause::Absent, detail));
     };
-    let log = match read(&settings.log, FILE_BYTES) {
-        Ok(log) => log,
-        Err(unknown) => return Reading::Unknown { unknown },
-    };
-    match last_end(&log, &settings.level) {
-        Some(true) => {}
-        Some(false) => {
-            let detail =
-                format!("{}: the last backup did not end well; of the one before no time is kept", settings.log);
-            return Reading::unknown(Cause::Undecidable, detail);
-        }
-        None => return Reading::unknown(Cause::Absent, format!("{} tells of no end of a backup", settings.log)),
+    if let Some(elsewhere) = &settings.elsewhere {
+        let detail = format!("{RSNAPSHOT} takes settings from {elsewhere}, which this build does not follow");
+        return Ok(Reading::unknown(Cause::Undecidable, detail));
     }
-    let newest = format!("{}/{}.0", settings.root, settings.level);
-    match host.metadata(Path::new(&newest)) {
-        Ok(metadata) => metadata.modified_time(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Reading::unknown(Cause::Absent, format!("{newest} is not there"))
+    let log = read(&settings.log, FILE_BYTES)?;
+    let at = match last_end(&log, settings.command()) {
+        Some(End { is_well: true, at }) => at,
+        Some(End { is_well: false, .. }) => {
+            let detail =
+                format!("{}: the last backup ended with warnings, which may be of what it left out", settings.log);
+            return Ok(Reading::unknown(Cause::Undecidable, detail));
         }
-        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {newest}"), &error) },
+        None => return Ok(Reading::unknown(Cause::Absent, format!("{} tells of no end of a backup", settings.log))),
+    };
+    is_kept(host, &settings)?;
+    let Some(time) = log_time(at, &zone(host)?) else {
+        return Ok(Reading::unknown(Cause::Garbled, format!("{} has a time that cannot be read", settings.log)));
+    };
+    let written = host
+        .metadata(Path::new(&settings.log))
+        .map_err(|error| host::unknown(format!("look at {}", settings.log), &error))?
+        .modified;
+    // A job may have another time zone than the host. One that makes the backup younger than its log is not believed.
+    if written.is_none_or(|written| time > written) {
+        let detail = format!("{} has a later time than that of its last change", settings.log);
+        return Ok(Reading::unknown(Cause::Undecidable, detail));
+    }
+    Ok(Reading::Known(time))
+}
+
+/// Checks that the newest copy is there.
+fn is_kept(host: &dyn Host, settings: &Rsnapshot) -> Result<(), Unknown> {
+    let newest = format!("{}/{}.0", settings.root, settings.level);
+    let staged = settings.syncs_first.then(|| format!("{}/.sync", settings.root));
+    let mut missing = None;
+    for place in staged.into_iter().chain([newest]) {
+        match host.metadata(Path::new(&place)) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing = Some(Unknown::new(Cause::Absent, format!("{place} is not there")));
+            }
+            Err(error) => return Err(host::unknown(format!("look at {place}"), &error)),
+        }
+    }
+    missing.map_or(Ok(()), Err)
+}
+
+/// Returns the host's time zone. tzset(3): without the file it is UTC.
+fn zone(host: &dyn Host) -> Result<TimeZone, Unknown> {
+    match host.read(Path::new(LOCALTIME), SMALL_FILE_BYTES) {
+        Ok(bytes) => TimeZone::tzif("localtime", &bytes)
+            .map_err(|_| Unknown::new(Cause::Garbled, format!("{LOCALTIME} is no time zone"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(TimeZone::UTC),
+        Err(error) => Err(host::unknown(format!("read {LOCALTIME}"), &error)),
     }
 }
 
@@ -104,6 +138,10 @@ struct Rsnapshot {
     /// The first that is retained: the one that makes backups. Higher ones only rename them.
     level: String,
     log: String,
+    /// Whether `rsnapshot sync` makes the backups, and the first level only renames them too.
+    syncs_first: bool,
+    /// Settings that are taken in from elsewhere.
+    elsewhere: Option<String>,
 }
 
 impl Rsnapshot {
@@ -115,31 +153,74 @@ impl Rsnapshot {
         });
         let value =
             |names: &[&str]| lines.clone().find(|(name, _)| names.contains(name)).map(|(_, value)| value.to_owned());
+        let sync_first = lines.clone().rfind(|(name, _)| *name == "sync_first");
         Some(Self {
             root: value(&["snapshot_root"])?.trim_end_matches('/').to_owned(),
             level: value(&["retain", "interval"])?,
             log: value(&["logfile"])?,
+            syncs_first: sync_first.is_some_and(|(_, value)| value == "1"),
+            elsewhere: value(&["include_conf"]),
         })
+    }
+
+    /// Returns the command that makes backups.
+    fn command(&self) -> &str {
+        if self.syncs_first { "sync" } else { &self.level }
     }
 }
 
-/// Returns whether the last backup of `level` that came to its end ended well. A line is such as
-/// `[2026-11-26T14:00:52] /usr/bin/rsnapshot alpha: completed successfully`.
-fn last_end(log: &str, level: &str) -> Option<bool> {
+/// How a backup ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct End<'a> {
+    /// Without warnings.
+    is_well: bool,
+    /// What the log says of the time.
+    at: &'a str,
+}
+
+/// Returns how the last backup by `command` ended that made no error. A line is such as
+/// `[2026-11-26T14:00:52] /usr/bin/rsnapshot alpha: completed successfully` or
+/// `[2026-11-26T14:00:52] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings`.
+fn last_end<'a>(log: &'a str, command: &str) -> Option<End<'a>> {
     let mut ends = log.lines().filter_map(|line| {
-        let (_, line) = line.split_once("] ")?;
-        let (command, said) = line.split_once(": ")?;
-        let is_of_level = command.split_whitespace().next_back() == Some(level);
-        (is_of_level && said.starts_with("completed")).then_some(said == "completed successfully")
+        let (at, line) = line.strip_prefix('[')?.split_once("] ")?;
+        let (is_well, line) = line.strip_prefix("WARNING: ").map_or((true, line), |line| (false, line));
+        let (run, said) = line.split_once(": ")?;
+        let mut words = run.split_whitespace().rev();
+        // What follows `sync` is the one place of several that is backed up.
+        let is_of_command = words.next() == Some(command) && words.next() != Some("sync");
+        let end = if is_well { "completed successfully" } else { "completed, but with some warnings" };
+        (is_of_command && said == end).then_some(End { is_well, at })
     });
     ends.next_back()
 }
 
+/// Returns the time of a line of the log: local, as rsnapshot writes it, in either of its forms, or with an offset of its own. An
+/// hour that the clock went through twice is taken for the first.
+fn log_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let with_offset =
+        text.parse::<jiff::Timestamp>().or_else(|_| jiff::Timestamp::strptime("%Y-%m-%dT%H:%M:%S%z", text));
+    let time = match with_offset {
+        Ok(time) => time,
+        Err(_) => {
+            let local = ["%Y-%m-%dT%H:%M:%S", "%d/%b/%Y:%H:%M:%S"]
+                .into_iter()
+                .find_map(|form| DateTime::strptime(form, text).ok())?;
+            zone.to_ambiguous_timestamp(local).earlier().ok()?
+        }
+    };
+    Timestamp::from_seconds(time.as_second())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use muster_proto::fact::PathText;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::{Metadata, Recorded, recorded::Failure};
 
     #[test]
     fn the_name_of_a_manifest_says_when_its_backup_was_begun() {
@@ -161,18 +242,26 @@ mod tests {
     fn only_the_level_that_makes_backups_says_whether_they_end_well() {
         let line = |level: &str, said: &str| format!("[2026-11-26T14:00:52] /usr/bin/rsnapshot {level}: {said}\n");
         let good = line("alpha", "completed successfully");
+        let warned = "[x] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings\n";
         for (log, expected) in [
             (good.clone(), Some(true)),
             (good.clone() + &line("beta", "ERROR: x"), Some(true)),
-            (good.clone() + &line("alpha", "completed, but with some errors"), Some(false)),
-            (good.clone() + &line("alpha", "completed, but with some warnings"), Some(false)),
+            (good.clone() + warned, Some(false)),
+            (warned.to_owned() + &good, Some(true)),
+            // That one is no success, and takes none away from the one before.
+            (
+                good.clone() + &line("alpha", "ERROR: /usr/bin/rsnapshot alpha: completed, but with some errors"),
+                Some(true),
+            ),
+            (line("alpha", "ERROR: /usr/bin/rsnapshot alpha: completed, but with some errors"), None),
             (good.clone() + &line("alpha", "ERROR: Errors were found") + &line("alpha", "started"), Some(true)),
             (line("beta", "completed successfully"), None),
             ("[x] /usr/bin/rsnapshot -c /etc/a.conf alpha: completed successfully".to_owned(), Some(true)),
+            ("[x] /usr/bin/rsnapshot sync alpha: completed successfully".to_owned(), None),
             ("[x] rm: completed successfully".to_owned(), None),
             (String::new(), None),
         ] {
-            assert_eq!(last_end(&log, "alpha"), expected, "{log}");
+            assert_eq!(last_end(&log, "alpha").map(|end| end.is_well), expected, "{log}");
         }
     }
 
@@ -180,9 +269,91 @@ mod tests {
     fn the_first_level_is_the_one_that_makes_backups() {
         let text =
             "#logfile\t/x\nsnapshot_root\t/srv/s/\nretain\t\talpha\t6\nretain\tbeta\t7\nlogfile\t/var/log/r.log\n";
-        let expected = Rsnapshot { root: "/srv/s".into(), level: "alpha".into(), log: "/var/log/r.log".into() };
-        assert_eq!(Rsnapshot::parse(text), Some(expected));
+        let expected = Rsnapshot {
+            root: "/srv/s".into(),
+            level: "alpha".into(),
+            log: "/var/log/r.log".into(),
+            syncs_first: false,
+            elsewhere: None,
+        };
+        assert_eq!(Rsnapshot::parse(text).as_ref(), Some(&expected));
+        assert_eq!(expected.command(), "alpha");
+        let syncs = Rsnapshot::parse(&format!("{text}sync_first\t1\ninclude_conf\t/etc/x.conf\n")).unwrap();
+        assert_eq!((syncs.command(), syncs.elsewhere.as_deref()), ("sync", Some("/etc/x.conf")));
         assert_eq!(Rsnapshot::parse("snapshot_root\t/srv/s/\nretain\talpha\t6\n"), None);
+    }
+
+    #[test]
+    fn a_line_of_the_log_has_the_time_of_its_own_zone() {
+        // Central European time, as a rule alone: summer time from the end of March to the end of October.
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        for (text, expected) in [
+            ("2026-11-26T14:00:52", Some("2026-11-26T13:00:52Z")),
+            ("2026-07-26T14:00:52", Some("2026-07-26T12:00:52Z")),
+            ("26/Nov/2026:14:00:52", Some("2026-11-26T13:00:52Z")),
+            ("2026-11-26T14:00:52+0500", Some("2026-11-26T09:00:52Z")),
+            ("2026-11-26T14:00:52-05:00", Some("2026-11-26T19:00:52Z")),
+            ("2026-11-26T14:00:52Z", Some("2026-11-26T14:00:52Z")),
+            // An hour that was there twice.
+            ("2026-10-25T02:30:00", Some("2026-10-25T00:30:00Z")),
+            ("2026-11-26", None),
+            ("x", None),
+        ] {
+            assert_eq!(log_time(text, &berlin), expected.map(|time| time.parse().unwrap()), "{text}");
+        }
+    }
+
+    /// The captured host, with these settings added and this log, changed last at the end of 2026-11-26.
+    fn last_success_with(settings: &str, log: &str) -> Result<Timestamp, Cause> {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/backup/debian-13-rsnapshot");
+        let folder = tempfile::tempdir().unwrap();
+        let mut host = Recorded::at(&case).unwrap();
+        let index = host.index_mut();
+        let any = *index.metadata.values().next().unwrap();
+        let log_entry = Metadata { modified: Some("2026-11-26T23:59:59Z".parse().unwrap()), ..any };
+        index.metadata.insert(PathText::from_bytes(b"/var/log/rsnapshot.log"), log_entry);
+        let absent: Failure = serde_json::from_value(serde_json::json!({ "errno": 2 })).unwrap();
+        index.errors.insert(format!("read {LOCALTIME}"), absent.clone());
+        index.errors.insert("metadata /var/cache/rsnapshot/.sync".to_owned(), absent);
+        let base = fs::read_to_string(case.join("files/etc/rsnapshot.conf")).unwrap();
+        for (path, content) in [("etc/rsnapshot.conf", base + settings), ("var/log/rsnapshot.log", log.to_owned())] {
+            let place = folder.path().join("files").join(path);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, content).unwrap();
+        }
+        fs::write(folder.path().join("index.json"), serde_json::to_vec(host.index_mut()).unwrap()).unwrap();
+        match rsnapshot(&Recorded::at(folder.path()).unwrap()) {
+            Reading::Known(time) => Ok(time),
+            Reading::Unknown { unknown } => Err(unknown.cause),
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_no_success() {
+        let line = |at: &str, run: &str| format!("[2026-11-{at}] /usr/bin/rsnapshot {run}\n");
+        let time = |text: &str| Ok(text.parse().unwrap());
+        let good = line("16T01:00:00", "alpha: completed successfully");
+        // The next one was killed.
+        let killed = good.clone() + &line("26T01:00:00", "alpha: started");
+        assert_eq!(last_success_with("link_dest\t1\n", &killed), time("2026-11-16T01:00:00Z"));
+        // What is renamed alone is no backup.
+        let rotated = line("26T01:00:00", "sync: ERROR: /usr/bin/rsync returned 12 while processing /etc/")
+            + &line("26T01:00:01", "sync: ERROR: /usr/bin/rsnapshot sync: completed, but with some errors")
+            + &line("26T02:00:00", "alpha: completed successfully");
+        assert_eq!(last_success_with("sync_first\t1\n", &rotated), Err(Cause::Absent));
+        let warned = good.clone()
+            + "[2026-11-26T01:00:00] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings\n";
+        assert_eq!(last_success_with("", &warned), Err(Cause::Undecidable));
+        let only_rotated = line("26T02:00:00", "alpha: completed successfully");
+        assert_eq!(last_success_with("sync_first\t1\n", &only_rotated), Err(Cause::Absent));
+        let synced = line("25T01:00:01", "sync: completed successfully") + &only_rotated;
+        assert_eq!(last_success_with("sync_first\t1\n", &synced), time("2026-11-25T01:00:01Z"));
+        let part = line("25T01:00:01", "sync localhost/: completed successfully") + &only_rotated;
+        assert_eq!(last_success_with("sync_first\t1\n", &part), Err(Cause::Absent));
+        // Of another time zone than the host's: later than the log itself.
+        let ahead = line("27T09:00:00", "alpha: completed successfully");
+        assert_eq!(last_success_with("", &ahead), Err(Cause::Undecidable));
+        assert_eq!(last_success_with("include_conf\t/etc/x.conf\n", &good), Err(Cause::Undecidable));
     }
 
     proptest! {
@@ -190,6 +361,7 @@ mod tests {
         fn arbitrary_text_never_panics(text in any::<String>(), level in any::<String>()) {
             let _ = manifest_time(&text);
             let _ = last_end(&text, &level);
+            let _ = log_time(&text, &TimeZone::UTC);
             let _ = Rsnapshot::parse(&text);
         }
     }

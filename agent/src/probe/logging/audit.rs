@@ -12,6 +12,15 @@ use crate::host::{self, AuditQuery, Host};
 const AUDIT_GET: u16 = 1000;
 const AUDIT_LIST_RULES: u16 = 1013;
 const HEADER_BYTES: usize = 16;
+// Lists that a rule is on, the low bits of its flags, of those by which events are recorded. On the others (user, exclude and
+// filesystem) a rule only keeps events out.
+const FILTER_TASK: u32 = 1;
+const FILTER_ENTRY: u32 = 2;
+const FILTER_EXIT: u32 = 4;
+const FILTER_URING_EXIT: u32 = 7;
+/// A flag beside the list.
+const FILTER_PREPEND: u32 = 0x10;
+const NEVER: u32 = 0;
 /// Digest of rules: `muster/audit-rules/v1`, and each rule with its length.
 const RULES_DOMAIN: &str = "muster/audit-rules/v1";
 const EPROTONOSUPPORT: i32 = 93;
@@ -101,16 +110,49 @@ fn status(mut bytes: &[u8]) -> Option<Status> {
     }
 }
 
-/// Returns how many rules there are, and the digest of all in their order.
+/// What is told of a rule: the begin of `struct audit_rule_data`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Rule {
+    list: u32,
+    action: u32,
+    fields: u32,
+}
+
+impl Rule {
+    /// Returns `None` where it is cut.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let number = |at: usize| body.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        // flags, action, field_count
+        Some(Self { list: number(0)? & !FILTER_PREPEND, action: number(1)?, fields: number(2)? })
+    }
+}
+
+/// Returns how many rules record something, and the digest of all in their order.
 fn rules(mut bytes: &[u8]) -> Option<(u64, Digest)> {
-    let mut rules = Vec::new();
+    let (mut bodies, mut rules) = (Vec::new(), Vec::new());
     while !bytes.is_empty() {
         let (kind, body) = take(&mut bytes)?;
         if kind == AUDIT_LIST_RULES {
-            rules.push(body);
+            bodies.push(body);
+            rules.push(Rule::parse(body)?);
         }
     }
-    Some((rules.len() as u64, digest(&rules)))
+    Some((recording(&rules), digest(&bodies)))
+}
+
+/// Returns how many of the rules record something.
+///
+/// The first rule of the list `task` that a new task matches decides whether its system calls are looked at (auditctl(8)). With
+/// `-a task,never`, which some distributions load when nothing else is set, no task's are, and every other rule is idle.
+fn recording(rules: &[Rule]) -> u64 {
+    let mut of_all_tasks = rules.iter().filter(|rule| rule.list == FILTER_TASK && rule.fields == 0);
+    if of_all_tasks.next().is_some_and(|rule| rule.action == NEVER) {
+        return 0;
+    }
+    let records = |rule: &&Rule| {
+        rule.action != NEVER && matches!(rule.list, FILTER_TASK | FILTER_ENTRY | FILTER_EXIT | FILTER_URING_EXIT)
+    };
+    rules.iter().filter(records).count() as u64
 }
 
 fn digest(rules: &[&[u8]]) -> Digest {
@@ -145,15 +187,45 @@ mod tests {
         assert_eq!(status(&[]), None);
     }
 
+    fn rule(flags: u32, action: u32, fields: u32) -> Vec<u8> {
+        let body: Vec<u8> = [flags, action, fields, 7].into_iter().flat_map(u32::to_ne_bytes).collect();
+        message(AUDIT_LIST_RULES, &body)
+    }
+
     #[test]
     fn rules_count_and_their_order_matters() {
-        let (a, b) = (message(AUDIT_LIST_RULES, b"first rule"), message(AUDIT_LIST_RULES, b"other"));
+        let (a, b) = (rule(FILTER_EXIT, 2, 3), rule(FILTER_EXIT, 2, 2));
         let (both, reverse) =
             (rules(&[a.clone(), b.clone()].concat()).unwrap(), rules(&[b, a.clone()].concat()).unwrap());
         assert_eq!((both.0, reverse.0), (2, 2));
         assert_ne!(both.1, reverse.1);
         assert_eq!(rules(&[]).unwrap().0, 0);
         assert_eq!(rules(&a[..10]), None);
+        assert_eq!(rules(&message(AUDIT_LIST_RULES, b"cut rule")), None);
+    }
+
+    #[test]
+    fn a_rule_that_keeps_events_out_does_not_count() {
+        let (never, always) = (0, 2);
+        let (user, exclude, filesystem) = (0, 5, 6);
+        let watch = (FILTER_EXIT, always, 3);
+        for (list, expected) in [
+            (&[watch, (FILTER_URING_EXIT, always, 1), (FILTER_EXIT | FILTER_PREPEND, always, 1)][..], 3),
+            (&[watch, (FILTER_EXIT, never, 1)], 1),
+            (&[watch, (exclude, always, 1), (filesystem, never, 1), (user, always, 1)], 1),
+            // As distributions load it when nothing else is set.
+            (&[(FILTER_TASK, never, 0)], 0),
+            (&[watch, (FILTER_TASK, never, 0)], 0),
+            (&[watch, (FILTER_TASK | FILTER_PREPEND, never, 0)], 0),
+            // It leaves other tasks in.
+            (&[watch, (FILTER_TASK, never, 1)], 1),
+            // The first that matches holds.
+            (&[(FILTER_TASK, always, 0), (FILTER_TASK, never, 0), watch], 2),
+        ] {
+            let messages: Vec<u8> =
+                list.iter().flat_map(|(flags, action, fields)| rule(*flags, *action, *fields)).collect();
+            assert_eq!(rules(&messages).unwrap().0, expected, "{list:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Programs that send the log to other hosts, and by which way. Names and secrets of the other hosts are not kept.
 
+mod fluent_bit;
 mod rsyslog;
 mod syslog_ng;
 
@@ -18,8 +19,15 @@ use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 struct Sending {
     /// Ways to other hosts.
     ways: BTreeSet<Transmission>,
-    /// Settings that are taken in from elsewhere.
-    elsewhere: Option<String>,
+    /// Why there may be others that were not found.
+    doubt: Option<String>,
+}
+
+impl Sending {
+    /// Returns the doubt where settings are taken in from `path`.
+    fn elsewhere(path: &str) -> String {
+        format!("settings are also taken from {path}, which this build does not follow")
+    }
 }
 
 /// Programs that may send, in order of name: where they are, and systemd units that run them.
@@ -55,10 +63,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
         }
         let (sends, ways) = match sending(host, *program) {
             Ok(Sending { ways, .. }) if !ways.is_empty() => (Reading::Known(true), ways.into_iter().collect()),
-            Ok(Sending { elsewhere: Some(elsewhere), .. }) => {
-                let detail = format!("settings are also taken from {elsewhere}, which this build does not follow");
-                (Reading::unknown(Cause::Undecidable, detail), Vec::new())
-            }
+            Ok(Sending { doubt: Some(doubt), .. }) => (Reading::unknown(Cause::Undecidable, doubt), Vec::new()),
             Ok(_) => (Reading::Known(false), Vec::new()),
             Err(unknown) => (Reading::Unknown { unknown }, Vec::new()),
         };
@@ -70,25 +75,30 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
 fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknown> {
     match program {
         ForwarderProgram::Rsyslog => {
-            Ok(rsyslog::parse(&with_folder(host, "/etc/rsyslog.conf", "/etc/rsyslog.d", FILE_BYTES)?))
+            let main = text(host, "/etc/rsyslog.conf", FILE_BYTES)?;
+            let folder =
+                if rsyslog::takes_folder(&main) { folder(host, "/etc/rsyslog.d", FILE_BYTES)? } else { String::new() };
+            Ok(rsyslog::parse(&main, &folder))
         }
-        ForwarderProgram::SyslogNg => Ok(syslog_ng::parse(&with_folder(
-            host,
-            "/etc/syslog-ng/syslog-ng.conf",
-            "/etc/syslog-ng/conf.d",
-            FILE_BYTES,
-        )?)),
+        ForwarderProgram::SyslogNg => {
+            let mut all = text(host, "/etc/syslog-ng/syslog-ng.conf", FILE_BYTES)?;
+            if syslog_ng::takes_folder(&all) {
+                all += &folder(host, "/etc/syslog-ng/conf.d", FILE_BYTES)?;
+            }
+            Ok(syslog_ng::parse(&all))
+        }
         ForwarderProgram::JournalUpload => {
             let url = units::setting(host, "journal-upload.conf", "Upload", "URL")?;
             let ways = url.filter(|url| !is_local(url_host(url))).map(|_| Transmission::Http).into_iter().collect();
-            Ok(Sending { ways, elsewhere: None })
+            Ok(Sending { ways, doubt: None })
         }
-        ForwarderProgram::FluentBit => Ok(fluent_bit(&with_folder(
-            host,
-            "/etc/fluent-bit/fluent-bit.conf",
-            "/etc/fluent-bit/conf.d",
-            SMALL_FILE_BYTES,
-        )?)),
+        ForwarderProgram::FluentBit => {
+            let mut all = text(host, "/etc/fluent-bit/fluent-bit.conf", SMALL_FILE_BYTES)?;
+            if fluent_bit::takes_folder(&all) {
+                all += &folder(host, "/etc/fluent-bit/conf.d", SMALL_FILE_BYTES)?;
+            }
+            Ok(fluent_bit::parse(&all))
+        }
         ForwarderProgram::Filebeat | ForwarderProgram::Vector => {
             let detail = format!("this build does not read the settings of {}", program.as_str());
             Err(Unknown::new(Cause::Unsupported, detail))
@@ -96,24 +106,28 @@ fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknow
     }
 }
 
-/// Returns the file, and the `.conf` files of the folder in order of name.
-fn with_folder(host: &dyn Host, file: &str, folder: &str, limit: usize) -> Result<String, Unknown> {
-    let read =
-        |path: &Path| host.read(path, limit).map_err(|error| host::unknown(format!("read {}", path.display()), &error));
-    let mut bytes = read(Path::new(file))?;
+fn text(host: &dyn Host, path: impl AsRef<Path>, limit: usize) -> Result<String, Unknown> {
+    let path = path.as_ref();
+    let bytes = host.read(path, limit).map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+    String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not UTF-8", path.display())))
+}
+
+/// Returns the `.conf` files of the folder in order of name, each after a line's end; nothing where it is not there.
+fn folder(host: &dyn Host, folder: &str, limit: usize) -> Result<String, Unknown> {
     let names = match host.list(Path::new(folder)) {
         Ok(names) => names,
         Err(error) if host::cause(&error) == Cause::Absent => Vec::new(),
         Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
     };
+    let mut all = String::new();
     for name in names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".conf")) {
-        bytes.push(b'\n');
-        bytes.extend(read(&Path::new(folder).join(name))?);
-        if bytes.len() > FILE_BYTES {
-            return Err(Unknown::new(Cause::Limit, format!("{file} and {folder} have more than {FILE_BYTES} bytes")));
+        all.push('\n');
+        all.push_str(&text(host, Path::new(folder).join(name), limit)?);
+        if all.len() > FILE_BYTES {
+            return Err(Unknown::new(Cause::Limit, format!("{folder} has more than {FILE_BYTES} bytes")));
         }
     }
-    String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{file} or {folder} is not UTF-8")))
+    Ok(all)
 }
 
 /// Returns the host of a URL or of `host:port`.
@@ -125,43 +139,10 @@ fn url_host(url: &str) -> &str {
 /// Returns whether `target` is the host itself: what is sent there has not left it.
 fn is_local(target: &str) -> bool {
     let target = target.trim().trim_start_matches('[');
-    target.is_empty() || ["127.", "localhost", "::1", "0.0.0.0"].iter().any(|local| target.starts_with(local))
-}
-
-/// Reads fluent-bit's classic format: sections such as `[OUTPUT]`, and a name and a value on each line.
-fn fluent_bit(text: &str) -> Sending {
-    let mut sending = Sending::default();
-    let mut output: Option<(String, String)> = None;
-    let end = |output: &mut Option<(String, String)>, sending: &mut Sending| {
-        let Some((name, host)) = output.take() else { return };
-        let way = match name.as_str() {
-            "" | "stdout" | "file" | "null" | "counter" | "flowcounter" | "exit" | "lib" => return,
-            "syslog" => Transmission::SyslogTcp,
-            "http" | "es" | "opensearch" | "loki" | "splunk" | "opentelemetry" => Transmission::Http,
-            _ => Transmission::Other,
-        };
-        if host.is_empty() || !is_local(&host) {
-            sending.ways.insert(way);
-        }
-    };
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        if line.starts_with('[') {
-            end(&mut output, &mut sending);
-            output = line.eq_ignore_ascii_case("[OUTPUT]").then(Default::default);
-        } else if line.len() > 8 && line.is_char_boundary(8) && line[..8].eq_ignore_ascii_case("@INCLUDE") {
-            sending.elsewhere = Some(line[8..].trim().to_owned());
-        } else if let Some((key, value)) = line.split_once(char::is_whitespace)
-            && let Some((name, host)) = &mut output
-        {
-            match key.to_ascii_lowercase().as_str() {
-                "name" => *name = value.trim().to_ascii_lowercase(),
-                "host" => *host = value.trim().to_owned(),
-                _ => {}
-            }
-        }
-    }
-    end(&mut output, &mut sending);
-    sending
+    let is_of_name = |c: char| c.is_alphanumeric() || c == '-';
+    target.is_empty()
+        || ["127.", "::1", "0.0.0.0"].iter().any(|local| target.starts_with(local))
+        || target.strip_prefix("localhost").is_some_and(|rest| !rest.starts_with(is_of_name))
 }
 
 #[cfg(test)]
@@ -175,27 +156,24 @@ mod tests {
         for target in ["127.0.0.1", "localhost:514", "[::1]:514", "::1", "", " localhost"] {
             assert!(is_local(target), "{target}");
         }
-        for target in ["10.0.0.1", "logs.example.com", "[2001:db8::1]:514"] {
+        for target in ["10.0.0.1", "logs.example.com", "[2001:db8::1]:514", "localhost-logs.example.com"] {
             assert!(!is_local(target), "{target}");
         }
         assert_eq!(url_host("https://logs.example.com:19532/x"), "logs.example.com:19532");
     }
 
-    #[test]
-    fn an_output_of_fluent_bit_that_leaves_the_host_counts() {
-        let of = |text: &str| fluent_bit(text).ways.into_iter().collect::<Vec<_>>();
-        assert_eq!(of("[SERVICE]\n  Flush 1\n[OUTPUT]\n    Name stdout\n    Match *\n"), []);
-        assert_eq!(of("[OUTPUT]\n Name es\n Host es.example.com\n[INPUT]\n Name tail\n"), [Transmission::Http]);
-        assert_eq!(of("[OUTPUT]\n Name forward\n Host 127.0.0.1\n"), []);
-        assert_eq!(of("# [OUTPUT]\n[INPUT]\n Name forward\n"), []);
-        assert!(fluent_bit("@INCLUDE other.conf\n").elsewhere.is_some());
-    }
-
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in any::<String>()) {
-            let _ = (fluent_bit(&text), rsyslog::parse(&text), syslog_ng::parse(&text));
+            let _ = (fluent_bit::parse(&text), rsyslog::parse(&text, &text), syslog_ng::parse(&text));
             let _ = (is_local(&text), url_host(&text));
+        }
+
+        #[test]
+        fn arbitrary_settings_of_rsyslog_never_panic(
+            text in r#"([a-z*.,;:$&{}~()"'\\/#@=!-]|[ \n]|if |then |set |call |action\(|type="omfwd"|\*\.\*|/\*|\*/){0,60}"#
+        ) {
+            let _ = rsyslog::parse(&text, &text);
         }
     }
 }

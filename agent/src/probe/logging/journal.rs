@@ -14,9 +14,13 @@ use super::{
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 const PERSISTENT: &str = "/var/log/journal";
+/// The file of the journal that is written.
+const ACTIVE: &str = "system.journal";
 const LOGS: &str = "/var/log";
 /// Files that syslog daemons write everything or every login to, and what logrotate(8) makes of them.
 const SYSLOGS: [&str; 4] = ["auth.log", "messages", "secure", "syslog"];
+/// Seconds within which a log is written, if it is written at all: a day, and two hours for what runs once a day.
+const LIVE_SECONDS: u64 = 26 * 3_600;
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 /// Offset of `head_entry_realtime` in a journal file ("Journal File Format" of systemd), microseconds since 1970, little-endian.
 const HEAD_TIME: usize = 184;
@@ -43,7 +47,7 @@ pub(super) fn storage(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>
         Some(other) => return Reading::unknown(Cause::Garbled, format!("journald.conf has Storage={other}")),
     }
     let found = folder(host).and_then(|folder| match folder {
-        Some(folder) => is_there(host, &folder.join("system.journal")),
+        Some(folder) => is_there(host, &folder.join(ACTIVE)),
         None => Ok(false),
     });
     match (found, setting.as_deref()) {
@@ -57,17 +61,49 @@ pub(super) fn storage(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>
     }
 }
 
-/// Returns an instant of which, or from before which, entries are still kept on the disk.
-pub(super) fn kept_since(host: &dyn Host) -> Reading<Timestamp> {
-    let times = oldest_journal(host).and_then(|journal| Ok((journal, oldest_syslog(host)?)));
-    match times {
-        Ok((Some(a), Some(b))) => Reading::Known(a.min(b)),
-        Ok((Some(time), None) | (None, Some(time))) => Reading::Known(time),
-        Ok((None, None)) => {
+/// Returns an instant of which, or from before which, entries are still kept on the disk, in a log that is still written.
+pub(super) fn kept_since(host: &dyn Host, now: Timestamp) -> Reading<Timestamp> {
+    let logs = oldest_journal(host, now).and_then(|journal| Ok((journal, oldest_syslog(host, now)?)));
+    match logs {
+        Ok((Log::Live(a), Log::Live(b))) => Reading::Known(a.min(b)),
+        Ok((Log::Live(time), Log::None | Log::Dead) | (Log::None | Log::Dead, Log::Live(time))) => Reading::Known(time),
+        Ok((Log::None, Log::None)) => {
             Reading::unknown(Cause::Absent, format!("{PERSISTENT} and {LOGS} have no log with entries"))
         }
+        Ok((Log::Dead, Log::None | Log::Dead) | (Log::None, Log::Dead)) => Reading::unknown(
+            Cause::Absent,
+            format!(
+                "{PERSISTENT} and {LOGS} have no log that was written within {LIVE_SECONDS} s: what is there is left over"
+            ),
+        ),
         Err(unknown) => Reading::Unknown { unknown },
     }
+}
+
+/// A log, or a kind of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Log {
+    /// It has no entries.
+    None,
+    /// It has entries, and nothing writes it any more.
+    Dead,
+    /// It is still written, and has entries of this time or before.
+    Live(Timestamp),
+}
+
+impl Log {
+    fn new(oldest: Option<Timestamp>, is_live: bool) -> Self {
+        match oldest {
+            None => Self::None,
+            Some(_) if !is_live => Self::Dead,
+            Some(time) => Self::Live(time),
+        }
+    }
+}
+
+/// Returns whether a log that was last written at `modified` is still written. A log may be quiet for hours, and hardly for a day.
+fn is_live(modified: Option<Timestamp>, now: Timestamp) -> bool {
+    modified.is_some_and(|modified| now.seconds().abs_diff(modified.seconds()) <= LIVE_SECONDS)
 }
 
 fn is_there(host: &dyn Host, path: &Path) -> Result<bool, Unknown> {
@@ -94,23 +130,26 @@ fn folder(host: &dyn Host) -> Result<Option<PathBuf>, Unknown> {
     Ok(is_there(host, &folder)?.then_some(folder))
 }
 
-fn oldest_journal(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
-    let Some(folder) = folder(host)? else { return Ok(None) };
+fn oldest_journal(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
+    let Some(folder) = folder(host)? else { return Ok(Log::None) };
     let names = host.list(&folder).map_err(|error| host::unknown(format!("list {}", folder.display()), &error))?;
-    let mut oldest = None;
+    let (mut oldest, mut is_written) = (None, false);
     for name in names.iter().filter_map(|name| name.to_str()) {
-        let time = if name == "system.journal" {
+        let time = if name == ACTIVE {
             let path = folder.join(name);
             let header = host
                 .read_start(&path, HEADER_BYTES)
                 .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+            let metadata =
+                host.metadata(&path).map_err(|error| host::unknown(format!("look at {}", path.display()), &error))?;
+            is_written = is_live(metadata.modified, now);
             head_time(&header)
         } else {
             archive_time(name)
         };
         oldest = earlier(oldest, time);
     }
-    Ok(oldest)
+    Ok(Log::new(oldest, is_written))
 }
 
 fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
@@ -139,42 +178,59 @@ fn archive_time(name: &str) -> Option<Timestamp> {
 }
 
 /// Returns the earliest time at which a file of the syslog was last written that has something in it: its entries are no younger.
-fn oldest_syslog(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
+/// What was put aside counts where the file is still written that it was put aside from.
+fn oldest_syslog(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
     let names = host.list(Path::new(LOGS)).map_err(|error| host::unknown(format!("list {LOGS}"), &error))?;
-    let mut oldest = None;
-    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_syslog(name)) {
-        let path = Path::new(LOGS).join(name);
-        match host.metadata(&path) {
-            Ok(metadata) if metadata.size_bytes > 0 && metadata.kind == host::EntryKind::File => {
-                oldest = earlier(oldest, metadata.modified);
+    let (mut live, mut has_dead) = (None, false);
+    for log in SYSLOGS {
+        let (mut oldest, mut is_written) = (None, false);
+        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_of_syslog(name, log)) {
+            let path = Path::new(LOGS).join(name);
+            match host.metadata(&path) {
+                Ok(metadata) if metadata.kind == host::EntryKind::File => {
+                    // It is empty after it was put aside.
+                    is_written |= name == log && is_live(metadata.modified, now);
+                    if metadata.size_bytes > 0 {
+                        oldest = earlier(oldest, metadata.modified);
+                    }
+                }
+                Ok(_) => {}
+                // Rotated away between the two is no error.
+                Err(error) if host::cause(&error) == Cause::Absent => {}
+                Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
             }
-            Ok(_) => {}
-            // Rotated away between the two is no error.
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        }
+        match Log::new(oldest, is_written) {
+            Log::None => {}
+            Log::Dead => has_dead = true,
+            Log::Live(time) => live = earlier(live, Some(time)),
         }
     }
-    Ok(oldest)
+    Ok(match live {
+        Some(time) => Log::Live(time),
+        None if has_dead => Log::Dead,
+        None => Log::None,
+    })
 }
 
-/// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz` or `secure-20261101`.
-fn is_syslog(name: &str) -> bool {
-    SYSLOGS.iter().any(|log| {
-        name.strip_prefix(log).is_some_and(|rest| {
-            let rest = rest.trim_end_matches(".gz").trim_end_matches(".xz").trim_end_matches(".zst");
-            rest.is_empty()
-                || rest
-                    .strip_prefix(['.', '-'])
-                    .is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
-        })
+/// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz` or `syslog-20261101`, of the syslog `log`.
+fn is_of_syslog(name: &str, log: &str) -> bool {
+    name.strip_prefix(log).is_some_and(|rest| {
+        let rest = rest.trim_end_matches(".gz").trim_end_matches(".xz").trim_end_matches(".zst");
+        rest.is_empty()
+            || rest
+                .strip_prefix(['.', '-'])
+                .is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::{Metadata, Recorded, recorded::Failure};
 
     #[test]
     fn a_journal_says_when_it_begins() {
@@ -201,6 +257,7 @@ mod tests {
 
     #[test]
     fn a_syslog_is_known_by_its_name_and_its_rotation() {
+        let is_syslog = |name| SYSLOGS.iter().any(|log| is_of_syslog(name, log));
         for name in ["syslog", "syslog.1", "syslog.2.gz", "messages-20261101", "secure-20261101.xz", "auth.log.4.gz"] {
             assert!(is_syslog(name), "{name}");
         }
@@ -209,12 +266,54 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_log_that_nothing_writes_keeps_nothing() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/logging/debian-12-rsyslog");
+        let now = "2026-11-26T14:22:16Z".parse().unwrap();
+        let since = |files: &[(&str, u64, &str)]| {
+            let mut host = Recorded::at(&case).unwrap();
+            let index = host.index_mut();
+            let any = index.metadata[&PathText::from_bytes(b"/var/log/syslog")];
+            index.metadata.retain(|path, _| !path.to_string().starts_with(LOGS));
+            let absent: Failure = serde_json::from_value(serde_json::json!({ "errno": 2 })).unwrap();
+            index.errors.insert(format!("metadata {PERSISTENT}"), absent);
+            let path = |name: &str| PathText::from_bytes(format!("{LOGS}/{name}").as_bytes());
+            for (name, size_bytes, modified) in files {
+                let modified = Some(modified.parse().unwrap());
+                index.metadata.insert(path(name), Metadata { size_bytes: *size_bytes, modified, ..any });
+            }
+            let names = files.iter().map(|(name, ..)| PathText::from_bytes(name.as_bytes())).collect();
+            index.lists.insert(PathText::from_bytes(LOGS.as_bytes()), names);
+            kept_since(&host, now).known().map(ToString::to_string)
+        };
+        let (old, today) = ("2019-01-01T00:00:00Z", "2026-11-26T04:00:00Z");
+        assert_eq!(since(&[("messages-20190101", 9, old)]), None);
+        assert_eq!(since(&[("messages", 9, old), ("messages-20190101", 9, old)]), None);
+        // What another daemon wrote once is no part of what is written.
+        let week = "2026-11-19T00:00:00Z";
+        let live = [("messages-20190101", 9, old), ("syslog", 9, today), ("syslog.1", 9, week)];
+        assert_eq!(since(&live).as_deref(), Some(week));
+        // It was put aside a moment ago.
+        assert_eq!(since(&[("syslog", 0, today), ("syslog.1", 9, week)]).as_deref(), Some(week));
+        assert_eq!(since(&[("syslog", 9, "2026-11-25T13:00:00Z")]).as_deref(), Some("2026-11-25T13:00:00Z"));
+        assert_eq!(since(&[("syslog", 9, "2026-11-25T12:00:00Z")]), None);
+    }
+
+    #[test]
+    fn a_journal_that_nothing_writes_keeps_nothing() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/logging/debian-13-journal-upload");
+        let host = Recorded::at(&case).unwrap();
+        let at = |now: &str| kept_since(&host, now.parse().unwrap()).known().copied();
+        assert!(at("2026-11-27T14:00:00Z").is_some());
+        assert_eq!(at("2026-11-28T14:00:00Z"), None);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..250), name in any::<String>()) {
             let _ = head_time(&bytes);
             let _ = archive_time(&name);
-            let _ = is_syslog(&name);
+            let _ = is_of_syslog(&name, SYSLOGS[0]);
         }
     }
 }

@@ -1,49 +1,370 @@
 //! Actions of rsyslog.conf(5) that send to other hosts, in its old form and in RainerScript.
+//!
+//! An action is done for what its filter lets through. Only what is sent whatever a message says counts as sent: a selector is
+//! followed, any other filter is not.
+
+mod tokens;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::fact::Transmission;
 
-use super::{Sending, is_local};
+use self::tokens::{Parameters, Token, Tokens};
+use super::{Sending, is_local, url_host};
 
-/// Settings that are read beside the main file.
-const READ: [&str; 2] = ["/etc/rsyslog.d/*.conf", "/etc/rsyslog.d/"];
+/// How the main file takes in the files of the folder.
+const FOLDER: [&str; 2] = ["/etc/rsyslog.d/*.conf", "/etc/rsyslog.d/"];
+const DEFAULT_RULESET: &str = "RSYSLOG_DefaultRuleset";
+/// Blocks that stand in one another, at most.
+const DEPTH: usize = 100;
+/// Rulesets that are told apart, at most.
+const RULESETS: usize = 100;
+/// Facilities in the order of their numbers (RFC 5424); `security` is an old name of `auth`.
+const FACILITIES: [&str; 24] = [
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
+    "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+];
+/// Levels in the order of their numbers, and other names of some.
+const LEVELS: [&[&str]; 8] = [
+    &["emerg", "panic"],
+    &["alert"],
+    &["crit"],
+    &["err", "error"],
+    &["warning", "warn"],
+    &["notice"],
+    &["info"],
+    &["debug"],
+];
+/// Facilities without which the log is not sent.
+const NEEDED: [&str; 5] = ["auth", "authpriv", "daemon", "kern", "user"];
+/// Levels of them: `info` and what is more severe.
+const NEEDED_LEVELS: u8 = 0b0111_1111;
+/// Modules whose actions leave nothing of the log at another host.
+const LOCAL: [&str; 10] =
+    ["omdiscard", "omfile", "omjournal", "ommail", "ompipe", "omsnmp", "omstdout", "omtesting", "omusrmsg", "omuxsock"];
 
-/// Returns what settings in `text` send. Of what they take in from elsewhere only `/etc/rsyslog.d` is in the text.
-pub(super) fn parse(text: &str) -> Sending {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
-    let mut sending = Sending::default();
-    let is_tls = lines.iter().any(|line| {
-        let mut words = line.split_whitespace();
-        words.next().is_some_and(|word| word.eq_ignore_ascii_case("$ActionSendStreamDriverMode"))
-            && words.next() == Some("1")
-    });
-    for line in &lines {
-        let mut words = line.split_whitespace();
-        let Some(first) = words.next() else { continue };
-        if first.eq_ignore_ascii_case("$IncludeConfig") {
-            let path = words.next().unwrap_or_default();
-            if !READ.contains(&path) {
-                sending.elsewhere = Some(path.to_owned());
-            }
-            continue;
-        }
-        // A selector, and an action after it; `&` repeats the selector before.
-        if let Some(way) = words.next().and_then(|action| old(action, is_tls)) {
-            sending.ways.insert(way);
-        }
-    }
-    let script = lines.join("\n");
-    for (kind, body) in blocks(&script) {
-        match kind {
-            Block::Action => sending.ways.extend(action(body)),
-            Block::Include => {
-                let path = parameter(body, "file").unwrap_or_default();
-                if !READ.contains(&path.as_str()) {
-                    sending.elsewhere = Some(path);
+/// Returns whether the main file takes in the files of `/etc/rsyslog.d`.
+pub(super) fn takes_folder(main: &str) -> bool {
+    Evaluation::of(main, "").takes_folder
+}
+
+/// Returns what settings in `main` send. `folder` is the text of `/etc/rsyslog.d`, in order of name.
+pub(super) fn parse(main: &str, folder: &str) -> Sending {
+    Evaluation::of(main, folder).sending()
+}
+
+/// Levels of each facility, a bit for each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Messages([u8; FACILITIES.len()]);
+
+impl Messages {
+    const ALL: Self = Self([u8::MAX; FACILITIES.len()]);
+    const NONE: Self = Self([0; FACILITIES.len()]);
+
+    /// Reads a selector such as `*.info;auth,authpriv.none`, where each part changes what the parts before it chose; `None` where a
+    /// name is not known.
+    fn parse(selector: &str) -> Option<Self> {
+        let mut chosen = Self::NONE;
+        for part in selector.split(';').filter(|part| !part.is_empty()) {
+            let (facilities, level) = part.split_once('.')?;
+            let (is_negated, level) = level.strip_prefix('!').map_or((false, level), |level| (true, level));
+            let (is_single, level) = level.strip_prefix('=').map_or((false, level), |level| (true, level));
+            let (is_negated, levels) = match level.to_ascii_lowercase().as_str() {
+                "*" => (is_negated, u8::MAX),
+                "none" => (true, u8::MAX),
+                name => {
+                    let is_named = |names: &&[&str]| names.contains(&name);
+                    let number = LEVELS.iter().position(is_named).or_else(|| name.parse().ok().filter(|&n| n < 8))?;
+                    (is_negated, if is_single { 1 << number } else { u8::MAX >> (7 - number) })
+                }
+            };
+            for facility in facilities.split(',') {
+                let facility = facility.to_ascii_lowercase();
+                let facility = if facility == "security" { "auth" } else { &facility };
+                let is_meant = |name: &str| facility == "*" || facility == name;
+                if facility != "*" && !FACILITIES.contains(&facility) {
+                    return None;
+                }
+                for (_, chosen) in FACILITIES.into_iter().zip(&mut chosen.0).filter(|(name, _)| is_meant(name)) {
+                    *chosen = if is_negated { *chosen & !levels } else { *chosen | levels };
                 }
             }
         }
+        Some(chosen)
     }
-    sending
+
+    fn and(self, other: Self) -> Self {
+        Self(std::array::from_fn(|n| self.0[n] & other.0[n]))
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|n| self.0[n] | other.0[n]))
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(std::array::from_fn(|n| self.0[n] & !other.0[n]))
+    }
+
+    /// Returns whether these are the log, but for what is noise.
+    fn are_the_log(self) -> bool {
+        let is_whole = |(name, levels): (&str, u8)| !NEEDED.contains(&name) || levels & NEEDED_LEVELS == NEEDED_LEVELS;
+        FACILITIES.into_iter().zip(self.0).all(is_whole)
+    }
+}
+
+/// For what an action is done.
+#[derive(Clone, Copy, Debug)]
+struct Scope {
+    messages: Messages,
+    /// A condition that is not followed stands before it.
+    is_conditional: bool,
+    /// Number of its ruleset.
+    ruleset: usize,
+}
+
+impl Scope {
+    fn of_ruleset(ruleset: usize) -> Self {
+        Self { messages: Messages::ALL, is_conditional: false, ruleset }
+    }
+}
+
+/// What becomes of messages that get to a ruleset.
+#[derive(Clone, Debug)]
+struct Ruleset {
+    name: String,
+    /// What nothing has stopped so far.
+    left: Messages,
+    sent: Messages,
+    ways: BTreeSet<Transmission>,
+    /// What is handed to other rulesets, by their names.
+    calls: BTreeMap<String, Messages>,
+}
+
+impl Ruleset {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            left: Messages::ALL,
+            sent: Messages::NONE,
+            ways: BTreeSet::new(),
+            calls: BTreeMap::new(),
+        }
+    }
+}
+
+/// What was read so far.
+struct Evaluation<'a> {
+    folder: &'a str,
+    takes_folder: bool,
+    /// The first is the one for what stands outside of rulesets.
+    rulesets: Vec<Ruleset>,
+    /// Name of the one that what the host itself logs gets to.
+    default: String,
+    /// Scope outside of blocks.
+    base: Scope,
+    blocks: Vec<Scope>,
+    /// Scope of the next statement, by a filter before it.
+    next: Option<Scope>,
+    /// Scope of the last action.
+    last: Scope,
+    /// Scope of the block of the ruleset that was just named.
+    named: Option<Scope>,
+    is_tls: bool,
+    is_spare: bool,
+    doubt: Option<String>,
+}
+
+impl<'a> Evaluation<'a> {
+    fn of(main: &str, folder: &'a str) -> Self {
+        let mut evaluation = Self {
+            folder,
+            takes_folder: false,
+            rulesets: vec![Ruleset::new(DEFAULT_RULESET)],
+            default: DEFAULT_RULESET.to_owned(),
+            base: Scope::of_ruleset(0),
+            blocks: Vec::new(),
+            next: None,
+            last: Scope::of_ruleset(0),
+            named: None,
+            is_tls: false,
+            is_spare: false,
+            doubt: None,
+        };
+        evaluation.read(main, true);
+        evaluation
+    }
+
+    fn sending(self) -> Sending {
+        let by_name: BTreeMap<&str, &Ruleset> =
+            self.rulesets.iter().map(|ruleset| (ruleset.name.as_str(), ruleset)).collect();
+        let (mut sent, mut ways) = (Messages::NONE, BTreeSet::new());
+        if let Some(default) = by_name.get(self.default.as_str()) {
+            (sent, ways) = (default.sent, default.ways.clone());
+            for (called, messages) in &default.calls {
+                if let Some(called) = by_name.get(called.as_str()) {
+                    sent = sent.or(called.sent.and(*messages));
+                    ways.extend(&called.ways);
+                }
+            }
+        }
+        let doubt = if sent.are_the_log() {
+            return Sending { ways, doubt: None };
+        } else if sent != Messages::NONE {
+            Some(format!("only a part of the log is sent: without some of {}, from info up", NEEDED.join(", ")))
+        } else if self.rulesets.iter().any(|ruleset| ruleset.sent != Messages::NONE) {
+            Some("an action that sends stands in a ruleset that may be for nothing of this host".to_owned())
+        } else {
+            self.doubt
+        };
+        Sending { ways: BTreeSet::new(), doubt }
+    }
+
+    fn read(&mut self, text: &str, is_main: bool) {
+        // A line that ends with a backslash goes on in the next.
+        let text = text.replace("\\\n", "");
+        for token in Tokens::new(&text) {
+            let named = self.named.take();
+            match token {
+                Token::Directive(line) => self.directive(line, is_main),
+                Token::Selector(selector) => {
+                    let current = self.current();
+                    self.next = Some(match Messages::parse(selector) {
+                        Some(messages) => Scope { messages: current.messages.and(messages), ..current },
+                        None => Scope { is_conditional: true, ..current },
+                    });
+                }
+                Token::Condition => {
+                    let scope = self.next.unwrap_or(self.current());
+                    self.next = Some(Scope { is_conditional: true, ..scope });
+                }
+                Token::Open if self.blocks.len() == DEPTH => {
+                    self.doubt = Some(format!("more than {DEPTH} blocks stand in one another"));
+                    return;
+                }
+                Token::Open => {
+                    let scope = named.or(self.next.take()).unwrap_or(self.current());
+                    self.blocks.push(scope);
+                }
+                Token::Close => {
+                    self.blocks.pop();
+                    self.next = None;
+                    self.last = self.current();
+                }
+                Token::And => self.next = Some(self.last),
+                Token::Stop => {
+                    let scope = self.scope_of_action();
+                    if !scope.is_conditional {
+                        let ruleset = &mut self.rulesets[scope.ruleset];
+                        ruleset.left = ruleset.left.without(scope.messages);
+                    }
+                }
+                Token::Call(name) => {
+                    let scope = self.scope_of_action();
+                    // That of a condition leaves what the ruleset sends in doubt.
+                    if !scope.is_conditional {
+                        let ruleset = &mut self.rulesets[scope.ruleset];
+                        let messages = scope.messages.and(ruleset.left);
+                        if let Some(handed) = ruleset.calls.get_mut(name) {
+                            *handed = handed.or(messages);
+                        } else if ruleset.calls.len() < RULESETS {
+                            ruleset.calls.insert(name.to_owned(), messages);
+                        }
+                    }
+                }
+                Token::Old(action) => {
+                    let scope = self.scope_of_action();
+                    if let Some(way) = old(action, self.is_tls) {
+                        self.send(way, Scope { is_conditional: scope.is_conditional || self.is_spare, ..scope });
+                    }
+                }
+                Token::Object(name, parameters) => self.object(&name, &parameters, is_main),
+            }
+        }
+    }
+
+    fn current(&self) -> Scope {
+        self.blocks.last().copied().unwrap_or(self.base)
+    }
+
+    fn scope_of_action(&mut self) -> Scope {
+        let scope = self.next.take().unwrap_or(self.current());
+        self.last = scope;
+        scope
+    }
+
+    fn directive(&mut self, line: &str, is_main: bool) {
+        let mut words = line.split_whitespace();
+        let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        match name.to_ascii_lowercase().as_str() {
+            "includeconfig" => self.include(value, is_main),
+            "ruleset" => self.base = self.ruleset(value),
+            "defaultruleset" => self.default = value.to_owned(),
+            "actionsendstreamdrivermode" => self.is_tls = value == "1",
+            "actionexeconlywhenpreviousissuspended" => self.is_spare = value.eq_ignore_ascii_case("on"),
+            _ => {}
+        }
+    }
+
+    fn object(&mut self, name: &str, parameters: &Parameters, is_main: bool) {
+        let value = |name| values(parameters, name).next();
+        match name {
+            "include" => self.include(value("file").unwrap_or("a text"), is_main),
+            // rsyslog takes no second one of the name of its own.
+            "ruleset" => {
+                let name = value("name").filter(|name| !name.eq_ignore_ascii_case(DEFAULT_RULESET));
+                self.named = Some(self.ruleset(name.unwrap_or_default()));
+            }
+            "action" => {
+                let scope = self.scope_of_action();
+                let is_spare =
+                    value("action.execonlywhenpreviousissuspended").is_some_and(|on| on.eq_ignore_ascii_case("on"));
+                match action(parameters) {
+                    Ok(Some(way)) => {
+                        self.send(way, Scope { is_conditional: scope.is_conditional || is_spare, ..scope })
+                    }
+                    Ok(None) => {}
+                    Err(kind) => self.doubt = Some(format!("this build does not know where actions of {kind} send to")),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn include(&mut self, path: &str, is_main: bool) {
+        if is_main && FOLDER.contains(&path) && !self.takes_folder {
+            self.takes_folder = true;
+            self.read(self.folder, false);
+        } else {
+            self.doubt = Some(Sending::elsewhere(path));
+        }
+    }
+
+    fn send(&mut self, way: Transmission, scope: Scope) {
+        if scope.is_conditional {
+            self.doubt =
+                Some("an action that sends is done under a condition that this build does not follow".to_owned());
+            return;
+        }
+        let ruleset = &mut self.rulesets[scope.ruleset];
+        let messages = scope.messages.and(ruleset.left);
+        if messages != Messages::NONE {
+            ruleset.sent = ruleset.sent.or(messages);
+            ruleset.ways.insert(way);
+        }
+    }
+
+    /// Returns the scope of a ruleset that begins or goes on.
+    fn ruleset(&mut self, name: &str) -> Scope {
+        if let Some(number) = self.rulesets.iter().position(|ruleset| ruleset.name == name) {
+            return Scope::of_ruleset(number);
+        }
+        if self.rulesets.len() == RULESETS {
+            self.doubt = Some(format!("there are more than {RULESETS} rulesets"));
+            return Scope { is_conditional: true, ..Scope::of_ruleset(0) };
+        }
+        self.rulesets.push(Ruleset::new(name));
+        Scope::of_ruleset(self.rulesets.len() - 1)
+    }
 }
 
 /// Returns the way of an action of the old form: `@host`, `@@host` or `:omrelp:host`, options in brackets before the host.
@@ -62,79 +383,54 @@ fn old(action: &str, is_tls: bool) -> Option<Transmission> {
     (!is_local(target)).then_some(way)
 }
 
-#[derive(Clone, Copy)]
-enum Block {
-    Action,
-    Include,
+fn values<'a>(parameters: &'a Parameters, name: &str) -> impl Iterator<Item = &'a str> {
+    parameters.iter().filter(move |(found, _)| found == name).flat_map(|(_, values)| values).map(String::as_str)
 }
 
-/// Returns the parameters of each `action(…)` and `include(…)`.
-fn blocks(text: &str) -> Vec<(Block, &str)> {
-    let mut blocks = Vec::new();
-    for (kind, start) in [(Block::Action, "action"), (Block::Include, "include")] {
-        for (at, _) in text.match_indices(start) {
-            let is_word = text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
-            let Some(body) = text[at + start.len()..].trim_start().strip_prefix('(') else { continue };
-            if is_word {
-                blocks.push((kind, &body[..end(body)]));
-            }
-        }
-    }
-    blocks
-}
-
-/// Returns where the bracket closes, outside quotes.
-fn end(body: &str) -> usize {
-    let mut is_quoted = false;
-    for (at, c) in body.char_indices() {
-        match c {
-            '"' => is_quoted = !is_quoted,
-            ')' if !is_quoted => return at,
-            _ => {}
-        }
-    }
-    body.len()
-}
-
-/// Returns the value of a parameter such as `type="omfwd"`.
-fn parameter(body: &str, name: &str) -> Option<String> {
-    let lower = body.to_ascii_lowercase();
-    lower.match_indices(&name.to_ascii_lowercase()).find_map(|(at, _)| {
-        let is_word = lower[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '.');
-        let value = lower[at + name.len()..].trim_start().strip_prefix('=')?.trim_start().strip_prefix('"')?;
-        is_word.then(|| value.split('"').next().unwrap_or_default().to_owned())
-    })
-}
-
-fn action(body: &str) -> Option<Transmission> {
-    let is = |name, value: &str| parameter(body, name).is_some_and(|found| found == value);
-    let way = match parameter(body, "type")?.as_str() {
-        "omfwd" if is("StreamDriverMode", "1") => Transmission::SyslogTls,
-        "omfwd" if is("protocol", "tcp") => Transmission::SyslogTcp,
-        "omfwd" => Transmission::SyslogUdp,
-        "omrelp" => Transmission::Relp,
-        "omelasticsearch" | "omhttp" => Transmission::Http,
-        "omkafka" | "omgssapi" | "omamqp1" | "omrabbitmq" => Transmission::Other,
-        _ => return None,
+/// Returns the way of an action that sends to another host.
+///
+/// # Errors
+///
+/// Its module, where that is not known.
+fn action(parameters: &Parameters) -> Result<Option<Transmission>, String> {
+    let is = |name, value: &str| values(parameters, name).any(|found| found == value);
+    let kind = values(parameters, "type").next().unwrap_or_default();
+    // What is not set is the host itself in the modules that have a default, and a mistake in the others.
+    let (way, target) = match kind {
+        "omfwd" if is("streamdrivermode", "1") => (Transmission::SyslogTls, "target"),
+        "omfwd" if is("protocol", "tcp") => (Transmission::SyslogTcp, "target"),
+        "omfwd" | "omudpspoof" => (Transmission::SyslogUdp, "target"),
+        "omrelp" => (Transmission::Relp, "target"),
+        "omelasticsearch" | "omhttp" => (Transmission::Http, "server"),
+        "omkafka" => (Transmission::Other, "broker"),
+        "omamqp1" | "omrabbitmq" => (Transmission::Other, "host"),
+        local if LOCAL.contains(&local) || !local.starts_with("om") => return Ok(None),
+        other => return Err(other.to_owned()),
     };
-    let target = parameter(body, "target").or_else(|| parameter(body, "server"));
-    target.is_none_or(|target| !is_local(&target)).then_some(way)
+    let is_elsewhere = |target: &str| !is_local(url_host(target));
+    Ok(values(parameters, target).any(is_elsewhere).then_some(way))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ways(main: &str, folder: &str) -> Result<Vec<Transmission>, String> {
+        let Sending { ways, doubt } = parse(main, folder);
+        doubt.map_or(Ok(ways.into_iter().collect()), Err)
+    }
+
     #[test]
     fn actions_to_other_hosts_are_found_in_both_forms() {
-        let of = |text: &str| parse(text).ways.into_iter().collect::<Vec<_>>();
         for (text, expected) in [
             ("*.*;auth,authpriv.none\t-/var/log/syslog\n", vec![]),
             ("*.* @logs.example.com\n", vec![Transmission::SyslogUdp]),
             ("*.* @@(z9)logs.example.com:6514\n", vec![Transmission::SyslogTcp]),
+            ("*.* @@localhost-logs.example.com\n", vec![Transmission::SyslogTcp]),
             ("$ActionSendStreamDriverMode 1\n*.* @@logs.example.com\n", vec![Transmission::SyslogTls]),
             ("# *.* @logs.example.com\n", vec![]),
             ("*.* @127.0.0.1:514\n& @@localhost\n", vec![]),
+            ("*.* @127.0.0.1:514\n& @@logs\n", vec![Transmission::SyslogTcp]),
             ("*.* :omrelp:logs:2514\n", vec![Transmission::Relp]),
             (
                 "action(type=\"omfwd\" target=\"l.example\" port=\"514\" protocol=\"tcp\")\n",
@@ -144,26 +440,135 @@ mod tests {
                 "*.* action(Type=\"omfwd\"\n  Target=\"l.example\"\n  StreamDriverMode=\"1\" Protocol=\"tcp\")\n",
                 vec![Transmission::SyslogTls],
             ),
+            ("action(type=\"omfwd\" target=[\"127.0.0.1\", \"l.example\"])\n", vec![Transmission::SyslogUdp]),
             ("action(type=\"omfwd\" target=\"127.0.0.1\")\n", vec![]),
             ("action(type=\"omfile\" file=\"/var/log/a)b\")\n", vec![]),
             ("#action(type=\"omfwd\" target=\"l.example\")\n", vec![]),
+            ("/* not yet\naction(type=\"omfwd\" target=\"l.example\")\n*.* @@l.example\n*/\n", vec![]),
             ("action(type=\"omelasticsearch\" server=\"es\")\n", vec![Transmission::Http]),
+            ("action(type=\"omelasticsearch\" server=\"https://es.example:9200\")\n", vec![Transmission::Http]),
+            ("action(type=\"omelasticsearch\" server=\"http://localhost:9200\")\n", vec![]),
+            ("action(type=\"omelasticsearch\")\naction(type=\"omkafka\" topic=\"x\")\n", vec![]),
             ("module(load=\"omrelp\")\n", vec![]),
+            ("$RuleSet r\n*.* /x\n$RuleSet RSYSLOG_DefaultRuleset\n*.* @@l\n", vec![Transmission::SyslogTcp]),
+            ("$RuleSet r\n*.* @@l\n$DefaultRuleset r\n", vec![Transmission::SyslogTcp]),
+            (
+                "ruleset(name=\"r\" queue.type=\"LinkedList\") {\n action(type=\"omfwd\" target=\"l\")\n}\ncall r\n",
+                vec![Transmission::SyslogUdp],
+            ),
+            ("*.* {\n /var/log/x\n @@l\n}\n", vec![Transmission::SyslogTcp]),
         ] {
-            assert_eq!(of(text), expected, "{text}");
+            assert_eq!(ways(text, ""), Ok(expected), "{text}");
         }
     }
 
     #[test]
+    fn what_may_not_be_sent_is_in_doubt() {
+        for (text, part) in [
+            ("cron.* @@l.example\n", "only a part"),
+            ("*.*;auth,authpriv.none @@l.example\n", "only a part"),
+            ("*.warn @@l.example\n", "only a part"),
+            ("cron.* {\n @@l.example\n}\n", "only a part"),
+            ("authpriv.* stop\n*.* @@l.example\n", "only a part"),
+            ("if $programname == 'sshd' then @@l.example\n", "condition"),
+            ("if $programname == 'sshd' then {\n /var/log/x\n @@l.example\n}\n", "condition"),
+            ("if $a == 'b' then {\n stop\n} else {\n @@l.example\n}\n", "condition"),
+            (":programname, isequal, \"x\" @@l.example\n", "condition"),
+            (":programname, isequal, \"x\" /var/log/x\n& @@l.example\n", "condition"),
+            ("$ActionExecOnlyWhenPreviousIsSuspended on\n*.* @@l.example\n", "condition"),
+            ("ruleset(name=\"r\") {\n action(type=\"omfwd\" target=\"l\")\n}\n", "ruleset"),
+            ("$RuleSet r\n*.* @@l.example\n", "ruleset"),
+            ("ruleset(name=\"RSYSLOG_DefaultRuleset\") {\n @@l.example\n}\n", "ruleset"),
+            ("ruleset(name=\"r\") {\n @@l.example\n}\nruleset(name=\"s\") {\n call r\n}\n", "ruleset"),
+            ("ruleset(name=\"r\") {\n @@l.example\n}\ncron.* call r\n", "only a part"),
+            ("ruleset(name=\"r\") {\n @@l.example\n}\nif $msg == 'x' then call r\n", "ruleset"),
+            ("*.* @@l.example\n$DefaultRuleset r\n", "ruleset"),
+            ("action(type=\"omprog\" binary=\"/x\")\n", "omprog"),
+        ] {
+            let doubt = ways(text, "").unwrap_err();
+            assert!(doubt.contains(part), "{text}: {doubt}");
+        }
+    }
+
+    #[test]
+    fn selectors_and_conditions_beside_do_not_hide_what_is_sent() {
+        for text in [
+            "*.*;mail.none;cron.none @@l.example\n",
+            "*.info @@l.example\n",
+            "*.* -/var/log/syslog\n*.* @@l.example\n",
+            "*.info;authpriv.none @@l.example\nauthpriv.* @@l.example\n",
+            ":msg, contains, \"x\" stop\n*.* @@l.example\n",
+            ":syslogtag, isequal, \"[CLOUDINIT]\" /var/log/cloud-init.log\n& stop\n*.* @@l.example\n",
+            "if $a == 'then' then {\n stop\n}\n*.* @@l.example\n",
+            "ruleset(name=\"r\") { /var/log/x\n stop\n}\n*.* @@l.example\n",
+            "template(name=\"t\" type=\"list\") { property(name=\"msg\") constant(value=\"\\n\") }\n*.* @@l.example;t\n",
+            "*.* \\\n @@l.example\n",
+        ] {
+            assert_eq!(ways(text, ""), Ok(vec![Transmission::SyslogTcp]), "{text}");
+        }
+        assert_eq!(ways("*.* stop\n*.* @@l.example\n", ""), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_folder_is_read_where_it_is_taken_in() {
+        let folder = "*.* @@l.example\n";
+        for main in [
+            "$IncludeConfig /etc/rsyslog.d/*.conf\n",
+            "include(file=\"/etc/rsyslog.d/*.conf\" mode=\"optional\")\n",
+            "*.* /var/log/syslog\n $includeconfig /etc/rsyslog.d/*.conf\n",
+        ] {
+            assert!(takes_folder(main), "{main}");
+            assert_eq!(ways(main, folder), Ok(vec![Transmission::SyslogTcp]), "{main}");
+        }
+        for main in ["*.* /var/log/syslog\n", "# $IncludeConfig /etc/rsyslog.d/*.conf\n", ""] {
+            assert!(!takes_folder(main), "{main}");
+            assert_eq!(ways(main, folder), Ok(vec![]), "{main}");
+        }
+        // What is stopped before is not sent.
+        assert_eq!(ways("*.* ~\n$IncludeConfig /etc/rsyslog.d/*.conf\n", folder), Ok(vec![]));
+    }
+
+    #[test]
     fn settings_from_elsewhere_are_told() {
-        assert_eq!(
-            parse("$IncludeConfig /etc/rsyslog.d/*.conf\ninclude(file=\"/etc/rsyslog.d/*.conf\")\n").elsewhere,
-            None
-        );
-        assert_eq!(parse("$IncludeConfig /opt/x.conf\n").elsewhere.as_deref(), Some("/opt/x.conf"));
-        assert_eq!(
-            parse("include(file=\"/opt/y.conf\" mode=\"optional\")\n").elsewhere.as_deref(),
-            Some("/opt/y.conf")
-        );
+        for (text, path) in [
+            ("$IncludeConfig /opt/x.conf\n", "/opt/x.conf"),
+            ("include(file=\"/opt/y.conf\" mode=\"optional\")\n", "/opt/y.conf"),
+            ("$IncludeConfig /etc/rsyslog.d/\n$IncludeConfig /etc/rsyslog.d/*.conf\n", "/etc/rsyslog.d/*.conf"),
+        ] {
+            assert!(ways(text, "").unwrap_err().contains(path), "{text}");
+        }
+        assert!(ways("$IncludeConfig /etc/rsyslog.d/*.conf\n", "$IncludeConfig /etc/rsyslog.d/*.conf\n").is_err());
+        // What is sent is sent whatever stands elsewhere.
+        assert_eq!(ways("$IncludeConfig /opt/x.conf\n*.* @@l\n", ""), Ok(vec![Transmission::SyslogTcp]));
+    }
+
+    #[test]
+    fn a_selector_chooses_as_in_syslog() {
+        let of = |selector: &str, facility: &str| {
+            let number = FACILITIES.iter().position(|&name| name == facility).unwrap();
+            Messages::parse(selector).unwrap().0[number]
+        };
+        assert_eq!(of("*.*", "auth"), 0xff);
+        assert_eq!(of("*.info", "auth"), 0x7f);
+        assert_eq!(of("*.=info", "auth"), 0x40);
+        assert_eq!(of("*.*;auth.none", "auth"), 0);
+        assert_eq!(of("*.*;security,mail.none", "auth"), 0);
+        assert_eq!(of("auth.none;*.emerg", "auth"), 1);
+        assert_eq!(of("kern.*;kern.!warn", "kern"), 0b1110_0000);
+        assert_eq!(of("kern.*;kern.!=warn", "kern"), 0b1110_1111);
+        assert_eq!(of("kern.6", "kern"), 0x7f);
+        assert_eq!(of("kern.*", "user"), 0);
+        for selector in ["x.*", "kern.x", "kern", "kern.8", "mark.*"] {
+            assert_eq!(Messages::parse(selector), None, "{selector}");
+        }
+    }
+
+    #[test]
+    fn blocks_in_blocks_have_an_end() {
+        assert!(ways(&"{".repeat(DEPTH + 1), "").is_err());
+        assert_eq!(ways(&"{".repeat(DEPTH), ""), Ok(vec![]));
+        let rulesets = |count| (1..count).map(|n| format!("ruleset(name=\"{n}\") {{}}\n")).collect::<String>();
+        assert_eq!(ways(&rulesets(RULESETS), ""), Ok(vec![]));
+        assert!(ways(&rulesets(RULESETS + 1), "").is_err());
     }
 }

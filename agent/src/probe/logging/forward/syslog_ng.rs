@@ -22,15 +22,31 @@ const DRIVERS: &[(&str, Transmission)] = &[
     ("udp6", Transmission::SyslogUdp),
 ];
 
+/// How the main file takes in the files of the folder, after `/etc/syslog-ng/`.
+const FOLDER: [&str; 3] = ["conf.d", "conf.d/", "conf.d/*.conf"];
+
+/// Returns whether the main file takes in the files of `conf.d`.
+pub(super) fn takes_folder(main: &str) -> bool {
+    included(&without_comments(main)).any(is_folder)
+}
+
+/// Returns the paths of lines such as `@include "scl.conf"`.
+fn included(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("@include"))
+        .map(|path| path.trim().trim_matches(['"', '\'']))
+}
+
+fn is_folder(path: &str) -> bool {
+    FOLDER.contains(&path.strip_prefix("/etc/syslog-ng/").unwrap_or(path))
+}
+
 /// Returns what settings in `text` send. Of what they take in from elsewhere only `conf.d` is in the text.
 pub(super) fn parse(text: &str) -> Sending {
     let text = without_comments(text);
     let mut sending = Sending::default();
-    for line in text.lines().filter_map(|line| line.trim().strip_prefix("@include")) {
-        let path = line.trim().trim_matches(['"', '\'']);
-        if path != "scl.conf" && !path.starts_with("/etc/syslog-ng/conf.d/") {
-            sending.elsewhere = Some(path.to_owned());
-        }
+    for path in included(&text).filter(|&path| path != "scl.conf" && !is_folder(path)) {
+        sending.doubt = Some(Sending::elsewhere(path));
     }
     for (at, word) in text.match_indices("destination") {
         if text[..at].chars().next_back().is_some_and(is_name) {
@@ -146,7 +162,15 @@ mod tests {
         assert_eq!(of("destination d { udp(\"10.0.0.1\"); };\n"), [], "no log path uses it");
         assert_eq!(of("#destination d { udp(\"10.0.0.1\"); };\nlog { destination(d); };"), []);
         assert_eq!(of("log { source(s); destination { udp(\"10.0.0.1\"); }; };"), [Transmission::SyslogUdp]);
-        assert_eq!(parse("@include \"/opt/x.conf\"\n").elsewhere.as_deref(), Some("/opt/x.conf"));
-        assert_eq!(parse("@include \"scl.conf\"\n@include \"/etc/syslog-ng/conf.d/*.conf\"\n").elsewhere, None);
+        assert!(parse("@include \"/opt/x.conf\"\n").doubt.unwrap().contains("/opt/x.conf"));
+        assert_eq!(parse("@include \"scl.conf\"\n@include \"/etc/syslog-ng/conf.d/*.conf\"\n").doubt, None);
+    }
+
+    #[test]
+    fn the_folder_is_read_where_it_is_taken_in() {
+        assert!(takes_folder("@version: 3.28\n@include \"/etc/syslog-ng/conf.d/*.conf\"\n"));
+        assert!(takes_folder("@include 'conf.d/'\n"));
+        assert!(!takes_folder("@include \"scl.conf\"\n# @include \"/etc/syslog-ng/conf.d/*.conf\"\n"));
+        assert!(!takes_folder("@include \"/etc/syslog-ng/conf.d/a.conf\"\n"));
     }
 }
