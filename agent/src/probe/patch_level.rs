@@ -49,7 +49,10 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 /// Name of the kept facts in the probe's memory.
 const CACHE: &str = "facts.json";
 /// Version of it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// Where os-release(5) is looked for.
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 /// The probe of `patch_level` and `software`.
 pub struct PatchLevelProbe;
@@ -161,9 +164,7 @@ fn is_ahead(state: &PatchLevel, now: Timestamp) -> bool {
 
 /// Returns what keeps the packages of this host: as the distribution does, for another one's tools may be installed beside.
 fn packages(host: &dyn Host) -> Result<Packages, Unknown> {
-    let os_release = ["/etc/os-release", "/usr/lib/os-release"];
-    let text = os_release.iter().find_map(|path| host.read(Path::new(path), SMALL_FILE_BYTES).ok()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = os_release(host);
     let ids = ["ID", "ID_LIKE"].map(|key| os_release_value(&text, key).unwrap_or_default()).join(" ");
     let dpkg = debian::check(host);
     let is_there = [
@@ -185,6 +186,13 @@ fn packages(host: &dyn Host) -> Result<Packages, Unknown> {
         }
         (None, _) => Err(Unknown::new(Cause::Unsupported, "this build reads dpkg, rpm and pacman alone")),
     }
+}
+
+/// Returns the text of the host's os-release(5); empty when it cannot be read.
+fn os_release(host: &dyn Host) -> String {
+    let read = |path: &&str| host.read(Path::new(path), SMALL_FILE_BYTES).ok();
+    let text = OS_RELEASE.iter().find_map(read).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Returns what keeps the packages of a distribution by `ID` and `ID_LIKE` of os-release(5).
@@ -228,7 +236,7 @@ fn made_from(host: &dyn Host, packages: Packages) -> Digest {
         Packages::Rpm => (dnf::FILES, dnf::folders(host)),
         Packages::Pacman => (pacman::FILES, pacman::FOLDERS.iter().map(PathBuf::from).collect()),
     };
-    for path in files {
+    for path in files.iter().chain(&OS_RELEASE) {
         add(Path::new(path));
     }
     for folder in folders {

@@ -10,7 +10,7 @@ use muster_proto::{
 use super::{
     Dated, Found, apt,
     dpkg::{self, Installed},
-    lists::{self, Offers},
+    lists::{self, Distribution, Offers},
     offered::Sight,
     restart::{self, Running},
     security, sources,
@@ -71,14 +71,15 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
     let host = look.host;
     let config = apt::config(host);
     let configured = sources::read(host, installed.native());
-    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
+    let distribution = Distribution::parse(&super::os_release(host));
+    let offers = lists::read(host, installed, &configured, &apt::verifies(&config), &distribution);
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
     let pending_complete = apt::pending_complete(host, &config, &offers, installed);
     // A repository that could not be read may be the one for security updates.
-    let releases = &offers.releases_unknown;
+    let releases = &offers.releases_unknown.clone().or_else(|| offers.security_unknown.clone());
     let security_time = security::unless(releases, security::time(&offers.sources));
     let is_complete = pending_complete == Reading::Known(true);
     let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
