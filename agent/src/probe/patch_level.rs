@@ -40,7 +40,7 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    offered::{Sight, Update},
+    offered::{Scope, Sight, Update},
     restart::Running,
 };
 use super::{Look, Probe, memory, system::os_release_value};
@@ -254,6 +254,17 @@ fn made_from(host: &dyn Host, packages: Packages) -> Digest {
 fn pending(
     look: &Look<'_>,
     sight: Sight,
+    updates: Vec<Dated>,
+    installed: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<PendingUpdate>, Unknown> {
+    pending_in(look, sight, None, updates, installed)
+}
+
+/// Returns the same of a manager whose publishers date no fix: `scope` is what the look is about.
+fn pending_in(
+    look: &Look<'_>,
+    sight: Sight,
+    scope: Option<&Scope<'_>>,
     mut updates: Vec<Dated>,
     installed: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<PendingUpdate>, Unknown> {
@@ -268,7 +279,7 @@ fn pending(
             published: *published,
         })
         .collect();
-    let since = offered::since(look, sight, &seen, &|key| Some(installed(key)))
+    let since = offered::since_in(look, sight, scope, &seen, &|key| Some(installed(key)))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let with_since = |(Dated { update, .. }, since): (Dated, offered::Since)| PendingUpdate {
         first_offered_time: since.first_offered,

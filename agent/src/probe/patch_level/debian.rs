@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use debversion::Version;
 use muster_proto::{
     fact::{Cause, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
     time::Timestamp,
@@ -9,11 +10,12 @@ use muster_proto::{
 
 use super::{
     Dated, Found, apt,
-    dpkg::{self, Installed},
+    dpkg::{self, Installed, InstalledPackage},
     lists::{self, Distribution, Offers},
-    offered::Sight,
+    offered::{self, Scope, Sight},
     restart::{self, Running},
-    security, sources,
+    security,
+    sources::{self, Configured},
 };
 use crate::{
     host::{self, Host},
@@ -83,9 +85,11 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
     let security_time = security::unless(releases, security::time(&offers.sources));
     let is_complete = pending_complete == Reading::Known(true);
     let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
+    let scope = scope(installed, configured.as_deref().unwrap_or_default());
+    let updates = pending(installed, &offers, look.now);
     Ok(PatchLevel {
         manager: PackageManager::Apt,
-        pending: super::pending(look, sight, pending(installed, &offers, look.now), &|key| installed.versions(key))?,
+        pending: super::pending_in(look, sight, Some(&scope), updates, &|key| installed.versions(key))?,
         pending_complete,
         security_metadata_time: security_time,
         security_metadata_valid_until_time: security::unless(releases, security::end(&offers.sources)),
@@ -102,6 +106,28 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
         sources: offers.sources,
         live_patches: restart::live_patches(host),
     })
+}
+
+/// Returns what a look is about: an update that was not pending at another one may have had nothing to update, or not been looked for.
+fn scope(installed: &Installed, configured: &[Configured]) -> Scope<'static> {
+    let packages = installed.packages.iter().flat_map(|(name, packages)| packages.iter().map(move |it| (name, it)));
+    let package = |(name, it): (&String, &InstalledPackage)| {
+        offered::package(&format!("{name}:{}", it.architecture), &it.version_text)
+    };
+    let sources = configured.iter().flat_map(|it| {
+        let components = it.components.iter().map(String::as_str).chain(it.components.is_empty().then_some(""));
+        components.flat_map(move |component| {
+            // Those of the host itself have no name.
+            let own = it.architectures.is_empty().then_some("");
+            let architectures = it.architectures.iter().map(String::as_str).chain(own);
+            architectures.map(move |architecture| format!("{} {component} {architecture}", it.file))
+        })
+    });
+    Scope { installed: packages.map(package).collect(), sources: sources.collect(), is_older: &is_older }
+}
+
+fn is_older(version: &str, other: &str) -> bool {
+    matches!((version.parse::<Version>(), other.parse::<Version>()), (Ok(version), Ok(other)) if version < other)
 }
 
 fn pending(installed: &Installed, offers: &Offers, now: Timestamp) -> Vec<Dated> {
