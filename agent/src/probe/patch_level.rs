@@ -324,12 +324,14 @@ mod tests {
     fn what_is_dated_to_come_is_not_told_as_recent() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
         let mut host = crate::host::Recorded::at(&case).unwrap();
-        let stamp = muster_proto::fact::PathText::from_bytes(apt::STAMP.as_bytes());
         let (captured, hour) = (host.captured(), std::time::Duration::from_secs(3600));
         let index = host.index_mut();
         let file = *index.metadata.values().next().unwrap();
-        index.errors.remove(&format!("metadata {}", apt::STAMP));
-        index.metadata.insert(stamp, crate::host::Metadata { modified: Some(captured.plus(hour)), ..file });
+        for stamp in [apt::STAMP, apt::UPGRADE_STAMP] {
+            index.errors.remove(&format!("metadata {stamp}"));
+            let path = muster_proto::fact::PathText::from_bytes(stamp.as_bytes());
+            index.metadata.insert(path, crate::host::Metadata { modified: Some(captured.plus(hour)), ..file });
+        }
         let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
         let state = |now: Timestamp| {
             let (memory, watch) = (memory.path(), muster_proto::fact::WatchState::Live);

@@ -55,6 +55,12 @@ pub(super) struct Published {
     pub label: String,
     pub codename: String,
     pub suite: String,
+    /// Components that are configured.
+    pub components: Vec<String>,
+    /// The release that it belongs to, such as `bookworm`.
+    pub release: String,
+    /// Whether it brings the security updates of the host's own packages.
+    pub is_security: bool,
 }
 
 /// What is offered for one package.
@@ -155,7 +161,10 @@ pub(super) fn read(
         let missing = missing.or_else(uncovered).map(|what| Unknown::new(Cause::Absent, what));
         offers.incomplete = missing.or_else(|| offers.security_unknown.clone());
     }
-    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix)).collect();
+    let components = |prefix: &str| -> Vec<String> {
+        configured.iter().filter(|it| it.file == prefix).flat_map(|it| it.components.iter().cloned()).collect()
+    };
+    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix, components(prefix))).collect();
     offers.sources = releases.into_values().map(|release| release.source).collect();
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();

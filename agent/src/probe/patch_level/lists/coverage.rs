@@ -60,7 +60,7 @@ impl Distribution {
 }
 
 /// Returns the release that a repository belongs to: `bookworm` for `bookworm-security`, `buster` for `buster/updates`.
-pub(in crate::probe::patch_level) fn base(source: &UpdateSource) -> &str {
+pub(super) fn base(source: &UpdateSource) -> &str {
     let codename = match source.codename.as_str() {
         "" => source.suite.as_str(),
         codename => codename,
@@ -69,7 +69,7 @@ pub(in crate::probe::patch_level) fn base(source: &UpdateSource) -> &str {
 }
 
 /// Returns whose packages a security repository is about: those that Ubuntu maintains for longer come under names of their own.
-fn publisher(origin: &str) -> &str {
+pub(super) fn publisher(origin: &str) -> &str {
     if origin.starts_with("UbuntuESM") { "Ubuntu" } else { origin }
 }
 

@@ -8,7 +8,11 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{super::sources, Published};
+use super::{
+    super::sources,
+    Published,
+    coverage::{base, publisher},
+};
 use crate::probe::deb822::Stanzas;
 
 /// How a file begins that has its signature in itself (RFC 9580, section 7).
@@ -82,7 +86,7 @@ impl Release {
         self.lists.iter().find(|(place, _)| is_it(place)).map(|(_, stated)| *stated)
     }
 
-    pub fn published(&self, file: &str) -> Published {
+    pub fn published(&self, file: &str, components: Vec<String>) -> Published {
         let source = &self.source;
         Published {
             file: file.to_owned(),
@@ -90,6 +94,10 @@ impl Release {
             label: source.label.as_str().to_owned(),
             codename: source.codename.as_str().to_owned(),
             suite: source.suite.as_str().to_owned(),
+            components,
+            release: base(source).to_owned(),
+            // What is maintained for longer is beside them.
+            is_security: source.security && publisher(source.origin.as_str()) == source.origin.as_str(),
         }
     }
 }
