@@ -40,7 +40,7 @@ use muster_proto::{
 use serde::{Deserialize, Serialize};
 
 use self::{
-    offered::{Sight, Update},
+    offered::{Scope, Sight, Update},
     restart::Running,
 };
 use super::{Look, Probe, memory, system::os_release_value};
@@ -49,7 +49,10 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 /// Name of the kept facts in the probe's memory.
 const CACHE: &str = "facts.json";
 /// Version of it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// Where os-release(5) is looked for.
+const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
 
 /// The probe of `patch_level` and `software`.
 pub struct PatchLevelProbe;
@@ -161,9 +164,7 @@ fn is_ahead(state: &PatchLevel, now: Timestamp) -> bool {
 
 /// Returns what keeps the packages of this host: as the distribution does, for another one's tools may be installed beside.
 fn packages(host: &dyn Host) -> Result<Packages, Unknown> {
-    let os_release = ["/etc/os-release", "/usr/lib/os-release"];
-    let text = os_release.iter().find_map(|path| host.read(Path::new(path), SMALL_FILE_BYTES).ok()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let text = os_release(host);
     let ids = ["ID", "ID_LIKE"].map(|key| os_release_value(&text, key).unwrap_or_default()).join(" ");
     let dpkg = debian::check(host);
     let is_there = [
@@ -185,6 +186,13 @@ fn packages(host: &dyn Host) -> Result<Packages, Unknown> {
         }
         (None, _) => Err(Unknown::new(Cause::Unsupported, "this build reads dpkg, rpm and pacman alone")),
     }
+}
+
+/// Returns the text of the host's os-release(5); empty when it cannot be read.
+fn os_release(host: &dyn Host) -> String {
+    let read = |path: &&str| host.read(Path::new(path), SMALL_FILE_BYTES).ok();
+    let text = OS_RELEASE.iter().find_map(read).unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Returns what keeps the packages of a distribution by `ID` and `ID_LIKE` of os-release(5).
@@ -228,7 +236,7 @@ fn made_from(host: &dyn Host, packages: Packages) -> Digest {
         Packages::Rpm => (dnf::FILES, dnf::folders(host)),
         Packages::Pacman => (pacman::FILES, pacman::FOLDERS.iter().map(PathBuf::from).collect()),
     };
-    for path in files {
+    for path in files.iter().chain(&OS_RELEASE) {
         add(Path::new(path));
     }
     for folder in folders {
@@ -246,6 +254,17 @@ fn made_from(host: &dyn Host, packages: Packages) -> Digest {
 fn pending(
     look: &Look<'_>,
     sight: Sight,
+    updates: Vec<Dated>,
+    installed: &dyn Fn(&str) -> Vec<String>,
+) -> Result<Vec<PendingUpdate>, Unknown> {
+    pending_in(look, sight, None, updates, installed)
+}
+
+/// Returns the same of a manager whose publishers date no fix: `scope` is what the look is about.
+fn pending_in(
+    look: &Look<'_>,
+    sight: Sight,
+    scope: Option<&Scope<'_>>,
     mut updates: Vec<Dated>,
     installed: &dyn Fn(&str) -> Vec<String>,
 ) -> Result<Vec<PendingUpdate>, Unknown> {
@@ -260,7 +279,7 @@ fn pending(
             published: *published,
         })
         .collect();
-    let since = offered::since(look, sight, &seen, &|key| Some(installed(key)))
+    let since = offered::since_in(look, sight, scope, &seen, &|key| Some(installed(key)))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let with_since = |(Dated { update, .. }, since): (Dated, offered::Since)| PendingUpdate {
         first_offered_time: since.first_offered,
@@ -305,12 +324,14 @@ mod tests {
     fn what_is_dated_to_come_is_not_told_as_recent() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
         let mut host = crate::host::Recorded::at(&case).unwrap();
-        let stamp = muster_proto::fact::PathText::from_bytes(apt::STAMP.as_bytes());
         let (captured, hour) = (host.captured(), std::time::Duration::from_secs(3600));
         let index = host.index_mut();
         let file = *index.metadata.values().next().unwrap();
-        index.errors.remove(&format!("metadata {}", apt::STAMP));
-        index.metadata.insert(stamp, crate::host::Metadata { modified: Some(captured.plus(hour)), ..file });
+        for stamp in [apt::STAMP, apt::UPGRADE_STAMP] {
+            index.errors.remove(&format!("metadata {stamp}"));
+            let path = muster_proto::fact::PathText::from_bytes(stamp.as_bytes());
+            index.metadata.insert(path, crate::host::Metadata { modified: Some(captured.plus(hour)), ..file });
+        }
         let (memory, settings) = (tempfile::tempdir().unwrap(), super::super::Settings::default());
         let state = |now: Timestamp| {
             let (memory, watch) = (memory.path(), muster_proto::fact::WatchState::Live);

@@ -1,38 +1,55 @@
 //! apt's settings, pins and automatic updates.
 
+mod unattended;
+
 use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     path::Path,
 };
 
-use muster_proto::fact::{AutomaticUpdates, Cause, Reading, Unknown};
+use muster_proto::{
+    fact::{AutomaticUpdates, Cause, Reading, Unknown},
+    time::Timestamp,
+};
 
 use super::{
     dpkg::Installed,
-    lists::{Offers, Published},
+    lists::{Distribution, Offers, Published},
     sources::truth,
 };
 use crate::{
-    host::{self, FILE_BYTES, Host, Tool},
+    host::{self, EntryKind, FILE_BYTES, Host, Tool},
     probe::deb822::Stanzas,
 };
 
 pub(super) const CONFIG_FOLDER: &str = "/etc/apt/apt.conf.d";
 pub(super) const PREFERENCES: &str = "/etc/apt/preferences";
 pub(super) const PREFERENCES_FOLDER: &str = "/etc/apt/preferences.d";
-/// unattended-upgrades touches it when it ran to its end.
+/// unattended-upgrades touches it when it ran to its end, also where that failed, or was only tried (`--dry-run`).
 pub(super) const STAMP: &str = "/var/lib/apt/periodic/unattended-upgrades-stamp";
+/// `apt.systemd.daily` touches it when unattended-upgrades said that all is well, also where it had nothing to do on this day.
+pub(super) const UPGRADE_STAMP: &str = "/var/lib/apt/periodic/upgrade-stamp";
 
-/// The timer that runs unattended-upgrades; a link to `/dev/null` masks it (systemctl(1)).
-pub(super) const TIMER: &str = "/etc/systemd/system/apt-daily-upgrade.timer";
+/// Where what fetches the lists and what runs unattended-upgrades may be masked: a link to `/dev/null`, or an empty file
+/// (systemctl(1)). What is in the first place holds, whatever is in the second.
+pub(super) const MASKS: [[&str; 2]; 4] = [
+    ["/etc/systemd/system/apt-daily-upgrade.timer", "/run/systemd/system/apt-daily-upgrade.timer"],
+    ["/etc/systemd/system/apt-daily-upgrade.service", "/run/systemd/system/apt-daily-upgrade.service"],
+    ["/etc/systemd/system/apt-daily.timer", "/run/systemd/system/apt-daily.timer"],
+    ["/etc/systemd/system/apt-daily.service", "/run/systemd/system/apt-daily.service"],
+];
 /// What has it started with the system: the link that `systemctl enable` makes, and one that may come with a distribution.
 pub(super) const WANTED: &[&str] = &[
     "/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
     "/usr/lib/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
 ];
-/// There while systemd runs the system (sd_booted(3)). Elsewhere cron starts what the timer would, by `cron.daily/apt-compat`.
+/// There while systemd runs the system (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
+/// Elsewhere cron starts this, which does what the timers would.
+pub(super) const CRON_JOB: &str = "/etc/cron.daily/apt-compat";
+/// Packages that run what is in that folder.
+const CRONS: &[&str] = &["cron", "anacron", "bcron", "cronie", "systemd-cron"];
 
 /// Returns `apt-config dump`.
 pub(super) fn config(host: &dyn Host) -> io::Result<String> {
@@ -204,30 +221,92 @@ fn surely_differs(key: &str, value: &str, published: &Published) -> bool {
     !value.is_empty() && value.bytes().all(is_plain) && !value.eq_ignore_ascii_case(own)
 }
 
-pub(super) fn automatic_updates(host: &dyn Host, config: io::Result<String>, is_installed: bool) -> AutomaticUpdates {
+/// Returns what is to be told of unattended-upgrades.
+pub(super) fn automatic_updates(
+    host: &dyn Host,
+    config: io::Result<String>,
+    offers: &Offers,
+    installed: &Installed,
+    distribution: &Distribution,
+) -> AutomaticUpdates {
     let enabled = match config {
-        // apt.systemd.daily: 0 or nothing is off; else an interval, or `always`.
-        Ok(config) => {
-            let interval = value(&config, "APT::Periodic::Unattended-Upgrade").unwrap_or("0");
-            let is_periodic = value(&config, "APT::Periodic::Enable") != Some("0");
-            let is_on = is_periodic && !matches!(interval, "" | "0") && has_origins(&config);
-            if is_installed && is_on { is_started(host) } else { Reading::Known(false) }
-        }
-        Err(_) if !is_installed => Reading::Known(false),
+        _ if !installed.has("unattended-upgrades") => Reading::Known(false),
+        Ok(config) if !is_on(&config) => Reading::Known(false),
+        Ok(config) => all([
+            is_started(host, installed),
+            unattended::takes_security(&config, offers, distribution),
+            unattended::leaves_packages(&config, installed),
+        ]),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
     };
-    let last_success_time = match host.metadata(Path::new(STAMP)) {
-        Ok(stamp) => stamp.modified_time(),
-        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {STAMP}"), &error) },
-    };
-    AutomaticUpdates { enabled, last_success_time }
+    AutomaticUpdates { enabled, last_success_time: last_success(host) }
 }
 
-/// Returns whether something starts unattended-upgrades each day.
-fn is_started(host: &dyn Host) -> Reading<bool> {
-    if host.read_link(Path::new(TIMER)).is_ok_and(|target| target == Path::new("/dev/null")) {
-        return Reading::Known(false);
+/// Returns whether all of `readings` are so; one that is not decides, whatever the others are.
+fn all(readings: [Reading<bool>; 3]) -> Reading<bool> {
+    let is_so = |reading: &Reading<bool>| *reading == Reading::Known(true);
+    let rank = |reading: &Reading<bool>| *reading != Reading::Known(false);
+    let others = readings.into_iter().filter(|reading| !is_so(reading));
+    others.min_by_key(rank).unwrap_or(Reading::Known(true))
+}
+
+/// Returns whether the lists are to be fetched and their updates to be installed. `apt.systemd.daily`: 0 or nothing is off, else it is
+/// an interval, or `always`.
+fn is_on(config: &str) -> bool {
+    let is_periodic = |key| !matches!(value(config, key).unwrap_or("0"), "" | "0");
+    value(config, "APT::Periodic::Enable") != Some("0")
+        && is_periodic("APT::Periodic::Unattended-Upgrade")
+        && is_periodic("APT::Periodic::Update-Package-Lists")
+}
+
+/// Returns when unattended-upgrades last ended well. Neither stamp says so for itself: one that ended well is not later than either.
+fn last_success(host: &dyn Host) -> Reading<Timestamp> {
+    let time = |path: &str| match host.metadata(Path::new(path)) {
+        Ok(stamp) => stamp.modified_time(),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {path}"), &error) },
+    };
+    match time(STAMP) {
+        Reading::Known(ended) => time(UPGRADE_STAMP).map(|well| well.min(ended)),
+        unknown => unknown,
     }
+}
+
+/// Returns whether something fetches the lists and starts unattended-upgrades each day.
+fn is_started(host: &dyn Host, installed: &Installed) -> Reading<bool> {
+    for places in MASKS {
+        match is_masked(host, places) {
+            Ok(true) => return Reading::Known(false),
+            Ok(false) => {}
+            Err(unknown) => return Reading::Unknown { unknown },
+        }
+    }
+    match host.metadata(Path::new(SYSTEMD)) {
+        Ok(_) => is_wanted(host),
+        Err(error) if host::cause(&error) == Cause::Absent => is_in_cron(host, installed),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {SYSTEMD}"), &error) },
+    }
+}
+
+/// Returns whether what is in the first of `places` where something is masks a unit.
+fn is_masked(host: &dyn Host, places: [&str; 2]) -> Result<bool, Unknown> {
+    for place in places {
+        let unknown = |error: &io::Error| host::unknown(format!("look at {place}"), error);
+        match host.read_link(Path::new(place)) {
+            Ok(target) => return Ok(target == Path::new("/dev/null")),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            // EINVAL: it is no link.
+            Err(error) if error.raw_os_error() == Some(22) => {
+                let file = host.metadata(Path::new(place)).map_err(|error| unknown(&error))?;
+                return Ok(file.kind == EntryKind::File && file.size_bytes == 0);
+            }
+            Err(error) => return Err(unknown(&error)),
+        }
+    }
+    Ok(false)
+}
+
+/// Returns whether the timer starts with the system.
+fn is_wanted(host: &dyn Host) -> Reading<bool> {
     for wanted in WANTED {
         match host.read_link(Path::new(wanted)) {
             Ok(_) => return Reading::Known(true),
@@ -235,18 +314,18 @@ fn is_started(host: &dyn Host) -> Reading<bool> {
             Err(error) => return Reading::Unknown { unknown: host::unknown(format!("look at {wanted}"), &error) },
         }
     }
-    match host.metadata(Path::new(SYSTEMD)) {
-        Ok(_) => Reading::Known(false),
-        Err(error) if host::cause(&error) == Cause::Absent => Reading::Known(true),
-        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {SYSTEMD}"), &error) },
-    }
+    Reading::Known(false)
 }
 
-/// Returns whether unattended-upgrades may take anything from anywhere: without a pattern of origins it takes nothing.
-fn has_origins(config: &str) -> bool {
-    ["Unattended-Upgrade::Origins-Pattern::", "Unattended-Upgrade::Allowed-Origins::"]
-        .iter()
-        .any(|key| value(config, key).is_some_and(|pattern| !pattern.is_empty()))
+fn is_in_cron(host: &dyn Host, installed: &Installed) -> Reading<bool> {
+    if !CRONS.iter().any(|name| installed.has(name)) {
+        return Reading::unknown(Cause::Absent, "systemd does not run here, and no package of a cron is installed");
+    }
+    match host.metadata(Path::new(CRON_JOB)) {
+        Ok(_) => Reading::Known(true),
+        Err(error) if host::cause(&error) == Cause::Absent => Reading::Known(false),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {CRON_JOB}"), &error) },
+    }
 }
 
 #[cfg(test)]
@@ -296,6 +375,7 @@ mod tests {
             label: label.to_owned(),
             codename: codename.to_owned(),
             suite: suite.to_owned(),
+            ..Published::default()
         };
         vec![
             published("archive.ubuntu.com_ubuntu_dists_jammy", "Ubuntu", "jammy", "jammy"),
@@ -339,84 +419,149 @@ mod tests {
         }
     }
 
+    const ETC: &str = WANTED[0];
+    const LIB: &str = WANTED[1];
+    const TIMER: &str = "/lib/systemd/system/apt-daily-upgrade.timer";
+    const ORIGINS: &str = "Unattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
+    const PERIODIC: &str = "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Unattended-Upgrade \"1\";\n";
+
+    fn path(path: &str) -> PathText {
+        PathText::from_bytes(path.as_bytes())
+    }
+
+    fn absent() -> Failure {
+        Failure::of(&io::ErrorKind::NotFound.into())
+    }
+
+    /// Returns a machine that has these links and is run by systemd, or has the job of cron.
+    fn machine(links: &[(&str, &str)], systemd_runs: bool) -> crate::host::Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        let index = host.index_mut();
+        for link in MASKS.iter().flatten().chain(WANTED) {
+            index.links.remove(&path(link));
+            index.errors.insert(format!("link {link}"), absent());
+        }
+        for (link, target) in links {
+            index.errors.remove(&format!("link {link}"));
+            index.links.insert(path(link), path(target));
+        }
+        let entry = *index.metadata.values().next().unwrap();
+        let (there, not) = if systemd_runs { (SYSTEMD, CRON_JOB) } else { (CRON_JOB, SYSTEMD) };
+        index.metadata.insert(path(there), entry);
+        index.errors.insert(format!("metadata {not}"), absent());
+        host
+    }
+
+    /// Returns whether automatic updates are enabled on a machine with a security repository and these packages.
+    fn enabled(host: &crate::host::Recorded, config: &str, packages: &[&str]) -> Reading<bool> {
+        let security = Published { origin: "Debian".to_owned(), is_security: true, ..Published::default() };
+        let offers = Offers { published: vec![security], ..Offers::default() };
+        let packages: Vec<_> = packages.iter().chain(&["bash"]).map(|name| (*name, "amd64", "1")).collect();
+        let distribution = Distribution::default();
+        automatic_updates(host, Ok(config.to_owned()), &offers, &installed(&packages), &distribution).enabled
+    }
+
     #[test]
     fn automatic_updates_need_a_timer_that_starts_with_the_system_or_cron() {
-        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
-        let config =
-            "APT::Periodic::Unattended-Upgrade \"1\";\nUnattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
-        let path = |path: &str| PathText::from_bytes(path.as_bytes());
-        let absent = || Failure::of(&io::ErrorKind::NotFound.into());
-        let [etc, lib] = [WANTED[0], WANTED[1]];
-        let timer = "/lib/systemd/system/apt-daily-upgrade.timer";
+        let config = format!("{PERIODIC}{ORIGINS}");
+        let [[upgrade, upgrade_run], [service, _], [_, lists_run], _] = MASKS;
         for (links, systemd_runs, expected) in [
-            (vec![(etc, timer)], true, Some(true)),
-            (vec![(lib, timer)], true, Some(true)),
+            (vec![(ETC, TIMER)], true, Some(true)),
+            (vec![(LIB, TIMER)], true, Some(true)),
             (vec![], true, Some(false)),
-            (vec![(etc, timer), (TIMER, "/dev/null")], true, Some(false)),
-            (vec![(etc, timer), (TIMER, "/dev/null")], false, Some(false)),
+            (vec![(ETC, TIMER), (upgrade, "/dev/null")], true, Some(false)),
+            (vec![(ETC, TIMER), (upgrade_run, "/dev/null")], true, Some(false)),
+            (vec![(ETC, TIMER), (service, "/dev/null")], true, Some(false)),
+            (vec![(ETC, TIMER), (lists_run, "/dev/null")], true, Some(false)),
+            // Something else in the first place holds.
+            (vec![(ETC, TIMER), (upgrade, "/srv/own.timer"), (upgrade_run, "/dev/null")], true, Some(true)),
+            (vec![(ETC, TIMER), (upgrade, "/dev/null")], false, Some(false)),
             (vec![], false, Some(true)),
         ] {
-            let mut host = crate::host::Recorded::at(&case).unwrap();
+            let host = machine(&links, systemd_runs);
+            let found = enabled(&host, &config, &["unattended-upgrades", "cron"]);
+            assert_eq!(found.known().copied(), expected, "{links:?}, systemd runs: {systemd_runs}");
+        }
+        // A link of the timer says nothing where no systemd follows it.
+        let found = enabled(&machine(&[(ETC, TIMER)], false), &config, &["unattended-upgrades"]);
+        assert!(matches!(&found, Reading::Unknown { unknown } if unknown.cause == Cause::Absent), "{found:?}");
+        let mut host = machine(&[], false);
+        host.index_mut().metadata.remove(&path(CRON_JOB));
+        host.index_mut().errors.insert(format!("metadata {CRON_JOB}"), absent());
+        assert_eq!(enabled(&host, &config, &["unattended-upgrades", "cron"]), Reading::Known(false));
+    }
+
+    #[test]
+    fn a_unit_of_the_hosts_own_masks_nothing_unless_it_is_empty() {
+        for (size_bytes, expected) in [(0, false), (40, true)] {
+            let mut host = machine(&[(ETC, TIMER)], true);
             let index = host.index_mut();
-            for link in [etc, lib, TIMER] {
-                index.links.remove(&path(link));
-                index.errors.insert(format!("link {link}"), absent());
-            }
-            for (link, target) in &links {
-                index.errors.remove(&format!("link {link}"));
-                index.links.insert(path(link), path(target));
-            }
-            if systemd_runs {
-                let folder = *index.metadata.values().next().unwrap();
-                index.metadata.insert(path(SYSTEMD), folder);
-            } else {
-                index.errors.insert(format!("metadata {SYSTEMD}"), absent());
-            }
-            let enabled = automatic_updates(&host, Ok(config.to_owned()), true).enabled;
-            assert_eq!(enabled.known().copied(), expected, "{links:?}, systemd runs: {systemd_runs}");
+            index.errors.insert(format!("link {}", MASKS[0][0]), Failure::of(&io::Error::from_raw_os_error(22)));
+            let entry = *index.metadata.values().next().unwrap();
+            let file = crate::host::Metadata { kind: EntryKind::File, size_bytes, ..entry };
+            index.metadata.insert(path(MASKS[0][0]), file);
+            let found = enabled(&host, &format!("{PERIODIC}{ORIGINS}"), &["unattended-upgrades"]);
+            assert_eq!(found, Reading::Known(expected));
         }
     }
 
     #[test]
     fn whether_a_timer_is_started_is_unknown_where_it_is_not_told() {
-        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
-        let config =
-            "APT::Periodic::Unattended-Upgrade \"1\";\nUnattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
-        for forbidden in [format!("link {}", WANTED[0]), format!("metadata {SYSTEMD}")] {
-            let mut host = crate::host::Recorded::at(&case).unwrap();
+        for forbidden in [format!("link {ETC}"), format!("link {}", MASKS[0][1]), format!("metadata {SYSTEMD}")] {
+            let mut host = machine(&[], true);
             let index = host.index_mut();
-            for link in WANTED {
-                index.links.remove(&PathText::from_bytes(link.as_bytes()));
-                index.errors.insert(format!("link {link}"), Failure::of(&io::ErrorKind::NotFound.into()));
+            if forbidden.starts_with("metadata") {
+                index.metadata.remove(&path(SYSTEMD));
             }
             index.errors.insert(forbidden.clone(), Failure::of(&io::Error::from_raw_os_error(13)));
-            let enabled = automatic_updates(&host, Ok(config.to_owned()), true).enabled;
-            assert!(
-                matches!(enabled, Reading::Unknown { unknown } if unknown.cause == Cause::Forbidden),
-                "{forbidden}"
-            );
+            let found = enabled(&host, &format!("{PERIODIC}{ORIGINS}"), &["unattended-upgrades"]);
+            assert!(matches!(found, Reading::Unknown { unknown } if unknown.cause == Cause::Forbidden), "{forbidden}");
         }
     }
 
     #[test]
-    fn automatic_updates_need_the_package_the_interval_and_the_main_switch() {
-        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
-        let host = crate::host::Recorded::at(&case).unwrap();
-        let interval = "APT::Periodic::Unattended-Upgrade \"1\";\n";
-        let on = format!("{interval}Unattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n");
-        let on = on.as_str();
-        for (config, is_installed, expected) in [
-            (on.to_owned(), true, true),
-            (format!("APT::Periodic::Enable \"1\";\n{on}"), true, true),
-            (format!("APT::Periodic::Enable \"0\";\n{on}"), true, false),
-            ("APT::Periodic::Unattended-Upgrade \"0\";\n".to_owned(), true, false),
-            (format!("{interval}Unattended-Upgrade::Allowed-Origins:: \"Ubuntu:jammy-security\";\n"), true, true),
-            (format!("{interval}Unattended-Upgrade::Origins-Pattern \"\";\n"), true, false),
-            (String::new(), true, false),
-            (on.to_owned(), false, false),
+    fn automatic_updates_need_the_package_both_intervals_and_the_main_switch() {
+        let host = machine(&[(ETC, TIMER)], true);
+        let on = format!("{PERIODIC}{ORIGINS}");
+        let upgrade = "APT::Periodic::Unattended-Upgrade \"1\";\n";
+        for (config, package, expected) in [
+            (on.clone(), "unattended-upgrades", true),
+            (format!("APT::Periodic::Enable \"1\";\n{on}"), "unattended-upgrades", true),
+            (format!("APT::Periodic::Enable \"0\";\n{on}"), "unattended-upgrades", false),
+            ("APT::Periodic::Unattended-Upgrade \"0\";\n".to_owned(), "unattended-upgrades", false),
+            (format!("{upgrade}{ORIGINS}"), "unattended-upgrades", false),
+            (format!("{upgrade}APT::Periodic::Update-Package-Lists \"0\";\n{ORIGINS}"), "unattended-upgrades", false),
+            (format!("{PERIODIC}Unattended-Upgrade::Origins-Pattern \"\";\n"), "unattended-upgrades", false),
+            (format!("{on}Unattended-Upgrade::Package-Blacklist:: \".*\";\n"), "unattended-upgrades", false),
+            (String::new(), "unattended-upgrades", false),
+            (on.clone(), "other", false),
         ] {
-            let updates = automatic_updates(&host, Ok(config.clone()), is_installed);
-            assert_eq!(updates.enabled, Reading::Known(expected), "{config}");
+            assert_eq!(enabled(&host, &config, &[package]), Reading::Known(expected), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_run_ended_well_no_later_than_either_stamp_says() {
+        let at = |second: i64| Timestamp::from_seconds(second).unwrap();
+        for (ended, well, expected) in [
+            (Some(50), Some(60), Some(50)),
+            // It failed later, or was only tried.
+            (Some(90), Some(60), Some(60)),
+            (Some(90), None, None),
+            (None, Some(60), None),
+        ] {
+            let mut host = machine(&[], true);
+            let index = host.index_mut();
+            let entry = *index.metadata.values().next().unwrap();
+            for (stamp, time) in [(STAMP, ended), (UPGRADE_STAMP, well)] {
+                index.errors.insert(format!("metadata {stamp}"), absent());
+                if let Some(time) = time {
+                    index.errors.remove(&format!("metadata {stamp}"));
+                    index.metadata.insert(path(stamp), crate::host::Metadata { modified: Some(at(time)), ..entry });
+                }
+            }
+            assert_eq!(last_success(&host).known().copied(), expected.map(at), "{ended:?} {well:?}");
         }
     }
 

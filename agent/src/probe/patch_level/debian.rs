@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use debversion::Version;
 use muster_proto::{
     fact::{Cause, Package, PackageManager, PatchLevel, PendingUpdate, Reading, Software, Text, Unknown},
     time::Timestamp,
@@ -9,11 +10,12 @@ use muster_proto::{
 
 use super::{
     Dated, Found, apt,
-    dpkg::{self, Installed},
-    lists::{self, Offers},
-    offered::Sight,
+    dpkg::{self, Installed, InstalledPackage},
+    lists::{self, Distribution, Offers},
+    offered::{self, Scope, Sight},
     restart::{self, Running},
-    security, sources,
+    security,
+    sources::{self, Configured},
 };
 use crate::{
     host::{self, Host},
@@ -29,8 +31,17 @@ pub(super) const FILES: &[&str] = &[
     restart::NOTE,
     restart::PACKAGES,
     apt::STAMP,
+    apt::UPGRADE_STAMP,
     apt::PREFERENCES,
-    apt::TIMER,
+    apt::CRON_JOB,
+    apt::MASKS[0][0],
+    apt::MASKS[0][1],
+    apt::MASKS[1][0],
+    apt::MASKS[1][1],
+    apt::MASKS[2][0],
+    apt::MASKS[2][1],
+    apt::MASKS[3][0],
+    apt::MASKS[3][1],
     apt::WANTED[0],
     apt::WANTED[1],
     sources::LIST,
@@ -71,20 +82,23 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
     let host = look.host;
     let config = apt::config(host);
     let configured = sources::read(host, installed.native());
-    let offers = lists::read(host, installed, &configured, &apt::verifies(&config));
+    let distribution = Distribution::parse(&super::os_release(host));
+    let offers = lists::read(host, installed, &configured, &apt::verifies(&config), &distribution);
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
     let pending_complete = apt::pending_complete(host, &config, &offers, installed);
     // A repository that could not be read may be the one for security updates.
-    let releases = &offers.releases_unknown;
+    let releases = &offers.releases_unknown.clone().or_else(|| offers.security_unknown.clone());
     let security_time = security::unless(releases, security::time(&offers.sources));
     let is_complete = pending_complete == Reading::Known(true);
     let sight = Sight { now: look.now, is_complete, metadata: security_time.known().copied() };
+    let scope = scope(installed, configured.as_deref().unwrap_or_default());
+    let updates = pending(installed, &offers, look.now);
     Ok(PatchLevel {
         manager: PackageManager::Apt,
-        pending: super::pending(look, sight, pending(installed, &offers, look.now), &|key| installed.versions(key))?,
+        pending: super::pending_in(look, sight, Some(&scope), updates, &|key| installed.versions(key))?,
         pending_complete,
         security_metadata_time: security_time,
         security_metadata_valid_until_time: security::unless(releases, security::end(&offers.sources)),
@@ -96,11 +110,33 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
         reboot_required: restart.required,
         reboot_required_since_time: restart.since,
         reboot_packages: restart.packages,
-        automatic_updates: apt::automatic_updates(host, config, installed.has("unattended-upgrades")),
+        automatic_updates: apt::automatic_updates(host, config, &offers, installed, &distribution),
         security_metadata_verified: Some(security::unless_false(releases, security::verified(&offers.sources))),
         sources: offers.sources,
         live_patches: restart::live_patches(host),
     })
+}
+
+/// Returns what a look is about: an update that was not pending at another one may have had nothing to update, or not been looked for.
+fn scope(installed: &Installed, configured: &[Configured]) -> Scope<'static> {
+    let packages = installed.packages.iter().flat_map(|(name, packages)| packages.iter().map(move |it| (name, it)));
+    let package = |(name, it): (&String, &InstalledPackage)| {
+        offered::package(&format!("{name}:{}", it.architecture), &it.version_text)
+    };
+    let sources = configured.iter().flat_map(|it| {
+        let components = it.components.iter().map(String::as_str).chain(it.components.is_empty().then_some(""));
+        components.flat_map(move |component| {
+            // Those of the host itself have no name.
+            let own = it.architectures.is_empty().then_some("");
+            let architectures = it.architectures.iter().map(String::as_str).chain(own);
+            architectures.map(move |architecture| format!("{} {component} {architecture}", it.file))
+        })
+    });
+    Scope { installed: packages.map(package).collect(), sources: sources.collect(), is_older: &is_older }
+}
+
+fn is_older(version: &str, other: &str) -> bool {
+    matches!((version.parse::<Version>(), other.parse::<Version>()), (Ok(version), Ok(other)) if version < other)
 }
 
 fn pending(installed: &Installed, offers: &Offers, now: Timestamp) -> Vec<Dated> {

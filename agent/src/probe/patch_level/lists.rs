@@ -1,5 +1,6 @@
 //! What apt's fetched lists offer: `/var/lib/apt/lists`, as apt-get(8) update left it.
 
+mod coverage;
 mod release;
 
 use std::{
@@ -8,6 +9,8 @@ use std::{
     path::Path,
 };
 
+pub(super) use coverage::Distribution;
+use coverage::{is_for_host, uncovered};
 use debversion::Version;
 use muster_proto::fact::{Cause, Reading, Unknown, UpdateSource};
 use release::{Release, Stated, is_whole, parse_release, release_file};
@@ -39,6 +42,8 @@ pub(super) struct Offers {
     pub incomplete: Option<Unknown>,
     /// Why not every Release file could be read: then one of those may be a security repository's.
     pub releases_unknown: Option<Unknown>,
+    /// Why none of the security repositories that are configured is for this host; `None` also where there are none.
+    pub security_unknown: Option<Unknown>,
 }
 
 /// What apt_preferences(5) can tell a repository by.
@@ -50,6 +55,12 @@ pub(super) struct Published {
     pub label: String,
     pub codename: String,
     pub suite: String,
+    /// Components that are configured.
+    pub components: Vec<String>,
+    /// The release that it belongs to, such as `bookworm`.
+    pub release: String,
+    /// Whether it brings the security updates of the host's own packages.
+    pub is_security: bool,
 }
 
 /// What is offered for one package.
@@ -86,6 +97,7 @@ pub(super) fn read(
     installed: &Installed,
     configured: &Result<Vec<Configured>, Unknown>,
     verifies: &Reading<bool>,
+    distribution: &Distribution,
 ) -> Offers {
     let mut offers = Offers::default();
     let configured: &[Configured] = match configured {
@@ -127,6 +139,10 @@ pub(super) fn read(
             }
         }
     }
+    // One that could not be read may be what tells which release the host runs.
+    if offers.releases_unknown.is_none() {
+        offers.security_unknown = tell_security(&mut releases, distribution);
+    }
     offers.incomplete = offers.releases_unknown.clone();
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
@@ -141,13 +157,40 @@ pub(super) fn read(
     if offers.incomplete.is_none() {
         let found: BTreeSet<&str> = names.iter().filter_map(|name| packing(name)).map(|(list, _)| list).collect();
         let missing = configured.iter().find_map(|it| missing(it, releases.get(it.file.as_str()), &found, installed));
-        offers.incomplete = missing.map(|what| Unknown::new(Cause::Absent, what));
+        let uncovered = || uncovered(configured, &releases, installed.native());
+        let missing = missing.or_else(uncovered).map(|what| Unknown::new(Cause::Absent, what));
+        offers.incomplete = missing.or_else(|| offers.security_unknown.clone());
     }
-    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix)).collect();
+    let components = |prefix: &str| -> Vec<String> {
+        configured.iter().filter(|it| it.file == prefix).flat_map(|it| it.components.iter().cloned()).collect()
+    };
+    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix, components(prefix))).collect();
     offers.sources = releases.into_values().map(|release| release.source).collect();
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
     offers
+}
+
+/// Marks those of `releases` that are for this host's security updates, and returns why none is of those that have such a name.
+fn tell_security(releases: &mut BTreeMap<&str, Release>, distribution: &Distribution) -> Option<Unknown> {
+    let named = releases.iter().filter(|(_, release)| release.names_security);
+    let strange: Vec<String> = named
+        .clone()
+        .filter(|(_, release)| !is_for_host(release, distribution, releases))
+        .map(|(prefix, _)| (*prefix).to_owned())
+        .collect();
+    let is_none = !strange.is_empty() && strange.len() == named.count();
+    let mut what = String::new();
+    for (prefix, release) in releases.iter_mut().filter(|(prefix, _)| strange.iter().any(|it| it == **prefix)) {
+        release.source.security = false;
+        if what.is_empty() {
+            what = format!(
+                "{prefix} of {} is for another release or publisher than this host is of",
+                release.source.origin
+            );
+        }
+    }
+    is_none.then(|| Unknown::new(Cause::Absent, what))
 }
 
 /// Returns what is missing of a repository that is configured.
@@ -253,7 +296,7 @@ impl Offers {
                 offer.installed_priority = offer.installed_priority.max(release.priority);
                 continue;
             }
-            offer.security |= release.source.security;
+            offer.security |= release.names_security;
             let phased_percent = fields.get("Phased-Update-Percentage").and_then(|percent| percent.parse().ok());
             let own = (release.priority, &version);
             match &mut offer.best {
@@ -397,7 +440,8 @@ mod tests {
         let mut host = crate::host::Recorded::at(&case).unwrap();
         let text = |name: &str| muster_proto::fact::PathText::from_bytes(name.as_bytes());
         host.index_mut().lists.insert(text(FOLDER), names.iter().map(|name| text(name)).collect());
-        read(&host, &installed(&[("a", "amd64", "2")]), &Ok(configured), &Reading::Known(true))
+        let installed = installed(&[("a", "amd64", "2"), ("dpkg", "amd64", "1")]);
+        read(&host, &installed, &Ok(configured), &Reading::Known(true), &Distribution::default())
     }
 
     #[test]
@@ -428,8 +472,10 @@ mod tests {
             let missing = missing.trim_start_matches("_security_dists_bookworm-security ");
             assert!(unknown.detail.as_str().contains(missing), "{names:?}: {unknown:?}");
         }
-        // A component that its publisher does not have, or has nothing in, is not fetched.
-        assert_eq!(incomplete(&both(&all, &all), &["main", "no-such-component"]), None);
+        // A component that its publisher has nothing in is not fetched; one for security that it does not have is a mistake.
+        assert_eq!(incomplete(&both(&all, &all), &["main", "contrib"]), None);
+        let unknown = incomplete(&both(&all, &all), &["main", "no-such-component"]).unwrap();
+        assert!(unknown.detail.as_str().contains("publishes nothing in no-such-component"), "{unknown:?}");
     }
 
     #[test]
@@ -439,8 +485,30 @@ mod tests {
             .flat_map(|prefix| ["_InRelease", "_main_binary-amd64_Packages"].map(|end| format!("{prefix}{end}")))
             .collect();
         let offers = offered(&names, vec![configured(MAIN, &["main"])]);
+        assert_eq!(offers.incomplete, None);
         assert_eq!(offers.sources.iter().map(|source| source.security).collect::<Vec<_>>(), [false]);
         assert_eq!(offered(&names, Vec::new()).incomplete.map(|unknown| unknown.cause), Some(Cause::Absent));
+    }
+
+    #[test]
+    fn a_security_repository_of_another_release_is_none_of_this_host() {
+        let names: Vec<String> = [MAIN, SECURITY]
+            .iter()
+            .flat_map(|prefix| ["_InRelease", "_main_binary-amd64_Packages"].map(|end| format!("{prefix}{end}")))
+            .collect();
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-12-pending");
+        let mut host = crate::host::Recorded::at(&case).unwrap();
+        let text = |name: &str| muster_proto::fact::PathText::from_bytes(name.as_bytes());
+        host.index_mut().lists.insert(text(FOLDER), names.iter().map(|name| text(name)).collect());
+        let configured = || Ok(vec![configured(MAIN, &["main"]), configured(SECURITY, &["main"])]);
+        let installed = installed(&[("dpkg", "amd64", "1")]);
+        for (codename, expected) in [("bookworm", true), ("trixie", false)] {
+            let distribution = Distribution::parse(&format!("ID=debian\nVERSION_CODENAME={codename}\n"));
+            let offers = read(&host, &installed, &configured(), &Reading::Known(true), &distribution);
+            assert_eq!(offers.sources.iter().any(|source| source.security), expected);
+            assert_eq!(offers.incomplete, offers.security_unknown);
+            assert_eq!(offers.security_unknown.is_none(), expected, "{:?}", offers.security_unknown);
+        }
     }
 
     #[test]

@@ -8,7 +8,11 @@ use muster_proto::{
     time::Timestamp,
 };
 
-use super::{super::sources, Published};
+use super::{
+    super::sources,
+    Published,
+    coverage::{base, publisher},
+};
 use crate::probe::deb822::Stanzas;
 
 /// How a file begins that has its signature in itself (RFC 9580, section 7).
@@ -21,6 +25,12 @@ const SIGNATURE_END: &[u8] = b"-----END PGP SIGNATURE-----";
 pub(super) struct Release {
     pub source: UpdateSource,
     pub priority: u32,
+    /// Whether it has the name of a repository for security updates. Whether those are of this host's packages is another question.
+    pub names_security: bool,
+    /// Components that it says it has, without what Debian's security archive has before them.
+    components: Vec<String>,
+    /// Architectures that it says it has.
+    architectures: Vec<String>,
     /// Whether it has its signature in itself.
     pub is_signed: bool,
     /// Each list of packages that it publishes, by its place below it: `main/binary-amd64/Packages.xz`.
@@ -53,6 +63,19 @@ impl Release {
         )
     }
 
+    /// Returns whether it says that it has a component for an architecture, be it with no package in it.
+    pub fn states(&self, component: &str, architecture: &str) -> bool {
+        let place = format!("{component}/binary-{architecture}/Packages");
+        let is_it = |of: &str| of.strip_prefix(&place).is_some_and(|end| end.is_empty() || end.starts_with('.'));
+        let names = |own: &[String], name: &str| own.iter().any(|own| own == name);
+        (names(&self.components, component) && names(&self.architectures, architecture))
+            || self
+                .lists
+                .range(place.clone()..)
+                .map_while(|(of, _)| of.starts_with(&place).then_some(of))
+                .any(|of| is_it(of))
+    }
+
     /// Returns what it states of the list that has this name behind the start of its repository's, once that is unpacked; `None` when
     /// it states nothing.
     pub fn stated(&self, name: &str) -> Option<Stated> {
@@ -63,7 +86,7 @@ impl Release {
         self.lists.iter().find(|(place, _)| is_it(place)).map(|(_, stated)| *stated)
     }
 
-    pub fn published(&self, file: &str) -> Published {
+    pub fn published(&self, file: &str, components: Vec<String>) -> Published {
         let source = &self.source;
         Published {
             file: file.to_owned(),
@@ -71,6 +94,10 @@ impl Release {
             label: source.label.as_str().to_owned(),
             codename: source.codename.as_str().to_owned(),
             suite: source.suite.as_str().to_owned(),
+            components,
+            release: base(source).to_owned(),
+            // What is maintained for longer is beside them.
+            is_security: source.security && publisher(source.origin.as_str()) == source.origin.as_str(),
         }
     }
 }
@@ -93,6 +120,8 @@ pub(super) fn parse_release(bytes: &[u8]) -> Release {
         "Valid-Until",
         "NotAutomatic",
         "ButAutomaticUpgrades",
+        "Components",
+        "Architectures",
         "MD5Sum",
         "SHA256",
         "SHA512",
@@ -133,16 +162,23 @@ pub(super) fn parse_release(bytes: &[u8]) -> Release {
             }
         }
     }
+    let words = |name| -> Vec<String> {
+        field(name).split_whitespace().map(|word| word.strip_prefix("updates/").unwrap_or(word).to_owned()).collect()
+    };
+    // Debian's suite changes its name with each release (`oldstable-security`), its label does not.
+    let names_security = label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security"));
     Release {
         priority,
+        names_security,
+        components: words("Components"),
+        architectures: words("Architectures"),
         is_signed: bytes.starts_with(SIGNED),
         lists,
         source: UpdateSource {
             label: Text::new(label),
             codename: Text::new(codename),
             suite: Text::new(suite),
-            // Debian's suite changes its name with each release (`oldstable-security`), its label does not.
-            security: label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security")),
+            security: names_security,
             release_time: time("Date"),
             valid_until_time: time("Valid-Until"),
             origin: Text::new(field("Origin")),
