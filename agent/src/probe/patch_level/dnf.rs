@@ -5,6 +5,7 @@
 //! than the installed one. What renames a package (`Obsoletes`) is not followed.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -100,8 +101,8 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let (restart, newest_kernel) = rpm_restart::look(look, &kernel, &installed);
-    let pending_complete = match &offers.incomplete {
-        Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
+    let pending_complete = match offers.incomplete.clone().or_else(|| offers.undecided()) {
+        Some(unknown) => Reading::Unknown { unknown },
         None => Reading::Known(true),
     };
     // What could not be read may be about security; a repository that has no metadata here says nothing.
@@ -150,6 +151,10 @@ struct Offers<'i> {
     candidates: BTreeMap<(&'i str, &'i str), Candidate>,
     /// By package: the newest version that an advisory about security brings, and the date of the oldest such advisory.
     fixes: BTreeMap<(&'i str, &'i str), Fix>,
+    /// Packages that an advisory of an enabled stream names.
+    of_streams: BTreeSet<(&'i str, &'i str)>,
+    /// By package: why it is not told whether a fix is of its stream.
+    undecided: BTreeMap<(&'i str, &'i str), Undecided>,
     sources: Vec<UpdateSource>,
     /// Whether advisories about security cover the distribution itself.
     has_base: bool,
@@ -166,11 +171,30 @@ struct Fix {
     evr: Evr,
     repository: String,
     issued: Option<Timestamp>,
+    /// Whether the settings of each repository that has it leave it out.
+    left_out: bool,
 }
 
-/// Returns whether a version is of a module, whose streams are counted apart.
+/// Whose a version of a module is that an advisory brings.
+enum Stream {
+    /// It follows the installed version.
+    Own,
+    /// It is of another stream, or it is of one and the installed version of none.
+    Other,
+    Undecided(Undecided),
+}
+
+/// A fix of which it is not told whether it is of the installed package's stream.
+struct Undecided {
+    evr: Evr,
+    /// `name:stream` that its advisory tells.
+    module: Option<String>,
+}
+
+/// Returns whether a version is of a module, whose streams are counted apart: `1.module+el8.4.0+404+316a0dc5`, and with
+/// `.module_el8` or `.module_f31` where the distribution's tag has no plus.
 fn is_modular(evr: &Evr) -> bool {
-    evr.release.contains(".module")
+    evr.release.contains(".module+") || evr.release.contains(".module_")
 }
 
 /// Returns whether something failed, rather than that there is nothing or nothing that is read here.
@@ -190,6 +214,8 @@ impl<'i> Offers<'i> {
             streams: BTreeSet::new(),
             candidates: BTreeMap::new(),
             fixes: BTreeMap::new(),
+            of_streams: BTreeSet::new(),
+            undecided: BTreeMap::new(),
             sources: Vec::new(),
             has_base: false,
             incomplete: None,
@@ -268,7 +294,8 @@ impl<'i> Offers<'i> {
 
     fn add_package(&mut self, repository: &Repository, package: &repodata::Offered) {
         let Some(installed) = self.installed_as(&package.name, &package.architecture) else { return };
-        if is_left_out(repository, &package.name) || is_modular(&package.evr) || is_modular(&installed.evr) {
+        let is_left_out = is_left_out(repository, &package.name, &package.architecture);
+        if is_left_out || is_modular(&package.evr) || is_modular(&installed.evr) {
             // Of modules, the advisories tell which stream a version is of.
             return;
         }
@@ -293,24 +320,45 @@ impl<'i> Offers<'i> {
 
     fn add_advised(&mut self, repository: &Repository, advised: &Advised) {
         let Some(installed) = self.installed_as(&advised.name, &advised.architecture) else { return };
-        let is_of_stream = match &advised.module {
-            Some(stream) => self.streams.contains(stream) && is_modular(&installed.evr),
-            None => !is_modular(&installed.evr),
-        };
-        if !is_of_stream || advised.evr <= installed.evr || is_left_out(repository, &advised.name) {
+        let key = (installed.name.as_str(), installed.architecture.as_str());
+        let stream = self.stream(advised, installed);
+        if let (Stream::Own, Some(_)) = (&stream, &advised.module) {
+            // Older ones, too, tell of which stream the installed version is.
+            self.of_streams.insert(key);
+        }
+        if advised.evr <= installed.evr {
             return;
         }
-        if is_modular(&advised.evr) {
+        match stream {
+            Stream::Own => {}
+            Stream::Other => return,
+            Stream::Undecided(undecided) => {
+                // What is told without a module stays open, whatever else is known.
+                if advised.security && (undecided.module.is_none() || !self.undecided.contains_key(&key)) {
+                    self.undecided.insert(key, undecided);
+                }
+                return;
+            }
+        }
+        let left_out = is_left_out(repository, &advised.name, &advised.architecture);
+        if is_modular(&advised.evr) && !left_out {
             self.add_candidate(installed, &advised.evr, repository);
         }
         if !advised.security {
             return;
         }
-        let key = (installed.name.as_str(), installed.architecture.as_str());
-        let fix = || Fix { evr: advised.evr.clone(), repository: repository.id.clone(), issued: advised.issued };
+        let (evr, issued) = (advised.evr.clone(), advised.issued);
+        let fix = || Fix { evr, repository: repository.id.clone(), issued, left_out };
         let known = self.fixes.entry(key).or_insert_with(fix);
-        if advised.evr > known.evr {
-            (known.evr, known.repository) = (advised.evr.clone(), repository.id.clone());
+        match advised.evr.cmp(&known.evr) {
+            Ordering::Greater => {
+                (known.evr, known.repository) = (advised.evr.clone(), repository.id.clone());
+                known.left_out = left_out;
+            }
+            Ordering::Equal if known.left_out && !left_out => {
+                (known.repository, known.left_out) = (repository.id.clone(), false);
+            }
+            Ordering::Equal | Ordering::Less => {}
         }
         known.issued = match (known.issued, advised.issued) {
             (Some(known), Some(issued)) => Some(known.min(issued)),
@@ -318,11 +366,46 @@ impl<'i> Offers<'i> {
         };
     }
 
+    fn stream(&self, advised: &Advised, installed: &Rpm) -> Stream {
+        let undecided = || Stream::Undecided(Undecided { evr: advised.evr.clone(), module: advised.module.clone() });
+        match (is_modular(&installed.evr), &advised.module) {
+            (false, Some(_)) => Stream::Other,
+            (false, None) if is_modular(&advised.evr) => Stream::Other,
+            (false, None) => Stream::Own,
+            (true, Some(stream)) if self.streams.contains(stream) => Stream::Own,
+            (true, Some(stream)) => {
+                // Of a module one stream at most is enabled (dnf.modularity(7)). One that is the default need not be.
+                let name = |stream: &str| stream.split(':').next().map(str::to_owned);
+                let is_another = self.streams.iter().any(|enabled| name(enabled) == name(stream));
+                if is_another { Stream::Other } else { undecided() }
+            }
+            // Some publishers leave the module out of their advisories.
+            (true, None) if is_modular(&advised.evr) => undecided(),
+            (true, None) => Stream::Other,
+        }
+    }
+
+    /// Returns which fix may be missing, as far as it is not told of which stream it is.
+    fn undecided(&self) -> Option<Unknown> {
+        let is_open = |(key, it): &(&(&str, &str), &Undecided)| it.module.is_none() || !self.of_streams.contains(*key);
+        let (key, Undecided { evr, module }) = self.undecided.iter().find(is_open)?;
+        let (name, own) = (key.0, &self.installed.get(key)?.evr);
+        let why = match module {
+            Some(stream) => format!("is of {stream}, and {MODULES} enables no stream of that module"),
+            None => "is told without its module".to_owned(),
+        };
+        let what = format!("a security update of {name} to {evr} {why}: not known whether it is of {own}'s stream");
+        Some(Unknown::new(Cause::Undecidable, what))
+    }
+
     fn pending(&self, held: &[String], now: Timestamp) -> Vec<Dated> {
         let update = |(key, installed): (&(&'i str, &'i str), &&'i Rpm)| {
             let candidate = self.candidates.get(key).filter(|candidate| candidate.evr > installed.evr);
             let fix = self.fixes.get(key);
+            let is_short = |fix: &Fix| candidate.is_none_or(|candidate| candidate.evr < fix.evr);
+            let left_out = fix.filter(|fix| fix.left_out && is_short(fix));
             let (evr, origin) = match (candidate, fix) {
+                (_, Some(fix)) if left_out.is_some() => (&fix.evr, &fix.repository),
                 (Some(candidate), _) => (&candidate.evr, &candidate.repository),
                 (None, Some(fix)) => (&fix.evr, &fix.repository),
                 (None, None) => return None,
@@ -333,7 +416,7 @@ impl<'i> Offers<'i> {
                 installed_version: Text::new(&installed.evr.to_string()),
                 candidate_version: Text::new(&evr.to_string()),
                 security: fix.is_some(),
-                held: held.iter().any(|pattern| matches(pattern, &installed.name)),
+                held: left_out.is_some() || held.iter().any(|pattern| matches(pattern, &installed.name)),
                 origin: Text::new(origin),
                 first_offered_time: now,
                 available_after_time: None,
@@ -435,16 +518,15 @@ mod tests {
         Repository { id: id.to_owned(), priority, is_signed: false, excluded, included }
     }
 
-    /// Returns what is pending, as `name installed -> candidate origin`, `!` before what is about security.
-    fn pending(
-        packages: &[&str],
+    /// Returns what is on offer: packages by repository, and advisories with whether they are about security and their module.
+    fn offers<'i>(
+        installed: &'i Installed,
         streams: &[&str],
         offered: &[(&Repository, &str)],
-        advised: &[(&str, bool, Option<&str>)],
-    ) -> Vec<String> {
-        let installed = installed(packages);
+        advised: &[(&Repository, &str, bool, Option<&str>)],
+    ) -> Offers<'i> {
         let streams = streams.iter().map(|&stream| stream.to_owned()).collect();
-        let mut offers = Offers { streams, ..Offers::of(&installed, PackageManager::Dnf) };
+        let mut offers = Offers { streams, ..Offers::of(installed, PackageManager::Dnf) };
         let split = |text: &str| {
             let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
             (words[0].clone(), words[1].clone(), Evr::parse(&words[2]).unwrap())
@@ -453,18 +535,37 @@ mod tests {
             let (name, architecture, evr) = split(text);
             offers.add_package(repository, &repodata::Offered { name, architecture, evr, vendor: String::new() });
         }
-        for (text, security, module) in advised {
+        for (repository, text, security, module) in advised {
             let (name, architecture, evr) = split(text);
             let module = module.map(str::to_owned);
             let advised = Advised { name, architecture, evr, security: *security, issued: None, module };
-            offers.add_advised(&any_repository("adv", PRIORITY), &advised);
+            offers.add_advised(repository, &advised);
         }
+        offers
+    }
+
+    /// Returns what is pending, as `name installed -> candidate origin`, `!` before what is about security and `held` behind what
+    /// is held.
+    fn lines(offers: &Offers<'_>) -> Vec<String> {
         let line = |it: &Dated| {
             let mark = if it.update.security { "!" } else { "" };
+            let held = if it.update.held { " held" } else { "" };
             let it = &it.update;
-            format!("{mark}{} {} -> {} {}", it.package, it.installed_version, it.candidate_version, it.origin)
+            format!("{mark}{} {} -> {} {}{held}", it.package, it.installed_version, it.candidate_version, it.origin)
         };
         offers.pending(&[], Timestamp::EPOCH).iter().map(line).collect()
+    }
+
+    fn pending(
+        packages: &[&str],
+        streams: &[&str],
+        offered: &[(&Repository, &str)],
+        advised: &[(&str, bool, Option<&str>)],
+    ) -> Vec<String> {
+        let (installed, adv) = (installed(packages), any_repository("adv", PRIORITY));
+        let advised: Vec<_> =
+            advised.iter().map(|(text, security, module)| (&adv, *text, *security, *module)).collect();
+        lines(&offers(&installed, streams, offered, &advised))
     }
 
     #[test]
@@ -518,6 +619,72 @@ mod tests {
         assert_eq!(pending(&["n x86_64 10-1.el8"], &["n:12"], &[], &advised), Vec::<String>::new());
         let plain = any_repository("u", PRIORITY);
         assert_eq!(pending(&package, &["n:10"], &[(&plain, "n x86_64 14-1.el8")], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_fix_that_its_repository_leaves_out_is_held() {
+        let plain = any_repository("u", PRIORITY);
+        let excluding = Repository { excluded: vec!["a".to_owned()], ..any_repository("x", PRIORITY) };
+        let including = Repository { included: vec!["b".to_owned()], ..any_repository("i", PRIORITY) };
+        let fix = |repository, evr| (repository, evr, true, None);
+        for (offered, advised, expected) in [
+            (vec![(&excluding, "a noarch 2-1")], vec![fix(&excluding, "a noarch 2-1")], vec!["!a 1-1 -> 2-1 x held"]),
+            (vec![(&including, "a noarch 2-1")], vec![fix(&including, "a noarch 2-1")], vec!["!a 1-1 -> 2-1 i held"]),
+            // Another repository has it.
+            (vec![(&plain, "a noarch 2-1")], vec![fix(&excluding, "a noarch 2-1")], vec!["!a 1-1 -> 2-1 u"]),
+            (vec![], vec![fix(&excluding, "a noarch 2-1"), fix(&plain, "a noarch 2-1")], vec!["!a 1-1 -> 2-1 u"]),
+            // Another repository has an older fix alone.
+            (
+                vec![(&plain, "a noarch 2-1")],
+                vec![fix(&plain, "a noarch 2-1"), fix(&excluding, "a noarch 3-1")],
+                vec!["!a 1-1 -> 3-1 x held"],
+            ),
+            // What is no fix is not taken from there.
+            (vec![(&excluding, "a noarch 2-1")], vec![(&excluding, "a noarch 2-1", false, None)], vec![]),
+            (vec![], vec![fix(&excluding, "a noarch 1-1")], vec![]),
+        ] {
+            let installed = installed(&["a noarch 1-1"]);
+            assert_eq!(lines(&offers(&installed, &[], &offered, &advised)), expected, "{offered:?} {advised:?}");
+        }
+    }
+
+    #[test]
+    fn a_fix_of_a_stream_that_is_not_told_leaves_the_list_incomplete() {
+        let adv = any_repository("adv", PRIORITY);
+        let (old, new) = ("n x86_64 10-1.module+el8", "n x86_64 12-1.module_el8");
+        let fix = |text, module| (&adv, text, true, module);
+        for (package, streams, advised, expected, is_open) in [
+            // The advisory names no module.
+            (old, vec!["n:10"], vec![fix(new, None)], vec![], true),
+            // No stream of the module is enabled: its default may be in use.
+            (old, vec![], vec![fix(new, Some("n:12"))], vec![], true),
+            (old, vec!["m:1"], vec![fix(new, Some("n:12"))], vec![], true),
+            // Another stream is enabled, of this module or of one that has the package, too.
+            (old, vec!["n:10"], vec![fix(new, Some("n:12"))], vec![], false),
+            (old, vec!["m:1"], vec![fix(old, Some("m:1")), fix(new, Some("n:12"))], vec![], false),
+            (old, vec!["n:12"], vec![fix(new, Some("n:12"))], vec!["!n 10-1.module+el8 -> 12-1.module_el8 adv"], false),
+            (old, vec![], vec![(&adv, new, false, None)], vec![], false),
+            (new, vec![], vec![fix(old, None), fix(old, Some("n:12"))], vec![], false),
+            // A package of no module does not become one of a module, nor the other way round.
+            ("n x86_64 10-1.el8", vec!["n:12"], vec![fix(new, None)], vec![], false),
+            (old, vec!["n:10"], vec![fix("n x86_64 12-1.el8", None)], vec![], false),
+            (
+                "n x86_64 10-1.modules",
+                vec![],
+                vec![fix("n x86_64 11-1", None)],
+                vec!["!n 10-1.modules -> 11-1 adv"],
+                false,
+            ),
+        ] {
+            let installed = installed(&[package]);
+            let offers = offers(&installed, &streams, &[], &advised);
+            assert_eq!(lines(&offers), expected, "{package} {streams:?} {advised:?}");
+            let cause = offers.undecided().map(|unknown| unknown.cause);
+            assert_eq!(cause, is_open.then_some(Cause::Undecidable), "{package} {streams:?} {advised:?}");
+        }
+        let installed = installed(&[old]);
+        let unknown = offers(&installed, &[], &[], &[fix(new, Some("n:12"))]).undecided().unwrap();
+        assert!(unknown.detail.as_str().contains("n to 12-1.module_el8 is of n:12"), "{unknown:?}");
     }
 
     #[test]

@@ -359,12 +359,15 @@ fn separators(text: &[u8]) -> usize {
 /// Returns whether another kernel than the running one is installed in its place, and its release.
 fn restart(look: &Look<'_>, running: &Running, installed: &BTreeMap<String, Installed>) -> (Restart, Reading<Text>) {
     let own = running.release.as_deref().unwrap_or_default();
-    let kernel = KERNELS
-        .iter()
-        .find(|(_, end)| own.ends_with(end))
-        .and_then(|(name, end)| Some((*name, *end, installed.get(*name)?)));
-    let Some((name, end, package)) = kernel else {
-        let required = Reading::unknown(Cause::Undecidable, "no kernel package of the running flavour is installed");
+    let installed_kernels = KERNELS.iter().filter_map(|(name, end)| Some((*name, *end, installed.get(*name)?)));
+    let mut of_line = installed_kernels.clone().filter(|(_, end, package)| is_of_line(own, end, &package.version));
+    let Some((name, end, package)) = of_line.next().filter(|_| !running.is_container) else {
+        let required = match installed_kernels.count() {
+            0 if !running.is_container => {
+                Reading::unknown(Cause::Undecidable, "no kernel package of the running flavour is installed")
+            }
+            count => Reading::Unknown { unknown: running.incomparable(count > 0) },
+        };
         let newest = Reading::unknown(Cause::Absent, "no kernel package of the running flavour is installed");
         return (Restart { required, since: None, packages: Vec::new() }, newest);
     };
@@ -375,16 +378,32 @@ fn restart(look: &Look<'_>, running: &Running, installed: &BTreeMap<String, Inst
     (Restart { required, since, packages }, Reading::Known(Text::new(&package.version)))
 }
 
-/// Returns whether the running release, such as `6.12.1-arch1-1`, is of the package's version, such as `6.12.1.arch1-1`.
+/// Returns whether the running release is of the line of a package: of what else than numbers it has, the package's version names
+/// all but the end. `6.12.1-arch1-1` is so of `linux`, and `6.17.2-3-cachyos` and `6.11.0-rt7-arch1-1-rt` are not.
+fn is_of_line(own: &str, end: &str, version: &str) -> bool {
+    let letters = |text: &str| text.chars().filter(char::is_ascii_alphabetic).collect::<String>();
+    own.strip_suffix(end).is_some_and(|own| letters(own) == letters(version))
+}
+
+/// Returns whether the running release, such as `6.12.1-arch1-1`, is of the package's version, such as `6.12.1.arch1-1`. The first
+/// version of a series has two numbers, and its release three: `6.7.0-arch3-1` is of `6.7.arch3-1`.
 fn is_running(own: &str, end: &str, version: &str) -> bool {
-    own.strip_suffix(end).unwrap_or(own).replace('-', ".") == version.replace('-', ".")
+    let (upstream, release) = version.split_once('-').unwrap_or((version, ""));
+    let mut parts: Vec<&str> = upstream.split('.').collect();
+    if parts.len() == 2 || parts.get(2).is_some_and(|part| part.starts_with(|c: char| !c.is_ascii_digit())) {
+        parts.insert(2, "0");
+    }
+    let version = format!("{}.{release}", parts.join("."));
+    own.strip_suffix(end).unwrap_or(own).replace('-', ".") == version
 }
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::WatchState;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{host::Recorded, probe::Settings};
 
     /// What vercmp of pacman 6.0 says of these pairs.
     const CASES: &[(&str, &str, i8)] = &[
@@ -476,8 +495,53 @@ mod tests {
             ("6.12.1-arch1-1", "", "6.12.2.arch1-1", false),
             ("6.6.63-1-lts", "-lts", "6.6.63-1", true),
             ("6.12.1-zen1-1-zen", "-zen", "6.12.1.zen1-1", true),
+            ("6.9.6-hardened1-1-hardened", "-hardened", "6.9.6.hardened1-1", true),
+            ("6.7.0-arch3-1", "", "6.7.arch3-1", true),
+            ("6.7.0-arch3-1", "", "6.7.1.arch1-1", false),
+            ("6.18.0-1-lts", "-lts", "6.18-1", true),
+            ("6.12.1-arch1-1.1", "", "6.12.1.arch1-1.1", true),
         ] {
+            assert!(is_of_line(own, end, version), "{own} {version}");
             assert_eq!(is_running(own, end, version), expected, "{own} {version}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_of_another_line_is_not_compared_with_the_fallback() {
+        for (own, end, version) in [
+            ("6.17.2-3-cachyos", "", "6.17.1.arch1-1"),
+            ("6.11.0-rt7-arch1-1-rt", "", "6.17.1.arch1-1"),
+            ("6.18.0-rc1-1-mainline", "", "6.17.1.arch1-1"),
+            ("6.6.63-1-lts", "", "6.17.1.arch1-1"),
+            ("6.17.1", "", "6.17.1.arch1-1"),
+            ("6.6.30-rt30-1-rt-lts", "-lts", "6.6.63-1"),
+            ("6.17.1-arch1-1", "-zen", "6.17.1.zen1-1"),
+        ] {
+            assert!(!is_of_line(own, end, version), "{own} {version}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_compared_is_named() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/pacman");
+        let (host, memory) = (Recorded::at(&case).unwrap(), tempfile::tempdir().unwrap());
+        let (settings, watch, now) = (Settings::default(), WatchState::Live, host.captured());
+        let files = Default::default();
+        let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7, files };
+        let linux = Installed { version: "6.17.1.arch1-1".to_owned(), ..Installed::default() };
+        let installed = BTreeMap::from([("linux".to_owned(), linux)]);
+        for (own, is_container, expected) in [
+            ("6.17.1-arch1-1", false, Some(false)),
+            ("6.17.0-arch1-1", false, Some(true)),
+            ("6.17.2-3-cachyos", false, None),
+            ("6.17.0-arch1-1", true, None),
+        ] {
+            let running = Running { release: Some(own.to_owned()), is_container, ..Running::default() };
+            let required = restart(&at, &running, &installed).0.required;
+            assert_eq!(required.known().copied(), expected, "{own} {is_container}");
+            if let Reading::Unknown { unknown } = required {
+                assert_eq!(unknown, running.incomparable(true));
+            }
         }
     }
 

@@ -177,9 +177,11 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     pattern[at..].iter().all(|c| *c == '*')
 }
 
-/// Returns whether a repository's settings leave a package out of it.
-pub(super) fn is_left_out(repository: &Repository, name: &str) -> bool {
-    let is_of = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+/// Returns whether a repository's settings leave a package out of it. Their patterns are of `name` or of `name.architecture`
+/// (dnf.conf(5), `excludepkgs`).
+pub(super) fn is_left_out(repository: &Repository, name: &str, architecture: &str) -> bool {
+    let full = format!("{name}.{architecture}");
+    let is_of = |patterns: &[String]| patterns.iter().any(|it| matches(it, name) || matches(it, &full));
     is_of(&repository.excluded) || !repository.included.is_empty() && !is_of(&repository.included)
 }
 
@@ -207,9 +209,11 @@ mod tests {
             let found = repository_of(text, manager).map(|repository| (repository.is_signed, repository.priority));
             assert_eq!(found, expected, "{text}");
         }
-        let left_out = repository_of("[a]\nexcludepkgs=kernel*, x\nincludepkgs=k* y\n", PackageManager::Dnf).unwrap();
-        let is_out = ["kernel-core", "x", "y", "kmod", "z"].map(|name| is_left_out(&left_out, name));
-        assert_eq!(is_out, [true, true, false, false, true]);
+        let text = "[a]\nexcludepkgs=kernel*, x\nincludepkgs=k* y z.noarch\n";
+        let left_out = repository_of(text, PackageManager::Dnf).unwrap();
+        let is_out = ["kernel-core", "x", "y", "kmod", "z", "w"].map(|name| is_left_out(&left_out, name, "noarch"));
+        assert_eq!(is_out, [true, true, false, false, false, true]);
+        assert!(is_left_out(&left_out, "z", "x86_64"));
     }
 
     #[test]

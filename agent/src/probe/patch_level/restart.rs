@@ -4,7 +4,7 @@ use std::{cmp::Ordering, io, path::Path};
 
 use debversion::Version;
 use muster_proto::{
-    fact::{Cause, Reading, Text},
+    fact::{Cause, Reading, Text, Unknown},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -21,10 +21,14 @@ pub(super) const NOTE: &str = "/run/reboot-required";
 pub(super) const PACKAGES: &str = "/run/reboot-required.pkgs";
 /// `uname -v`, which names the build where [`host::Machine`] has the release alone.
 const BUILD: &str = "/proc/sys/kernel/version";
+/// States when the first process started (proc_pid_stat(5), `starttime`).
+const FIRST_PROCESS: &str = "/proc/1/stat";
 /// Drawn at each start of the kernel (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Live patches that are loaded, a folder each.
 const LIVE_PATCHES: &str = "/sys/kernel/livepatch";
+/// Flavour of Proxmox's kernels.
+const PROXMOX: &str = "pve";
 /// When a restart was first seen to be needed, in the probe's memory.
 const NEEDED: &str = "restart_needed.json";
 const VERSION: u32 = 1;
@@ -44,6 +48,10 @@ pub(super) struct Running {
     pub build: Option<String>,
     /// Id of this start of the kernel.
     pub boot: Option<String>,
+    /// When the first process started, in hundredths of a second since the kernel did. In a container that is when it started.
+    pub first_process: Option<u64>,
+    /// Whether this is a container, whose kernel is its host's and none of its packages.
+    pub is_container: bool,
 }
 
 impl Running {
@@ -52,7 +60,24 @@ impl Running {
             let bytes = host.read(Path::new(path), SMALL_FILE_BYTES).ok()?;
             Some(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
-        Self { release: release.map(str::to_owned), build: line(BUILD), boot: line(BOOT) }
+        Self {
+            release: release.map(str::to_owned),
+            build: line(BUILD),
+            boot: line(BOOT),
+            first_process: line(FIRST_PROCESS).as_deref().and_then(start_of),
+            is_container: is_container(host),
+        }
+    }
+
+    /// Returns why a restart is not known to be needed or not, as no installed kernel is of the line of the running one.
+    /// `has_kernel` says whether any kernel package is installed.
+    pub fn incomparable(&self, has_kernel: bool) -> Unknown {
+        let why = match &self.release {
+            Some(own) if self.is_container => format!("kernel {own} runs, which is of the host of this container"),
+            Some(own) if has_kernel => format!("kernel {own} runs, which is of none of the installed kernel packages"),
+            _ => "no kernel package is installed to compare with".to_owned(),
+        };
+        Unknown::new(Cause::Undecidable, why)
     }
 
     /// Returns the version of the package that the running kernel is of, which Debian and Ubuntu write into its build:
@@ -67,6 +92,28 @@ impl Running {
         words.find(|word| *word == "Debian")?;
         words.next()?.parse().ok()
     }
+}
+
+/// Returns the start of a process by its `stat`, whose second field may hold anything in its parentheses.
+fn start_of(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    // The first of these is the third of all, and the start is the 22nd.
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Returns whether this is a container: by systemd's marks (its `CONTAINER_INTERFACE`), or by another PID namespace than the
+/// initial one, whose number is fixed (`PROC_PID_INIT_INO` of linux/proc_ns.h). What is not shown is no sign.
+fn is_container(host: &dyn Host) -> bool {
+    let exists = |path: &str| host.metadata(Path::new(path)).is_ok();
+    let is_apart = match host.read_link(Path::new("/proc/self/ns/pid")) {
+        Ok(target) => target.as_os_str().as_encoded_bytes() != b"pid:[4026531836]",
+        // An image that was made from a container keeps these marks, so they are asked last.
+        Err(_) => exists("/.dockerenv") || exists("/run/.containerenv"),
+    };
+    let environ = || host.read(Path::new("/proc/1/environ"), SMALL_FILE_BYTES).unwrap_or_default();
+    is_apart
+        || exists("/run/systemd/container")
+        || environ().split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container="))
 }
 
 /// A kernel's release in its two parts, such as `6.1.0-56` and `cloud-amd64`: flavours of one ABI are as new as each other.
@@ -98,9 +145,12 @@ impl<'r> Release<'r> {
     }
 
     /// Returns whether the two are counted by one count. Ubuntu's kernels for clouds and boards count from 1000 on, each
-    /// flavour for itself.
+    /// flavour for itself, and Proxmox's are of no count of Debian's.
     fn is_comparable(self, other: Self) -> bool {
         let is_apart = |release: Self| {
+            if release.flavour == PROXMOX {
+                return true;
+            }
             let number = release.abi.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
             number.is_some_and(|number| number >= 1000)
         };
@@ -119,12 +169,22 @@ pub(super) struct Kernel<'i> {
 /// Returns the installed kernel packages, without meta packages.
 fn kernels(installed: &Installed) -> impl Iterator<Item = Kernel<'_>> {
     installed.packages.iter().filter_map(|(package, versions)| {
-        let release = package.strip_prefix("linux-image-")?.trim_start_matches("unsigned-");
-        let is_kernel = release.starts_with(|c: char| c.is_ascii_digit()) && !release.ends_with("-dbg");
-        let release = release.strip_suffix("-unsigned").unwrap_or(release);
         let version = versions.iter().map(|package| &package.version).max()?;
-        is_kernel.then_some(Kernel { package, release, version })
+        release_of(package).map(|release| Kernel { package, release, version })
     })
+}
+
+/// Returns the release of the kernel that a package is of: Debian's and Ubuntu's are `linux-image-6.1.0-56-amd64`, Proxmox's
+/// `proxmox-kernel-6.8.12-16-pve-signed`, and before 2023 `pve-kernel-5.15.158-2-pve`.
+fn release_of(package: &str) -> Option<&str> {
+    let is_version = |release: &str| release.starts_with(|c: char| c.is_ascii_digit());
+    if let Some(release) = package.strip_prefix("proxmox-kernel-").or_else(|| package.strip_prefix("pve-kernel-")) {
+        let release = release.strip_suffix("-signed").unwrap_or(release);
+        return (is_version(release) && Release::of(release).flavour == PROXMOX).then_some(release);
+    }
+    let release = package.strip_prefix("linux-image-")?.trim_start_matches("unsigned-");
+    let is_kernel = is_version(release) && !release.ends_with("-dbg");
+    is_kernel.then(|| release.strip_suffix("-unsigned").unwrap_or(release))
 }
 
 /// Returns the newest installed kernel: of several flavours of one ABI the one that runs, and none that is counted otherwise.
@@ -138,9 +198,26 @@ pub(super) fn newest_kernel<'i>(installed: &'i Installed, running: &Running) -> 
     })
 }
 
-/// Returns the kernel packages that are newer than what runs.
+/// Returns whether what runs is of the line of an installed kernel package: of its release or of its flavour. A kernel of
+/// Debian's own is so of another flavour for the same machines, too, such as `amd64` beside `cloud-amd64`.
+fn is_of_installed(installed: &Installed, running: &Running) -> bool {
+    let Some(own) = running.release.as_deref().filter(|_| !running.is_container) else { return false };
+    let own_flavour = Release::of(own).flavour;
+    let is_debian = running.build.as_deref().is_some_and(|build| build.split_whitespace().any(|word| word == "Debian"));
+    let machine = |flavour: &str| flavour.rsplit('-').next().map(str::to_owned);
+    let is_of_line = |kernel: Kernel<'_>| {
+        let flavour = Release::of(kernel.release).flavour;
+        kernel.release == own
+            || !flavour.is_empty() && (flavour == own_flavour || is_debian && machine(flavour) == machine(own_flavour))
+    };
+    kernels(installed).any(is_of_line)
+}
+
+/// Returns the kernel packages that are newer than what runs; none where they are not of its line.
 fn newer<'i>(installed: &'i Installed, running: &Running) -> Vec<Kernel<'i>> {
-    let Some(own) = running.release.as_deref() else { return Vec::new() };
+    let Some(own) = running.release.as_deref().filter(|_| is_of_installed(installed, running)) else {
+        return Vec::new();
+    };
     let build = running.package_version();
     let is_newer = |kernel: &Kernel<'_>| {
         let (release, own_release) = (Release::of(kernel.release), Release::of(own));
@@ -177,15 +254,14 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     packages.extend(newer.iter().map(|kernel| Text::new(kernel.package)));
     packages.sort();
     packages.dedup();
-    let has_kernel = running.release.is_some() && newest_kernel(installed, running).is_some();
     let required = match &note {
         _ if !newer.is_empty() => Reading::Known(true),
         Ok(_) => Reading::Known(true),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), error) }
         }
-        Err(_) if has_kernel => Reading::Known(false),
-        Err(_) => Reading::unknown(Cause::Undecidable, "no kernel package is installed to compare with"),
+        Err(_) if is_of_installed(installed, running) => Reading::Known(false),
+        Err(_) => Reading::Unknown { unknown: running.incomparable(kernels(installed).next().is_some()) },
     };
     let noted = note.ok().and_then(|note| note.modified);
     let installed = newer.iter().filter_map(|kernel| installed_time(host, kernel));
@@ -247,7 +323,8 @@ mod tests {
     };
 
     fn running(release: &str, build: &str) -> Running {
-        Running { release: Some(release.to_owned()), build: Some(build.to_owned()), boot: Some("1".to_owned()) }
+        let (release, build) = (Some(release.to_owned()), Some(build.to_owned()));
+        Running { release, build, boot: Some("1".to_owned()), ..Running::default() }
     }
 
     fn newest(kernels: &[(&str, &str, &str)], own: &str) -> Option<String> {
@@ -318,6 +395,91 @@ mod tests {
         let (installed, own) = (installed(&packages), running("6.12.9+bpo-amd64", build));
         assert!(newer(&installed, &own).is_empty());
         assert_eq!(newest_kernel(&installed, &own).map(|kernel| kernel.release), Some("6.12.9+bpo-amd64"));
+    }
+
+    #[test]
+    fn a_running_kernel_of_no_installed_line_is_not_compared() {
+        let debian = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.170-1 (2026-08-01)";
+        let (ubuntu, proxmox) = ("#101-Ubuntu SMP x", "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-1 (2024-08-05T16:17Z)");
+        let old = "linux-image-6.1.0-25-amd64";
+        for (own, build, packages, expected) in [
+            // Proxmox's own kernels are compared with each other, and a left-over one of Debian's says nothing.
+            (
+                "6.8.12-1-pve",
+                proxmox,
+                vec![old, "proxmox-kernel-6.8.12-16-pve-signed", "proxmox-kernel-6.8"],
+                Some(true),
+            ),
+            ("6.8.12-16-pve", proxmox, vec![old, "proxmox-kernel-6.8.12-16-pve-signed"], Some(false)),
+            ("5.15.158-1-pve", proxmox, vec![old, "pve-kernel-5.15.158-2-pve", "pve-kernel-helper"], Some(true)),
+            ("6.8.12-1-pve", proxmox, vec![old], None),
+            // A kernel that the host of a container or of a small virtual machine has.
+            ("5.15.0-91-generic", ubuntu, vec![old], None),
+            ("6.18.44-cloud", "#1 SMP", vec!["linux-image-5.10.0-32-cloud-amd64"], None),
+            ("6.18.44", "#1 SMP", vec!["linux-image-6.9.1"], None),
+            ("6.9.1", "#1 SMP", vec!["linux-image-6.9.1"], Some(false)),
+            ("6.1.0-25-amd64", debian, vec![old], Some(false)),
+            ("6.1.0-24-amd64", debian, vec![old], Some(true)),
+            ("6.1.0-24-rt-amd64", debian, vec![old], Some(true)),
+            ("6.1.0-24-rt-amd64", "#1 SMP", vec![old], None),
+            ("6.1.0-24-arm64", debian, vec![old], None),
+        ] {
+            let packages: Vec<_> = packages.iter().map(|name| (*name, "amd64", "6.1.170-1")).collect();
+            let (installed, own) = (installed(&packages), running(own, build));
+            let found = is_of_installed(&installed, &own).then(|| !newer(&installed, &own).is_empty());
+            assert_eq!(found, expected, "{own:?} {packages:?}");
+            let contained = Running { is_container: true, ..own };
+            assert!(newer(&installed, &contained).is_empty() && !is_of_installed(&installed, &contained));
+        }
+    }
+
+    #[test]
+    fn what_is_not_compared_is_told_with_the_running_kernel() {
+        let own = || running("6.8.12-1-pve", "");
+        let contained = Running { is_container: true, ..own() };
+        for (running, has_kernel, expected) in [
+            (own(), true, "kernel 6.8.12-1-pve runs, which is of none of the installed kernel packages"),
+            (own(), false, "no kernel package is installed to compare with"),
+            (contained, true, "kernel 6.8.12-1-pve runs, which is of the host of this container"),
+            (Running::default(), true, "no kernel package is installed to compare with"),
+        ] {
+            assert_eq!(running.incomparable(has_kernel), Unknown::new(Cause::Undecidable, expected));
+        }
+    }
+
+    #[test]
+    fn a_container_is_told_by_its_namespace_or_by_the_marks_of_its_manager() {
+        let link = |host: &mut Recorded, target: &str| {
+            let path = |text: &str| PathText::from_bytes(text.as_bytes());
+            host.index_mut().links.insert(path("/proc/self/ns/pid"), path(target));
+        };
+        let mark = |host: &mut Recorded, mark: &str| {
+            let any: Metadata = *host.index_mut().metadata.values().next().unwrap();
+            host.index_mut().metadata.insert(PathText::from_bytes(mark.as_bytes()), any);
+        };
+        for (target, marked, expected) in [
+            (None, None, false),
+            (Some("pid:[4026531836]"), None, false),
+            (Some("pid:[4026532201]"), None, true),
+            (None, Some("/.dockerenv"), true),
+            (None, Some("/run/.containerenv"), true),
+            // A disk image that was made from a container.
+            (Some("pid:[4026531836]"), Some("/.dockerenv"), false),
+            (Some("pid:[4026531836]"), Some("/run/systemd/container"), true),
+        ] {
+            let mut host = host(&[]);
+            target.into_iter().for_each(|target| link(&mut host, target));
+            marked.into_iter().for_each(|marked| mark(&mut host, marked));
+            assert_eq!(Running::look(&host, None).is_container, expected, "{target:?} {marked:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_process_tells_when_it_started() {
+        let stat = "1 (a) b (c)) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
+        for (stat, expected) in [(stat, Some(4711)), ("1 (init) S 0 1", None), ("", None), ("1 (x", None)] {
+            assert_eq!(start_of(stat), expected, "{stat}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use muster_proto::{
-    fact::{Cause, Reading, Text},
+    fact::{Cause, Reading, Text, Unknown},
     time::Timestamp,
 };
 
@@ -21,17 +21,32 @@ use crate::{
 pub(super) const NOTE: &str = "/run/reboot-needed";
 /// Since when the kernel runs is among its counters (proc_stat(5), `btime`).
 const STAT: &str = "/proc/stat";
-/// Packages of kernels, each with the end that it gives a kernel's release; a longer name goes before its beginning.
+/// Of the start of a process, a second (proc_pid_stat(5) counts in `sysconf(_SC_CLK_TCK)`, which is 100 on all machines that
+/// rpm's distributions are made for).
+const TICKS: u64 = 100;
+/// Packages of kernels, each with what tells its flavour in a kernel's release; SUSE's are ends, which begin with a minus. A
+/// package whose kernel another one of these only asks for goes after it.
 const KERNELS: &[(&str, &str)] = &[
     ("kernel-64k-core", "+64k"),
     ("kernel-rt-core", "+rt"),
-    ("kernel-core", ""),
+    // Up to RHEL 9.2, as in `4.18.0-553.rt7.342.el8_10.x86_64`.
+    ("kernel-rt-core", ".rt"),
+    ("kernel-rt", ".rt"),
     ("kernel-uek-core", "uek"),
     ("kernel-uek", "uek"),
     ("kernel-default", "-default"),
+    ("kernel-default-base", "-default"),
     ("kernel-azure", "-azure"),
     ("kernel-rt", "-rt"),
+    ("kernel-longterm", "-longterm"),
+    ("kernel-preempt", "-preempt"),
+    ("kernel-core", ""),
     ("kernel", ""),
+    // ELRepo's.
+    ("kernel-ml-core", ""),
+    ("kernel-ml", ""),
+    ("kernel-lt-core", ""),
+    ("kernel-lt", ""),
 ];
 /// Packages after whose installation dnf's plug-in `needs-restarting` asks for a restart.
 const CORE: &[&str] = &[
@@ -52,33 +67,34 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     let host = look.host;
     let own = running.release.as_deref();
     let newest = own.and_then(|own| newest(installed, own));
+    // A container has the kernel of its host, whatever is installed in it.
     let state =
-        newest.map(|newest| (newest, own.is_some_and(|own| is_running(&newest.evr, &newest.architecture, own))));
+        newest.filter(|_| !running.is_container).zip(own).map(|(newest, own)| (newest, is_running(newest, own)));
     let newer = state.filter(|(_, is_running)| !is_running).map(|(kernel, _)| kernel);
-    let started = started(host);
-    let since_start: Vec<&Rpm> = match started {
-        Some(started) => {
+    let started = started(host, running);
+    let since_start: Vec<&Rpm> = match &started {
+        Ok(started) => {
             let is_core = |package: &&Rpm| CORE.contains(&package.name.as_str());
             installed
                 .values()
                 .flatten()
                 .filter(is_core)
-                .filter(|it| it.installed.is_some_and(|at| at > started))
+                .filter(|it| it.installed.is_some_and(|at| at > *started))
                 .collect()
         }
-        None => Vec::new(),
+        Err(_) => Vec::new(),
     };
     let note = host.metadata(Path::new(NOTE));
     let asks: Vec<&Rpm> = newer.into_iter().chain(since_start).collect();
-    let required = match &note {
+    let required = match (&note, started) {
         _ if !asks.is_empty() => Reading::Known(true),
-        Ok(_) => Reading::Known(true),
-        Err(error) if host::cause(error) != Cause::Absent => {
+        (Ok(_), _) => Reading::Known(true),
+        (Err(error), _) if host::cause(error) != Cause::Absent => {
             Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), error) }
         }
-        Err(_) if started.is_none() => Reading::unknown(Cause::Garbled, format!("{STAT} has no btime")),
-        Err(_) if state.is_some() => Reading::Known(false),
-        Err(_) => Reading::unknown(Cause::Undecidable, "no kernel package is installed to compare with"),
+        (Err(_), Err(unknown)) => Reading::Unknown { unknown },
+        (Err(_), Ok(_)) if state.is_some() => Reading::Known(false),
+        (Err(_), Ok(_)) => Reading::Unknown { unknown: running.incomparable(kernels(installed).next().is_some()) },
     };
     let noted = note.ok().and_then(|note| note.modified);
     let told = asks.iter().filter_map(|package| package.installed).chain(noted).min();
@@ -93,41 +109,99 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     (Restart { required, since, packages }, newest)
 }
 
-/// Returns when the kernel started.
-fn started(host: &dyn Host) -> Option<Timestamp> {
-    let bytes = host.read(Path::new(STAT), FILE_BYTES).ok()?;
+/// Returns when the host started: when the kernel did, or the first process where that is later, as in a container
+/// (`get_boot_time` of dnf's plug-in takes the latest, too).
+fn started(host: &dyn Host, running: &Running) -> Result<Timestamp, Unknown> {
+    let bytes = host.read(Path::new(STAT), FILE_BYTES);
+    let bytes = bytes.map_err(|error| host::unknown(format!("read {STAT}"), &error))?;
     let text = String::from_utf8_lossy(&bytes);
-    let seconds = text.lines().find_map(|line| line.strip_prefix("btime "))?;
-    Timestamp::from_seconds(seconds.trim().parse().ok()?)
+    let btime = || text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<i64>().ok();
+    let first_process = i64::try_from(running.first_process.unwrap_or_default() / TICKS).ok();
+    let seconds = btime().zip(first_process).and_then(|(btime, later)| btime.checked_add(later));
+    let garbled = || Unknown::new(Cause::Garbled, format!("{STAT} has no btime"));
+    seconds.and_then(Timestamp::from_seconds).ok_or_else(garbled)
 }
 
-/// Returns the newest kernel of the flavour of the running one: kernels beside it of another flavour are not its successors.
+/// Returns the names of packages of kernels, and what tells their flavours, in the order in which they are asked. Amazon Linux
+/// has some more, one for each line, such as `kernel6.12`.
+fn names(installed: &Installed) -> impl Iterator<Item = (&str, &str)> {
+    let is_numbered = |name: &str| {
+        let number = name.strip_prefix("kernel").filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+        number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit() || c == '.'))
+    };
+    let numbered = installed.keys().map(|(name, _)| name.as_str()).filter(move |name| is_numbered(name));
+    KERNELS.iter().copied().chain(numbered.map(|name| (name, "")))
+}
+
+fn packages<'i>(installed: &'i Installed, name: &str) -> impl Iterator<Item = &'i Rpm> {
+    let of_name = installed.range((name.to_owned(), String::new())..);
+    let name = name.to_owned();
+    of_name.take_while(move |((own, _), _)| *own == name).flat_map(|(_, packages)| packages)
+}
+
+/// Returns all installed kernels.
+fn kernels(installed: &Installed) -> impl Iterator<Item = &Rpm> {
+    names(installed).flat_map(|(name, _)| packages(installed, name))
+}
+
+/// Returns the newest kernel of the line of the running one: kernels beside it of another flavour, or of another package, are not
+/// its successors. `None` where it is of no line that is installed.
 fn newest<'i>(installed: &'i Installed, own: &str) -> Option<&'i Rpm> {
-    let is_of_flavour = |end: &str| match end {
+    let is_of_flavour = |mark: &str| match mark {
         "" => !KERNELS.iter().any(|(_, other)| !other.is_empty() && own.contains(other)),
-        end => own.contains(end),
+        end if end.starts_with('-') => own.ends_with(end),
+        mark => own.contains(mark),
     };
-    let names: Vec<&str> = KERNELS.iter().filter(|(_, end)| is_of_flavour(end)).map(|(name, _)| *name).collect();
-    let named = |wanted: &str| {
-        let of_name = installed.iter().filter(move |((name, _), _)| name == wanted);
-        of_name.flat_map(|(_, packages)| packages).max_by(|a, b| a.evr.cmp(&b.evr))
-    };
-    // `kernel` is a meta package where `kernel-core` is.
-    names.iter().find_map(|name| named(name))
+    let names: Vec<&str> = names(installed).filter(|(_, mark)| is_of_flavour(mark)).map(|(name, _)| name).collect();
+    let by_version = |a: &&Rpm, b: &&Rpm| a.evr.cmp(&b.evr);
+    let is_line = |name: &&&str| packages(installed, name).any(|package| is_of(package, own));
+    if let Some(name) = names.iter().find(is_line) {
+        return packages(installed, name).max_by(by_version);
+    }
+    // The running one was removed. Of several packages of one version the first name has the kernel, and the last of equals is
+    // taken.
+    let is_alike =
+        |package: &&Rpm| line_of(package, own).is_some_and(|own| marks(&own.release) == marks(&package.evr.release));
+    let alike = names.iter().rev().flat_map(|name| packages(installed, name)).filter(is_alike);
+    let newest = alike.max_by(by_version)?;
+    let own = line_of(newest, own)?;
+    // What is older and not of its series may be of another line, of which nothing is left.
+    let series = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    (is_newer(&newest.evr, &own) || series(&own.version) == series(&newest.evr.version)).then_some(newest)
 }
 
-/// Returns whether the running release is of this package: `5.14.0-70.el9.x86_64` as Red Hat names it, and
-/// `6.4.0-150600.23.7-default` for 6.4.0-150600.23.7.3 as SUSE does.
-fn is_running(evr: &Evr, architecture: &str, own: &str) -> bool {
-    let full = format!("{}-{}", evr.version, evr.release);
-    let Some(suse) = own.strip_suffix("-default").or_else(|| own.strip_suffix("-azure")) else {
-        let own = own.split('+').next().unwrap_or_default();
-        let own = own.strip_suffix(&format!(".{architecture}")).unwrap_or(own);
-        return own == full || Evr::parse(own).is_some_and(|own| !is_newer(evr, &own));
-    };
-    full == suse
-        || full.strip_prefix(suse).is_some_and(|rest| rest.starts_with('.'))
-        || Evr::parse(suse).is_some_and(|own| !is_newer(evr, &own))
+/// Returns what of a version tells its publisher, such as `elelrepo` of `1.el9.elrepo`.
+fn marks(release: &str) -> String {
+    release.chars().filter(char::is_ascii_alphabetic).collect()
+}
+
+/// Returns the running release without what a package's version has not: `5.14.0-70.el9` of `5.14.0-70.el9.x86_64+rt` as Red
+/// Hat names it, and `6.4.0-150600.23.7` of `6.4.0-150600.23.7-default` as SUSE does; and whether it is SUSE's.
+fn stem<'o>(package: &Rpm, own: &'o str) -> (&'o str, bool) {
+    let mut ends = KERNELS.iter().map(|(_, end)| *end).filter(|end| end.starts_with('-'));
+    if let Some(stem) = ends.find_map(|end| own.strip_suffix(end)) {
+        return (stem, true);
+    }
+    let own = own.split('+').next().unwrap_or_default();
+    let without = own.strip_suffix(&package.architecture).and_then(|own| own.strip_suffix('.'));
+    (without.unwrap_or(own), false)
+}
+
+fn line_of(package: &Rpm, own: &str) -> Option<Evr> {
+    Evr::parse(stem(package, own).0)
+}
+
+/// Returns whether the running release is of this package. SUSE's release leaves out how often the package was built:
+/// 6.4.0-150600.23.7.3 is `6.4.0-150600.23.7-default`.
+fn is_of(package: &Rpm, own: &str) -> bool {
+    let full = format!("{}-{}", package.evr.version, package.evr.release);
+    let (stem, is_suse) = stem(package, own);
+    full == stem || is_suse && full.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Returns whether what runs is this package's or newer.
+fn is_running(package: &Rpm, own: &str) -> bool {
+    is_of(package, own) || line_of(package, own).is_some_and(|own| !is_newer(&package.evr, &own))
 }
 
 /// Returns whether a package is newer than what runs, whose release has no epoch.
@@ -138,8 +212,13 @@ fn is_newer(evr: &Evr, own: &Evr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::WatchState;
+
     use super::*;
-    use crate::probe::patch_level::rpm::installed;
+    use crate::{
+        host::Recorded,
+        probe::{Settings, patch_level::rpm::installed},
+    };
 
     #[test]
     fn stale_kernels_beside_the_running_one_are_not_newer() {
@@ -167,10 +246,102 @@ mod tests {
             ("6.4.0-150600.21-default", vec!["kernel-default x86_64 6.4.0-150600.23.7.3"], Some(false)),
             ("6.4.0-150600.23.7-default", vec!["kernel-azure x86_64 6.4.0-150600.99.1"], None),
             ("6.18.44-cloud", vec!["bash x86_64 5-1"], None),
+            // A kernel of SUSE for real time.
+            (
+                "6.4.0-150600.10.5-rt",
+                vec!["kernel-rt x86_64 6.4.0-150600.10.5.1", "kernel-rt x86_64 6.4.0-150600.10.41.1"],
+                Some(false),
+            ),
+            ("6.4.0-150600.10.41-rt", vec!["kernel-rt x86_64 6.4.0-150600.10.41.1"], Some(true)),
+            (
+                "6.4.0-150600.23.7-default",
+                vec!["kernel-default-base x86_64 6.4.0-150600.23.7.3.150600.12.2.3"],
+                Some(true),
+            ),
+            // Other lines beside the usual one.
+            (
+                "6.9.1-1.el9.elrepo.x86_64",
+                vec![
+                    "kernel-core x86_64 5.14.0-503.el9",
+                    "kernel-ml-core x86_64 6.9.1-1.el9.elrepo",
+                    "kernel-ml-core x86_64 6.12.1-1.el9.elrepo",
+                ],
+                Some(false),
+            ),
+            ("6.9.1-1.el9.elrepo.x86_64", vec!["kernel-core x86_64 5.14.0-503.el9"], None),
+            (
+                "6.12.40-64.amzn2023.x86_64",
+                vec![
+                    "kernel x86_64 6.1.150-174.amzn2023",
+                    "kernel6.12 x86_64 6.12.40-64.amzn2023",
+                    "kernel6.12 x86_64 6.12.46-66.amzn2023",
+                ],
+                Some(false),
+            ),
+            (
+                "6.12.46-66.amzn2023.x86_64",
+                vec!["kernel x86_64 6.1.150-174.amzn2023", "kernel6.12 x86_64 6.12.46-66.amzn2023"],
+                Some(true),
+            ),
+            ("6.12.46-66.amzn2023.x86_64", vec!["kernel x86_64 6.1.150-174.amzn2023"], None),
+            ("6.1.140-1.amzn2023.x86_64", vec!["kernel x86_64 6.1.150-174.amzn2023"], Some(false)),
+            (
+                "4.18.0-500.rt7.342.el8_10.x86_64",
+                vec!["kernel-core x86_64 4.18.0-600.el8_10", "kernel-rt-core x86_64 4.18.0-553.rt7.342.el8_10"],
+                Some(false),
+            ),
+            (
+                "5.14.0-70.el9.x86_64+rt",
+                vec!["kernel-core x86_64 5.14.0-99.el9", "kernel-rt-core x86_64 5.14.0-70.el9"],
+                Some(true),
+            ),
+            // Of a host that is another system's.
+            ("5.15.0-91-generic", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
+            ("6.18.44-fc-v669", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
+            ("6.1.0-25", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
         ] {
             let installed = installed(&packages);
-            let found = newest(&installed, own).map(|kernel| is_running(&kernel.evr, &kernel.architecture, own));
+            let found = newest(&installed, own).map(|kernel| is_running(kernel, own));
             assert_eq!(found, expected, "{own} {packages:?}");
         }
+    }
+
+    fn look_at(running: &Running, installed: &Installed) -> Restart {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/rpm-dnf");
+        let (host, memory) = (Recorded::at(&case).unwrap(), tempfile::tempdir().unwrap());
+        let (settings, watch, now) = (Settings::default(), WatchState::Live, host.captured());
+        let files = Default::default();
+        let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7, files };
+        look(&at, running, installed).0
+    }
+
+    #[test]
+    fn a_container_does_not_restart_for_what_its_image_brought() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/rpm-dnf");
+        let host = Recorded::at(&case).unwrap();
+        let since = |hours: u64| Running { first_process: Some(hours * 3600 * TICKS), ..Running::default() };
+        let booted = started(&host, &Running::default()).unwrap();
+        assert_eq!(started(&host, &since(24)).unwrap().seconds() - booted.seconds(), 24 * 3600);
+        assert!(started(&host, &Running { first_process: Some(u64::MAX), ..Running::default() }).is_err());
+        // An image that is younger than the kernel of its host, by two hours.
+        let mut image = installed(&["glibc x86_64 2.34-1.el9"]);
+        for package in image.values_mut().flatten() {
+            package.installed = Some(booted.plus(std::time::Duration::from_secs(2 * 3600)));
+        }
+        for (hours, expected) in [(0, vec![Text::new("glibc")]), (1, vec![Text::new("glibc")]), (3, vec![])] {
+            assert_eq!(look_at(&since(hours), &image).packages, expected, "{hours}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_not_judged_by_the_kernel_of_its_host() {
+        let release = Some("5.14.0-9.el9.x86_64".to_owned());
+        let own = || Running { release: release.clone(), ..Running::default() };
+        let packages = installed(&["kernel-core x86_64 5.14.0-9.el9", "kernel-core x86_64 5.14.0-70.el9"]);
+        assert_eq!(look_at(&own(), &packages).required, Reading::Known(true));
+        let contained = Running { is_container: true, ..own() };
+        let found = look_at(&contained, &packages);
+        assert_eq!(found.required, Reading::Unknown { unknown: contained.incomparable(true) });
+        assert!(found.packages.is_empty());
     }
 }

@@ -21,4 +21,5 @@ pub(super) const ROWS: &[Expected] = &[
     row("patch_level", "list /etc/zypp/repos.d", "absent", "patch_level.manager", "a host without zypper"),
     row("patch_level", "read /etc/dnf/dnf.conf", "absent", "patch_level.pending[].held", "nothing is set"),
     row("patch_level", "read /etc/dnf/dnf.conf", "content", "patch_level.pending[].held", "any line may be the last"),
+    row("patch_level", "read /etc/yum.repos.d/", "content", "patch_level.pending[].held", "any line may be the last"),
 ];
