@@ -52,6 +52,8 @@ pub(super) enum Act<C> {
     /// Nothing that decides, such as counting.
     Continue,
     Accept,
+    /// Accepts it, and makes it one for another receiver.
+    Translate,
     Drop,
     Reject,
     Return,
@@ -196,7 +198,7 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
             // What a packet of this rule may meet, and whether it may go on to the next rule.
             let (may, goes_on) = match &rule.act {
                 Act::Continue => continue,
-                Act::Accept => (Outcomes::ACCEPT, false),
+                Act::Accept | Act::Translate => (Outcomes::ACCEPT, false),
                 Act::Drop => (Outcomes::DROP, false),
                 Act::Reject => (Outcomes::REJECT, false),
                 Act::Unclear => (Outcomes::UNDECIDABLE, false),
@@ -372,7 +374,7 @@ mod tests {
         for real in chains.get(usize::from(chain))?.iter().filter(|real| real.packets & (1 << packet) != 0) {
             match &real.rule.act {
                 Act::Continue => {}
-                Act::Accept => return Some(true),
+                Act::Accept | Act::Translate => return Some(true),
                 Act::Drop | Act::Reject => return Some(false),
                 Act::Unclear => return Some(real.really_accepts),
                 Act::Return => return None,
