@@ -34,9 +34,9 @@ use sha2::{Digest as _, Sha256};
 
 use self::{
     reach::{Place, Reaches, place_of},
-    rule_set::{Hook, Name, RuleSet},
+    rule_set::{Hook, Name, Rewriting, RuleSet},
     rules::Verdict,
-    surroundings::Surroundings,
+    surroundings::{Surroundings, ipv6_is_off},
 };
 use super::{Look, Probe};
 use crate::host::{self, Dump, Family, Host, SMALL_FILE_BYTES};
@@ -104,6 +104,11 @@ impl Filters {
         };
         [nf_tables, legacy].into_iter().find_map(|engine| engine.as_ref().err().cloned())
     }
+
+    /// Returns a rule that may write into the headers of packets of no narrower kind.
+    fn rewriting(&self, family: Family) -> Option<&Rewriting> {
+        self.sets().filter_map(|set| set.rewriting(family)).find(|rewriting| !rewriting.is_narrow)
+    }
 }
 
 fn state(host: &dyn Host) -> Reading<Firewall> {
@@ -124,11 +129,18 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
         inbound_ipv4: inbound(
             inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?))),
             filters.unread(Family::Ipv4),
+            filters.rewriting(Family::Ipv4),
         ),
-        inbound_ipv6: inbound(
-            inputs.iter().filter_map(|one| Some((&one.chain, one.ipv6.as_ref()?))),
-            filters.unread(Family::Ipv6),
-        ),
+        inbound_ipv6: if ipv6_is_off(host) {
+            // Whatever the rules say of it.
+            Reading::Known(Inbound::Deny)
+        } else {
+            inbound(
+                inputs.iter().filter_map(|one| Some((&one.chain, one.ipv6.as_ref()?))),
+                filters.unread(Family::Ipv6),
+                filters.rewriting(Family::Ipv6),
+            )
+        },
         managers,
         rule_set_digest: match filters.unread(Family::Ipv4).or(filters.unread(Family::Ipv6)) {
             Some(unknown) => Reading::Unknown { unknown },
@@ -147,7 +159,12 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
 fn inbound<'i>(
     inputs: impl Iterator<Item = (&'i InputChain, &'i Verdict<Name>)>,
     unread: Option<Unknown>,
+    rewriting: Option<&Rewriting>,
 ) -> Reading<Inbound> {
+    // It may make each packet one of a narrower kind, which is let in.
+    if let Some(Rewriting { chain: (_, table, chain), number, .. }) = rewriting {
+        return Reading::unknown(Cause::Undecidable, place_of(table, chain, *number));
+    }
     let mut undecidable = None;
     for (chain, told) in inputs {
         match told.verdict {
@@ -180,8 +197,7 @@ impl Reachability {
         let filters = Filters::read(host);
         let unread = [filters.unread(Family::Ipv4), filters.unread(Family::Ipv6)];
         let sets: Vec<RuleSet> = filters.engines.into_iter().flatten().flatten().collect();
-        let surroundings = Surroundings::read(host, sets.iter().any(|set| set.translates));
-        Self { reaches: Reaches::new(sets, unread, surroundings) }
+        Self { reaches: Reaches::new(sets, unread, Surroundings::read(host)) }
     }
 
     /// Returns from whom a socket is reached that waits at `address`. `takes_ipv4` says of one that waits at every address of
@@ -193,13 +209,10 @@ impl Reachability {
             IpAddr::V4(address) => (Family::Ipv4, u128::from(u32::from(address))),
             IpAddr::V6(address) => (Family::Ipv6, u128::from(address)),
         };
-        if address.is_loopback() {
-            return match self.reaches.of_loopback(family) {
-                Some(unknown) => Reading::Unknown { unknown },
-                None => Reading::Known(Reach::None),
-            };
-        }
         let place = Place { family, protocol, address: (number != 0).then_some(number), port };
+        if address.is_loopback() {
+            return self.reaches.of_loopback(place);
+        }
         let told = self.reaches.of(place);
         if family == Family::Ipv4 || number != 0 || !takes_ipv4 {
             return told;
@@ -381,6 +394,22 @@ mod tests {
         let told = |port, takes_ipv4| Reachability::read(&host).of(Transport::Tcp, any, port, takes_ipv4);
         assert_eq!(told(80, true), Reading::Known(Reach::Any));
         assert_eq!(told(80, false), Reading::Known(Reach::Any));
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_lets_none_in() {
+        let mut host = Recorded::at(&fixture("nft-one-family")).unwrap();
+        let told = |host: &Recorded| match state(host) {
+            Reading::Known(firewall) => firewall.inbound_ipv6,
+            Reading::Unknown { unknown } => panic!("{unknown:?}"),
+        };
+        assert_eq!(told(&host), Reading::Known(Inbound::Allow));
+        let failure = Failure { errno: None, kind: "not_found".to_owned(), text: String::new() };
+        host.index_mut().errors.insert("read /proc/net/if_inet6".to_owned(), failure);
+        assert_eq!(told(&host), Reading::Known(Inbound::Deny));
+        let any = "::".parse().unwrap();
+        let reach = Reachability::read(&host).of(Transport::Tcp, any, 80, false);
+        assert_eq!(reach, Reading::Known(Reach::None));
     }
 
     #[test]

@@ -140,6 +140,7 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
             policy: *chains.policies.get(&number)?,
             is_nat: name == "nat",
             devices: Vec::new(),
+            rewritten_by: None,
         });
     }
     for (at, rules) in &chains.rules {
@@ -153,6 +154,7 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
                 Act::Goto(to) => Act::Goto(named(*to)),
                 Act::Continue => Act::Continue,
                 Act::Accept => Act::Accept,
+                Act::Translate => Act::Translate,
                 Act::Drop => Act::Drop,
                 Act::Reject => Act::Reject,
                 Act::Return => Act::Return,

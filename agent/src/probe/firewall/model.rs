@@ -1,5 +1,6 @@
 //! Random rule sets, as the kernel would give them, and what single packets meet in them, walked one by one.
 
+mod by_hand;
 mod legacy_form;
 mod nf_tables_form;
 
@@ -30,6 +31,10 @@ const SENDERS: [u32; 10] = [
 const SENDER_PORTS: [u16; 5] = [53, 54, 999, 1000, 40_000];
 /// The same, and others.
 const TRIED_PORTS: [u16; 7] = [1, 53, 54, 999, 1000, 40_000, 40_001];
+/// Masks and values of flags of TCP that rules ask for: SYN alone, of four flags or of all, and with others.
+const FLAGS: [(u8, u8); 5] = [(0x17, 2), (0xff, 2), (0x3f, 2), (0xc0, 0xc0), (3, 3)];
+/// Flags that come with SYN.
+const TRIED_FLAGS: [u8; 5] = [2, 2 | 8, 2 | 64, 2 | 64 | 128, 2 | 32 | 64 | 128];
 const PORTS: [u16; 5] = [22, 23, 80, 443, 8080];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -91,6 +96,8 @@ pub(super) struct Conditions {
     sender: Option<Not<(u32, u32)>>,
     /// Name, or its beginning.
     interface: Option<Not<(&'static str, bool)>>,
+    /// Mask and value; only where the protocol is TCP.
+    flags: Option<Not<(u8, u8)>>,
     /// Bits of `NF_CT_STATE_BIT`: those of new and of established connections.
     states: Option<Not<u32>>,
 }
@@ -128,9 +135,11 @@ impl OneRule {
             if random.one_in(2) { (a, a) } else { (a.min(b), a.max(b)) }
         };
         let mut not = |is_inverted: usize| random.one_in(is_inverted);
-        let flips: Vec<bool> = (0..6).map(|_| not(4)).collect();
+        let flips: Vec<bool> = (0..7).map(|_| not(4)).collect();
         let protocol = random.maybe(3, |random| Not { is_inverted: flips[0], is: random.of(&[TCP, UDP]) });
+        let is_tcp = matches!(protocol, Some(Not { is_inverted: false, is: TCP }));
         let conditions = Conditions {
+            flags: random.maybe(2, |random| Not { is_inverted: flips[6], is: random.of(&FLAGS) }).filter(|_| is_tcp),
             protocol,
             ports: random.maybe(2, |random| Not { is_inverted: flips[1], is: range(random, &PORTS) }),
             sender_ports: random.maybe(6, |random| Not { is_inverted: flips[2], is: range(random, &SENDER_PORTS) }),
@@ -177,6 +186,7 @@ struct One {
     sender: u32,
     sender_port: u16,
     port: u16,
+    flags: u8,
     interface: &'static str,
 }
 
@@ -192,6 +202,7 @@ impl Conditions {
             && holds(&self.interface, |(name, is_beginning)| {
                 if *is_beginning { one.interface.starts_with(name) } else { one.interface == *name }
             })
+            && holds(&self.flags, |(mask, flags)| one.flags & mask == *flags)
             && holds(&self.states, |states| states & 8 != 0)
     }
 }
@@ -240,8 +251,9 @@ fn reach_of_each(sets: &[&Rules], protocol: u8, port: u16) -> Reach {
         .iter()
         .flat_map(|interface| SENDERS.iter().map(move |sender| (*interface, *sender)))
         .map(|(interface, sender)| {
-            TRIED_PORTS.iter().any(|sender_port| {
-                let one = One { protocol, sender, sender_port: *sender_port, port, interface };
+            let tried = TRIED_PORTS.iter().flat_map(|port| TRIED_FLAGS.iter().map(move |flags| (*port, *flags)));
+            tried.into_iter().any(|(sender_port, flags)| {
+                let one = One { protocol, sender, sender_port, port, flags, interface };
                 sets.iter().all(|rules| rules.let_in(one))
             })
         })
@@ -262,7 +274,9 @@ fn surroundings() -> Surroundings {
         ),
         ipv4: Some(vec![Receiver { address: 0x0a63_0001, kind: KIND_LOCAL }]),
         ipv6: Some(Vec::new()),
-        routes_loopback: false,
+        loopback_ways: Ok(std::collections::BTreeSet::new()),
+        has_networks: false,
+        ipv6_is_off: false,
     }
 }
 

@@ -10,7 +10,8 @@ use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
     netlink::{Message, attributes, find, messages, number, text},
-    rule_set::{Base, Hook, Name, RuleSet},
+    rule_set::{Base, Hook, Name, Rewriting, RuleSet},
+    rules::Scope,
 };
 
 use elements::Element;
@@ -28,6 +29,10 @@ const TABLE_IS_DORMANT: u32 = 1;
 /// Sets by name.
 pub(super) type Sets = BTreeMap<Name, Vec<Element>>;
 
+/// Sets that packets themselves add to or take from, so that what they hold says little of the next packet. Each with
+/// whether only senders do that are over some limit.
+type Filled = BTreeMap<Name, bool>;
+
 /// Returns whether a set is part of a rule, and has no name of its own.
 pub(super) fn is_anonymous(set: &str) -> bool {
     set.starts_with("__")
@@ -36,18 +41,35 @@ pub(super) fn is_anonymous(set: &str) -> bool {
 /// Returns the sets whose elements decide what a rule speaks of, or does.
 pub(super) fn wanted_sets(rules: &[u8]) -> Option<BTreeSet<Name>> {
     let mut wanted = BTreeSet::new();
-    let sets = Sets::new();
+    read_rules(rules, |reader| wanted.extend(reader.wanted))?;
+    Some(wanted)
+}
+
+/// Returns the sets that rules of any hook fill: `add`, `update` and `delete` of nft(8).
+fn filled_sets(rules: &[u8]) -> Option<Filled> {
+    let mut filled = Filled::new();
+    read_rules(rules, |reader| {
+        for (set, is_by_busy) in reader.fills {
+            *filled.entry(set).or_insert(true) &= is_by_busy;
+        }
+    })?;
+    Some(filled)
+}
+
+/// Reads each rule without what sets hold.
+fn read_rules(rules: &[u8], mut take: impl FnMut(RuleReader<'_>)) -> Option<()> {
+    let (sets, filled) = (Sets::new(), Filled::new());
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
         let rule = attributes(message.attributes)?;
         let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
-        let mut reader = RuleReader::new(&name, 0, &sets);
+        let mut reader = RuleReader::new(&name, 0, &sets, &filled);
         for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
             let expression = attributes(expression)?;
             reader.take(&text(find(&expression, 1)?), find(&expression, 2).unwrap_or_default())?;
         }
-        wanted.extend(reader.wanted);
+        take(reader);
     }
-    Some(wanted)
+    Some(())
 }
 
 fn family(number: u8) -> Option<FilterFamily> {
@@ -88,9 +110,12 @@ pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8], sets: &Sets) -> 
     for message in messages(chains)?.into_iter().filter(|message| message.kind == NEW_CHAIN) {
         add_chain(&mut set, &message, &dormant)?;
     }
+    let filled = filled_sets(rules)?;
+    let mut rewriting = Vec::new();
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
-        add_rule(&mut set, &message, sets)?;
+        rewriting.extend(add_rule(&mut set, &message, sets, &filled)?);
     }
+    set.note_rewriting(&rewriting);
     Some(set)
 }
 
@@ -122,16 +147,19 @@ fn add_chain(set: &mut RuleSet, message: &Message<'_>, dormant: &BTreeSet<(u8, S
         policy,
         is_nat: find(&chain, 7).is_some_and(|kind| text(kind) == "nat"),
         devices,
+        rewritten_by: None,
     });
     Some(())
 }
 
-fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()> {
+/// Adds a rule, and returns what is to be known of it when it writes into headers.
+fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Filled) -> Option<Option<Rewriting>> {
     let rule = attributes(message.attributes)?;
     let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
     let count = set.rule_counts.entry(name.clone()).or_default();
     *count += 1;
-    let mut reader = RuleReader::new(&name, *count, sets);
+    let number = *count;
+    let mut reader = RuleReader::new(&name, number, sets, filled);
     let mut canonical = vec![(1, name.1.as_bytes()), (2, name.2.as_bytes())];
     for (_, expression) in attributes(find(&rule, 4).unwrap_or_default())? {
         let expression = attributes(expression)?;
@@ -153,8 +181,11 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets) -> Option<()>
     set.untracking.extend(reader.untracking.take());
     set.translates |= reader.translates;
     set.diverts |= reader.diverts;
-    set.chains.entry(name.clone()).or_default().extend(reader.rules());
-    Some(())
+    let rewrites = reader.rewrites;
+    let rules = reader.rules();
+    let is_narrow = rules.iter().all(|rule| rule.scope == Scope::Narrow);
+    set.chains.entry(name.clone()).or_default().extend(rules);
+    Some(rewrites.then_some(Rewriting { is_narrow, chain: name, number }))
 }
 
 fn keep(set: &mut RuleSet, message: &Message<'_>, parts: &[(u16, &[u8])]) {

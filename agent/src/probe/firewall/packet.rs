@@ -116,6 +116,8 @@ pub(super) struct Packet {
     pub protocol: u8,
     pub sender_port: u16,
     pub receiver_port: u16,
+    /// Flags of TCP, of which a sender may choose some.
+    pub tcp_flags: u8,
     /// `None` when it is not told which addresses are the host's.
     pub receiver: Option<Receiver>,
     /// `None` when it is not told which interfaces there are.
@@ -141,7 +143,11 @@ pub(super) const STATE_UNTRACKED: u128 = 64;
 pub(super) const STATUS_OF_KNOWN: u128 = 1 | 2 | 4 | 16 | 32;
 /// Where a fragment begins, without its flags.
 pub(super) const FRAGMENT_PLACE: u128 = 0x1fff;
-const SYN: u128 = 2;
+/// The flag by which a connection is asked for.
+pub(super) const SYN: u8 = 2;
+/// Flags that may come with it: PSH, URG, ECE and CWR. A socket takes no first packet with FIN, RST or ACK (RFC 9293, section
+/// 3.10.7.2; `tcp_rcv_state_process` of Linux).
+pub(super) const FLAGS_BESIDE_SYN: [u8; 4] = [8, 32, 64, 128];
 /// `RTN_LOCAL`
 pub(super) const KIND_LOCAL: u32 = 2;
 
@@ -180,7 +186,7 @@ impl Packet {
             Field::Protocol => ask.holds(self.protocol.into()).into(),
             Field::SenderPort => ask.holds(self.sender_port.into()).into(),
             Field::ReceiverPort => ask.holds(self.receiver_port.into()).into(),
-            Field::TcpFlags => (self.protocol == TCP && ask.holds(SYN)).into(),
+            Field::TcpFlags => (self.protocol == TCP && ask.holds(self.tcp_flags.into())).into(),
             // It is whole; whether it may be cut is not told.
             Field::Fragment => match *ask {
                 Ask::Bits { mask, value } if mask & !FRAGMENT_PLACE == 0 => (value == 0).into(),

@@ -1,6 +1,7 @@
 //! From whom outside a socket is reached under the packet filters.
 //!
-//! What is asked is whether a sender has a first packet that is let in: by some port of its own, to some address of the host.
+//! What is asked is whether a sender has a first packet that is let in: by some port of its own, with some flags of TCP, to some
+//! address of the host.
 //! So each choice that rules tell apart is tried, and a walk follows all senders at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
-    packet::{Ask, Field, Interface, Packet, Receiver, TCP, Test},
+    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, Packet, Receiver, SYN, TCP, Test},
     rule_set::{Base, Hook, RuleSet},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
@@ -36,6 +37,16 @@ pub(super) struct Place {
     pub port: u16,
 }
 
+/// What becomes of a packet on its whole way to a socket.
+struct Followed {
+    /// From whom it is let in.
+    flow: Flow,
+    /// The place of the first rule that leaves it open.
+    because: Option<String>,
+    /// That of the first rule that may make it one for another receiver.
+    translated: Option<String>,
+}
+
 /// The packet filters of a host, with what was told of places before.
 #[derive(Debug)]
 pub(super) struct Reaches {
@@ -45,6 +56,7 @@ pub(super) struct Reaches {
     surroundings: Surroundings,
     interfaces: Option<Vec<Interface>>,
     sender_ports: Vec<u16>,
+    tcp_flags: Vec<u8>,
     receiver_tests: BTreeSet<Test>,
     steps: u64,
     known: BTreeMap<Place, Reading<Reach>>,
@@ -69,7 +81,7 @@ impl Reaches {
             let signature = |interface: &Interface| {
                 let by_rule: Vec<_> = by_interface.iter().map(|test| interface_passes(test, interface)).collect();
                 let by_chain: Vec<_> = devices.iter().map(|device| is_named(interface, device)).collect();
-                (by_rule, by_chain)
+                (by_rule, by_chain, surroundings.routes_to_loopback(Some(*interface)))
             };
             distinct(interfaces.iter().copied(), signature)
         });
@@ -81,6 +93,14 @@ impl Reaches {
         let ports = edges.flatten().filter_map(|port| u16::try_from(port).ok()).chain([1, SENDER_PORT]);
         let sender_ports =
             distinct(ports, |port| by_port.iter().map(|test| test.ask.holds((*port).into())).collect::<Vec<_>>());
+        let by_flags = of(&[Field::TcpFlags]);
+        let all_flags = (0_u8..1 << FLAGS_BESIDE_SYN.len()).map(|chosen| {
+            let chosen = (0..).zip(FLAGS_BESIDE_SYN).filter(|(at, _)| chosen & 1 << at != 0);
+            chosen.fold(SYN, |flags, (_, flag)| flags | flag)
+        });
+        let tcp_flags = distinct(all_flags, |flags| {
+            by_flags.iter().map(|test| test.ask.holds((*flags).into())).collect::<Vec<_>>()
+        });
         Self {
             receiver_tests: of(&[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind, Field::PacketKind]),
             sets,
@@ -88,23 +108,34 @@ impl Reaches {
             surroundings,
             interfaces,
             sender_ports,
+            tcp_flags,
             steps: STEPS,
             known: BTreeMap::new(),
         }
     }
 
-    /// Returns why a socket on the loopback may be reached from outside, if it may.
-    pub fn of_loopback(&self, family: Family) -> Option<Unknown> {
+    /// Returns from whom outside the socket at `place`, on the loopback, is reached.
+    pub fn of_loopback(&mut self, place: Place) -> Reading<Reach> {
         if let Some(unknown) = self.diverted() {
-            return Some(unknown);
+            return Reading::Unknown { unknown };
         }
-        let translates = self.sets.iter().any(|set| set.translates);
-        (family == Family::Ipv4 && translates && self.surroundings.routes_loopback).then(|| {
-            Unknown::new(
+        if let Some(rewriting) = self.sets.iter().find_map(|set| set.rewriting(place.family)) {
+            let (_, table, chain) = &rewriting.chain;
+            return Reading::unknown(Cause::Undecidable, place_of(table, chain, rewriting.number));
+        }
+        // What comes to ::1 from outside is dropped (RFC 4291, section 2.5.3).
+        if place.family == Family::Ipv6 {
+            return Reading::Known(Reach::None);
+        }
+        match &self.surroundings.loopback_ways {
+            Ok(ways) if ways.is_empty() => Reading::Known(Reach::None),
+            Ok(_) if self.sets.iter().any(|set| set.translates) => Reading::unknown(
                 Cause::Undecidable,
                 "rules translate addresses, and route_localnet lets packets to the loopback in",
-            )
-        })
+            ),
+            Ok(_) => self.of(place),
+            Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
+        }
     }
 
     /// Returns why packets for other places may come to any socket, if they may.
@@ -125,27 +156,42 @@ impl Reaches {
     }
 
     fn judge(&mut self, place: Place) -> Reading<Reach> {
+        if place.family == Family::Ipv6 && self.surroundings.ipv6_is_off {
+            return Reading::Known(Reach::None);
+        }
         let receivers = self.receivers(place);
         let interfaces: Vec<Option<Interface>> = match &self.interfaces {
             Some(interfaces) => interfaces.iter().copied().map(Some).collect(),
             None => vec![None],
         };
-        if receivers.len() * interfaces.len() * self.sender_ports.len() > KINDS {
+        let tcp_flags = match place.protocol {
+            Transport::Tcp => self.tcp_flags.clone(),
+            Transport::Udp => vec![0],
+        };
+        let choices: Vec<(u16, u8)> =
+            self.sender_ports.iter().flat_map(|port| tcp_flags.iter().map(move |flags| (*port, *flags))).collect();
+        if receivers.len() * interfaces.len() * choices.len() > KINDS {
             return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
         }
         let outside = Senders::outside(place.family);
         let (mut is_any, mut is_none, mut is_some, mut is_not_all) = (true, true, false, false);
-        let mut because = None;
+        let (mut because, mut translated) = (None, None);
         for interface in interfaces {
             let mut let_in = Flow::default();
-            for receiver in &receivers {
-                for sender_port in self.sender_ports.clone() {
-                    let packet = self.packet(place, interface, *receiver, sender_port);
-                    let Some((flow, doubt)) = self.follow(&packet, &outside) else {
+            let has_way = |receiver: &&Option<Receiver>| {
+                let is_loopback = receiver.is_some_and(|one| is_loopback(place.family, one.address));
+                !is_loopback || self.surroundings.routes_to_loopback(interface)
+            };
+            let receivers: Vec<Option<Receiver>> = receivers.iter().filter(has_way).copied().collect();
+            for receiver in receivers {
+                for (sender_port, flags) in &choices {
+                    let packet = self.packet(place, interface, receiver, *sender_port, *flags);
+                    let Some(followed) = self.follow(&packet, &outside) else {
                         return Reading::unknown(Cause::Limit, "more rules than are tried for sockets");
                     };
-                    let_in.add(flow);
-                    because = because.or(doubt);
+                    let_in.add(followed.flow);
+                    because = because.or(followed.because);
+                    translated = translated.or(followed.translated);
                 }
             }
             is_any &= let_in.certain.covers(&outside);
@@ -158,12 +204,16 @@ impl Reaches {
             Family::Ipv6 => &self.unread[1],
         };
         match unread {
+            _ if is_none && self.diverted().is_none() && translated.is_none() => Reading::Known(Reach::None),
+            Some(unknown) if !is_none => Reading::Unknown { unknown: unknown.clone() },
+            None if is_any => Reading::Known(Reach::Any),
+            // Whoever asks at this place is answered by another one, which the rules for this place say nothing of.
+            _ if let Some(rule) = translated => Reading::unknown(Cause::Undecidable, rule),
             _ if is_none => match self.diverted() {
                 Some(unknown) => Reading::Unknown { unknown },
                 None => Reading::Known(Reach::None),
             },
             Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
-            None if is_any => Reading::Known(Reach::Any),
             None if is_some && is_not_all => Reading::Known(Reach::Some),
             None => {
                 let detail = because.unwrap_or_else(|| "rules do not tell".to_owned());
@@ -182,21 +232,24 @@ impl Reaches {
         // A connection is made with one host; datagrams are sent to many, too.
         let is_met =
             |receiver: &&Receiver| place.protocol == Transport::Udp || receiver.kind == super::packet::KIND_LOCAL;
-        let is_loopback = |receiver: &&Receiver| match place.family {
-            Family::Ipv4 => receiver.address >> 24 == 127,
-            Family::Ipv6 => receiver.address == 1,
+        let has_way = |receiver: &&Receiver| {
+            !is_loopback(place.family, receiver.address) || self.surroundings.lets_loopback_in(place.family)
         };
-        let own: Vec<_> = own.iter().filter(is_met).filter(|receiver| !is_loopback(receiver)).copied().collect();
+        let own: Vec<_> = own.iter().filter(is_met).filter(has_way).copied().collect();
         let signature = |receiver: &Receiver| {
             let holds = |test: &Test| match test.field {
                 Field::ReceiverKind | Field::PacketKind => test.ask.holds(receiver.kind.into()),
                 _ => test.ask.holds(receiver.address),
             };
-            (receiver.kind, self.receiver_tests.iter().map(holds).collect::<Vec<_>>())
+            let is_loopback = is_loopback(place.family, receiver.address);
+            (receiver.kind, is_loopback, self.receiver_tests.iter().map(holds).collect::<Vec<_>>())
         };
-        let found: Vec<_> = distinct(own.into_iter(), signature).into_iter().map(Some).collect();
-        // A host without an address may have one in a moment.
-        if found.is_empty() { vec![None] } else { found }
+        let mut found: Vec<_> = distinct(own.into_iter(), signature).into_iter().map(Some).collect();
+        // A host without an address may have one in a moment; another one has whole networks of them.
+        if found.is_empty() || place.family == Family::Ipv4 && self.surroundings.has_networks {
+            found.push(None);
+        }
+        found
     }
 
     fn packet(
@@ -205,6 +258,7 @@ impl Reaches {
         interface: Option<Interface>,
         receiver: Option<Receiver>,
         sender_port: u16,
+        tcp_flags: u8,
     ) -> Packet {
         let is_unread = self.unread.iter().any(Option::is_some);
         let mut packet = Packet {
@@ -215,6 +269,7 @@ impl Reaches {
             },
             sender_port,
             receiver_port: place.port,
+            tcp_flags,
             receiver,
             interface,
             is_tracked: false,
@@ -226,15 +281,17 @@ impl Reaches {
         packet
     }
 
-    /// Returns from whom `packet` is let in, and the place of the first rule that leaves it open.
-    fn follow(&mut self, packet: &Packet, outside: &Senders) -> Option<(Flow, Option<String>)> {
+    /// Returns what becomes of `packet` from all senders `outside`.
+    fn follow(&mut self, packet: &Packet, outside: &Senders) -> Option<Followed> {
         let mut bases: Vec<(&RuleSet, &Base)> =
             self.sets.iter().flat_map(|set| set.bases.iter().map(move |base| (set, base))).collect();
         bases.retain(|(_, base)| base.sees(packet.family));
         bases.sort_by_key(|(_, base)| (base.hook, base.priority));
         let mut flow = Flow::of(outside.clone());
-        let mut because = None;
-        for (set, base) in bases {
+        let (mut because, mut translated) = (None, None);
+        let rewriting = bases.iter().rposition(|(_, base)| base.rewritten_by.is_some());
+        let rewriting = rewriting.and_then(|at| Some((at, bases.get(at)?.1.rewritten_by.as_ref()?)));
+        for (at, (set, base)) in bases.into_iter().enumerate() {
             let sees = match (base.hook, &packet.interface) {
                 (Hook::Ingress, Some(interface)) => Some(base.devices.iter().any(|device| is_named(interface, device))),
                 (Hook::Ingress, None) => None,
@@ -254,6 +311,16 @@ impl Reaches {
             flow = walked.accepted;
             let doubt = walked.because.map(|((_, table, chain), rule)| place_of(&table, &chain, rule));
             because = because.or(doubt);
+            let other = walked.translated.map(|((_, table, chain), rule)| place_of(&table, &chain, rule));
+            translated = translated.or(other);
+            // Any packet may be made this one in the chains up to that of the last rule that writes into headers.
+            if let Some((_, rule)) = rewriting.filter(|(last, _)| at <= *last)
+                && flow.perhaps != before
+            {
+                because = because.or_else(|| Some(place_of(&rule.chain.1, &rule.chain.2, rule.number)));
+                flow.perhaps = before;
+                continue;
+            }
             // Another packet, which this chain lets in, may be made to one for this socket after it.
             let is_evaded = base.hook != Hook::Input && packet.may_be_translated;
             if (is_evaded || sees.is_none()) && flow.perhaps != before {
@@ -261,7 +328,7 @@ impl Reaches {
                 flow.perhaps = before;
             }
         }
-        Some((flow, because))
+        Some(Followed { flow, because, translated })
     }
 }
 
@@ -270,6 +337,13 @@ pub(super) fn place_of(table: &str, chain: &str, rule: u32) -> String {
     match rule {
         0 => format!("chain {chain} of table {table}"),
         rule => format!("rule {rule} of chain {chain} of table {table}"),
+    }
+}
+
+fn is_loopback(family: Family, address: u128) -> bool {
+    match family {
+        Family::Ipv4 => address >> 24 == 127,
+        Family::Ipv6 => address == 1,
     }
 }
 

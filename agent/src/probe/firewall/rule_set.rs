@@ -7,7 +7,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily
 use super::{
     Input,
     packet::Condition,
-    rules::{self, Rule, Verdict},
+    rules::{self, Act, Rule, Verdict},
 };
 use crate::host::Family;
 
@@ -45,6 +45,17 @@ pub(super) struct Base {
     pub is_nat: bool,
     /// Interfaces whose packets alone it sees, on the ingress hook.
     pub devices: Vec<String>,
+    /// A rule that packets meet in it and that writes into their headers; where there are several, one that is not narrow.
+    pub rewritten_by: Option<Rewriting>,
+}
+
+/// A rule that makes a packet another one.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Rewriting {
+    /// Whether it speaks of some narrower kind of packets alone.
+    pub is_narrow: bool,
+    pub chain: Name,
+    pub number: u32,
 }
 
 impl Base {
@@ -78,6 +89,22 @@ impl RuleSet {
     /// Returns the names of tables and chains.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(String::as_str).chain(self.chains.keys().map(|(_, _, chain)| chain.as_str()))
+    }
+
+    /// Tells each base chain which of the rules that packets meet in it writes into their headers.
+    pub fn note_rewriting(&mut self, rules: &[Rewriting]) {
+        if rules.is_empty() {
+            return;
+        }
+        for base in &mut self.bases {
+            let met = chains_from(&self.chains, &base.name);
+            base.rewritten_by = rules.iter().filter(|rule| met.contains(&rule.chain)).min().cloned();
+        }
+    }
+
+    /// Returns a rule that may write into the headers of packets of `family` before a socket gets them.
+    pub fn rewriting(&self, family: Family) -> Option<&Rewriting> {
+        self.bases.iter().filter(|base| base.sees(family)).filter_map(|base| base.rewritten_by.as_ref()).min()
     }
 
     /// Returns what becomes of a packet of which nothing is known in each chain that matters, by family.
@@ -130,4 +157,19 @@ impl RuleSet {
             _ => found,
         }
     }
+}
+
+/// Returns the chains that packets of the base chain `base` may come to.
+fn chains_from<'c>(chains: &'c BTreeMap<Name, Vec<Rule<Name>>>, base: &'c Name) -> BTreeSet<&'c Name> {
+    let mut met = BTreeSet::from([base]);
+    let mut open = vec![base];
+    while let Some(chain) = open.pop() {
+        for rule in chains.get(chain).into_iter().flatten() {
+            let (Act::Jump(to) | Act::Goto(to)) = &rule.act else { continue };
+            if met.insert(to) {
+                open.push(to);
+            }
+        }
+    }
+    met
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
-use super::packet::{Ask, Condition, Field, IPV4, IPV6};
+use super::{
+    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_NEW, SYN, TCP, Test},
+    senders::Part,
+    share,
+};
 use crate::host::Family;
 
 /// Chains inside each other, at most: the kernel's own bound (`NFT_JUMP_STACK_SIZE`).
@@ -52,6 +56,8 @@ pub(super) enum Act<C> {
     /// Nothing that decides, such as counting.
     Continue,
     Accept,
+    /// Accepts it, and makes it one for another receiver.
+    Translate,
     Drop,
     Reject,
     Return,
@@ -90,6 +96,43 @@ impl<C> Rule<C> {
         };
         if self.conditions.iter().any(is_other) { Scope::Narrow } else { self.scope }
     }
+
+    /// Returns the ports at which it speaks of packets from everyone; `None` when something else makes it narrow.
+    fn ports(&self) -> Option<Vec<(u128, u128)>> {
+        let mut ports = Part::All;
+        for condition in &self.conditions {
+            let (lists, is_inverted) = match condition {
+                Condition::AnyOf { lists, is_inverted } => (lists, *is_inverted),
+                Condition::Mostly => continue,
+                Condition::Seldom | Condition::Unclear => return None,
+            };
+            let range = |tests: &Vec<Test>| match tests.as_slice() {
+                [Test { field: Field::ReceiverPort, ask: Ask::Within(first, last) }] => Some((*first, *last)),
+                _ => None,
+            };
+            match lists.iter().map(range).collect::<Option<Vec<_>>>() {
+                Some(ranges) if !is_inverted && !ranges.is_empty() => ports = ports.and(Part::of(ranges)),
+                _ if lists.iter().any(|tests| tests.iter().all(is_wide)) == is_inverted => return None,
+                _ => {}
+            }
+        }
+        match ports {
+            Part::All => None,
+            Part::Ranges(ranges) => Some(ranges),
+        }
+    }
+}
+
+/// Returns whether a packet that asks for a connection passes, of no narrower kind.
+fn is_wide(test: &Test) -> bool {
+    match test.field {
+        Field::Family => true,
+        Field::Protocol => test.ask.holds(TCP.into()),
+        Field::CtState => test.ask.holds(STATE_NEW),
+        Field::TcpFlags => test.ask.holds(SYN.into()),
+        Field::SenderPort => test.ask == Ask::Within(0, u16::MAX.into()),
+        _ => false,
+    }
 }
 
 /// What becomes of the packet, and the rule because of which it cannot be told: its chain and its number.
@@ -106,7 +149,8 @@ pub(super) fn verdict<C: Clone + Ord>(
     policy: ChainPolicy,
     family: Family,
 ) -> Verdict<C> {
-    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new() };
+    let open = OpenPorts::default();
+    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new(), open };
     let found = follow.chain(chain, DEPTH);
     let policy = match policy {
         ChainPolicy::Accept => Outcomes::ACCEPT,
@@ -168,6 +212,33 @@ struct Follow<'c, C> {
     known: BTreeMap<&'c C, Option<Outcomes>>,
     /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
     doubts: BTreeMap<Outcomes, (C, u32)>,
+    /// What narrow rules let in.
+    open: OpenPorts,
+}
+
+/// Ports that are open to everyone by rules of which each is narrow, and which may be wide together.
+#[derive(Default)]
+struct OpenPorts {
+    /// A bit for each port, in words that are there once one of theirs is open.
+    words: BTreeMap<u16, u64>,
+    count: u32,
+}
+
+impl OpenPorts {
+    fn add(&mut self, first: u128, last: u128) {
+        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last.min(u16::MAX.into()))) else { return };
+        for at in first / 64..=last / 64 {
+            let from = if at == first / 64 { u64::MAX << (first % 64) } else { u64::MAX };
+            let to = if at == last / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+            let word = self.words.entry(at).or_default();
+            self.count += (from & to & !*word).count_ones();
+            *word |= from & to;
+        }
+    }
+
+    fn is_narrow(&self) -> bool {
+        share::port_count(self.count).scope() == Scope::Narrow
+    }
 }
 
 impl<'c, C: Clone + Ord> Follow<'c, C> {
@@ -191,12 +262,16 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
         for rule in rules {
             let scope = rule.scope_in(self.family);
             if scope == Scope::Narrow {
+                if rule.act == Act::Accept && self.is_one_too_many(rule) {
+                    outcomes = outcomes.or(Outcomes::ACCEPT);
+                    self.doubt(name, rule.number, Outcomes::ACCEPT);
+                }
                 continue;
             }
             // What a packet of this rule may meet, and whether it may go on to the next rule.
             let (may, goes_on) = match &rule.act {
                 Act::Continue => continue,
-                Act::Accept => (Outcomes::ACCEPT, false),
+                Act::Accept | Act::Translate => (Outcomes::ACCEPT, false),
                 Act::Drop => (Outcomes::DROP, false),
                 Act::Reject => (Outcomes::REJECT, false),
                 Act::Unclear => (Outcomes::UNDECIDABLE, false),
@@ -217,6 +292,13 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
             }
         }
         outcomes.or(Outcomes::FALLS)
+    }
+
+    /// Returns whether `rule`, with the narrow ones before it, opens more ports than are narrow.
+    fn is_one_too_many(&mut self, rule: &Rule<C>) -> bool {
+        let ranges = rule.ports().unwrap_or_default();
+        ranges.iter().for_each(|(first, last)| self.open.add(*first, *last));
+        !ranges.is_empty() && !self.open.is_narrow()
     }
 
     fn doubt(&mut self, chain: &C, rule: u32, may: Outcomes) {
@@ -290,6 +372,33 @@ mod tests {
                 [other.clone(), returns.clone(), may_return.clone(), zone.clone(), accepts.clone(), zones.clone()];
             let chains = chains([vec![rules.clone()], called.to_vec()].concat());
             assert_eq!(verdict(&chains, &0, policy, Family::Ipv4).verdict, expected, "{policy:?} {rules:?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_are_narrow_each_may_be_wide_together() {
+        let ports = |first: u128, last: u128| {
+            let conditions = vec![
+                Condition::test(Field::Protocol, Ask::Within(6, 6), false),
+                Condition::test(Field::ReceiverPort, Ask::Within(first, u16::MAX.into()), false),
+                Condition::test(Field::ReceiverPort, Ask::Within(0, last), false),
+            ];
+            Rule { conditions, ..rule(Scope::Narrow, Act::Accept) }
+        };
+        let told = |rules: Vec<Rule<u8>>| verdict(&chains(vec![rules]), &0, ChainPolicy::Drop, Family::Ipv4);
+        let all: Vec<_> = (0..16).map(|part| ports(part * 4096, part * 4096 + 4095)).collect();
+        let found = told(all.clone());
+        assert_eq!((found.verdict, found.because), (DefaultVerdict::Undecidable, Some((0, 2))));
+        assert_eq!(told(vec![all[0].clone()]).verdict, DefaultVerdict::Drop);
+        // The same ports again are no more.
+        assert_eq!(told(vec![all[3].clone(), all[3].clone(), ports(16_000, 16_383)]).verdict, DefaultVerdict::Drop);
+        // For one sender, or for what is known.
+        let sender = Condition::test(Field::Ipv4Sender, Ask::Within(1, 1), false);
+        let known = Condition::test(Field::CtState, Ask::Within(2, 2), false);
+        for other in [sender, known, Condition::Unclear] {
+            let mut rules = all.clone();
+            rules.iter_mut().for_each(|rule| rule.conditions.push(other.clone()));
+            assert_eq!(told(rules).verdict, DefaultVerdict::Drop, "{other:?}");
         }
     }
 
@@ -372,7 +481,7 @@ mod tests {
         for real in chains.get(usize::from(chain))?.iter().filter(|real| real.packets & (1 << packet) != 0) {
             match &real.rule.act {
                 Act::Continue => {}
-                Act::Accept => return Some(true),
+                Act::Accept | Act::Translate => return Some(true),
                 Act::Drop | Act::Reject => return Some(false),
                 Act::Unclear => return Some(real.really_accepts),
                 Act::Return => return None,

@@ -59,8 +59,12 @@ impl Share {
 
 /// Returns the share of the ports from `first` to `last`.
 pub(super) fn ports(first: u16, last: u16) -> Share {
-    let count = (u128::from(last) + 1).saturating_sub(first.into());
-    Share::Part(count << SHARE_OF_PORT)
+    port_count((u32::from(last) + 1).saturating_sub(first.into()))
+}
+
+/// Returns the share of so many ports.
+pub(super) fn port_count(count: u32) -> Share {
+    Share::Part(u128::from(count) << SHARE_OF_PORT)
 }
 
 /// Returns the share of the packets from the addresses from `first` to `last`, of 4 or of 16 bytes.

@@ -1,9 +1,15 @@
 //! What is the host's own: its interfaces, and the addresses to which packets come. From `/proc/net` (proc_pid_net(5)).
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
+
+use muster_proto::fact::{Cause, Unknown};
 
 use super::packet::{Interface, KIND_LOCAL, Receiver};
-use crate::host::{Family, Host};
+use crate::host::{self, Family, Host};
 
 /// Bytes of a table of interfaces or addresses, at most.
 const TABLE_BYTES: usize = 4 * 1024 * 1024;
@@ -14,7 +20,7 @@ const LOOPBACK: &str = "lo";
 const NAME_BYTES: usize = 16;
 
 /// What is the host's own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Surroundings {
     /// Interfaces but the loopback; at least one, which may be of no name. `None` when they are not told.
     pub interfaces: Option<Vec<Interface>>,
@@ -22,16 +28,19 @@ pub(super) struct Surroundings {
     pub ipv4: Option<Vec<Receiver>>,
     /// The same of IPv6.
     pub ipv6: Option<Vec<Receiver>>,
-    /// Whether packets from outside to 127.0.0.0/8 may be let in (`route_localnet` of ip-sysctl), or it is not told.
-    pub routes_loopback: bool,
+    /// Numbers of the names of interfaces by which packets from outside to 127.0.0.0/8 are taken (`route_localnet` of
+    /// Documentation/networking/ip-sysctl.rst), or why they are not told.
+    pub loopback_ways: Result<BTreeSet<u128>, Unknown>,
+    /// Whether all addresses of some networks of IPv4 are the host's (`ip route add local`).
+    pub has_networks: bool,
+    /// Whether nothing comes in over IPv6.
+    pub ipv6_is_off: bool,
 }
 
 impl Surroundings {
-    /// Reads what is the host's own. What the loopback lets in matters where rules translate addresses.
-    pub fn read(host: &dyn Host, translates: bool) -> Self {
-        let text = |path: &str| -> io::Result<String> {
-            Ok(String::from_utf8_lossy(&host.read(Path::new(path), TABLE_BYTES)?).into_owned())
-        };
+    /// Reads what is the host's own.
+    pub fn read(host: &dyn Host) -> Self {
+        let text = |path: &str| read_text(host, path);
         let or_nothing = |result: io::Result<String>| match result {
             // A kernel without that family has no such table.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(String::new()),
@@ -42,17 +51,16 @@ impl Surroundings {
         let addresses6 = or_nothing(text("/proc/net/if_inet6"));
         let groups6 = or_nothing(text("/proc/net/igmp6"));
         let devices = text("/proc/net/dev");
-        let names = devices.iter().flat_map(|table| names(table)).chain(["all"]);
-        let is_off = |name: &str| {
-            let setting = text(&format!("/proc/sys/net/ipv4/conf/{name}/route_localnet"));
-            setting.is_ok_and(|setting| setting.trim() == "0")
-        };
-        let routes_loopback = translates && !names.filter(|name| *name != LOOPBACK).all(is_off);
         let mut indexes = BTreeMap::new();
         indexes.extend(groups.as_deref().map(indexes_of_igmp).into_iter().flatten());
         indexes.extend(addresses6.as_deref().map(indexes_of_if_inet6).into_iter().flatten());
         Self {
-            routes_loopback,
+            loopback_ways: match &devices {
+                Ok(table) => loopback_ways(host, table),
+                Err(error) => Err(host::unknown("read /proc/net/dev".to_owned(), error)),
+            },
+            has_networks: routes.as_deref().is_some_and(has_networks),
+            ipv6_is_off: ipv6_is_off(host),
             interfaces: devices.as_ref().ok().map(|table| interfaces(table, &indexes)),
             ipv4: routes
                 .zip(groups)
@@ -69,6 +77,64 @@ impl Surroundings {
             Family::Ipv6 => self.ipv6.as_deref(),
         }
     }
+
+    /// Returns whether packets from outside to the loopback of `family` may be taken.
+    pub fn lets_loopback_in(&self, family: Family) -> bool {
+        family == Family::Ipv4 && self.loopback_ways.as_ref().map_or(true, |ways| !ways.is_empty())
+    }
+
+    /// Returns whether packets to 127.0.0.0/8 that come by `interface` may be taken.
+    pub fn routes_to_loopback(&self, interface: Option<Interface>) -> bool {
+        let (Ok(ways), Some(interface)) = (&self.loopback_ways, interface) else { return true };
+        ways.contains(&interface.name)
+    }
+}
+
+fn read_text(host: &dyn Host, path: &str) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&host.read(Path::new(path), TABLE_BYTES)?).into_owned())
+}
+
+/// Returns the interfaces that take packets to 127.0.0.0/8: by their own setting, or by that for all.
+fn loopback_ways(host: &dyn Host, devices: &str) -> Result<BTreeSet<u128>, Unknown> {
+    let is_on = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+        match read_text(host, &path) {
+            Ok(setting) => match setting.trim().parse::<i32>() {
+                Ok(setting) => Ok(setting != 0),
+                Err(_) => Err(Unknown::new(Cause::Garbled, format!("{path} is no number"))),
+            },
+            // An interface without IPv4, or that is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(host::unknown(format!("read {path}"), &error)),
+        }
+    };
+    let is_on_for_all = is_on("all")?;
+    let mut ways = BTreeSet::new();
+    for Interface { name, .. } in interfaces(devices, &BTreeMap::new()).into_iter().filter(|_| is_on_for_all) {
+        ways.insert(name);
+    }
+    for name in names(devices).filter(|name| *name != LOOPBACK && !is_on_for_all) {
+        if is_on(name)? {
+            ways.insert(name_number(name));
+        }
+    }
+    Ok(ways)
+}
+
+/// Returns whether nothing comes in over IPv6: the kernel has none, and so no `/proc/net/if_inet6`, or it is switched off for
+/// every interface (`disable_ipv6` of Documentation/networking/ip-sysctl.rst). The setting for all is put into each.
+pub(super) fn ipv6_is_off(host: &dyn Host) -> bool {
+    if read_text(host, "/proc/net/if_inet6").is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return true;
+    }
+    let Ok(devices) = read_text(host, "/proc/net/dev") else { return false };
+    let is_off = |name: &str| match read_text(host, &format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")) {
+        Ok(setting) => setting.trim() == "1",
+        // An interface without IPv6, whose packets the kernel drops.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let mut outer = names(&devices).filter(|name| *name != LOOPBACK).peekable();
+    outer.peek().is_some() && outer.all(is_off)
 }
 
 /// Returns the kind of an address to which a socket is bound; `None` where it is not told.
@@ -79,6 +145,10 @@ pub(super) fn kind_of(receivers: Option<&[Receiver]>, family: Family, address: u
     };
     if is_group {
         return Some(KIND_MULTICAST);
+    }
+    // The host has the whole network of the loopback.
+    if family == Family::Ipv4 && address >> 24 == 127 {
+        return Some(KIND_LOCAL);
     }
     receivers?.iter().find(|receiver| receiver.address == address).map(|receiver| receiver.kind)
 }
@@ -168,11 +238,25 @@ fn addresses_of_fib_trie(table: &str) -> Vec<Receiver> {
     found
 }
 
+/// Returns whether a network other than that of the loopback is the host's own: `/16 host LOCAL`.
+fn has_networks(table: &str) -> bool {
+    let mut is_loopback = false;
+    table.lines().map(str::trim).any(|line| {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            is_loopback = address.starts_with("127.");
+            return false;
+        }
+        let Some((length, rest)) = line.strip_prefix('/').and_then(|line| line.split_once(' ')) else { return false };
+        !is_loopback && length != "32" && rest.split_ascii_whitespace().nth(1) == Some("LOCAL")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::{Recorded, recorded::Failure};
 
     const IGMP: &str = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n\
                         1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n\
@@ -205,6 +289,77 @@ mod tests {
         assert_eq!(groups[0].address, 0xff02_0000_0000_0000_0000_0000_0000_00fb);
     }
 
+    #[test]
+    fn a_whole_network_of_the_host_is_told_from_its_addresses() {
+        let own = "Main:\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.2\n        /32 host LOCAL\n     \
+                   |-- 127.0.0.0\n        /8 host LOCAL\n     |-- 127.0.0.1\n        /32 host LOCAL\n";
+        assert!(!has_networks(own));
+        assert!(has_networks(&format!("{own}     |-- 10.99.0.0\n        /16 host LOCAL\n")));
+    }
+
+    /// A machine with these files, and without those that are empty here.
+    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Recorded) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("index.json"), r#"{"version":1,"captured":"2026-11-24T12:00:00Z"}"#).unwrap();
+        for (path, content) in files {
+            let file = folder.path().join("files").join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
+        }
+        let mut host = Recorded::at(folder.path()).unwrap();
+        for (path, _) in files.iter().filter(|(_, content)| content.is_empty()) {
+            let failure = Failure { errno: None, kind: "not_found".to_owned(), text: String::new() };
+            host.index_mut().errors.insert(format!("read {path}"), failure);
+        }
+        (folder, host)
+    }
+
+    const DEVICES: &str = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 3 4\n  wg0: 3 4\n";
+
+    #[test]
+    fn ipv6_is_off_when_the_kernel_has_none_or_every_interface_is_without() {
+        let setting = |name: &str| format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+        let off = |table: &str, eth0: &str, wg0: &str| {
+            let (eth0_path, wg0_path) = (setting("eth0"), setting("wg0"));
+            let files = [
+                ("/proc/net/if_inet6", table),
+                ("/proc/net/dev", DEVICES),
+                (eth0_path.as_str(), eth0),
+                (wg0_path.as_str(), wg0),
+            ];
+            let (_folder, host) = machine(&files);
+            ipv6_is_off(&host)
+        };
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\n";
+        assert!(off("", "0\n", "0\n"));
+        assert!(off(table, "1\n", "1\n"));
+        // An interface that has no IPv6 has no such setting.
+        assert!(off(table, "1\n", ""));
+        assert!(!off(table, "1\n", "0\n"));
+        assert!(!off(table, "0\n", "0\n"));
+        let (_folder, host) = machine(&[]);
+        assert!(!ipv6_is_off(&host), "what is not told is taken to be on");
+    }
+
+    #[test]
+    fn packets_to_the_loopback_come_by_the_interfaces_whose_setting_says_so() {
+        let setting = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
+        let ways = |all: &str, eth0: &str, wg0: &str| {
+            let paths = [setting("all"), setting("eth0"), setting("wg0")];
+            let files: Vec<_> = paths.iter().map(String::as_str).zip([all, eth0, wg0]).collect();
+            let (_folder, host) = machine(&files);
+            loopback_ways(&host, DEVICES)
+        };
+        let of = |names: &[&str]| Ok(names.iter().map(|name| name_number(name)).collect());
+        assert_eq!(ways("0\n", "0\n", "0\n"), of(&[]));
+        assert_eq!(ways("0\n", "0\n", "1\n"), of(&["wg0"]));
+        assert_eq!(ways("1\n", "0\n", "0\n"), of(&["eth0", "wg0"]));
+        assert_eq!(ways("0\n", "0\n", ""), of(&[]));
+        assert_eq!(ways("0\n", "?\n", "0\n").unwrap_err().cause, Cause::Garbled);
+        let (_folder, host) = machine(&[]);
+        assert!(loopback_ways(&host, DEVICES).is_err());
+    }
+
     proptest! {
         #[test]
         fn arbitrary_tables_never_panic(table in "[0-9a-f:./ |\\-\n\tA-Z]{0,300}", rest in "\\PC{0,80}") {
@@ -215,6 +370,7 @@ mod tests {
                 let _ = groups_of_igmp6(table);
                 let _ = groups_of_igmp(table);
                 let _ = addresses_of_fib_trie(table);
+                let _ = has_networks(table);
                 let _ = interfaces(table, &BTreeMap::new());
             }
         }

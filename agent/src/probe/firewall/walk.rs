@@ -59,6 +59,8 @@ pub(super) struct Walked<C> {
     pub accepted: Flow,
     /// The first rule, by chain and number, of which it is not told whether it speaks of the packet or what it does.
     pub because: Option<(C, u32)>,
+    /// The first rule that may make the packet one for another receiver.
+    pub translated: Option<(C, u32)>,
 }
 
 /// Returns from whom `packet` passes the base chain `chain`. `None` when that takes more than `steps`, which it counts down.
@@ -70,13 +72,13 @@ pub(super) fn walk<C: Clone + Ord>(
     flow: Flow,
     steps: &mut u64,
 ) -> Option<Walked<C>> {
-    let mut walk = Walk { chains, packet, steps, accepted: Flow::default(), because: None };
+    let mut walk = Walk { chains, packet, steps, accepted: Flow::default(), because: None, translated: None };
     let rest = walk.chain(chain, flow, DEPTH)?;
     match policy {
         ChainPolicy::Accept => walk.accepted.add(rest),
         ChainPolicy::Drop => {}
     }
-    Some(Walked { accepted: walk.accepted, because: walk.because })
+    Some(Walked { accepted: walk.accepted, because: walk.because, translated: walk.translated })
 }
 
 struct Walk<'w, C> {
@@ -85,6 +87,7 @@ struct Walk<'w, C> {
     steps: &'w mut u64,
     accepted: Flow,
     because: Option<(C, u32)>,
+    translated: Option<(C, u32)>,
 }
 
 impl<C: Clone + Ord> Walk<'_, C> {
@@ -116,6 +119,10 @@ impl<C: Clone + Ord> Walk<'_, C> {
             match &rule.act {
                 Act::Continue => {}
                 Act::Accept => self.accepted.add(matched),
+                Act::Translate => {
+                    self.translated.get_or_insert_with(|| (name.clone(), rule.number));
+                    self.accepted.add(matched);
+                }
                 Act::Drop | Act::Reject => {}
                 Act::Return => falls.add(matched),
                 Act::Jump(to) => {

@@ -274,7 +274,7 @@ pub(super) fn untracks(name: &str, info: &[u8]) -> bool {
 
 /// Returns whether the target `name` changes to whom packets go.
 pub(super) fn translates(name: &str) -> bool {
-    matches!(name, "DNAT" | "NETMAP" | "REDIRECT" | "SAME")
+    matches!(name, "DNAT" | "DNPT" | "NETMAP" | "REDIRECT" | "SAME")
 }
 
 /// Returns whether the target `name` hands packets to a socket that they are not for.
@@ -287,8 +287,9 @@ pub(super) fn target<C>(name: &str) -> Act<C> {
     match name {
         "REJECT" => Act::Reject,
         "DROP" => Act::Drop,
+        "ACCEPT" | "MASQUERADE" | "SNAT" => Act::Accept,
         // The first packet of a connection is let in, to whomever it goes then.
-        "ACCEPT" | "DNAT" | "MASQUERADE" | "NETMAP" | "REDIRECT" | "SAME" | "SNAT" => Act::Accept,
+        "DNAT" | "NETMAP" | "REDIRECT" | "SAME" => Act::Translate,
         "AUDIT" | "CLASSIFY" | "CONNMARK" | "CONNSECMARK" | "CT" | "DSCP" | "HL" | "LOG" | "MARK" | "NFLOG"
         | "SECMARK" | "SET" | "TCPMSS" | "TOS" | "TRACE" | "TTL" => Act::Continue,
         _ => Act::Unclear,

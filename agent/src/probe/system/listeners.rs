@@ -20,7 +20,8 @@ use super::read_text;
 const LISTENERS: usize = 10_000;
 /// Bytes of a line, at most.
 const LINE_BYTES: u64 = 1024;
-/// First ephemeral port where the kernel does not tell (Documentation/networking/ip-sysctl.rst).
+/// First ephemeral port of the kernel's own choice (Documentation/networking/ip-sysctl.rst). Where an administrator gives more
+/// ports to be taken, services still wait at those below.
 const EPHEMERAL: u16 = 32768;
 
 const TABLES: [(&str, Transport, bool); 4] = [
@@ -39,10 +40,8 @@ struct Socket {
 }
 
 pub(in crate::probe) fn look(host: &dyn Host) -> Reading<Listeners> {
-    let ephemeral = read_text(host, "/proc/sys/net/ipv4/ip_local_port_range")
-        .ok()
-        .and_then(|text| text.split_whitespace().next()?.parse().ok())
-        .unwrap_or(EPHEMERAL);
+    let ephemeral =
+        read_text(host, "/proc/sys/net/ipv4/ip_local_port_range").map_or(EPHEMERAL, |text| ephemeral(&text));
     let mut sockets = Vec::new();
     for (path, protocol, is_ipv6) in TABLES {
         match read_table(host, path, protocol, is_ipv6, ephemeral, &mut sockets) {
@@ -67,6 +66,12 @@ pub(in crate::probe) fn look(host: &dyn Host) -> Reading<Listeners> {
     listeners.sort();
     listeners.dedup();
     Reading::Known(Listeners { listeners })
+}
+
+/// Returns the first port at which an unconnected UDP socket is taken for one that asks, and not for one that waits.
+fn ephemeral(range: &str) -> u16 {
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    first.unwrap_or(EPHEMERAL).max(EPHEMERAL)
 }
 
 /// Returns protocols and ports at which a socket for every IPv6 address may take IPv4 too (ipv6(7), `IPV6_V6ONLY`): not where
@@ -187,6 +192,15 @@ mod tests {
         assert_eq!(row.socket, expected);
         let connected = String::from_utf8(LISTENS.to_vec()).unwrap().replace(" 0A ", " 01 ");
         assert!(!parse_row(connected.as_bytes(), Transport::Tcp, false).unwrap().waits);
+    }
+
+    #[test]
+    fn more_ports_to_ask_from_hide_no_service() {
+        for (range, expected) in
+            [("32768\t60999\n", 32_768), ("1024\t65535\n", 32_768), ("49152\t65535\n", 49_152), ("", 32_768)]
+        {
+            assert_eq!(ephemeral(range), expected, "{range:?}");
+        }
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub(super) const ROWS: &[Expected] = &[
     // Firewall.
     row("firewall", "*_tables_names", "absent", "firewall.", "a kernel without legacy tables"),
     row("firewall", "*_tables_names", "content", "firewall.", "cut at a line: fewer tables"),
+    row("firewall", "read /proc/net/if_inet6", "absent", "firewall.inbound_ipv6", "a kernel without IPv6"),
+    row("firewall", "read /proc/sys/net/ipv6/conf/", "absent", "firewall.inbound_ipv6", "an interface without IPv6"),
     row("firewall", "nf_tables.", "content", "firewall.", "cut between two messages: fewer objects"),
     row("firewall", "nf_tables.elements.", "error", "firewall.", "what an unread set may hold is undecidable"),
     row("firewall", "tool.pfctl.", "content", "firewall.", "cut between two lines: fewer rules or anchors"),
@@ -120,6 +122,13 @@ pub(super) const ROWS: &[Expected] = &[
     ),
     row("system", "read /proc/self/status", "content", "agent.capabilities", "any digits are capabilities"),
     row("system", "read /etc/os-release", "content", "system.os_", "any text is a name"),
-    row("system", "*ip_local_port_range", "content", "listeners.listeners", "any number is the first port"),
+    row("system", "read /proc/net/if_inet6", "absent", "listeners.listeners[].reachable", "a kernel without IPv6"),
+    row(
+        "system",
+        "read /proc/sys/net/ipv6/conf/",
+        "absent",
+        "listeners.listeners[].reachable",
+        "an interface without IPv6",
+    ),
     row("system", "read /proc/net/", "error", "listeners", "a table that repeats does not follow its format"),
 ];

@@ -55,7 +55,12 @@ fn entry(conditions: &Conditions, goes: bool, target: &[u8]) -> Vec<u8> {
         let inverts = u8::from(not(&conditions.sender_ports)) | (u8::from(not(&conditions.ports)) * 2);
         // `struct xt_tcp` asks for flags too.
         let is_tcp = protocol == super::TCP;
-        info.extend_from_slice(if is_tcp { &[0, 0x17, 2, 0] } else { &[0, 0] });
+        let (mask, flags, inverts_flags) = match &conditions.flags {
+            Some(Not { is_inverted, is: (mask, flags) }) => (*mask, *flags, u8::from(*is_inverted) * 4),
+            None => (0x17, 2, 0),
+        };
+        let rest = [0, mask, flags, inverts_flags];
+        info.extend_from_slice(if is_tcp { &rest } else { &[0, 0] });
         let last = if is_tcp { 11 } else { 8 };
         info[last] |= inverts;
         matches.extend(part(if is_tcp { "tcp" } else { "udp" }, 0, &info));

@@ -10,8 +10,8 @@ use super::{
     Acts, Conditions, Not, Random, Rules,
 };
 
-const IPV4: u8 = 2;
-const TABLE: &str = "filter";
+pub(super) const IPV4: u8 = 2;
+pub(super) const TABLE: &str = "filter";
 
 pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(4 + value.len()).unwrap();
@@ -20,25 +20,25 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn message(kind: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn message(kind: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
     let body = attributes.concat();
     let length = u32::try_from(20 + body.len()).unwrap();
     [&length.to_ne_bytes()[..], &[kind, 10], &[0; 10], &[IPV4, 0, 0, 0], &body].concat()
 }
 
-fn text(kind: u16, value: &str) -> Vec<u8> {
+pub(super) fn text(kind: u16, value: &str) -> Vec<u8> {
     attribute(kind, &[value.as_bytes(), &[0]].concat())
 }
 
-fn number(kind: u16, value: u32) -> Vec<u8> {
+pub(super) fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
-fn data(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn data(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute(kind, &attribute(1, value))
 }
 
-fn expression(name: &str, parts: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn expression(name: &str, parts: &[Vec<u8>]) -> Vec<u8> {
     attribute(1, &[text(1, name), attribute(2, &parts.concat())].concat())
 }
 
@@ -142,6 +142,11 @@ impl Writer<'_> {
             let Some(Not { is_inverted, is: (first, last) }) = ports else { continue };
             self.payload(2, offset, 2);
             self.within(&first.to_be_bytes(), &last.to_be_bytes(), *is_inverted);
+        }
+        if let Some(Not { is_inverted, is: (mask, flags) }) = conditions.flags {
+            self.payload(2, 13, 1);
+            self.push("bitwise", &[number(1, 1), number(2, 1), number(3, 1), data(4, &[mask]), data(5, &[0])]);
+            self.compare(is_inverted.into(), &[flags]);
         }
     }
 

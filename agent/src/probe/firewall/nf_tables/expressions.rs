@@ -10,7 +10,7 @@ use super::{
         share::{self, Share},
         xt,
     },
-    Name, Sets,
+    Filled, Name, Sets,
     elements::{Element, spans},
     is_anonymous,
     source::{Source, UNTOLD, native, state_scope},
@@ -27,6 +27,14 @@ const FIB_RECEIVER: u32 = 2;
 const FIB_INTERFACE: u32 = 1;
 const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_SENDER: u32 = 1;
+// `enum nft_payload_bases`
+const LINK_HEADER: u32 = 0;
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// NFT_META_PKTTYPE
+const META_PACKET_KIND: u32 = 19;
+/// NFT_NAT_DNAT
+const NAT_OF_RECEIVER: u32 = 1;
 /// NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV: of what is over the limit.
 const IS_OVER: u32 = 1;
 const REGISTER_BYTES: usize = 16;
@@ -45,6 +53,7 @@ struct Loaded {
 pub(super) struct RuleReader<'n> {
     chain: &'n Name,
     sets: &'n Sets,
+    filled: &'n Filled,
     number: u32,
     /// By their first word of 4 bytes: registers of 16 bytes lie over those of 4.
     registers: BTreeMap<u32, Loaded>,
@@ -57,16 +66,21 @@ pub(super) struct RuleReader<'n> {
     pub translates: bool,
     /// Whether it hands packets to a socket that they are not for.
     pub diverts: bool,
+    /// Whether it writes into the parts of a packet by which packets are told apart.
+    pub rewrites: bool,
+    /// Sets that it fills, each with whether only senders that are over some limit come so far.
+    pub fills: Vec<(Name, bool)>,
     /// What the elements of a verdict map do, each for its own packets.
     map: Option<Vec<Rule<Name>>>,
     pub wanted: BTreeSet<Name>,
 }
 
 impl<'n> RuleReader<'n> {
-    pub fn new(chain: &'n Name, number: u32, sets: &'n Sets) -> Self {
+    pub fn new(chain: &'n Name, number: u32, sets: &'n Sets, filled: &'n Filled) -> Self {
         Self {
             chain,
             sets,
+            filled,
             number,
             registers: BTreeMap::new(),
             scope: Scope::All,
@@ -75,6 +89,8 @@ impl<'n> RuleReader<'n> {
             untracking: None,
             translates: false,
             diverts: false,
+            rewrites: false,
+            fills: Vec::new(),
             map: None,
             wanted: BTreeSet::new(),
         }
@@ -82,12 +98,14 @@ impl<'n> RuleReader<'n> {
 
     /// Returns the rule as one or, with a verdict map, as one for each element.
     pub fn rules(self) -> Vec<Rule<Name>> {
-        self.map.unwrap_or_else(|| {
-            vec![Rule { scope: self.scope, conditions: self.conditions, act: self.act, number: self.number }]
-        })
+        // What goes on is not the packet that came.
+        let act = if self.rewrites && self.act == Act::Continue { Act::Unclear } else { self.act };
+        self.map
+            .unwrap_or_else(|| vec![Rule { scope: self.scope, conditions: self.conditions, act, number: self.number }])
     }
 
     pub fn take(&mut self, kind: &str, data: &[u8]) -> Option<()> {
+        self.note(kind, data);
         // A verdict ends the rule.
         if self.act != Act::Continue {
             return Some(());
@@ -126,7 +144,7 @@ impl<'n> RuleReader<'n> {
             {
                 self.load(value_at(1), Source::WayBack, REGISTER_BYTES);
             }
-            // Without a register to load, they set something and decide nothing.
+            // Without a register to load, they set something and decide nothing. What is written into headers is noted.
             "payload" | "meta" | "ct" => {}
             "bitwise" => self.mask(&data),
             "cmp" => {
@@ -162,10 +180,10 @@ impl<'n> RuleReader<'n> {
             }
             "reject" => self.act = Act::Reject,
             // The first packet of a connection is let in, to whomever it goes then.
-            "nat" | "redir" | "masq" => {
-                self.translates = true;
-                self.act = Act::Accept;
-            }
+            "nat" if value_at(1) == NAT_OF_RECEIVER => self.act = Act::Translate,
+            "redir" => self.act = Act::Translate,
+            "nat" | "masq" => self.act = Act::Accept,
+            "match" if self.rewrites => self.limit(Scope::Unclear, Condition::Unclear),
             "match" => {
                 let (name, info) = (text(field(1)?), field(3).unwrap_or_default());
                 self.scope = self.scope.and(xt::matches(&name, info));
@@ -200,18 +218,41 @@ impl<'n> RuleReader<'n> {
                 self.registers.clear();
                 self.limit(Scope::Unclear, Condition::Unclear);
             }
-            "tproxy" => {
-                self.diverts = true;
-                self.act = Act::Unclear;
-            }
             // What hands the packet on, such as a queue, and what this build does not know.
             _ => self.act = Act::Unclear,
         }
         Some(())
     }
 
+    /// Notes what the rule does besides its verdict, wherever in the rule that stands.
+    fn note(&mut self, kind: &str, data: &[u8]) {
+        let Some(data) = attributes(data) else { return };
+        let value_at = |at: u16| find(&data, at).and_then(number).unwrap_or(0);
+        let loads = find(&data, 1).is_some();
+        match kind {
+            "nat" | "redir" | "masq" => self.translates = true,
+            "tproxy" => self.diverts = true,
+            "payload" if !loads && is_told_by(value_at(2), value_at(3), value_at(4)) => self.rewrite(),
+            "meta" if !loads && value_at(2) == META_PACKET_KIND => self.rewrite(),
+            "dynset" => {
+                let set = find(&data, 1).map(text).unwrap_or_default();
+                let is_by_busy = self.conditions.contains(&Condition::Seldom);
+                self.fills.push(((self.chain.0, self.chain.1.clone(), set), is_by_busy));
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes that the packet is another one from here on.
+    fn rewrite(&mut self) {
+        self.rewrites = true;
+        self.conditions.push(Condition::Unclear);
+    }
+
     /// Takes one more condition.
     fn limit(&mut self, scope: Scope, condition: Condition) {
+        // One on what the rule itself may have written is not told.
+        let (scope, condition) = if self.rewrites { (Scope::Unclear, Condition::Unclear) } else { (scope, condition) };
         self.scope = self.scope.and(scope);
         self.conditions.push(condition);
     }
@@ -246,10 +287,17 @@ impl<'n> RuleReader<'n> {
     /// Takes a set or verdict map, whose elements each speak of their own packets.
     fn look_up(&mut self, register: u32, set: String, is_map: bool, is_inverted: bool) {
         let name = (self.chain.0, self.chain.1.clone(), set);
-        let elements = self.sets.get(&name);
+        let filled = self.filled.get(&name);
+        let elements = self.sets.get(&name).filter(|_| filled.is_none() && !self.rewrites);
         self.wanted.insert(name);
         let Some(elements) = elements else {
-            self.limit(Scope::Unclear, Condition::Unclear);
+            // A sender that is not busy is not in a set of those that are.
+            let condition = match filled {
+                Some(true) if !is_map && !is_inverted => Condition::Seldom,
+                Some(true) if !is_map => Condition::Mostly,
+                _ => Condition::Unclear,
+            };
+            self.limit(Scope::Unclear, condition);
             self.act = if is_map { Act::Unclear } else { Act::Continue };
             return;
         };
@@ -486,6 +534,25 @@ impl Loaded {
     }
 }
 
+/// Returns whether packets are told apart by what lies in these bytes: addresses, protocol, ports, flags of TCP, and the
+/// lengths by which one header is followed by the next. Not by the kind of service or the hop limit, nor by the frame
+/// or by what is inside another packet, which comes again as its own. The time to live of IPv4 is written with the protocol beside
+/// it, where IPv6 has its sender.
+fn is_told_by(base: u32, offset: u32, length: u32) -> bool {
+    let end = offset.saturating_add(length);
+    match base {
+        // The frame's, with a tag of a VLAN.
+        LINK_HEADER => end > 18,
+        NETWORK_HEADER => {
+            let is_service = end <= 2;
+            let is_hop_limit = offset == 7 && length == 1;
+            !(is_service || is_hop_limit)
+        }
+        TRANSPORT_HEADER => offset < 4 || offset < 14 && end > 12,
+        _ => false,
+    }
+}
+
 /// Returns the condition of a limit with these flags.
 fn limit(flags: u32) -> Condition {
     if flags & IS_OVER == 0 { Condition::Mostly } else { Condition::Seldom }
@@ -522,8 +589,8 @@ mod tests {
     }
 
     fn rule_of(expressions: &[(&str, Vec<u8>)]) -> Vec<Rule<Name>> {
-        let (name, sets) = ((1, "firewall".to_owned(), "input".to_owned()), Sets::new());
-        let mut reader = RuleReader::new(&name, 1, &sets);
+        let (name, sets, filled) = ((1, "firewall".to_owned(), "input".to_owned()), Sets::new(), Filled::new());
+        let mut reader = RuleReader::new(&name, 1, &sets, &filled);
         for (kind, data) in expressions {
             reader.take(kind, data).unwrap();
         }
@@ -581,7 +648,7 @@ mod tests {
         fn arbitrary_expressions_never_panic(data in proptest::collection::vec(any::<u8>(), 0..400)) {
             let name = (2, String::new(), String::new());
             for kind in ["payload", "bitwise", "cmp", "immediate", "lookup", "match", "target", "range", "ct", "meta"] {
-                let _ = RuleReader::new(&name, 1, &Sets::new()).take(kind, &data);
+                let _ = RuleReader::new(&name, 1, &Sets::new(), &Filled::new()).take(kind, &data);
             }
         }
     }

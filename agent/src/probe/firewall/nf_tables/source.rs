@@ -12,6 +12,9 @@ const STATE_NEW: u32 = packet::STATE_NEW as u32;
 const STATE_UNTRACKED: u32 = packet::STATE_UNTRACKED as u32;
 /// IFNAMSIZ
 const INTERFACE_NAME_BYTES: usize = 16;
+/// Headers of IPv6 before that of a protocol above it: options, routes, fragments, authentication, mobility (RFC 8200,
+/// section 4.1, and RFC 6275).
+const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 /// The test of what is not followed.
 pub(super) const UNTOLD: Test = Test { field: Field::Other, ask: Ask::Within(0, 0) };
 
@@ -94,6 +97,10 @@ impl Source {
             }
             (Self::Sender(_), _, _) => share::sources(first, last),
             (Self::Receiver(_), _, _) => share::destinations(first, last),
+            // A sender may put such a header into any packet.
+            (Self::NextHeader, &[first], &[last]) if EXTENSIONS.iter().any(|one| (first..=last).contains(one)) => {
+                Share::UNTOLD
+            }
             (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
             _ if first != last => Share::UNTOLD,
             (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
@@ -218,4 +225,28 @@ pub(super) fn state_scope(is_met_by: impl Fn(u32) -> bool) -> Scope {
 /// A number in the byte order of the machine.
 pub(super) fn native(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_senders_may_add_is_no_narrower_kind_of_packets() {
+        for (number, expected) in [
+            (0, Scope::Unclear),
+            (6, Scope::Unclear),
+            (43, Scope::Unclear),
+            (44, Scope::Unclear),
+            (51, Scope::Unclear),
+            (58, Scope::Narrow),
+            (60, Scope::Unclear),
+            (135, Scope::Unclear),
+        ] {
+            assert_eq!(Source::NextHeader.share(&[number], &[number]).scope(), expected, "{number}");
+        }
+        assert_eq!(Source::NextHeader.share(&[50], &[58]).scope(), Scope::Unclear);
+        // With IPv4, nothing lies between.
+        assert_eq!(Source::Protocol.share(&[51], &[51]).scope(), Scope::Narrow);
+    }
 }

@@ -1,0 +1,247 @@
+//! Rule sets written by hand as the kernel gives them, and what is told of a socket behind each.
+
+use muster_proto::fact::{Cause, Inbound, Reach, Reading, Transport, Unknown};
+
+use super::{
+    super::{
+        inbound,
+        nf_tables::{Sets, parse, parse_elements},
+        reach::{Place, Reaches},
+        rule_set::RuleSet,
+        surroundings::{Surroundings, name_number},
+    },
+    nf_tables_form::{IPV4, TABLE, attribute, data, expression, message, number, text},
+    surroundings,
+};
+use crate::host::Family;
+
+const PREROUTING: u32 = 0;
+const INPUT: u32 = 1;
+const OUTPUT: u32 = 3;
+const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
+const HEADER_OF_NETWORK: u32 = 1;
+const HEADER_OF_TRANSPORT: u32 = 2;
+
+type Expressions = Vec<Vec<u8>>;
+
+/// One table of IPv4.
+#[derive(Default)]
+struct Table {
+    chains: Vec<u8>,
+    rules: Vec<u8>,
+    sets: Sets,
+}
+
+impl Table {
+    /// Adds a chain that the kernel calls, with its rules.
+    fn chain(mut self, name: &str, kind: &str, hook: u32, policy: i32, rules: &[Vec<Expressions>]) -> Self {
+        let hook = attribute(4, &[number(1, hook), number(2, 0)].concat());
+        let policy = number(5, policy.cast_unsigned());
+        self.chains.extend(message(3, &[text(1, TABLE), text(3, name), hook, policy, text(7, kind)]));
+        for rule in rules {
+            let expressions = attribute(4, &rule.concat().concat());
+            self.rules.extend(message(6, &[text(1, TABLE), text(2, name), expressions]));
+        }
+        self
+    }
+
+    /// Adds a set of addresses that holds one.
+    fn set(mut self, name: &str) -> Self {
+        let element = attribute(1, &data(1, &[10, 0, 0, 1]));
+        let dump = message(12, &[text(1, TABLE), text(2, name), attribute(3, &element)]);
+        self.sets.insert((IPV4, TABLE.to_owned(), name.to_owned()), parse_elements(&dump).unwrap());
+        self
+    }
+
+    fn parsed(&self) -> RuleSet {
+        let tables = message(0, &[text(1, TABLE), number(2, 0)]);
+        parse(&tables, &self.chains, &self.rules, &self.sets).unwrap()
+    }
+
+    fn reach_within(&self, surroundings: Surroundings, address: Option<u128>, port: u16) -> Reading<Reach> {
+        let place = Place { family: Family::Ipv4, protocol: Transport::Tcp, address, port };
+        let mut reaches = Reaches::new(vec![self.parsed()], [None, None], surroundings);
+        if address.is_some_and(|address| address >> 24 == 127) { reaches.of_loopback(place) } else { reaches.of(place) }
+    }
+
+    fn reach(&self, port: u16) -> Reading<Reach> {
+        self.reach_within(surroundings(), None, port)
+    }
+
+    fn inbound(&self) -> Reading<Inbound> {
+        let set = self.parsed();
+        let inputs = set.inputs();
+        let told = inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?)));
+        inbound(told, None, set.rewriting(Family::Ipv4).filter(|rewriting| !rewriting.is_narrow))
+    }
+}
+
+/// `tcp dport`
+fn port_is(port: u16) -> Expressions {
+    vec![load(HEADER_OF_TRANSPORT, 2, 2), compare(&port.to_be_bytes())]
+}
+
+fn load(base: u32, offset: u32, length: u32) -> Vec<u8> {
+    expression("payload", &[number(1, 1), number(2, base), number(3, offset), number(4, length)])
+}
+
+fn compare(wanted: &[u8]) -> Vec<u8> {
+    expression("cmp", &[number(1, 1), number(2, 0), data(3, wanted)])
+}
+
+/// Writes `value` into a header, as `tcp dport set`.
+fn write(base: u32, offset: u32, value: &[u8]) -> Expressions {
+    let length = u32::try_from(value.len()).unwrap();
+    vec![
+        expression("immediate", &[number(1, 1), data(2, value)]),
+        expression("payload", &[number(2, base), number(3, offset), number(4, length), number(5, 1)]),
+    ]
+}
+
+fn verdict(code: i32) -> Expressions {
+    let verdict = attribute(2, &attribute(2, &attribute(1, &code.to_be_bytes())));
+    vec![expression("immediate", &[number(1, 0), verdict])]
+}
+
+/// `dnat to`
+fn send_elsewhere() -> Expressions {
+    vec![expression("nat", &[number(1, 1), number(2, 2)])]
+}
+
+/// `add @set { ip saddr }`
+fn add_sender(set: &str) -> Expressions {
+    vec![load(HEADER_OF_NETWORK, 12, 4), expression("dynset", &[text(1, set), number(3, 0), number(4, 1)])]
+}
+
+/// `ip saddr @set`
+fn sender_is_in(set: &str) -> Expressions {
+    vec![load(HEADER_OF_NETWORK, 12, 4), expression("lookup", &[text(1, set), number(2, 1)])]
+}
+
+/// `limit rate over`
+fn is_over_a_limit() -> Expressions {
+    vec![expression("limit", &[number(5, 1)])]
+}
+
+/// `tcp flags & mask == flags`
+fn flags_are(mask: u8, flags: u8) -> Expressions {
+    let mask = [number(1, 1), number(2, 1), number(3, 1), data(4, &[mask]), data(5, &[0])];
+    vec![load(HEADER_OF_TRANSPORT, 13, 1), expression("bitwise", &mask), compare(&[flags])]
+}
+
+fn undecidable<T>(detail: &str) -> Reading<T> {
+    Reading::unknown(Cause::Undecidable, detail)
+}
+
+#[test]
+fn a_packet_whose_header_is_rewritten_comes_to_a_socket_that_no_rule_opens() {
+    let other_port = || write(HEADER_OF_TRANSPORT, 2, &22_u16.to_be_bytes());
+    let filter = |rule: Vec<Expressions>| Table::default().chain("input", "filter", INPUT, DROP, &[rule]);
+    let named = "rule 1 of chain input of table filter";
+    let table = filter(vec![port_is(2222), other_port(), verdict(ACCEPT)]);
+    assert_eq!(table.reach(22), undecidable(named));
+    assert_eq!(table.inbound(), Reading::Known(Inbound::Deny));
+    assert_eq!(filter(vec![port_is(2222), verdict(ACCEPT)]).reach(22), Reading::Known(Reach::None));
+    // One address for another, also of the loopback.
+    let table = filter(vec![port_is(2222), write(HEADER_OF_NETWORK, 16, &[127, 0, 0, 1]), verdict(ACCEPT)]);
+    assert_eq!(table.reach_within(surroundings(), Some(0x7f00_0001), 22), undecidable(named));
+    // The kind of service, by which nothing is told apart.
+    let table = filter(vec![port_is(2222), write(HEADER_OF_NETWORK, 0, &[0x45, 0]), verdict(ACCEPT)]);
+    assert_eq!(table.reach(22), Reading::Known(Reach::None));
+    assert_eq!(table.reach(2222), Reading::Known(Reach::Any));
+    // What goes out comes to no socket.
+    let closed = Table::default().chain("input", "filter", INPUT, DROP, &[]);
+    let table = closed.chain("output", "filter", OUTPUT, ACCEPT, &[vec![other_port()]]);
+    assert_eq!(table.reach(22), Reading::Known(Reach::None));
+    // What every packet is made is narrow no longer.
+    let accepts = vec![port_is(22), verdict(ACCEPT)];
+    let table = filter(vec![other_port(), port_is(22), verdict(ACCEPT)]);
+    assert_eq!(table.inbound(), undecidable(named));
+    let before = Table::default().chain("early", "filter", PREROUTING, ACCEPT, &[vec![other_port()]]);
+    let table = before.chain("input", "filter", INPUT, DROP, &[accepts]);
+    assert_eq!(table.inbound(), undecidable("rule 1 of chain early of table filter"));
+}
+
+#[test]
+fn what_is_dropped_after_its_header_is_rewritten_stays_dropped() {
+    let rewrites = vec![port_is(2222), write(HEADER_OF_TRANSPORT, 2, &22_u16.to_be_bytes())];
+    let table = Table::default().chain("early", "filter", PREROUTING, ACCEPT, &[rewrites]);
+    let table = table.chain("input", "filter", INPUT, ACCEPT, &[vec![port_is(22), verdict(DROP)]]);
+    assert_eq!(table.reach(22), Reading::Known(Reach::None));
+    // It goes to another port.
+    assert_eq!(table.reach(2222), undecidable("rule 1 of chain early of table filter"));
+    assert_eq!(table.reach(80), Reading::Known(Reach::Any));
+}
+
+#[test]
+fn a_set_that_packets_fill_is_not_judged_by_what_it_holds_now() {
+    let table = |policy: i32, rules: &[Vec<Expressions>]| {
+        Table::default().set("seen").chain("input", "filter", INPUT, policy, rules)
+    };
+    let lets_in = vec![sender_is_in("seen"), verdict(ACCEPT)];
+    assert_eq!(table(DROP, std::slice::from_ref(&lets_in)).reach(22), Reading::Known(Reach::Some));
+    let filled = table(DROP, &[vec![add_sender("seen")], lets_in.clone()]);
+    assert_eq!(filled.reach(22), undecidable("rule 2 of chain input of table filter"));
+    assert_eq!(filled.inbound(), undecidable("rule 2 of chain input of table filter"));
+    // A port that is knocked at, after what it opens.
+    let knocked = vec![port_is(22), sender_is_in("seen"), verdict(ACCEPT)];
+    let knocks = vec![port_is(7000), add_sender("seen")];
+    let table_of_knocks = table(DROP, &[knocked, knocks]);
+    assert_eq!(table_of_knocks.reach(22), undecidable("rule 1 of chain input of table filter"));
+    assert_eq!(table_of_knocks.reach(80), Reading::Known(Reach::None));
+    // Senders that send too much are kept out for a while, and others are not.
+    let counts = || vec![is_over_a_limit(), add_sender("seen"), verdict(DROP)];
+    let keeps_out = vec![sender_is_in("seen"), verdict(DROP)];
+    assert_eq!(table(ACCEPT, &[counts(), keeps_out]).reach(22), Reading::Known(Reach::Any));
+    assert!(matches!(table(DROP, &[lets_in, counts()]).reach(22), Reading::Unknown { .. }));
+}
+
+#[test]
+fn a_place_whose_packets_go_to_another_is_not_told_to_be_closed() {
+    let elsewhere = vec![port_is(8080), send_elsewhere()];
+    let table = Table::default().chain("docker", "nat", PREROUTING, ACCEPT, &[elsewhere]);
+    let table = table.chain("input", "filter", INPUT, DROP, &[vec![port_is(22), verdict(ACCEPT)]]);
+    assert_eq!(table.reach(8080), undecidable("rule 1 of chain docker of table filter"));
+    assert_eq!(table.reach(22), Reading::Known(Reach::Any));
+    // A packet for another port may be made one for this.
+    assert_eq!(table.reach(80), Reading::Known(Reach::None));
+}
+
+#[test]
+fn a_sender_chooses_the_flags_beside_the_one_that_asks_for_a_connection() {
+    let table = |rule: Vec<Expressions>, policy: i32| Table::default().chain("input", "filter", INPUT, policy, &[rule]);
+    let every = 0xff;
+    assert_eq!(table(vec![flags_are(every, 2), verdict(DROP)], ACCEPT).reach(22), Reading::Known(Reach::Any));
+    assert_eq!(table(vec![flags_are(every, 2), verdict(ACCEPT)], DROP).reach(22), Reading::Known(Reach::Any));
+    assert_eq!(table(vec![flags_are(0x17, 2), verdict(DROP)], ACCEPT).reach(22), Reading::Known(Reach::None));
+    // With ECE and CWR.
+    assert_eq!(table(vec![flags_are(0xc2, 0xc2), verdict(ACCEPT)], DROP).reach(22), Reading::Known(Reach::Any));
+    // What is no first packet.
+    assert_eq!(table(vec![flags_are(3, 3), verdict(ACCEPT)], DROP).reach(22), Reading::Known(Reach::None));
+}
+
+#[test]
+fn the_loopback_is_reached_where_packets_to_it_are_routed() {
+    let open = Table::default().chain("input", "filter", INPUT, ACCEPT, &[vec![port_is(80), verdict(DROP)]]);
+    let of = |ways: &[&str], port: u16| {
+        let loopback_ways = Ok(ways.iter().map(|name| name_number(name)).collect());
+        open.reach_within(Surroundings { loopback_ways, ..surroundings() }, Some(0x7f00_0001), port)
+    };
+    assert_eq!(of(&[], 22), Reading::Known(Reach::None));
+    assert_eq!(of(&super::INTERFACES, 22), Reading::Known(Reach::Any));
+    assert_eq!(of(&["wg0"], 22), Reading::Known(Reach::Some));
+    assert_eq!(of(&super::INTERFACES, 80), Reading::Known(Reach::None));
+    let untold = Unknown::new(Cause::Forbidden, "read of a setting");
+    let around = Surroundings { loopback_ways: Err(untold.clone()), ..surroundings() };
+    assert_eq!(open.reach_within(around, Some(0x7f00_0001), 22), Reading::Unknown { unknown: untold });
+}
+
+#[test]
+fn a_whole_network_of_the_host_holds_addresses_that_are_not_listed() {
+    let receiver_is = vec![load(HEADER_OF_NETWORK, 16, 4), compare(&[10, 99, 0, 5])];
+    let table = Table::default().chain("input", "filter", INPUT, DROP, &[vec![receiver_is, verdict(ACCEPT)]]);
+    assert_eq!(table.reach(22), Reading::Known(Reach::None));
+    let around = Surroundings { has_networks: true, ..surroundings() };
+    assert_eq!(table.reach_within(around, None, 22), undecidable("rule 1 of chain input of table filter"));
+}
