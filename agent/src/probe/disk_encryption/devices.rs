@@ -13,6 +13,7 @@ use super::{
     chain::Chain,
     crypto,
     device::{Device, Effect},
+    journal,
 };
 use crate::host::{self, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
 
@@ -53,18 +54,15 @@ impl<'h> Devices<'h> {
         {
             return Ok(device);
         }
+        // What is no link and has no such name in sysfs is no device: a file below `/dev/shm` may be called as one is.
         let path = path_of(path);
-        let target = match self.host.read_link(&path) {
-            Ok(target) => target,
-            // EINVAL: it is no link.
-            Err(error) if error.raw_os_error() == Some(22) => path.clone(),
-            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        let target = self.host.read_link(&path);
+        let target = target.map_err(|error| host::unknown(format!("look at {}", path.display()), &error))?;
+        let device = match target.file_name().and_then(|name| name.to_str()) {
+            Some(name) => self.of_node(name)?,
+            None => None,
         };
-        target
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(str::to_owned)
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} names no device", path.display())))
+        device.ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} names no device", path.display())))
     }
 
     /// Returns the kernel's name of the device whose node is `/dev/NODE`; `None` when sysfs has none of that name.
@@ -113,6 +111,51 @@ impl<'h> Devices<'h> {
         }
         let device = device?;
         Err(Unknown::new(Cause::Absent, format!("{root} does not name {device}")))
+    }
+
+    /// Returns the device that is the journal of the ext4 file system on `device`; `None` where the file system has it inside or has none.
+    pub fn journal_device(&self, device: &str) -> Result<Option<String>, Unknown> {
+        let journals = match self.host.list(Path::new(journal::IN_USE)) {
+            Ok(names) => names.into_iter().filter_map(|name| name.into_string().ok()).collect::<Vec<_>>(),
+            // No journal is in use.
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(None),
+            Err(error) => return Err(host::unknown(format!("list {}", journal::IN_USE), &error)),
+        };
+        if journal::is_inside(&journals, device) {
+            return Ok(None);
+        }
+        let mut outside = Vec::new();
+        for name in journals {
+            outside.extend(self.of_node(&name)?);
+        }
+        if outside.is_empty() {
+            return Ok(None);
+        }
+        // The process that writes the journal; kernels before 5.0 do not tell it.
+        let writer = match self.attribute(&format!("/sys/fs/ext4/{device}"), "journal_task")?.as_deref() {
+            Some("<none>") => return Ok(None),
+            Some(process) if process.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.attribute(&format!("/proc/{process}"), "comm")?
+            }
+            _ => None,
+        };
+        match writer.and_then(|writer| journal::written_by(&outside, &writer)) {
+            Some(journal) => Ok(Some(journal.to_owned())),
+            None => {
+                let detail = format!("the journal of {device} may be one of the devices {}", outside.join(" "));
+                Err(Unknown::new(Cause::Undecidable, detail))
+            }
+        }
+    }
+
+    /// Returns the size of `device`.
+    pub fn size_bytes(&self, device: &str) -> Result<u64, Unknown> {
+        let folder = format!("/sys/class/block/{device}");
+        let sectors = self.attribute(&folder, "size")?.and_then(|sectors| sectors.parse::<u64>().ok());
+        // Of 512 bytes, whatever the device's own are.
+        sectors
+            .and_then(|sectors| sectors.checked_mul(512))
+            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{folder}/size tells no size")))
     }
 
     /// Returns `device` with all that it stands on. `of_file` tells what a backing file stands on.

@@ -70,6 +70,11 @@ const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"
 /// File systems whose folders may have fscrypt policies (Documentation/filesystems/fscrypt.rst).
 const FSCRYPT: &[&[u8]] = &[b"ceph", b"ext4", b"f2fs", b"ubifs"];
 
+/// File systems whose journal may be a device of its own that no option names: ext4(5). One driver serves all three.
+const JOURNAL_DEVICE: &[&[u8]] = &[b"ext2", b"ext3", b"ext4"];
+/// Options that name a further device of a file system: the log and the real-time section of XFS, xfs(5), and the journal of ReiserFS.
+const OTHER_DEVICES: &[&[u8]] = &[b"logdev=", b"rtdev=", b"jdev="];
+
 /// A line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
@@ -109,6 +114,15 @@ impl Mount {
 
     pub fn may_have_fscrypt(&self) -> bool {
         FSCRYPT.contains(&self.file_system.as_slice())
+    }
+
+    pub fn may_have_journal_device(&self) -> bool {
+        JOURNAL_DEVICE.contains(&self.file_system.as_slice())
+    }
+
+    /// Returns the paths of further devices that the options name.
+    pub fn other_devices(&self) -> Vec<Vec<u8>> {
+        OTHER_DEVICES.iter().filter_map(|key| self.option(key)).collect()
     }
 
     /// Returns the value of the option that begins with `key`, such as `upperdir=`.
