@@ -737,6 +737,42 @@ mod tests {
     }
 
     #[test]
+    fn an_nvme_disk_of_several_paths_is_what_its_model_and_its_controllers_say() {
+        let encrypted = |model: &str, controller: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/nvme0n1p1 rw\n");
+            let place = "../../devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1";
+            host.device(4, "nvme0n1", "", &[]);
+            host.device(5, "nvme0n1p1", "", &[]);
+            host.file("/sys/class/block/nvme0n1p1/partition", "1\n");
+            host.links.insert("/sys/class/block/nvme0n1".to_owned(), place.to_owned());
+            host.links.insert("/sys/class/block/nvme0n1p1".to_owned(), format!("{place}/nvme0n1p1"));
+            host.file("/sys/class/block/nvme0n1/device/model", &format!("{model}\n"));
+            let names = ["model", "nvme0", "nvme0n1"].map(str::to_owned).to_vec();
+            host.lists.insert("/sys/class/block/nvme0n1/device".to_owned(), names);
+            host.links.insert("/sys/class/block/nvme0n1/device/nvme0".to_owned(), controller.to_owned());
+            volume_at(&host, "/data").encrypted
+        };
+        let pci = "../../../pci0000:00/0000:00:04.0/nvme/nvme0";
+        assert_eq!(encrypted("Samsung SSD 980 PRO", pci), Reading::Known(false));
+        assert_eq!(cause(&encrypted("Amazon Elastic Block Store", pci)), Some(Cause::Hidden));
+        assert_eq!(cause(&encrypted("Linux", "../../nvme-fabrics/ctl/nvme0")), Some(Cause::Hidden));
+    }
+
+    #[test]
+    fn a_device_in_the_midst_of_reencryption_is_unknown_where_its_header_is_not_read() {
+        let encrypted = |helper: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/mapper/data rw\n");
+            host.device(4, "dm-4", "CRYPT-SUBDEV-00-x", &["sda"]);
+            host.device(5, "dm-5", "CRYPT-LUKS2-00-data", &["dm-4"]);
+            host.file("/sys/class/block/dm-4/dm/name", &format!("{helper}\n"));
+            host.file("/sys/class/block/dm-5/dm/name", "data\n");
+            volume_at(&host, "/data").encrypted
+        };
+        assert_eq!(cause(&encrypted("data-overlay")), Some(Cause::Forbidden));
+        assert_eq!(encrypted("data_dif"), Reading::Known(true));
+    }
+
+    #[test]
     fn a_swap_partition_is_followed_where_the_agent_has_no_devices() {
         let state = state(&captured("uml-no-devices")).unwrap();
         assert_eq!(state.swap_areas.len(), 1);

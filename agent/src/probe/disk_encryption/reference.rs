@@ -379,7 +379,7 @@ impl Case {
 #[derive(Debug)]
 pub(super) struct MadeHost {
     files: HashMap<String, Vec<u8>>,
-    links: HashMap<String, String>,
+    pub links: HashMap<String, String>,
     pub lists: HashMap<String, Vec<String>>,
     /// Number of the device that holds a file.
     pub metadata: HashMap<String, usize>,
