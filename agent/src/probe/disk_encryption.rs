@@ -5,6 +5,8 @@
 //!
 //! A file system with fscrypt is encrypted as a whole where the folder that is mounted has a policy. With policies on some folders
 //! it is not, and the folders are named; where they are all that is there, no rule decides: what is written beside them is plain.
+//!
+//! Mounts are those of PID 1, and those of other processes' namespaces on devices which that has not mounted.
 
 mod chain;
 mod crypto;
@@ -20,7 +22,7 @@ mod windows;
 
 use std::{
     cell::OnceCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -47,6 +49,12 @@ const DEPTH: usize = 8;
 const DEPTH_COVERED: usize = 2;
 /// File systems mounted above one file, at most.
 const MOUNTS_ABOVE: usize = 8;
+/// Processes whose mount namespaces are told apart, at most.
+const PROCESSES: usize = 10_000;
+/// Mount namespaces that are read, at most.
+const NAMESPACES: usize = 256;
+/// Bytes of the start of mountinfo that have the number of the first mount.
+const MOUNT_ID_BYTES: usize = 32;
 /// Bytes of a block of f2fs: Documentation/filesystems/f2fs.rst. Where pages are larger it may be a page, and more is not looked for.
 const F2FS_BLOCK_BYTES: u64 = 4096;
 /// Folders of one volume that are asked for an fscrypt policy, at most.
@@ -89,6 +97,7 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     // what is covered in it.
     let mounts = host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES);
     let mounts = mounts.map_err(|error| host::unknown("read /proc/1/mountinfo", &error))?;
+    let first = mounts::first_id(&mounts);
     let mounts = mounts::parse(&mounts)
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mountinfo has a line that does not follow its format"))?;
     let swaps = match host.read(Path::new("/proc/swaps"), FILE_BYTES) {
@@ -98,14 +107,44 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(host::unknown("read /proc/swaps", &error)),
     };
+    let elsewhere = mounted_elsewhere(host, first, &mounts);
     let below = Below { host, devices: Devices::new(host), mounts: &mounts, datasets: OnceCell::new() };
     let mut volumes: Vec<Volume> =
         mounts.iter().filter(|mount| !mount.is_pseudo()).map(|mount| below.volume(mount)).collect();
+    volumes.extend(elsewhere.iter().map(|mount| below.volume_elsewhere(mount)));
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     volumes.dedup();
     let mut swap_areas: Vec<SwapArea> = swaps.iter().map(|swap| below.swap_area(swap)).collect();
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(DiskEncryption { volumes, swap_areas })
+}
+
+/// Returns what is mounted in other mount namespaces and is on devices that PID 1 has not mounted: mount_namespaces(7). Of its
+/// namespace, `mounts` are all and `first` is the number of the first.
+///
+/// One that no process is in is not found, and of a process that ended meanwhile nothing is. A namespace is told by its first mount,
+/// as whoever may read mountinfo may not read the links in `/proc/PID/ns`.
+fn mounted_elsewhere(host: &dyn Host, first: Option<u64>, mounts: &[Mount]) -> Vec<Mount> {
+    let Ok(names) = host.list(Path::new("/proc")) else { return Vec::new() };
+    let processes = names.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok());
+    let mut devices: BTreeSet<_> = mounts.iter().map(|mount| mount.device).collect();
+    let mut namespaces: BTreeSet<u64> = first.into_iter().collect();
+    let mut found = Vec::new();
+    for process in processes.filter(|&process| process != 1).take(PROCESSES) {
+        let path = format!("/proc/{process}/mountinfo");
+        let start = host.read_start(Path::new(&path), MOUNT_ID_BYTES);
+        let Some(first) = start.ok().and_then(|start| mounts::first_id(&start)) else { continue };
+        if !namespaces.insert(first) {
+            continue;
+        }
+        if namespaces.len() > NAMESPACES {
+            break;
+        }
+        let read = host.read(Path::new(&path), FILE_BYTES);
+        let Some(mounts) = read.ok().and_then(|bytes| mounts::parse(&bytes)) else { continue };
+        found.extend(mounts.into_iter().filter(|mount| mount.is_on_device() && devices.insert(mount.device)));
+    }
+    found
 }
 
 /// What lies below mounts and swap areas.
@@ -120,17 +159,6 @@ struct Below<'a> {
 impl Below<'_> {
     fn volume(&self, mount: &Mount) -> Volume {
         let mut chain = self.of_mount(mount, DEPTH);
-        let kind = if mount.is_network() {
-            VolumeKind::Network
-        } else if chain.is_memory {
-            VolumeKind::Memory
-        } else if mount.is_image() || chain.is_image {
-            VolumeKind::Image
-        } else if chain.is_removable {
-            VolumeKind::Removable
-        } else {
-            VolumeKind::Fixed
-        };
         let folders = if mount.may_have_fscrypt() && chain.encrypted.known() != Some(&true) {
             self.encrypted_folders(mount)
         } else {
@@ -145,18 +173,17 @@ impl Below<'_> {
             let detail = "fscrypt encrypts every folder that is there, and not what is written beside them";
             chain.encrypted = Reading::unknown(Cause::Undecidable, detail);
         }
-        Volume {
-            mount_point: PathText::from_bytes(&mount.mount_point),
-            file_system: Text::from_bytes(&mount.file_system),
-            source: PathText::from_bytes(&mount.source),
-            kind,
-            layers: chain.layers,
-            encrypted: chain.encrypted,
-            protection: None,
-            encrypted_percent: None,
-            key_protectors: Vec::new(),
-            encrypted_folders: folders.named,
+        to_volume(mount, chain, folders.named)
+    }
+
+    /// Returns the volume of a mount of another mount namespace, where no path can be asked.
+    fn volume_elsewhere(&self, mount: &Mount) -> Volume {
+        let mut chain = self.of_ground(mount, DEPTH);
+        if mount.may_have_policy() && chain.encrypted == Reading::Known(false) {
+            let detail = "an fscrypt policy is not read in another mount namespace";
+            chain.encrypted = Reading::unknown(Cause::Unsupported, detail);
         }
+        to_volume(mount, chain, Vec::new())
     }
 
     fn swap_area(&self, swap: &Swap) -> SwapArea {
@@ -183,12 +210,10 @@ impl Below<'_> {
             _ => {}
         }
         let chain = self.of_ground(mount, depth);
-        // ext4 encrypts no folder that holds all of it.
-        let is_whole = mount.file_system == b"ext4" && mount.root == b"/";
-        if is_whole || mount.is_network() || !mount.may_have_fscrypt() {
-            chain
-        } else {
+        if mount.may_have_policy() && !mount.is_network() {
             self.with_policy(&path_of(&mount.mount_point), chain)
+        } else {
+            chain
         }
     }
 
@@ -526,6 +551,32 @@ impl Below<'_> {
     }
 }
 
+fn to_volume(mount: &Mount, chain: Chain, encrypted_folders: Vec<PathText>) -> Volume {
+    let kind = if mount.is_network() {
+        VolumeKind::Network
+    } else if chain.is_memory {
+        VolumeKind::Memory
+    } else if mount.is_image() || chain.is_image {
+        VolumeKind::Image
+    } else if chain.is_removable {
+        VolumeKind::Removable
+    } else {
+        VolumeKind::Fixed
+    };
+    Volume {
+        mount_point: PathText::from_bytes(&mount.mount_point),
+        file_system: Text::from_bytes(&mount.file_system),
+        source: PathText::from_bytes(&mount.source),
+        kind,
+        layers: chain.layers,
+        encrypted: chain.encrypted,
+        protection: None,
+        encrypted_percent: None,
+        key_protectors: Vec::new(),
+        encrypted_folders,
+    }
+}
+
 /// What is in a folder.
 #[derive(Debug, Default)]
 struct Entries {
@@ -770,6 +821,25 @@ mod tests {
         };
         assert_eq!(cause(&encrypted("data-overlay")), Some(Cause::Forbidden));
         assert_eq!(encrypted("data_dif"), Reading::Known(true));
+    }
+
+    #[test]
+    fn a_device_that_is_mounted_in_another_namespace_alone_is_reported_once() {
+        let mut host = made("20 1 8:2 / / rw - xfs /dev/dm-2 rw\n");
+        let inside = "70 1 0:40 / / rw - overlay overlay rw\n71 70 8:2 / /etc/hosts rw - xfs /dev/dm-2 rw\n\
+                      72 70 0:41 / /proc rw - proc proc rw\n73 70 8:1 / /data rw - xfs /dev/sdb rw\n\
+                      74 70 8:1 /a /again rw - xfs /dev/sdb rw\n75 70 8:0 /a /own rw - ext4 /dev/sda rw\n";
+        let names = ["1", "300", "301", "302", "303", "self", "sys"].map(str::to_owned).to_vec();
+        host.lists.insert("/proc".to_owned(), names);
+        host.file("/proc/300/mountinfo", inside);
+        host.file("/proc/301/mountinfo", inside);
+        host.file("/proc/302/mountinfo", "torn");
+        let state = state(&host).unwrap();
+        let found: Vec<_> =
+            state.volumes.iter().map(|volume| (volume.mount_point.as_str(), &volume.encrypted)).collect();
+        let unknown = Reading::unknown(Cause::Unsupported, "an fscrypt policy is not read in another mount namespace");
+        let expected = [("/", &Reading::Known(true)), ("/data", &Reading::Known(false)), ("/own", &unknown)];
+        assert_eq!(found, expected);
     }
 
     #[test]

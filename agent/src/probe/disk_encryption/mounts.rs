@@ -116,6 +116,16 @@ impl Mount {
         FSCRYPT.contains(&self.file_system.as_slice())
     }
 
+    /// Returns whether the folder that is mounted may have an fscrypt policy: ext4 encrypts none that holds all of it.
+    pub fn may_have_policy(&self) -> bool {
+        self.may_have_fscrypt() && !(self.file_system == b"ext4" && self.root == b"/")
+    }
+
+    /// Returns whether it is on block devices, which the numbers of its device tell apart from all others.
+    pub fn is_on_device(&self) -> bool {
+        (self.device.0 != 0 || self.file_system == b"btrfs") && !self.is_pseudo() && !self.is_network()
+    }
+
     pub fn may_have_journal_device(&self) -> bool {
         JOURNAL_DEVICE.contains(&self.file_system.as_slice())
     }
@@ -171,6 +181,12 @@ pub(super) struct Swap {
 /// Returns the mounts of a mountinfo file; `None` when a line does not follow the format.
 pub(super) fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
     lines(bytes).map(parse_line).collect()
+}
+
+/// Returns the number of the first mount of a mountinfo file, of which this is the start.
+pub(super) fn first_id(start: &[u8]) -> Option<u64> {
+    let (id, _) = std::str::from_utf8(start).ok()?.split_once(' ')?;
+    id.parse().ok()
 }
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
@@ -315,6 +331,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes);
             let _ = parse_swaps(&bytes);
+            let _ = first_id(&bytes);
         }
     }
 }

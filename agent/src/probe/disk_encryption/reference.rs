@@ -487,8 +487,8 @@ impl Host for MadeHost {
         of(&self.policies, folder).copied().map_err(|_| io::Error::from_raw_os_error(super::NO_POLICY))
     }
 
-    fn stream(&self, _: &Path) -> io::Result<Box<dyn io::Read>> {
-        unsupported()
+    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(of(&self.files, path)?.clone())))
     }
 
     fn machine(&self) -> io::Result<Machine> {
