@@ -181,9 +181,10 @@ fn key_slots(json: &Json, digest: &KeyDigest) -> Vec<KeySlot> {
     slots.into_iter().map(|(number, kind)| KeySlot { number, kind }).collect()
 }
 
-/// The kernel's cipher that encrypts nothing, as cryptsetup names it.
+/// Returns whether it is the kernel's cipher that encrypts nothing, as cryptsetup names it (`crypt_is_cipher_null` in
+/// lib/utils_crypt.c): in the kernel's own notation, as in `capi:ecb(cipher_null)-plain64`, the name is not at the start.
 fn is_null(cipher: &str) -> bool {
-    cipher.starts_with("cipher_null") || cipher == "null"
+    cipher.contains("cipher_null") || cipher == "null"
 }
 
 fn c_text(bytes: &[u8]) -> Option<&str> {
@@ -251,6 +252,7 @@ mod tests {
     fn a_null_cipher_and_a_device_half_encrypted_in_place_leave_data_plain() {
         for (segments, expected) in [
             (r#""0":{"type":"crypt","encryption":"cipher_null-ecb"}"#, true),
+            (r#""0":{"type":"crypt","encryption":"capi:ecb(cipher_null)-plain64"}"#, true),
             (r#""0":{"type":"crypt","encryption":"aes-xts-plain64"},"1":{"type":"linear"}"#, true),
             (
                 r#""0":{"type":"crypt","encryption":"aes-xts-plain64","flags":["in-reencryption"]},

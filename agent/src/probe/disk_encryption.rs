@@ -5,11 +5,14 @@
 //!
 //! A file system with fscrypt is encrypted as a whole where the folder that is mounted has a policy. With policies on some folders
 //! it is not, and the folders are named; where they are all that is there, no rule decides: what is written beside them is plain.
+//!
+//! Mounts are those of PID 1, and those of other processes' namespaces on devices which that has not mounted.
 
 mod chain;
 mod crypto;
 mod device;
 mod devices;
+mod journal;
 mod macos;
 mod mounts;
 mod own;
@@ -19,7 +22,7 @@ mod windows;
 
 use std::{
     cell::OnceCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
 };
@@ -42,6 +45,18 @@ use crate::host::{self, EntryKind, FILE_BYTES, Host, Tool, path_bytes, path_of};
 
 /// How deep file systems may lie on files of other file systems.
 const DEPTH: usize = 8;
+/// The same, below what may be covered by the mount that holds a file.
+const DEPTH_COVERED: usize = 2;
+/// File systems mounted above one file, at most.
+const MOUNTS_ABOVE: usize = 8;
+/// Processes whose mount namespaces are told apart, at most.
+const PROCESSES: usize = 10_000;
+/// Mount namespaces that are read, at most.
+const NAMESPACES: usize = 256;
+/// Bytes of the start of mountinfo that have the number of the first mount.
+const MOUNT_ID_BYTES: usize = 32;
+/// Bytes of a block of f2fs: Documentation/filesystems/f2fs.rst. Where pages are larger it may be a page, and more is not looked for.
+const F2FS_BLOCK_BYTES: u64 = 4096;
 /// Folders of one volume that are asked for an fscrypt policy, at most.
 const FOLDERS_ASKED: usize = 1000;
 /// Encrypted folders of one volume that are named, at most.
@@ -82,6 +97,7 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     // what is covered in it.
     let mounts = host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES);
     let mounts = mounts.map_err(|error| host::unknown("read /proc/1/mountinfo", &error))?;
+    let first = mounts::first_id(&mounts);
     let mounts = mounts::parse(&mounts)
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mountinfo has a line that does not follow its format"))?;
     let swaps = match host.read(Path::new("/proc/swaps"), FILE_BYTES) {
@@ -91,14 +107,44 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(host::unknown("read /proc/swaps", &error)),
     };
+    let elsewhere = mounted_elsewhere(host, first, &mounts);
     let below = Below { host, devices: Devices::new(host), mounts: &mounts, datasets: OnceCell::new() };
     let mut volumes: Vec<Volume> =
         mounts.iter().filter(|mount| !mount.is_pseudo()).map(|mount| below.volume(mount)).collect();
+    volumes.extend(elsewhere.iter().map(|mount| below.volume_elsewhere(mount)));
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     volumes.dedup();
     let mut swap_areas: Vec<SwapArea> = swaps.iter().map(|swap| below.swap_area(swap)).collect();
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(DiskEncryption { volumes, swap_areas })
+}
+
+/// Returns what is mounted in other mount namespaces and is on devices that PID 1 has not mounted: mount_namespaces(7). Of its
+/// namespace, `mounts` are all and `first` is the number of the first.
+///
+/// One that no process is in is not found, and of a process that ended meanwhile nothing is. A namespace is told by its first mount,
+/// as whoever may read mountinfo may not read the links in `/proc/PID/ns`.
+fn mounted_elsewhere(host: &dyn Host, first: Option<u64>, mounts: &[Mount]) -> Vec<Mount> {
+    let Ok(names) = host.list(Path::new("/proc")) else { return Vec::new() };
+    let processes = names.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok());
+    let mut devices: BTreeSet<_> = mounts.iter().map(|mount| mount.device).collect();
+    let mut namespaces: BTreeSet<u64> = first.into_iter().collect();
+    let mut found = Vec::new();
+    for process in processes.filter(|&process| process != 1).take(PROCESSES) {
+        let path = format!("/proc/{process}/mountinfo");
+        let start = host.read_start(Path::new(&path), MOUNT_ID_BYTES);
+        let Some(first) = start.ok().and_then(|start| mounts::first_id(&start)) else { continue };
+        if !namespaces.insert(first) {
+            continue;
+        }
+        if namespaces.len() > NAMESPACES {
+            break;
+        }
+        let read = host.read(Path::new(&path), FILE_BYTES);
+        let Some(mounts) = read.ok().and_then(|bytes| mounts::parse(&bytes)) else { continue };
+        found.extend(mounts.into_iter().filter(|mount| mount.is_on_device() && devices.insert(mount.device)));
+    }
+    found
 }
 
 /// What lies below mounts and swap areas.
@@ -113,17 +159,6 @@ struct Below<'a> {
 impl Below<'_> {
     fn volume(&self, mount: &Mount) -> Volume {
         let mut chain = self.of_mount(mount, DEPTH);
-        let kind = if mount.is_network() {
-            VolumeKind::Network
-        } else if chain.is_memory {
-            VolumeKind::Memory
-        } else if mount.is_image() || chain.is_image {
-            VolumeKind::Image
-        } else if chain.is_removable {
-            VolumeKind::Removable
-        } else {
-            VolumeKind::Fixed
-        };
         let folders = if mount.may_have_fscrypt() && chain.encrypted.known() != Some(&true) {
             self.encrypted_folders(mount)
         } else {
@@ -138,24 +173,23 @@ impl Below<'_> {
             let detail = "fscrypt encrypts every folder that is there, and not what is written beside them";
             chain.encrypted = Reading::unknown(Cause::Undecidable, detail);
         }
-        Volume {
-            mount_point: PathText::from_bytes(&mount.mount_point),
-            file_system: Text::from_bytes(&mount.file_system),
-            source: PathText::from_bytes(&mount.source),
-            kind,
-            layers: chain.layers,
-            encrypted: chain.encrypted,
-            protection: None,
-            encrypted_percent: None,
-            key_protectors: Vec::new(),
-            encrypted_folders: folders.named,
+        to_volume(mount, chain, folders.named)
+    }
+
+    /// Returns the volume of a mount of another mount namespace, where no path can be asked.
+    fn volume_elsewhere(&self, mount: &Mount) -> Volume {
+        let mut chain = self.of_ground(mount, DEPTH);
+        if mount.may_have_policy() && chain.encrypted == Reading::Known(false) {
+            let detail = "an fscrypt policy is not read in another mount namespace";
+            chain.encrypted = Reading::unknown(Cause::Unsupported, detail);
         }
+        to_volume(mount, chain, Vec::new())
     }
 
     fn swap_area(&self, swap: &Swap) -> SwapArea {
         let name = PathText::from_bytes(&swap.name);
         let (kind, chain) = if swap.is_file {
-            (SwapKind::File, self.of_file(&swap.name, DEPTH))
+            (SwapKind::File, self.of_swap_file(&swap.name))
         } else {
             let device = self.devices.of_path(&swap.name);
             let chain = match &device {
@@ -169,6 +203,22 @@ impl Below<'_> {
     }
 
     fn of_mount(&self, mount: &Mount, depth: usize) -> Chain {
+        match mount.file_system.as_slice() {
+            b"overlay" => return self.of_overlay(mount, depth),
+            b"ecryptfs" => return self.of_ecryptfs(mount, depth),
+            b"zfs" => return self.of_zfs(mount),
+            _ => {}
+        }
+        let chain = self.of_ground(mount, depth);
+        if mount.may_have_policy() && !mount.is_network() {
+            self.with_policy(&path_of(&mount.mount_point), chain)
+        } else {
+            chain
+        }
+    }
+
+    /// Returns what the file system that is mounted stands on, whatever it does itself to what is written to it.
+    fn of_ground(&self, mount: &Mount, depth: usize) -> Chain {
         let file_system = String::from_utf8_lossy(&mount.file_system);
         if mount.is_network() {
             return Chain::unknown(Unknown::new(Cause::Hidden, format!("{file_system} is kept by another host")));
@@ -177,36 +227,62 @@ impl Below<'_> {
             // Never at rest: see the kind.
             return Chain { encrypted: Reading::Known(false), is_memory: true, ..Chain::default() };
         }
-        match mount.file_system.as_slice() {
-            b"overlay" => return self.of_overlay(mount, depth),
-            b"ecryptfs" => return self.of_ecryptfs(mount, depth),
-            b"zfs" => return self.of_zfs(mount),
-            _ => {}
-        }
-        let chain = if mount.device.0 != 0 {
-            match self.devices.name_of(mount.device) {
-                Ok(device) => self.of_device(&device, depth),
+        if mount.device.0 != 0 {
+            return match self.devices.name_of(mount.device) {
+                Ok(device) => self.of_devices(mount, &device, depth),
                 Err(unknown) => Chain::unknown(unknown),
-            }
-        } else if mount.file_system == b"btrfs" {
-            match self.devices.btrfs_members(&mount.source) {
+            };
+        }
+        if mount.file_system == b"btrfs" {
+            return match self.devices.btrfs_members(&mount.source) {
                 Ok(members) => Chain::all(members.iter().map(|device| self.of_device(device, depth))),
                 Err(unknown) => Chain::unknown(unknown),
-            }
-        } else if mount.has_own_encryption() {
-            let detail = format!("{file_system} may encrypt by itself, which this build does not read");
-            Chain::unknown(Unknown::new(Cause::Unsupported, detail))
-        } else {
-            let detail = format!("{file_system} is on no block device that this build can follow");
-            Chain::unknown(Unknown::new(Cause::Unsupported, detail))
-        };
-        let is_whole = mount.file_system == b"ext4" && mount.root == b"/";
-        // ext4 encrypts no folder that holds all of it.
-        if is_whole || !mount.may_have_fscrypt() {
-            chain
-        } else {
-            self.with_policy(&path_of(&mount.mount_point), chain)
+            };
         }
+        let detail = if mount.has_own_encryption() {
+            format!("{file_system} may encrypt by itself, which this build does not read")
+        } else {
+            format!("{file_system} is on no block device that this build can follow")
+        };
+        Chain::unknown(Unknown::new(Cause::Unsupported, detail))
+    }
+
+    /// Returns what follows from `device`, which mountinfo names, and from the others that the file system keeps a part of itself on.
+    fn of_devices(&self, mount: &Mount, device: &str, depth: usize) -> Chain {
+        let mut others: Vec<_> = mount.other_devices().iter().map(|path| self.devices.of_path(path)).collect();
+        if mount.may_have_journal_device() {
+            others.extend(self.devices.journal_device(device).transpose());
+        }
+        let first = self.of_device(device, depth);
+        if mount.file_system == b"f2fs"
+            && first.encrypted == Reading::Known(true)
+            && let Err(unknown) = self.has_one_device(mount, device)
+        {
+            others.push(Err(unknown));
+        }
+        let others = others.into_iter().map(|other| match other {
+            Ok(device) => self.of_device(&device, depth),
+            Err(unknown) => Chain::unknown(unknown),
+        });
+        Chain::all(std::iter::once(first).chain(others))
+    }
+
+    /// Returns why the f2fs that is mounted may have other devices than `device`: nothing names them, and it is larger with them.
+    fn has_one_device(&self, mount: &Mount, device: &str) -> Result<(), Unknown> {
+        let at = path_of(&mount.mount_point);
+        let metadata =
+            self.host.metadata(&at).map_err(|error| host::unknown(format!("look at {}", at.display()), &error))?;
+        if metadata.device != mount.device {
+            let detail = format!("{} is not shown to the agent, and f2fs may have several devices", at.display());
+            return Err(Unknown::new(Cause::Undecidable, detail));
+        }
+        let space = self.host.space(&at).map_err(|error| host::unknown(format!("measure {}", at.display()), &error))?;
+        if space.blocks.saturating_mul(F2FS_BLOCK_BYTES) > self.devices.size_bytes(device)? {
+            let detail =
+                format!("f2fs at {} is larger than {device}, and does not tell its other devices", at.display());
+            return Err(Unknown::new(Cause::Undecidable, detail));
+        }
+        Ok(())
     }
 
     /// Returns what follows when `folder` and all that is in it lies on `chain`.
@@ -248,24 +324,71 @@ impl Below<'_> {
         {
             return self.of_device(&device, depth);
         }
-        let at = path_of(path);
-        let metadata = match self.host.metadata(&at) {
-            Ok(metadata) => metadata,
-            Err(error) => return Chain::unknown(host::unknown(format!("look at {}", at.display()), &error)),
+        let mount = match self.mount_of_file(path) {
+            Ok(mount) => mount,
+            Err(unknown) => return Chain::unknown(unknown),
         };
+        let chain = match path_of(path).parent() {
+            Some(folder) => self.with_policy_of(mount, folder, depth),
+            None => self.of_mount(mount, depth),
+        };
+        self.unless_covered(path, mount, chain, depth)
+    }
+
+    /// Returns what a swap file stands on.
+    ///
+    /// The kernel looks up once where on its devices the file is, and then reads and writes there past the file system, which
+    /// encrypts nothing of it: mm/page_io.c and mm/swapfile.c.
+    fn of_swap_file(&self, path: &[u8]) -> Chain {
+        match self.mount_of_file(path) {
+            Ok(mount) => self.unless_covered(path, mount, self.of_ground(mount, DEPTH), DEPTH),
+            Err(unknown) => Chain::unknown(unknown),
+        }
+    }
+
+    /// Returns the mount that holds the file at `path`.
+    fn mount_of_file(&self, path: &[u8]) -> Result<&Mount, Unknown> {
+        let at = path_of(path);
+        let metadata =
+            self.host.metadata(&at).map_err(|error| host::unknown(format!("look at {}", at.display()), &error))?;
         if metadata.kind != EntryKind::File {
-            return Chain::unknown(Unknown::new(Cause::Hidden, format!("{} is no file here", at.display())));
+            return Err(Unknown::new(Cause::Hidden, format!("{} is no file here", at.display())));
         }
-        match (self.holder(path, metadata.device), at.parent()) {
-            (Some(mount), Some(folder)) if mount.may_have_fscrypt() => {
-                self.with_policy(folder, self.of_mount(mount, depth))
-            }
-            (Some(mount), _) => self.of_mount(mount, depth),
-            (None, _) => {
-                let detail = format!("no mount above {} is of its device", at.display());
-                Chain::unknown(Unknown::new(Cause::Undecidable, detail))
-            }
+        self.holder(path, metadata.device).ok_or_else(|| {
+            Unknown::new(Cause::Undecidable, format!("no mount above {} is of its device", at.display()))
+        })
+    }
+
+    /// Returns `chain`, which is that of the file at `path` on `mount`, unless that could be another file than the one in use: one of
+    /// the same name, on a file system that `mount` covers since, and that is not known to be encrypted. No inode tells them apart.
+    fn unless_covered(&self, path: &[u8], mount: &Mount, chain: Chain, depth: usize) -> Chain {
+        if chain.encrypted != Reading::Known(true) {
+            return chain;
         }
+        let is_same = |other: &Mount| (other.device, &other.source) == (mount.device, &mount.source);
+        // What is in memory or in an image is no data at rest.
+        let may_hold = |other: &Mount| {
+            other.holds(path) && !other.is_pseudo() && !other.is_memory() && !other.is_image() && !is_same(other)
+        };
+        let others = self.mounts.iter().filter(|other| may_hold(other));
+        let others: BTreeMap<_, _> = others.map(|other| ((other.device, &other.source), other)).collect();
+        let is_dark = |other: &&Mount| {
+            let below = self.of_ground(other, depth.min(DEPTH_COVERED));
+            below.encrypted != Reading::Known(true) && !below.is_memory
+        };
+        let path = path_of(path);
+        let unknown = if others.len() > MOUNTS_ABOVE {
+            Unknown::new(Cause::Limit, format!("too many mounts above {}", path.display()))
+        } else if let Some(other) = others.into_values().find(is_dark) {
+            let (path, point) = (path.display(), path_of(&other.mount_point));
+            let point = point.display();
+            let detail =
+                format!("the file in use may be an earlier {path} on {point}, which is not known to be encrypted");
+            Unknown::new(Cause::Undecidable, detail)
+        } else {
+            return chain;
+        };
+        Chain { encrypted: Reading::Unknown { unknown }, ..chain }
     }
 
     /// Returns the mount that holds `path`, of which lstat(2) says that it is on `device`: of those above it that are of that device,
@@ -428,6 +551,32 @@ impl Below<'_> {
     }
 }
 
+fn to_volume(mount: &Mount, chain: Chain, encrypted_folders: Vec<PathText>) -> Volume {
+    let kind = if mount.is_network() {
+        VolumeKind::Network
+    } else if chain.is_memory {
+        VolumeKind::Memory
+    } else if mount.is_image() || chain.is_image {
+        VolumeKind::Image
+    } else if chain.is_removable {
+        VolumeKind::Removable
+    } else {
+        VolumeKind::Fixed
+    };
+    Volume {
+        mount_point: PathText::from_bytes(&mount.mount_point),
+        file_system: Text::from_bytes(&mount.file_system),
+        source: PathText::from_bytes(&mount.source),
+        kind,
+        layers: chain.layers,
+        encrypted: chain.encrypted,
+        protection: None,
+        encrypted_percent: None,
+        key_protectors: Vec::new(),
+        encrypted_folders,
+    }
+}
+
 /// What is in a folder.
 #[derive(Debug, Default)]
 struct Entries {
@@ -456,7 +605,7 @@ struct EncryptedFolders {
 mod tests {
     use muster_proto::fact::{CryptFormat, LayerKind};
 
-    use super::*;
+    use super::{reference::MadeHost, *};
     use crate::host::{Metadata, Policy, Recorded, recorded::Failure};
 
     const ABSENT: i32 = 2;
@@ -489,6 +638,7 @@ mod tests {
             .unwrap();
         let mut host = Recorded::at(folder.path()).unwrap();
         let index = host.index_mut();
+        index.lists.insert(path("/proc/fs/jbd2"), ["loop0-8", "sda-8"].map(path).to_vec());
         let disk = path("../../devices/pci0000:00/ata1/block/sda");
         index.links.insert(path("/sys/dev/block/8:0"), disk.clone());
         index.links.insert(path("/sys/class/block/sda"), disk);
@@ -505,6 +655,191 @@ mod tests {
             Reading::Unknown { unknown } => Some(unknown.cause),
             Reading::Known(_) => None,
         }
+    }
+
+    /// Returns a host with these lines of mountinfo, the plain disks `sda` and `sdb` as 8:0 and 8:1, and `dm-2` and `dm-3` as 8:2 and
+    /// 8:3, which encrypt what is on them.
+    fn made(mounts: &str) -> MadeHost {
+        let mut host = MadeHost::default();
+        host.file("/proc/1/mountinfo", mounts);
+        host.file("/proc/crypto", "name : ecb(cipher_null)\nrefcnt : 1\ntype : skcipher\n");
+        host.device(0, "sda", "", &[]);
+        host.device(1, "sdb", "", &[]);
+        host.device(2, "dm-2", "CRYPT-PLAIN-a", &["sda"]);
+        host.device(3, "dm-3", "CRYPT-PLAIN-b", &["sdb"]);
+        host
+    }
+
+    fn volume_at(host: &MadeHost, point: &str) -> Volume {
+        state(host).unwrap().volumes.into_iter().find(|volume| volume.mount_point == path(point)).unwrap()
+    }
+
+    #[test]
+    fn a_swap_file_is_as_plain_as_its_disk_whatever_its_folder_encrypts() {
+        let mut host = made(
+            "1 0 8:0 / / rw - ext4 /dev/sda rw\n2 1 8:0 /home/a /srv rw - ext4 /dev/sda rw\n\
+             3 1 8:2 / /var rw - ext4 /dev/dm-2 rw\n4 1 8:7 / /image rw - xfs /dev/loop7 rw\n",
+        );
+        host.policies
+            .extend(["/home/a", "/srv"].map(|folder| (folder.to_owned(), Policy { version: 2, contents_mode: 1 })));
+        host.metadata
+            .extend([("/home/a/swap", 0), ("/srv/swap", 0), ("/home/a/f", 0)].map(|(at, on)| (at.to_owned(), on)));
+        host.file("/proc/swaps", "Filename\n/home/a/swap file 1 0 -2\n/srv/swap file 1 0 -2\n");
+        host.device(7, "loop7", "", &[]);
+        host.file("/sys/class/block/loop7/loop/backing_file", "/home/a/f\n");
+        let found = state(&host).unwrap();
+        assert_eq!(found.swap_areas.len(), 2);
+        for area in found.swap_areas {
+            assert_eq!((area.kind, area.encrypted), (SwapKind::File, Reading::Known(false)), "{}", area.name);
+            assert_eq!(area.layers[0].device.as_str(), "sda");
+        }
+        // A loop device asks the file system for what it reads and writes.
+        assert_eq!(volume_at(&host, "/image").encrypted, Reading::Known(true));
+    }
+
+    #[test]
+    fn a_file_system_is_encrypted_where_all_devices_are_that_its_options_name() {
+        for (options, expected) in [
+            ("rw,logbufs=8", Reading::Known(true)),
+            ("rw,logdev=/dev/dm-3,logbufs=8", Reading::Known(true)),
+            ("rw,logdev=/dev/sdb", Reading::Known(false)),
+            ("rw,logdev=/dev/dm-3,rtdev=/dev/sdb", Reading::Known(false)),
+            ("rw,rtdev=/dev/mapper/gone", Reading::unknown(Cause::Absent, "")),
+        ] {
+            let volume = volume_at(&made(&format!("1 0 8:2 / /data rw - xfs /dev/dm-2 {options}\n")), "/data");
+            let encrypted = match expected {
+                Reading::Known(_) => volume.encrypted,
+                Reading::Unknown { .. } => Reading::unknown(cause(&volume.encrypted).unwrap(), ""),
+            };
+            assert_eq!(encrypted, expected, "{options}");
+            let has_plain = volume.layers.iter().any(|layer| layer.device.as_str() == "sdb");
+            assert_eq!(has_plain, options.contains("dm-3") || options.contains("sdb"), "{options}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_is_a_device_is_a_part_of_its_file_system() {
+        // Names in /proc/fs/jbd2, the writer's process, its name, and what follows.
+        let encrypted = |journals: &[&str], task: &str, comm: &str| {
+            let mut host = made("1 0 8:2 / /data rw - ext4 /dev/dm-2 rw\n");
+            host.lists.insert(journal::IN_USE.to_owned(), journals.iter().map(|&name| name.to_owned()).collect());
+            if !task.is_empty() {
+                host.file("/sys/fs/ext4/dm-2/journal_task", &format!("{task}\n"));
+            }
+            host.file("/proc/45/comm", &format!("{comm}\n"));
+            volume_at(&host, "/data").encrypted
+        };
+        for journals in [vec!["dm-2-8"], vec!["dm-2-8", "sdb"], vec!["sda-8"], vec![]] {
+            assert_eq!(encrypted(&journals, "", ""), Reading::Known(true), "{journals:?}");
+        }
+        assert_eq!(encrypted(&["sdb"], "45", "jbd2/sdb"), Reading::Known(false));
+        assert_eq!(encrypted(&["dm-3", "sdb"], "45", "jbd2/dm-3"), Reading::Known(true));
+        // It has no journal, and another file system has that one.
+        assert_eq!(encrypted(&["sdb"], "<none>", ""), Reading::Known(true));
+        for (task, comm) in [("", ""), ("44", ""), ("45", "other"), ("../45", "jbd2/sdb")] {
+            assert_eq!(cause(&encrypted(&["sdb"], task, comm)), Some(Cause::Undecidable), "{task} {comm}");
+        }
+    }
+
+    #[test]
+    fn f2fs_that_is_larger_than_its_device_has_others_that_are_not_told() {
+        let encrypted = |blocks: Option<u64>, device: usize| {
+            let mut host = made("1 0 8:2 / /data rw - f2fs /dev/dm-2 rw\n");
+            host.file("/sys/class/block/dm-2/size", "8192\n");
+            host.metadata.insert("/data".to_owned(), device);
+            host.blocks.extend(blocks.map(|blocks| ("/data".to_owned(), blocks)));
+            volume_at(&host, "/data").encrypted
+        };
+        assert_eq!(encrypted(Some(1000), 2), Reading::Known(true));
+        assert_eq!(cause(&encrypted(Some(1025), 2)), Some(Cause::Undecidable));
+        assert_eq!(cause(&encrypted(Some(1000), 0)), Some(Cause::Undecidable));
+        assert_eq!(cause(&encrypted(None, 2)), Some(Cause::Absent));
+    }
+
+    #[test]
+    fn a_file_in_memory_is_no_device_however_it_is_called() {
+        for name in ["sda", "x.img"] {
+            let mut host = made("1 0 0:5 / /dev/shm rw - tmpfs tmpfs rw\n2 0 8:7 / /image rw - xfs /dev/loop7 rw\n");
+            host.device(7, "loop7", "", &[]);
+            host.file("/sys/class/block/loop7/loop/backing_file", &format!("/dev/shm/{name}\n"));
+            host.metadata.insert(format!("/dev/shm/{name}"), 5);
+            host.device_major = 0;
+            let volume = volume_at(&host, "/image");
+            assert_eq!((volume.kind, volume.layers.len()), (VolumeKind::Memory, 1), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_unknown_where_one_of_its_name_may_be_covered_on_a_plain_disk() {
+        let encrypted = |mounts: &str, on: usize| {
+            let mut host = made(&format!("{mounts}9 1 8:7 / /image rw - xfs /dev/loop7 rw\n"));
+            host.device(7, "loop7", "", &[]);
+            host.file("/sys/class/block/loop7/loop/backing_file", "/home/a/f\n");
+            host.metadata.insert("/home/a/f".to_owned(), on);
+            volume_at(&host, "/image").encrypted
+        };
+        let (plain, crypt) = ("1 0 8:0 / / rw - xfs /dev/sda rw\n", "1 0 8:2 / / rw - xfs /dev/dm-2 rw\n");
+        let home = "2 1 0:9 / /home rw - autofs x rw\n2 1 8:3 / /home rw - xfs /dev/dm-3 rw\n";
+        assert_eq!(encrypted(crypt, 2), Reading::Known(true));
+        assert_eq!(encrypted(&format!("{crypt}{home}"), 3), Reading::Known(true));
+        assert_eq!(encrypted(&format!("{plain}{home}"), 0), Reading::Known(false));
+        let unknown = encrypted(&format!("{plain}{home}"), 3);
+        assert_eq!(cause(&unknown), Some(Cause::Undecidable), "{unknown:?}");
+    }
+
+    #[test]
+    fn an_nvme_disk_of_several_paths_is_what_its_model_and_its_controllers_say() {
+        let encrypted = |model: &str, controller: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/nvme0n1p1 rw\n");
+            let place = "../../devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1";
+            host.device(4, "nvme0n1", "", &[]);
+            host.device(5, "nvme0n1p1", "", &[]);
+            host.file("/sys/class/block/nvme0n1p1/partition", "1\n");
+            host.links.insert("/sys/class/block/nvme0n1".to_owned(), place.to_owned());
+            host.links.insert("/sys/class/block/nvme0n1p1".to_owned(), format!("{place}/nvme0n1p1"));
+            host.file("/sys/class/block/nvme0n1/device/model", &format!("{model}\n"));
+            let names = ["model", "nvme0", "nvme0n1"].map(str::to_owned).to_vec();
+            host.lists.insert("/sys/class/block/nvme0n1/device".to_owned(), names);
+            host.links.insert("/sys/class/block/nvme0n1/device/nvme0".to_owned(), controller.to_owned());
+            volume_at(&host, "/data").encrypted
+        };
+        let pci = "../../../pci0000:00/0000:00:04.0/nvme/nvme0";
+        assert_eq!(encrypted("Samsung SSD 980 PRO", pci), Reading::Known(false));
+        assert_eq!(cause(&encrypted("Amazon Elastic Block Store", pci)), Some(Cause::Hidden));
+        assert_eq!(cause(&encrypted("Linux", "../../nvme-fabrics/ctl/nvme0")), Some(Cause::Hidden));
+    }
+
+    #[test]
+    fn a_device_in_the_midst_of_reencryption_is_unknown_where_its_header_is_not_read() {
+        let encrypted = |helper: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/mapper/data rw\n");
+            host.device(4, "dm-4", "CRYPT-SUBDEV-00-x", &["sda"]);
+            host.device(5, "dm-5", "CRYPT-LUKS2-00-data", &["dm-4"]);
+            host.file("/sys/class/block/dm-4/dm/name", &format!("{helper}\n"));
+            host.file("/sys/class/block/dm-5/dm/name", "data\n");
+            volume_at(&host, "/data").encrypted
+        };
+        assert_eq!(cause(&encrypted("data-overlay")), Some(Cause::Forbidden));
+        assert_eq!(encrypted("data_dif"), Reading::Known(true));
+    }
+
+    #[test]
+    fn a_device_that_is_mounted_in_another_namespace_alone_is_reported_once() {
+        let mut host = made("20 1 8:2 / / rw - xfs /dev/dm-2 rw\n");
+        let inside = "70 1 0:40 / / rw - overlay overlay rw\n71 70 8:2 / /etc/hosts rw - xfs /dev/dm-2 rw\n\
+                      72 70 0:41 / /proc rw - proc proc rw\n73 70 8:1 / /data rw - xfs /dev/sdb rw\n\
+                      74 70 8:1 /a /again rw - xfs /dev/sdb rw\n75 70 8:0 /a /own rw - ext4 /dev/sda rw\n";
+        let names = ["1", "300", "301", "302", "303", "self", "sys"].map(str::to_owned).to_vec();
+        host.lists.insert("/proc".to_owned(), names);
+        host.file("/proc/300/mountinfo", inside);
+        host.file("/proc/301/mountinfo", inside);
+        host.file("/proc/302/mountinfo", "torn");
+        let state = state(&host).unwrap();
+        let found: Vec<_> =
+            state.volumes.iter().map(|volume| (volume.mount_point.as_str(), &volume.encrypted)).collect();
+        let unknown = Reading::unknown(Cause::Unsupported, "an fscrypt policy is not read in another mount namespace");
+        let expected = [("/", &Reading::Known(true)), ("/data", &Reading::Known(false)), ("/own", &unknown)];
+        assert_eq!(found, expected);
     }
 
     #[test]

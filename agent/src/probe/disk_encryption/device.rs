@@ -23,12 +23,14 @@ pub(super) struct Device {
     pub zram_backing: Option<String>,
     pub model: String,
     pub is_removable: bool,
+    /// Whether another host has it, though its place does not say so.
+    pub is_over_fabrics: bool,
     pub is_read_only: bool,
     pub slaves: Vec<String>,
     /// Header of a LUKS device; `None` of other devices.
     pub luks: Option<Result<Luks, Unknown>>,
-    /// Of a crypt device whose cipher is not told: why that could be the cipher that encrypts nothing.
-    pub may_be_null: Option<Unknown>,
+    /// Of a crypt device whose cipher is not told: why some of it could be plain, or its cipher the one that encrypts nothing.
+    pub may_be_plain: Option<Unknown>,
 }
 
 /// What a device does to the data that it passes on.
@@ -49,7 +51,7 @@ impl Device {
                 (CryptFormat::Integrity, _) => Effect::PassesOn,
                 (_, Some(Ok(luks))) if luks.leaves_plain => Effect::PassesOn,
                 (_, Some(Ok(_))) => Effect::Encrypts,
-                (_, Some(Err(_)) | None) => match &self.may_be_null {
+                (_, Some(Err(_)) | None) => match &self.may_be_plain {
                     Some(unknown) => Effect::Untold { unknown: unknown.clone() },
                     None => Effect::Encrypts,
                 },
@@ -130,7 +132,8 @@ impl Device {
 
     /// Returns whether a hypervisor or another host stands behind the disk.
     fn is_virtual(&self) -> bool {
-        const PLACES: &[&str] = &["/virtio", "/vbd-", "/VMBUS", "/vmbus", "/session", "/platform/uml-blkdev"];
+        const PLACES: &[&str] =
+            &["/virtio", "/vbd-", "/VMBUS", "/vmbus", "/session", "/nvme-fabrics/", "/platform/uml-blkdev"];
         const MODELS: &[&str] = &[
             "QEMU",
             "VMware",
@@ -146,6 +149,7 @@ impl Device {
         ];
         PLACES.iter().any(|place| self.place.contains(place))
             || MODELS.iter().any(|model| self.model.contains(model))
+            || self.is_over_fabrics
             || ["vd", "xvd", "ubd"].iter().any(|prefix| self.name.starts_with(prefix))
     }
 
@@ -278,6 +282,8 @@ mod tests {
             assert_eq!(disk(name, model, pci), LayerKind::Virtual, "{name} {model}");
         }
         assert_eq!(disk("sda", "LIO-ORG disk", "../../devices/platform/host3/session1/target"), LayerKind::Virtual);
+        let fabrics = "../../devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1";
+        assert_eq!(disk("nvme0n1", "Linux", fabrics), LayerKind::Virtual);
         assert_eq!(disk("nvme0n1", "Samsung SSD 980 PRO", pci), LayerKind::Disk);
     }
 }

@@ -13,6 +13,7 @@ use super::{
     chain::Chain,
     crypto,
     device::{Device, Effect},
+    journal,
 };
 use crate::host::{self, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
 
@@ -53,18 +54,15 @@ impl<'h> Devices<'h> {
         {
             return Ok(device);
         }
+        // What is no link and has no such name in sysfs is no device: a file below `/dev/shm` may be called as one is.
         let path = path_of(path);
-        let target = match self.host.read_link(&path) {
-            Ok(target) => target,
-            // EINVAL: it is no link.
-            Err(error) if error.raw_os_error() == Some(22) => path.clone(),
-            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        let target = self.host.read_link(&path);
+        let target = target.map_err(|error| host::unknown(format!("look at {}", path.display()), &error))?;
+        let device = match target.file_name().and_then(|name| name.to_str()) {
+            Some(name) => self.of_node(name)?,
+            None => None,
         };
-        target
-            .file_name()
-            .and_then(|name| name.to_str())
-            .map(str::to_owned)
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} names no device", path.display())))
+        device.ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} names no device", path.display())))
     }
 
     /// Returns the kernel's name of the device whose node is `/dev/NODE`; `None` when sysfs has none of that name.
@@ -115,6 +113,51 @@ impl<'h> Devices<'h> {
         Err(Unknown::new(Cause::Absent, format!("{root} does not name {device}")))
     }
 
+    /// Returns the device that is the journal of the ext4 file system on `device`; `None` where the file system has it inside or has none.
+    pub fn journal_device(&self, device: &str) -> Result<Option<String>, Unknown> {
+        let journals = match self.host.list(Path::new(journal::IN_USE)) {
+            Ok(names) => names.into_iter().filter_map(|name| name.into_string().ok()).collect::<Vec<_>>(),
+            // No journal is in use.
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(None),
+            Err(error) => return Err(host::unknown(format!("list {}", journal::IN_USE), &error)),
+        };
+        if journal::is_inside(&journals, device) {
+            return Ok(None);
+        }
+        let mut outside = Vec::new();
+        for name in journals {
+            outside.extend(self.of_node(&name)?);
+        }
+        if outside.is_empty() {
+            return Ok(None);
+        }
+        // The process that writes the journal; kernels before 5.0 do not tell it.
+        let writer = match self.attribute(&format!("/sys/fs/ext4/{device}"), "journal_task")?.as_deref() {
+            Some("<none>") => return Ok(None),
+            Some(process) if process.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.attribute(&format!("/proc/{process}"), "comm")?
+            }
+            _ => None,
+        };
+        match writer.and_then(|writer| journal::written_by(&outside, &writer)) {
+            Some(journal) => Ok(Some(journal.to_owned())),
+            None => {
+                let detail = format!("the journal of {device} may be one of the devices {}", outside.join(" "));
+                Err(Unknown::new(Cause::Undecidable, detail))
+            }
+        }
+    }
+
+    /// Returns the size of `device`.
+    pub fn size_bytes(&self, device: &str) -> Result<u64, Unknown> {
+        let folder = format!("/sys/class/block/{device}");
+        let sectors = self.attribute(&folder, "size")?.and_then(|sectors| sectors.parse::<u64>().ok());
+        // Of 512 bytes, whatever the device's own are.
+        sectors
+            .and_then(|sectors| sectors.checked_mul(512))
+            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{folder}/size tells no size")))
+    }
+
     /// Returns `device` with all that it stands on. `of_file` tells what a backing file stands on.
     pub fn chain(&self, device: &str, of_file: &dyn Fn(&[u8]) -> Chain) -> Chain {
         let mut found = BTreeMap::new();
@@ -158,7 +201,9 @@ impl<'h> Devices<'h> {
             if has_it { self.attribute(&folder, attribute) } else { Ok(None) }
         };
         let (is_mapping, is_loop) = (name.starts_with("dm-"), name.starts_with("loop"));
-        let is_made = place.contains("/devices/virtual/");
+        // A disk that NVMe has several paths to stands below none of them, and is no less one: drivers/nvme/host/multipath.c.
+        let has_paths = place.contains("/devices/virtual/nvme-subsystem/");
+        let is_made = place.contains("/devices/virtual/") && !has_paths;
         let is_partition = value(!is_mapping, "partition")?.is_some();
         let is_whole = !is_made && !is_partition;
         let is_raid = value(name.starts_with("md"), "md/array_state")?.is_some();
@@ -178,12 +223,34 @@ impl<'h> Devices<'h> {
                 .collect::<Vec<_>>()
                 .join(" "),
             is_removable: is_on_usb || value(is_whole, "removable")?.as_deref() == Some("1"),
+            is_over_fabrics: has_paths && !is_partition && self.is_over_fabrics(&folder)?,
             is_read_only: value(is_loop, "ro")?.as_deref() == Some("1"),
             slaves,
             place,
             luks: None,
-            may_be_null: None,
+            may_be_plain: None,
         })
+    }
+
+    /// Returns whether another host has the NVMe disk: the controllers that lead to it are links in the folder of its subsystem.
+    fn is_over_fabrics(&self, folder: &str) -> Result<bool, Unknown> {
+        let subsystem = format!("{folder}/device");
+        let names = match self.host.list(Path::new(&subsystem)) {
+            Ok(names) => names,
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(false),
+            Err(error) => return Err(host::unknown(format!("list {subsystem}"), &error)),
+        };
+        let is_controller = |name: &str| name.strip_prefix("nvme").is_some_and(|rest| rest.parse::<u32>().is_ok());
+        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_controller(name)) {
+            let path = format!("{subsystem}/{name}");
+            match self.host.read_link(Path::new(&path)) {
+                Ok(target) if target.to_string_lossy().contains("/nvme-fabrics/") => return Ok(true),
+                Ok(_) => {}
+                Err(error) if host::cause(&error) == Cause::Absent => {}
+                Err(error) => return Err(host::unknown(format!("look at {path}"), &error)),
+            }
+        }
+        Ok(false)
     }
 
     /// Returns an attribute without its line end; `None` when the device has none of that name or it is empty.
@@ -218,12 +285,23 @@ impl<'h> Devices<'h> {
         for (name, header) in headers {
             found.get_mut(&name).expect("its name was taken from there").luks = Some(header);
         }
+        let in_reencryption: Vec<_> = found
+            .values()
+            .filter(|device| is_in_reencryption(device, found))
+            .map(|device| device.name.clone())
+            .collect();
         for device in found.values_mut() {
             let is_untold = !matches!(device.luks, Some(Ok(_)));
             if is_untold && device.kind() == LayerKind::Crypt && device.effect() == Effect::Encrypts {
                 // The header that could not be read is the reason, where there is one.
-                let header = device.luks.as_ref().and_then(|header| header.as_ref().err());
-                device.may_be_null = self.may_be_null(&device.name, header.map(|unknown| unknown.cause));
+                let header = device.luks.as_ref().and_then(|header| header.as_ref().err()).map(|unknown| unknown.cause);
+                device.may_be_plain = if in_reencryption.contains(&device.name) {
+                    let detail =
+                        format!("{} is being encrypted or decrypted in place, how far is not told", device.name);
+                    Some(Unknown::new(header.unwrap_or(Cause::Undecidable), detail))
+                } else {
+                    self.may_be_null(&device.name, header)
+                };
             }
         }
     }
@@ -271,6 +349,17 @@ fn header_device<'f>(device: &'f Device, found: &'f BTreeMap<String, Device>) ->
         lower = helper.slaves.first();
     }
     lower.map(String::as_str)
+}
+
+/// Returns whether cryptsetup encrypts, decrypts or reencrypts `device` now: it is on a helper device then, named after it, whose
+/// table has a part for what is done and one for what is not (`reencrypt_context_set_names` in lib/luks2/luks2_reencrypt.c).
+fn is_in_reencryption(device: &Device, found: &BTreeMap<String, Device>) -> bool {
+    let Some(name) = &device.given_name else { return false };
+    let is_overlay = |helper: &Device| {
+        helper.given_name.as_deref().and_then(|given| given.strip_suffix("-overlay")) == Some(name)
+            && helper.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("CRYPT-"))
+    };
+    device.slaves.iter().filter_map(|slave| found.get(slave)).any(is_overlay)
 }
 
 fn last_part(path: &str) -> Option<String> {

@@ -70,6 +70,11 @@ const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"
 /// File systems whose folders may have fscrypt policies (Documentation/filesystems/fscrypt.rst).
 const FSCRYPT: &[&[u8]] = &[b"ceph", b"ext4", b"f2fs", b"ubifs"];
 
+/// File systems whose journal may be a device of its own that no option names: ext4(5). One driver serves all three.
+const JOURNAL_DEVICE: &[&[u8]] = &[b"ext2", b"ext3", b"ext4"];
+/// Options that name a further device of a file system: the log and the real-time section of XFS, xfs(5), and the journal of ReiserFS.
+const OTHER_DEVICES: &[&[u8]] = &[b"logdev=", b"rtdev=", b"jdev="];
+
 /// A line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
@@ -109,6 +114,25 @@ impl Mount {
 
     pub fn may_have_fscrypt(&self) -> bool {
         FSCRYPT.contains(&self.file_system.as_slice())
+    }
+
+    /// Returns whether the folder that is mounted may have an fscrypt policy: ext4 encrypts none that holds all of it.
+    pub fn may_have_policy(&self) -> bool {
+        self.may_have_fscrypt() && !(self.file_system == b"ext4" && self.root == b"/")
+    }
+
+    /// Returns whether it is on block devices, which the numbers of its device tell apart from all others.
+    pub fn is_on_device(&self) -> bool {
+        (self.device.0 != 0 || self.file_system == b"btrfs") && !self.is_pseudo() && !self.is_network()
+    }
+
+    pub fn may_have_journal_device(&self) -> bool {
+        JOURNAL_DEVICE.contains(&self.file_system.as_slice())
+    }
+
+    /// Returns the paths of further devices that the options name.
+    pub fn other_devices(&self) -> Vec<Vec<u8>> {
+        OTHER_DEVICES.iter().filter_map(|key| self.option(key)).collect()
     }
 
     /// Returns the value of the option that begins with `key`, such as `upperdir=`.
@@ -157,6 +181,12 @@ pub(super) struct Swap {
 /// Returns the mounts of a mountinfo file; `None` when a line does not follow the format.
 pub(super) fn parse(bytes: &[u8]) -> Option<Vec<Mount>> {
     lines(bytes).map(parse_line).collect()
+}
+
+/// Returns the number of the first mount of a mountinfo file, of which this is the start.
+pub(super) fn first_id(start: &[u8]) -> Option<u64> {
+    let (id, _) = std::str::from_utf8(start).ok()?.split_once(' ')?;
+    id.parse().ok()
 }
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
@@ -301,6 +331,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes);
             let _ = parse_swaps(&bytes);
+            let _ = first_id(&bytes);
         }
     }
 }

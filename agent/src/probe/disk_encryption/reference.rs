@@ -4,7 +4,7 @@
 //! other, and asks of each path alone whether something on it encrypts. The probe reads the made-up host as it reads a real one.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::OsString,
     io,
     path::{Path, PathBuf},
@@ -78,6 +78,8 @@ struct Case {
     devices: Vec<(Made, Vec<usize>)>,
     /// Devices that are mounted; number n at `/mn`.
     mounts: Vec<usize>,
+    /// Device of the log of some mounts, by the mount's number.
+    logs: BTreeMap<usize, usize>,
     swap: Option<usize>,
     swap_file: Option<usize>,
     uses_null_cipher: bool,
@@ -123,13 +125,21 @@ impl Case {
             }
             case.devices.push((made, below));
             if random.below(3) == 0 {
-                case.mounts.push(case.devices.len() - 1);
+                case.mount(random);
             }
         }
-        case.mounts.push(case.devices.len() - 1);
+        case.mount(random);
         case.swap = (random.below(2) == 0).then(|| random.index(case.devices.len()));
         case.swap_file = (random.below(3) == 0).then(|| random.index(case.mounts.len()));
         case
+    }
+
+    /// Mounts the last device.
+    fn mount(&mut self, random: &mut Random) {
+        if random.below(4) == 0 {
+            self.logs.insert(self.mounts.len(), random.index(self.devices.len()));
+        }
+        self.mounts.push(self.devices.len() - 1);
     }
 
     fn pick(&self, random: &mut Random) -> Made {
@@ -146,7 +156,7 @@ impl Case {
         }
         if !self.mounts.is_empty() && random.below(6) == 0 {
             let on = random.index(self.mounts.len());
-            if self.files(self.mounts[on]) < FILES {
+            if self.files_of_mount(on) < FILES {
                 return Loop { on, is_read_only: random.below(2) == 0 };
             }
         }
@@ -192,9 +202,18 @@ impl Case {
     /// Returns how many files lie below each other on the way down from `at`.
     fn files(&self, at: usize) -> usize {
         match &self.devices[at] {
-            (Made::Loop { on, .. }, _) => 1 + self.files(self.mounts[*on]),
+            (Made::Loop { on, .. }, _) => 1 + self.files_of_mount(*on),
             (_, below) => below.iter().map(|&lower| self.files(lower)).max().unwrap_or(0),
         }
+    }
+
+    fn files_of_mount(&self, number: usize) -> usize {
+        self.mounted(number).map(|at| self.files(at)).max().unwrap_or(0)
+    }
+
+    /// Returns the devices that hold the file system of the mount with this number.
+    fn mounted(&self, number: usize) -> impl Iterator<Item = usize> {
+        std::iter::once(self.mounts[number]).chain(self.logs.get(&number).copied())
     }
 
     fn is_mapping(&self, at: usize) -> bool {
@@ -232,7 +251,7 @@ impl Case {
         let paths: Vec<Told> = match made {
             Made::Disk { .. } | Made::Ram | Made::Zram => vec![Told::Plain],
             Made::Virtual | Made::Network => vec![Told::Unknown],
-            Made::Loop { on, .. } => self.paths(self.mounts[*on]),
+            Made::Loop { on, .. } => self.mounted(*on).flat_map(|at| self.paths(at)).collect(),
             _ => below.iter().flat_map(|&lower| self.paths(lower)).collect(),
         };
         // Through what could do anything, a path is encrypted only if it is below; and nothing else is known of any.
@@ -243,26 +262,27 @@ impl Case {
         paths
     }
 
-    fn verdict(&self, at: usize) -> Told {
-        let paths = self.paths(at);
+    fn verdict(&self, devices: impl Iterator<Item = usize>) -> Told {
+        let paths: Vec<Told> = devices.flat_map(|at| self.paths(at)).collect();
         [Told::Plain, Told::Unknown].into_iter().find(|told| paths.contains(told)).unwrap_or(Told::Encrypted)
     }
 
     /// Returns the devices at the ends of all paths down from `at`, through files too.
     fn ends(&self, at: usize) -> Vec<usize> {
         match &self.devices[at] {
-            (Made::Loop { on, .. }, _) => self.ends(self.mounts[*on]),
+            (Made::Loop { on, .. }, _) => self.mounted(*on).flat_map(|at| self.ends(at)).collect(),
             (_, below) if below.is_empty() => vec![at],
             (_, below) => below.iter().flat_map(|&lower| self.ends(lower)).collect(),
         }
     }
 
-    fn kind(&self, at: usize) -> VolumeKind {
-        let ends = self.ends(at);
+    fn kind(&self, number: usize) -> VolumeKind {
+        let ends: Vec<usize> = self.mounted(number).flat_map(|at| self.ends(at)).collect();
+        let is_image = |at: usize| matches!(self.devices[at].0, Made::Loop { is_read_only: true, .. });
         let all = |claim: &dyn Fn(Made) -> bool| ends.iter().all(|&end| claim(self.devices[end].0));
         if all(&|made| matches!(made, Made::Ram | Made::Zram)) {
             VolumeKind::Memory
-        } else if matches!(self.devices[at].0, Made::Loop { is_read_only: true, .. }) {
+        } else if self.mounted(number).all(is_image) {
             VolumeKind::Image
         } else if all(&|made| made == Made::Disk { is_removable: true }) {
             VolumeKind::Removable
@@ -282,7 +302,11 @@ impl Case {
             .mounts
             .iter()
             .enumerate()
-            .map(|(number, &at)| format!("{number} 1 8:{at} / /m{number} rw - xfs /dev/{} rw\n", self.name(at)))
+            .map(|(number, &at)| {
+                let log = self.logs.get(&number).map(|&log| format!(",logdev=/dev/{}", self.name(log)));
+                let log = log.unwrap_or_default();
+                format!("{number} 1 8:{at} / /m{number} rw - xfs /dev/{} rw{log}\n", self.name(at))
+            })
             .collect();
         host.file("/proc/1/mountinfo", &mounts);
         let mut swaps = "Filename Type Size Used Priority\n".to_owned();
@@ -352,18 +376,51 @@ impl Case {
 }
 
 /// A host of answers made up beforehand. What is not there is absent.
-#[derive(Debug, Default)]
-struct MadeHost {
+#[derive(Debug)]
+pub(super) struct MadeHost {
     files: HashMap<String, Vec<u8>>,
-    links: HashMap<String, String>,
-    lists: HashMap<String, Vec<String>>,
+    pub links: HashMap<String, String>,
+    pub lists: HashMap<String, Vec<String>>,
     /// Number of the device that holds a file.
-    metadata: HashMap<String, usize>,
+    pub metadata: HashMap<String, usize>,
+    /// Major number of those devices.
+    pub device_major: u32,
     headers: HashMap<String, Luks>,
+    /// fscrypt policies of folders. Those that are not there have none.
+    pub policies: HashMap<String, Policy>,
+    /// Blocks of what is mounted at a path.
+    pub blocks: HashMap<String, u64>,
+}
+
+impl Default for MadeHost {
+    fn default() -> Self {
+        Self {
+            files: HashMap::new(),
+            links: HashMap::new(),
+            lists: HashMap::new(),
+            metadata: HashMap::new(),
+            device_major: 8,
+            headers: HashMap::new(),
+            policies: HashMap::new(),
+            blocks: HashMap::new(),
+        }
+    }
 }
 
 impl MadeHost {
-    fn file(&mut self, path: &str, content: &str) {
+    /// Adds a device with major number 8 that stands on those `below`; one with a `uuid` is of device-mapper.
+    pub fn device(&mut self, minor: usize, name: &str, uuid: &str, below: &[&str]) {
+        let (place, folder) = (format!("../../devices/x/block/{name}"), format!("/sys/class/block/{name}"));
+        self.links.insert(format!("/sys/dev/block/8:{minor}"), place.clone());
+        self.links.insert(folder.clone(), place);
+        self.lists.insert(format!("{folder}/slaves"), below.iter().map(|&lower| lower.to_owned()).collect());
+        self.lists.entry("/sys/class/block".to_owned()).or_default().push(name.to_owned());
+        if !uuid.is_empty() {
+            self.file(&format!("{folder}/dm/uuid"), uuid);
+        }
+    }
+
+    pub fn file(&mut self, path: &str, content: &str) {
         self.files.insert(path.to_owned(), content.as_bytes().to_vec());
     }
 }
@@ -389,8 +446,9 @@ impl Host for MadeHost {
         unsupported()
     }
 
-    fn space(&self, _: &Path) -> io::Result<Space> {
-        unsupported()
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let blocks = *of(&self.blocks, path)?;
+        Ok(Space { blocks, free: 0, available: 0, inodes: 0, free_inodes: 0 })
     }
 
     fn read(&self, path: &Path, _: usize) -> io::Result<Vec<u8>> {
@@ -402,7 +460,7 @@ impl Host for MadeHost {
     }
 
     fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let device = (8, u32::try_from(*of(&self.metadata, path)?).unwrap());
+        let device = (self.device_major, u32::try_from(*of(&self.metadata, path)?).unwrap());
         Ok(Metadata {
             kind: EntryKind::File,
             size_bytes: 0,
@@ -425,12 +483,12 @@ impl Host for MadeHost {
         of(&self.headers, device).cloned()
     }
 
-    fn encryption_policy(&self, _: &Path) -> io::Result<Policy> {
-        unsupported()
+    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
+        of(&self.policies, folder).copied().map_err(|_| io::Error::from_raw_os_error(super::NO_POLICY))
     }
 
-    fn stream(&self, _: &Path) -> io::Result<Box<dyn io::Read>> {
-        unsupported()
+    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(io::Cursor::new(of(&self.files, path)?.clone())))
     }
 
     fn machine(&self) -> io::Result<Machine> {
@@ -484,7 +542,8 @@ fn told(reading: &Reading<bool>) -> Told {
 fn compare(seed: u64, counts: &mut [u64; 3]) {
     let case = Case::make(&mut Random(seed));
     let found = state(&case.host()).unwrap();
-    let expected: Vec<_> = case.mounts.iter().map(|&at| (case.kind(at), case.verdict(at))).collect();
+    let expected: Vec<_> =
+        (0..case.mounts.len()).map(|number| (case.kind(number), case.verdict(case.mounted(number)))).collect();
     let mut volumes = vec![None; case.mounts.len()];
     for volume in &found.volumes {
         let number: usize = volume.mount_point.as_str()[2..].parse().unwrap();
@@ -492,10 +551,10 @@ fn compare(seed: u64, counts: &mut [u64; 3]) {
     }
     let volumes: Vec<_> = volumes.into_iter().flatten().collect();
     assert_eq!(volumes, expected, "seed {seed}: {case:?} {found:?}");
-    let file = case.swap_file.map(|number| (SwapKind::File, case.verdict(case.mounts[number])));
+    let file = case.swap_file.map(|number| (SwapKind::File, case.verdict(case.mounted(number))));
     let area = case.swap.map(|at| match case.devices[at].0 {
-        Made::Zram => (SwapKind::Zram, case.verdict(at)),
-        _ => (SwapKind::Partition, case.verdict(at)),
+        Made::Zram => (SwapKind::Zram, case.verdict(std::iter::once(at))),
+        _ => (SwapKind::Partition, case.verdict(std::iter::once(at))),
     });
     // Sorted by name: /dev/x before /mN/swap.
     let swaps: Vec<_> = found.swap_areas.iter().map(|swap| (swap.kind, told(&swap.encrypted))).collect();
