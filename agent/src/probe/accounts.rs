@@ -403,7 +403,7 @@ mod tests {
         for (path, _) in files {
             let path = format!("/etc/{path}");
             index.errors.remove(&format!("metadata {path}"));
-            index.metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata.clone());
+            index.metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata);
         }
         accounts(&host, Timestamp::from_seconds(1_800_000_000).unwrap())
     }

@@ -194,7 +194,7 @@ impl Case {
     }
 
     fn grow(&self, name: &str) {
-        fs::File::options().write(true).create(true).open(self.tree.join(name)).unwrap().set_len(TOO_LARGE).unwrap();
+        fs::File::create(self.tree.join(name)).unwrap().set_len(TOO_LARGE).unwrap();
     }
 }
 
@@ -319,7 +319,7 @@ fn what_lies_below_what_cannot_be_looked_at_is_never_unchanged() {
     }
     let case = Case::new();
     case.take(false).unwrap();
-    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0o000)).unwrap();
     let inner = [case.tree.join("inner/c")];
     for depth in [Depth::Full, Depth::Quick, Depth::Quick] {
         assert_eq!(case.listed(depth, &inner), ["/inner/c forbidden"], "{depth:?}");

@@ -318,7 +318,8 @@ fn history(host: &dyn Host, lines: &[Line]) -> Result<u64, Unknown> {
     Ok(u64::try_from(most).unwrap_or_default())
 }
 
-/// Returns after how many failures an account is locked and for how long, of the service that locks the latest.
+/// Returns after how many failures an account is locked by the service that locks the latest, and for how long by the one that
+/// locks for the shortest time.
 fn lockout(host: &dyn Host, stacks: &Result<Vec<Vec<Line>>, Unknown>) -> (Reading<u64>, Reading<u64>) {
     let never = || (Reading::Known(0), Reading::unknown(Cause::Absent, "no account is ever locked"));
     let unknown = |unknown: &Unknown| (told(Err(unknown.clone())), told(Err(unknown.clone())));
@@ -326,13 +327,17 @@ fn lockout(host: &dyn Host, stacks: &Result<Vec<Vec<Line>>, Unknown>) -> (Readin
         Ok(stacks) => stacks,
         Err(why) => return unknown(why),
     };
-    let mut weakest = None;
+    // Zero seconds are until a person unlocks it.
+    let rank = |seconds: u64| if seconds == 0 { u64::MAX } else { seconds };
+    let mut weakest: Option<(u64, u64)> = None;
     for lines in stacks {
-        match lockout_of(host, lines) {
+        let (attempts, seconds) = match lockout_of(host, lines) {
             Err(why) => return unknown(&why),
             Ok(None) => return never(),
-            Ok(Some(found)) => weakest = weakest.max(Some(found)),
-        }
+            Ok(Some(found)) => found,
+        };
+        let (most, least) = weakest.unwrap_or((attempts, seconds));
+        weakest = Some((most.max(attempts), if rank(seconds) < rank(least) { seconds } else { least }));
     }
     let Some((attempts, seconds)) = weakest else { return never() };
     (Reading::Known(attempts), Reading::Known(seconds))
@@ -454,6 +459,9 @@ mod tests {
         let of = |text: &str| lines(&format!("{pre}{}", text));
         let strict = of("auth [default=die] pam_faillock.so authfail deny=3");
         let lax = of("auth [default=die] pam_faillock.so authfail deny=9");
+        let brief = of("auth [default=die] pam_faillock.so authfail deny=4 unlock_time=1");
+        let stacks = Ok(vec![of("auth [default=die] pam_faillock.so authfail unlock_time=never"), lax.clone(), brief]);
+        assert_eq!(lockout(&host, &stacks), (Reading::Known(9), Reading::Known(1)));
         assert_eq!(lockout(&host, &Ok(vec![lax.clone(), strict])).0, Reading::Known(9));
         assert_eq!(lockout(&host, &Ok(vec![lax, Vec::new()])).0, Reading::Known(0));
     }
