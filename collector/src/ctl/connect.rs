@@ -240,8 +240,25 @@ async fn channel(dialer: Dialer, first: TlsStream<TcpStream>) -> Result<Channel,
 fn unreachable(address: &str, source: io::Error) -> Error {
     let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(tls) => Error::Untrusted { address: address.to_owned(), reason: safe(&tls.to_string()) },
+        Some(tls) => Error::Untrusted { address: address.to_owned(), reason: safe(&why_untrusted(tls)) },
         None => Error::Unreachable { address: address.to_owned(), source },
+    }
+}
+
+fn why_untrusted(tls: &rustls::Error) -> String {
+    use rustls::{CertificateError::NotValidForNameContext, Error::InvalidCertificate};
+
+    match tls {
+        InvalidCertificate(NotValidForNameContext { expected, presented }) => {
+            // As rustls writes them: `DnsName("vm")`, `IpAddress(127.0.0.1)`.
+            let bare = |name: &String| match name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')) {
+                Some(name) => name.trim_matches('"').to_owned(),
+                None => name.clone(),
+            };
+            let names: Vec<_> = presented.iter().map(bare).collect();
+            format!("its certificate is for {}, not for {}", names.join(", "), expected.to_str())
+        }
+        tls => tls.to_string(),
     }
 }
 
@@ -360,6 +377,15 @@ mod tests {
         for address in ["https://0.0.0.0:7443", "https://[::]:7443", "c1:7443"] {
             assert!(matches!(reach(address), Err(Error::Address(_))), "{address}");
         }
+    }
+
+    #[test]
+    fn a_certificate_for_other_names_names_them() {
+        let name = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("c1").unwrap(),
+            presented: vec!["DnsName(\"vm\")".to_owned(), "IpAddress(127.0.0.1)".to_owned(), "odd".to_owned()],
+        });
+        assert_eq!(why_untrusted(&name), "its certificate is for vm, 127.0.0.1, odd, not for c1");
     }
 
     #[test]
