@@ -204,7 +204,9 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fim(Fim::Sets { output }) => fim::show_sets(&load(&cli)?.config, *output),
         Command::CheckConfig { output } => check_config(load(&cli), *output),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "muster-agent", &mut script);
+            print_to(&mut io::stdout().lock(), &script)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { out } => {
@@ -250,16 +252,16 @@ fn enroll_host(config: Config, options: &Enroll) -> anyhow::Result<ExitCode> {
             identity.collector,
             config.state_directory.display()
         );
-        println!("already enrolled as {} at {}", identity.agent, identity.collector);
+        print(&format!("already enrolled as {} at {}\n", identity.agent, identity.collector))?;
         return Ok(ExitCode::SUCCESS);
     }
     runtime()?.block_on(async {
         let (probes, _) = Probes::start(&config).context("failed to start the probes")?;
         let identity = enroll::enroll(&folder, &request, probes.claim().await).await?;
-        println!(
-            "enrolled as {} at {}; the certificate ends {} and renews itself",
+        print(&format!(
+            "enrolled as {} at {}; the certificate ends {} and renews itself\n",
             identity.agent, identity.collector, identity.expire_time
-        );
+        ))?;
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -314,8 +316,8 @@ fn show_status(config: &Config, output: Output, options: status::Options) -> any
     }
     let shown = status::show(state, options)?;
     match output {
-        Output::Text => print!("{}", shown.text(options)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&shown)?),
+        Output::Text => print(&shown.text(options))?,
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&shown)?))?,
     }
     Ok(if shown.is_running { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -332,24 +334,40 @@ fn check_config(loaded: Result<config::Loaded, config::Error>, output: Output) -
         (Ok(loaded), Output::Text) => loaded,
         (Ok(loaded), Output::Json) => {
             let config::Loaded { config, files, variables } = loaded;
-            println!("{}", json!({ "valid": true, "files": files, "variables": variables, "settings": config }));
+            let told = json!({ "valid": true, "files": files, "variables": variables, "settings": config });
+            print(&format!("{told}\n"))?;
             return Ok(ExitCode::SUCCESS);
         }
         (Err(error), Output::Text) => return Err(error.into()),
         (Err(error), Output::Json) => {
             let error = anyhow::Error::from(error);
-            println!("{}", json!({ "valid": false, "error": format!("{error:#}") }));
+            print(&format!("{}\n", json!({ "valid": false, "error": format!("{error:#}") })))?;
             return Ok(ExitCode::from(USAGE));
         }
     };
+    let mut text = String::new();
     for file in &loaded.files {
-        println!("# {}", file.display());
+        text.push_str(&format!("# {}\n", file.display()));
     }
     for variable in &loaded.variables {
-        println!("# {variable} from the environment");
+        text.push_str(&format!("# {variable} from the environment\n"));
     }
-    print!("{}", toml::to_string(&loaded.config)?);
+    text.push_str(&toml::to_string(&loaded.config)?);
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints text on standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    print_to(&mut io::stdout().lock(), text.as_bytes())
+}
+
+/// Writes to `out`. That nobody reads on, as behind `| head`, is not an error.
+fn print_to(out: &mut dyn io::Write, bytes: &[u8]) -> anyhow::Result<()> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("failed to write the output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Writes the manual pages: one for each command, and in the first one the settings.
@@ -424,6 +442,24 @@ mod tests {
             shown = shown.replace(escaped, plain);
         }
         assert_eq!(shown, EXAMPLE);
+    }
+
+    #[test]
+    fn a_reader_who_goes_away_is_no_error_and_a_full_disk_is_one() {
+        struct Broken(io::ErrorKind);
+        impl io::Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut written = Vec::new();
+        print_to(&mut written, b"text\n").unwrap();
+        assert_eq!(written, b"text\n");
+        assert!(print_to(&mut Broken(io::ErrorKind::BrokenPipe), b"text").is_ok());
+        assert!(print_to(&mut Broken(io::ErrorKind::StorageFull), b"text").is_err());
     }
 
     #[test]

@@ -127,6 +127,14 @@ enum Form {
     Json,
 }
 
+/// Prints the `script`. That nobody reads on, as behind `| head`, is not an error.
+fn completions(out: &mut dyn io::Write, script: &[u8]) -> anyhow::Result<ExitCode> {
+    match out.write_all(script).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("failed to print completions"),
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
 /// Runs `muster-collector` with the arguments of the process.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -138,8 +146,9 @@ pub fn main() -> ExitCode {
         Command::Fsck { data, output } => fsck(&Data::new(&data.data), output.output),
         Command::Rebuild { place, output } => rebuild(&place, output.output),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "muster-collector", &mut io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "muster-collector", &mut script);
+            completions(&mut io::stdout().lock(), &script)
         }
         Command::Man { out } => man(&out),
     };

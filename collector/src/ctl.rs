@@ -27,6 +27,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use muster_proto::v1;
 
+#[cfg(test)]
+pub(crate) use cli::example;
 pub use error::Error;
 
 use cli::{Cli, Command, Controls, Credentials, Files, Findings, Hosts, LogCommand, Snapshots, Tokens};
@@ -35,7 +37,8 @@ use print::{Form, Out};
 
 use crate::snapshot::verify::Trust;
 
-/// What a command found out, as an exit code: 0 yes, 1 no. Usage errors are 2.
+/// What a command found out, as an exit code: 0 yes, 1 no. What was not answered, for whatever reason, is 2: it must not look like an
+/// answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     /// Done, or as it should be.
@@ -43,6 +46,9 @@ pub(crate) enum Outcome {
     /// Not done, or not as it should be.
     No,
 }
+
+/// Exit code of what was not answered; clap ends with it on wrong usage, too.
+const NOT_ANSWERED: u8 = 2;
 
 /// Runs `musterctl` with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -52,7 +58,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::No) => ExitCode::FAILURE,
         Err(error) => {
             print::say(&format!("musterctl: {error}"));
-            if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            ExitCode::from(NOT_ANSWERED)
         }
     }
 }
@@ -203,7 +209,8 @@ async fn files(connection: &Connection, out: Out, command: Files) -> Result<Outc
 async fn snapshots(connection: &Connection, out: Out, command: Snapshots) -> Result<Outcome, Error> {
     match command {
         Snapshots::Create { as_of, log_size, control, host, out: file } => {
-            let request: v1::CreateSnapshotRequest = snapshots::request(as_of, log_size, control, host);
+            let hosts = snapshots::resolve(connection, host).await?;
+            let request: v1::CreateSnapshotRequest = snapshots::request(as_of, log_size, control, hosts);
             snapshots::create(connection, out, request, file.as_deref()).await
         }
         Snapshots::List { limit } => snapshots::list(connection, out, limit).await,

@@ -98,8 +98,18 @@ fn an_operators_controls_are_tried_without_a_collector() {
     assert!(out.contains("software has: packages"), "{out}");
 
     let (code, out, said) = musterctl(&["controls", "test", &folder.join("none.toml").display().to_string()]);
-    assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{said}");
     assert!(said.contains("cannot read ") && said.contains("none.toml"), "{said}");
+
+    // What could not be asked must not look like an answer.
+    for unanswered in
+        [&["verify", "/nonexistent.zip"][..], &["findings", "list", "--exit-code", "--credential", "/nonexistent"]]
+    {
+        let (code, out, said) = musterctl(unanswered);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{said}");
+    }
+    let (code, _, said) = musterctl(&["verify", "/nonexistent.zip", "--log-key", "c1+00000000+AAAA"]);
+    assert!(code == Some(2) && said.contains("musterctl log checkpoint"), "{said}");
 
     // What a provider states is written for that file; the document itself stays here.
     let document = folder.join("contract.pdf");

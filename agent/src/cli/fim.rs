@@ -354,14 +354,14 @@ async fn stop_signal() -> io::Result<i32> {
 pub(super) fn show_sets(config: &Config, output: Output) -> anyhow::Result<ExitCode> {
     let sets = Sets::new(&sets::in_force(&config.probes, &Live::new()))?;
     match output {
-        Output::Text => print!("{}", sets::render(&sets)),
+        Output::Text => super::print(&sets::render(&sets))?,
         Output::Json => {
             let told = sets.sets().iter().zip(sets.definitions()).map(|(set, digest)| {
                 let mut told = serde_json::to_value(set)?;
                 told["digest"] = json!(digest.to_string());
                 Ok(told)
             });
-            println!("{}", serde_json::Value::Array(told.collect::<anyhow::Result<_>>()?));
+            super::print(&format!("{}\n", serde_json::Value::Array(told.collect::<anyhow::Result<_>>()?)))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -376,7 +376,8 @@ pub(super) fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCo
         Err(error) => return Err(error.into()),
     }
     let baseline = inspect::rebaseline(&config.state_directory, &config.probes, SystemClock.now(), reason)?;
-    println!("baseline {} of {}, taken {}", baseline.id, counted(baseline.entries, "entry"), baseline.created_time);
+    let entries = counted(baseline.entries, "entry");
+    super::print(&format!("baseline {} of {entries}, taken {}\n", baseline.id, baseline.created_time))?;
     Ok(ExitCode::SUCCESS)
 }
 

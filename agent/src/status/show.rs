@@ -3,8 +3,9 @@
 use std::{collections::VecDeque, fmt::Write as _, path::Path};
 
 use muster_proto::{
-    fact::{Fact, render},
+    fact::{Fact, Text, render},
     id::AgentId,
+    limits,
     report::{Body, Coverage, Report},
     time::{Clock as _, SystemClock, Timestamp},
 };
@@ -52,6 +53,8 @@ pub struct Shown {
 struct IdentityShown {
     agent: AgentId,
     collector: String,
+    /// Key of the collector's log, as it was taken at enrolment: what an auditor verifies snapshots with.
+    log_key: Text,
     certificate_serial: String,
     renew_time: Timestamp,
     expire_time: Timestamp,
@@ -138,6 +141,7 @@ fn identity_shown(state_directory: &Path) -> (Option<IdentityShown>, Option<Stri
             let shown = IdentityShown {
                 agent: identity.agent,
                 collector: identity.collector.to_string(),
+                log_key: Text::cut(&identity.log_key, limits::TEXT_BYTES),
                 certificate_serial: identity.certificate_serial,
                 renew_time: identity.renew_time,
                 expire_time: identity.expire_time,
@@ -237,6 +241,7 @@ impl Shown {
             (Some(identity), _) => {
                 writeln!(out, "agent        {}", identity.agent)?;
                 writeln!(out, "collector    {}", identity.collector)?;
+                writeln!(out, "log key      {}", identity.log_key)?;
                 writeln!(out, "certificate  ends {}, to be renewed {}", identity.expire_time, identity.renew_time)?;
             }
             (None, _) if self.identity_problem.is_some() => {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Error, Outcome, args,
-    connect::{Connection, Reach, reach, write_secret},
+    connect::{Connection, Reach, SecretFile, reach},
     fleet::{field, time_text},
     json,
     pages::all_pages,
@@ -37,20 +37,15 @@ pub struct NewToken<'a> {
 pub async fn create_token(connection: &Connection, out: Out, new: NewToken<'_>) -> Result<Outcome, Error> {
     let lifetime_seconds = args::wire_seconds(new.lifetime).map_err(Error::Usage)?;
     let address = new.agent_collector.unwrap_or(connection.address());
-    if let Some(path) = new.enroll_file
-        && path.exists()
-    {
-        // Said before a token is made that nobody would ever see.
-        return Err(Error::Usage(format!("{} is there already; name another file", path.display())));
-    }
-    // As is a wrong address.
     let reach = reach(address)?;
+    // Said before a token is made that nobody would ever see.
+    let file = new.enroll_file.map(SecretFile::create).transpose()?;
     let request = v1::CreateTokenRequest { uses: new.uses, lifetime_seconds, note: new.note.to_owned() };
     let answer = connection.admin().create_token(request).await;
     let answer = answer.map_err(|status| connection.fault(&status))?.into_inner();
     let token = answer.token.ok_or(Error::Contract("it has no token"))?;
-    if let Some(path) = new.enroll_file {
-        write_secret(path, enroll_file(address, &answer.secret, &answer.ca_pin).as_bytes())?;
+    if let (Some(path), Some(file)) = (new.enroll_file, file) {
+        file.write(enroll_file(address, &answer.secret, &answer.ca_pin).as_bytes())?;
         say(&format!("wrote {}: put it to {ENROLL_PLACE} on each host, readable by the agent alone", path.display()));
         // Whoever names the address means it.
         if reach == Reach::ThisMachine && new.agent_collector.is_none() {
@@ -143,10 +138,9 @@ pub async fn create_credential(
     lifetime: Duration,
     file: &Path,
 ) -> Result<Outcome, Error> {
-    if file.exists() {
-        return Err(Error::Usage(format!("{} is there already; name another file", file.display())));
-    }
     let lifetime_seconds = args::wire_seconds(lifetime).map_err(Error::Usage)?;
+    // Said before a credential is issued whose key nobody would have.
+    let secret = SecretFile::create(file)?;
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     // Of the request only the public key is used; the collector decides everything else.
     let csr = rcgen::CertificateParams::default().serialize_request(&key)?;
@@ -160,7 +154,7 @@ pub async fn create_credential(
     let answer = answer.map_err(|status| connection.fault(&status))?.into_inner();
     let credential = answer.credential.ok_or(Error::Contract("it has no credential"))?;
     let pem = format!("{}{}{}", key.serialize_pem(), answer.certificate_chain_pem, answer.ca_bundle_pem);
-    write_secret(file, pem.as_bytes())?;
+    secret.write(pem.as_bytes())?;
     say(&format!("wrote {}: the key in it exists nowhere else", file.display()));
     out.show(
         || json::credential(&credential),

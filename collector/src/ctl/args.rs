@@ -1,10 +1,10 @@
 //! Values of arguments, parsed.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use muster_proto::time::Timestamp;
 
-/// Returns the duration of a text such as `30s`, `15m`, `24h` or `90d`.
+/// Returns the duration of a text such as `30s`, `15m`, `24h` or `90d`. None is zero, which on the wire means the default.
 ///
 /// # Errors
 ///
@@ -24,7 +24,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         return Err(wrong());
     }
     let count: u32 = digits.parse().map_err(|_| wrong())?;
+    if count == 0 {
+        return Err("it must be longer than nothing".to_owned());
+    }
     Ok(Duration::from_secs(u64::from(count) * seconds))
+}
+
+/// Returns how many items a list has at most.
+///
+/// # Errors
+///
+/// A sentence for the person who wrote it.
+pub fn limit(text: &str) -> Result<usize, String> {
+    let limit: Result<NonZeroUsize, _> = text.parse();
+    limit.map(NonZeroUsize::get).map_err(|_| "it must be a number from 1 on; leave it out for all".to_owned())
 }
 
 /// Returns the instant of an RFC 3339 text.
@@ -52,9 +65,16 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
-        assert_eq!(duration("0s"), Ok(Duration::ZERO));
-        for bad in ["", "h", "1", "1w", "-1h", "+1h", "1.5h", "99999999999d", "1é"] {
+        for bad in ["", "0s", "000d", "h", "1", "1w", "-1h", "+1h", "1.5h", "99999999999d", "1é"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_at_least_one() {
+        assert_eq!(limit("7"), Ok(7));
+        for bad in ["", "0", "-1", "x", "99999999999999999999999"] {
+            assert!(limit(bad).is_err(), "{bad}");
         }
     }
 }

@@ -14,9 +14,9 @@ use muster_proto::{
 
 use super::{
     Error, Outcome,
-    args::{duration, instant},
+    args::{duration, instant, limit},
     print::{self, Form},
-    verify::pin,
+    verify::{log_key, pin},
 };
 
 mod files;
@@ -35,7 +35,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (failed, invalid, or findings with --exit-code), 2 usage or wrong settings.\n\
+const EXIT_CODES: &str = "Exit codes: 0 yes, 1 no (not valid, not sound, not every one done, or findings with --exit-code), 2 not answered:\n\
+    wrong usage or settings, no collector, no such thing, not allowed, a file that cannot be read or written.\n\
     Settings: ~/.config/muster/musterctl.toml, then /etc/muster/musterctl.toml, with the keys collector (URL), credential (file)\n\
     and output (text or json); flags and MUSTER_COLLECTOR, MUSTER_CREDENTIAL come first.";
 
@@ -104,8 +105,9 @@ pub enum Command {
     Verify {
         /// The snapshot.
         file: PathBuf,
-        /// Key of the collector's log, got elsewhere than from the file.
-        #[arg(long, value_name = "KEY")]
+        /// Key of the collector's log, got elsewhere than from the file: `muster-collector init` and `musterctl log checkpoint` print
+        /// it, and `muster-agent status` on any host.
+        #[arg(long, value_parser = log_key, value_name = "KEY")]
         log_key: Option<String>,
         /// SHA-256 of the CA that the collector must name (`sha256:HEX`). Compares; only --log-key gives trust.
         #[arg(long, value_parser = pin, value_name = "PIN")]
@@ -119,7 +121,7 @@ pub enum Command {
         /// Every host that is neither frozen nor revoked.
         #[arg(long)]
         all: bool,
-        /// How long to wait.
+        /// How long to wait, at most 10m. A host with much to read takes longer than the default.
         #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
         timeout: Duration,
     },
@@ -172,7 +174,7 @@ pub enum Tokens {
     /// List tokens.
     List {
         /// At most so many.
-        #[arg(long)]
+        #[arg(long, value_parser = limit, value_name = "N")]
         limit: Option<usize>,
     },
     /// Revoke a token.
@@ -203,7 +205,7 @@ pub enum Credentials {
     /// List credentials.
     List {
         /// At most so many.
-        #[arg(long)]
+        #[arg(long, value_parser = limit, value_name = "N")]
         limit: Option<usize>,
     },
     /// Revoke a credential. It stops working within a second.
@@ -220,6 +222,7 @@ pub enum Credentials {
 #[derive(Debug, Subcommand)]
 pub enum Hosts {
     /// List hosts.
+    #[command(mut_arg("filter", |it| it.help(example::HOSTS)))]
     List {
         /// Which, and how many.
         #[command(flatten)]
@@ -252,6 +255,7 @@ pub enum Hosts {
 #[derive(Debug, Subcommand)]
 pub enum Controls {
     /// List controls with their counts.
+    #[command(mut_arg("filter", |it| it.help(example::CONTROLS)))]
     List {
         /// Which, and how many.
         #[command(flatten)]
@@ -293,7 +297,7 @@ pub enum Controls {
         /// The document.
         #[arg(long, value_name = "FILE")]
         document: PathBuf,
-        /// Hosts (full id) that it speaks of.
+        /// Hosts (full id, as `musterctl hosts show NAME` shows it) that it speaks of.
         #[arg(long, required = true, value_name = "HOST")]
         host: Vec<AgentId>,
         /// From when on it holds.
@@ -337,6 +341,7 @@ impl Command {
 #[derive(Debug, Subcommand)]
 pub enum Findings {
     /// List verdicts fail, unknown and no_data, the worst first.
+    #[command(mut_arg("filter", |it| it.help(example::FINDINGS)))]
     List {
         /// Which, and how many.
         #[command(flatten)]
@@ -361,7 +366,7 @@ pub enum Snapshots {
         /// Controls to judge; by default all.
         #[arg(long, value_name = "CONTROL")]
         control: Vec<String>,
-        /// Hosts (full id) in scope; by default all that are not revoked.
+        /// Hosts in scope: id, the beginning of one, or hostname; by default all that are not revoked.
         #[arg(long, value_name = "HOST")]
         host: Vec<String>,
         /// Write it to a file.
@@ -371,7 +376,7 @@ pub enum Snapshots {
     /// List snapshots, newest first.
     List {
         /// At most so many.
-        #[arg(long)]
+        #[arg(long, value_parser = limit, value_name = "N")]
         limit: Option<usize>,
     },
     /// Write a snapshot to a file.
@@ -387,7 +392,7 @@ pub enum Snapshots {
 /// The evidence log.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
-    /// Print the newest checkpoint.
+    /// Print the newest checkpoint, and on standard error the log's key, for `verify --log-key`.
     Checkpoint,
     /// Print an entry and the proof that the log holds it.
     Proof {
@@ -407,14 +412,28 @@ pub enum LogCommand {
     },
 }
 
+/// Help of `--filter` where each list is asked for: a filter belongs to its list's fields.
+pub mod example {
+    /// Of hosts.
+    pub const HOSTS: &str = "Filter (AIP-160), such as: worst_verdict = fail AND hostname : web";
+    /// Of controls.
+    pub const CONTROLS: &str = "Filter (AIP-160), such as: severity = critical OR family = encryption";
+    /// Of findings.
+    pub const FINDINGS: &str = "Filter (AIP-160), such as: hostname = \"web-7\" AND verdict = fail";
+    /// Of changes of files.
+    pub const CHANGES: &str = "Filter (AIP-160), such as: state = open AND path : /etc/ssh";
+    /// Of changes that something explains.
+    pub const EXPLAINED: &str = "Filter (AIP-160), such as: source = dpkg AND package = openssl";
+}
+
 /// Which items of a list.
 #[derive(Args, Debug)]
 pub struct Listing {
-    /// Filter (AIP-160), such as: hostname = "web-7" AND verdict = fail.
+    /// Filter (AIP-160).
     #[arg(long, default_value = "", hide_default_value = true)]
     pub filter: String,
     /// At most so many; by default all.
-    #[arg(long)]
+    #[arg(long, value_parser = limit, value_name = "N")]
     pub limit: Option<usize>,
 }
 
@@ -459,6 +478,36 @@ mod tests {
         assert!(Cli::try_parse_from(["musterctl", "look", "web-7", "--all"]).is_err());
         assert!(Cli::try_parse_from(["musterctl", "look", "--all"]).is_ok());
         assert!(Cli::try_parse_from(["musterctl", "look", "web-7", "db-1", "--timeout", "5s"]).is_ok());
+    }
+
+    #[test]
+    fn each_list_shows_a_filter_of_its_own() {
+        for (args, help) in [
+            (&["hosts", "list"][..], example::HOSTS),
+            (&["controls", "list"], example::CONTROLS),
+            (&["findings", "list"], example::FINDINGS),
+            (&["files", "changes"], example::CHANGES),
+            (&["files", "explained"], example::EXPLAINED),
+        ] {
+            let shown = Cli::try_parse_from(["musterctl"].iter().chain(args).chain(&["--help"])).unwrap_err();
+            assert!(shown.to_string().contains(help), "{shown}");
+        }
+    }
+
+    #[test]
+    fn zero_is_refused_where_it_would_mean_something_else() {
+        for args in [
+            &["token", "create", "--lifetime", "0s"][..],
+            &["credentials", "create", "--role", "viewer", "--name", "a", "--out", "f", "--lifetime", "0d"],
+            &["look", "web-7", "--timeout", "0s"],
+            &["hosts", "list", "--limit", "0"],
+            &["token", "list", "--limit", "0"],
+            &["files", "changes", "--limit", "0"],
+            &["files", "who-has", "--path", "/etc/passwd", "--limit", "0"],
+        ] {
+            assert!(Cli::try_parse_from(["musterctl"].iter().chain(args)).is_err(), "{args:?}");
+        }
+        assert!(Cli::try_parse_from(["musterctl", "hosts", "list", "--limit", "1"]).is_ok());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The connection to the collector: a credential file, TLS 1.3 that trusts the fleet's CA alone, and a gRPC channel on top.
 
 use std::{
+    fs::File,
     io::{self, Read as _, Write as _},
     net::IpAddr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,7 +49,7 @@ impl Credential {
     /// When the file cannot be read, is no credential, or its certificate is not valid now.
     pub fn load(path: &Path, now: Timestamp) -> Result<Self, Error> {
         let read = |source| Error::CredentialFile { path: path.to_owned(), source };
-        let mut file = std::fs::File::open(path).map_err(read)?;
+        let mut file = File::open(path).map_err(read)?;
         let mode = file.metadata().map_err(read)?.mode();
         if is_open_to_others(mode) {
             say(&format!(
@@ -239,8 +240,25 @@ async fn channel(dialer: Dialer, first: TlsStream<TcpStream>) -> Result<Channel,
 fn unreachable(address: &str, source: io::Error) -> Error {
     let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(tls) => Error::Untrusted { address: address.to_owned(), reason: safe(&tls.to_string()) },
+        Some(tls) => Error::Untrusted { address: address.to_owned(), reason: safe(&why_untrusted(tls)) },
         None => Error::Unreachable { address: address.to_owned(), source },
+    }
+}
+
+fn why_untrusted(tls: &rustls::Error) -> String {
+    use rustls::{CertificateError::NotValidForNameContext, Error::InvalidCertificate};
+
+    match tls {
+        InvalidCertificate(NotValidForNameContext { expected, presented }) => {
+            // As rustls writes them: `DnsName("vm")`, `IpAddress(127.0.0.1)`.
+            let bare = |name: &String| match name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')) {
+                Some(name) => name.trim_matches('"').to_owned(),
+                None => name.clone(),
+            };
+            let names: Vec<_> = presented.iter().map(bare).collect();
+            format!("its certificate is for {}, not for {}", names.join(", "), expected.to_str())
+        }
+        tls => tls.to_string(),
     }
 }
 
@@ -287,27 +305,50 @@ fn parse_address(address: &str) -> Result<(String, u16), Error> {
     }
 }
 
-/// Writes a file that holds a secret: mode 0600, synced, and never over a file that is there.
-///
-/// # Errors
-///
-/// When the file exists or cannot be written.
-pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_new(path, bytes, 0o600)
+/// A new file for a secret, mode 0600. It is made before the secret is asked for, which would be lost where it cannot be made.
+/// Dropped unwritten, it goes away.
+pub struct SecretFile {
+    path: PathBuf,
+    file: File,
+    is_written: bool,
 }
 
-/// Writes a file with `mode`, synced, and never over a file that is there.
-///
-/// # Errors
-///
-/// When the file exists or cannot be written.
-pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| Error::Write { path: path.to_owned(), source })
+impl SecretFile {
+    /// Makes the file, never over one that is there.
+    ///
+    /// # Errors
+    ///
+    /// When the file exists or cannot be made.
+    pub fn create(path: &Path) -> Result<Self, Error> {
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = file.map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => {
+                Error::Usage(format!("{} is there already; name another file", path.display()))
+            }
+            _ => Error::Write { path: path.to_owned(), source },
+        })?;
+        Ok(Self { path: path.to_owned(), file, is_written: false })
+    }
+
+    /// Writes the secret, synced.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn write(mut self, secret: &[u8]) -> Result<(), Error> {
+        let written = self.file.write_all(secret).and_then(|()| self.file.sync_all());
+        self.is_written = written.is_ok();
+        written.map_err(|source| Error::Write { path: self.path.clone(), source })
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        if !self.is_written {
+            // Nothing is to be done when it stays: it is empty, or holds a part that nobody takes.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -339,9 +380,33 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_for_other_names_names_them() {
+        let name = rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("c1").unwrap(),
+            presented: vec!["DnsName(\"vm\")".to_owned(), "IpAddress(127.0.0.1)".to_owned(), "odd".to_owned()],
+        });
+        assert_eq!(why_untrusted(&name), "its certificate is for vm, 127.0.0.1, odd, not for c1");
+    }
+
+    #[test]
     fn a_key_that_everybody_may_read_is_noticed() {
         assert!(is_open_to_others(0o100_644) && is_open_to_others(0o100_604));
         assert!(!is_open_to_others(0o100_600) && !is_open_to_others(0o100_640));
+    }
+
+    #[test]
+    fn a_secrets_file_is_made_before_the_secret_and_goes_away_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret.pem");
+        drop(SecretFile::create(&path).unwrap());
+        assert!(!path.exists());
+        SecretFile::create(&path).unwrap().write(b"secret").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(matches!(SecretFile::create(&path), Err(Error::Usage(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"secret");
+        let nowhere = folder.path().join("absent").join("secret.pem");
+        assert!(matches!(SecretFile::create(&nowhere), Err(Error::Write { .. })));
     }
 
     #[test]

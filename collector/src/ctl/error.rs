@@ -144,11 +144,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns whether the person said it wrongly, in arguments or settings, so that asking again changes nothing.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Config { .. } | Self::Address(_))
-    }
-
     /// Returns the sentence for what the collector answered to `caller`.
     pub fn from_status(status: &tonic::Status, address: &str, caller: Option<&Caller>) -> Self {
         let who = caller.map_or_else(|| "(of no role)".to_owned(), ToString::to_string);

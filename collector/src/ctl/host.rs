@@ -60,21 +60,41 @@ fn gaps_text(out: Out, gaps: &[v1::HostGap]) -> String {
 }
 
 fn head(out: Out, host: &v1::Host) -> String {
+    let through = time_text(host.observed_through_time.as_ref());
+    let evidence = format!("through {through}, sequence {}", host.sequence);
     let link = if host.connected { "connected" } else { "not connected" };
     let mut text = format!("{}\n", out.tone(Tone::Strong, &safe(&format!("{}  {}", host.hostname, host.id))));
     for (name, value) in [
         ("state", format!("{}, {link}", json::state(host.state()))),
-        ("system", format!("{} {} ({})", host.os_id, host.os_version, host.host_class)),
-        ("agent", host.agent_version.clone()),
+        ("system", system(host)),
+        ("agent", or_dash(&host.agent_version)),
         ("profile", profile(host.profile_revision)),
         ("enrolled", time_text(host.enroll_time.as_ref())),
         ("last seen", time_text(host.last_seen_time.as_ref())),
-        ("evidence", format!("through {}, sequence {}", time_text(host.observed_through_time.as_ref()), host.sequence)),
-        ("clock", format!("{:+} ms against the collector", host.clock_skew_millis)),
+        ("evidence", of_reported(host, evidence)),
+        ("clock", of_reported(host, format!("{:+} ms against the collector", host.clock_skew_millis))),
     ] {
         text.push_str(&field(name, &value));
     }
     text
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+fn system(host: &v1::Host) -> String {
+    let system = [host.os_id.as_str(), &host.os_version].join(" ");
+    match (system.trim(), host.host_class.as_str()) {
+        ("", "") => "-".to_owned(),
+        (system, "") => system.to_owned(),
+        (system, class) => format!("{} ({class})", or_dash(system)),
+    }
+}
+
+/// Returns `text` of a host that has reported. The zeros of another one are no values.
+fn of_reported(host: &v1::Host, text: String) -> String {
+    if host.observed_through_time.is_some() { text } else { "-".to_owned() }
 }
 
 fn profile(revision: u64) -> String {
@@ -195,7 +215,15 @@ fn look_text(out: Out, look: &v1::LookNowResponse) -> String {
     let tone = if look.outcome() == LookOutcome::Done { Tone::Good } else { Tone::Doubt };
     let outcome = json::outcome(look.outcome()).replace('_', " ");
     let id = look.host_id.get(..12).unwrap_or(&look.host_id);
-    format!("{}  {}  {}  {} ms\n", safe(id), safe(&look.hostname), out.tone(tone, &outcome), look.elapsed_millis)
+    let mut text =
+        format!("{}  {}  {}  {} ms\n", safe(id), safe(&look.hostname), out.tone(tone, &outcome), look.elapsed_millis);
+    if look.outcome() == LookOutcome::TimedOut {
+        text.push_str(&format!(
+            "  it may still look: `musterctl hosts show {}` tells; --timeout up to 10m waits longer\n",
+            safe(id)
+        ));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -234,6 +262,38 @@ mod tests {
         };
         let text = show_text(Out::new(Form::Json), &answer);
         assert!(!text.chars().any(|c| c != '\n' && fact::is_unsafe(c)), "{text:?}");
+    }
+
+    #[test]
+    fn a_host_that_never_reported_shows_nothing_made_up() {
+        let host = v1::Host { hostname: "web-7".to_owned(), id: "ab".repeat(16), ..Default::default() };
+        let text = head(Out::new(Form::Json), &host);
+        for name in ["system", "agent", "last seen", "evidence", "clock"] {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            assert_eq!(line.strip_prefix(name).unwrap().trim(), "-", "{text}");
+        }
+        let host = v1::Host {
+            os_id: "debian".to_owned(),
+            os_version: "13".to_owned(),
+            host_class: "server".to_owned(),
+            sequence: 4,
+            observed_through_time: Some(muster_proto::time::Timestamp::EPOCH.to_wire()),
+            ..Default::default()
+        };
+        let text = head(Out::new(Form::Json), &host);
+        assert!(
+            text.contains("debian 13 (server)\n") && text.contains(" +0 ms") && text.contains("sequence 4"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_look_that_took_too_long_says_how_to_wait_longer() {
+        let look = |outcome: LookOutcome| v1::LookNowResponse { outcome: outcome.into(), ..Default::default() };
+        let text = |outcome| look_text(Out::new(Form::Json), &look(outcome));
+        assert!(text(LookOutcome::TimedOut).contains("--timeout up to 10m"));
+        assert_eq!(text(LookOutcome::Done).lines().count(), 1);
+        assert_eq!(text(LookOutcome::NotConnected).lines().count(), 1);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use super::{
     Error, Outcome,
     connect::Connection,
     fleet::field,
-    print::{Out, safe},
+    print::{Out, safe, say},
 };
 
-/// Prints the newest checkpoint.
+/// Prints the newest checkpoint, and on standard error the log's key, which auditors verify snapshots with.
 ///
 /// # Errors
 ///
@@ -23,7 +23,11 @@ pub async fn checkpoint(connection: &Connection, out: Out) -> Result<Outcome, Er
     out.show(
         || json!({ "checkpoint": note, "log_key": answer.log_key }),
         // As it is signed, so that it can be piped into another tool.
-        |_| lines(note),
+        |_| {
+            // Beside it, so that what is piped stays exact.
+            say(&format!("log key  {}", answer.log_key));
+            lines(note)
+        },
     )?;
     Ok(Outcome::Yes)
 }

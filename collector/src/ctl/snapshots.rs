@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::{time::Timestamp, v1};
+use muster_proto::{id::AgentId, time::Timestamp, v1};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -30,15 +30,36 @@ pub async fn create(
     request: v1::CreateSnapshotRequest,
     file: Option<&Path>,
 ) -> Result<Outcome, Error> {
-    refuse_existing(file)?;
+    // Said before the log holds an export that nobody gets.
+    let part = file.map(Part::create).transpose()?;
     let answer = connection.snapshots().create_snapshot(request).await;
     let answer = answer.map_err(|status| connection.fault(&status))?.into_inner();
     let snapshot = answer.snapshot.ok_or(Error::Contract("it has no snapshot"))?;
-    if let Some(file) = file {
-        download(connection, &snapshot.id, file, Some(&snapshot.sha256)).await?;
+    if let Some(part) = part {
+        download(connection, &snapshot.id, part, Some(&snapshot.sha256)).await?;
     }
     out.show(|| json::snapshot(&snapshot), |_| snapshot_text(&snapshot))?;
     Ok(Outcome::Yes)
+}
+
+/// Returns the ids of hosts that are named by id, the beginning of one, or hostname.
+///
+/// # Errors
+///
+/// When the collector does not answer, or does not know one.
+pub async fn resolve(connection: &Connection, hosts: Vec<String>) -> Result<Vec<String>, Error> {
+    let mut ids = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        // An id is taken as it is: at the snapshot's instant there may be another host of its name.
+        if host.parse::<AgentId>().is_ok() {
+            ids.push(host);
+            continue;
+        }
+        let answer = connection.fleet().get_host(v1::GetHostRequest { host }).await;
+        let answer = answer.map_err(|status| connection.fault(&status))?.into_inner();
+        ids.push(answer.host.ok_or(Error::Contract("it has no host"))?.id);
+    }
+    Ok(ids)
 }
 
 /// Returns the request for a snapshot.
@@ -107,26 +128,14 @@ pub async fn list(connection: &Connection, out: Out, limit: Option<usize>) -> Re
 ///
 /// When the collector refuses or the file cannot be written.
 pub async fn get(connection: &Connection, id: &str, file: &Path) -> Result<Outcome, Error> {
-    refuse_existing(Some(file))?;
-    download(connection, id, file, None).await?;
+    download(connection, id, Part::create(file)?, None).await?;
     Ok(Outcome::Yes)
 }
 
-fn refuse_existing(file: Option<&Path>) -> Result<(), Error> {
-    match file {
-        Some(file) if file.exists() => {
-            Err(Error::Usage(format!("{} is there already; name another file", file.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Writes beside the file first, so that a broken download never looks like a snapshot.
-async fn download(connection: &Connection, id: &str, file: &Path, sha256: Option<&str>) -> Result<(), Error> {
+async fn download(connection: &Connection, id: &str, mut part: Part, sha256: Option<&str>) -> Result<(), Error> {
     let request = v1::DownloadSnapshotRequest { id: id.to_owned() };
     let answer = connection.snapshots().download_snapshot(request).await;
     let mut stream = answer.map_err(|status| connection.fault(&status))?.into_inner();
-    let mut part = Part::create(file)?;
     let mut digest = Sha256::new();
     while let Some(chunk) = stream.message().await.map_err(|status| connection.fault(&status))? {
         digest.update(&chunk.data);
@@ -137,13 +146,15 @@ async fn download(connection: &Connection, id: &str, file: &Path, sha256: Option
     if !digest.starts_with(id) || sha256.is_some_and(|expected| expected != digest) {
         return Err(Error::Contract("the snapshot's bytes do not have its digest"));
     }
-    part.finish(file)?;
+    let file = part.finish()?;
     say(&format!("wrote {}; check it with: musterctl verify {}", file.display(), file.display()));
     Ok(())
 }
 
-/// A file under way. Dropped unfinished, it goes away.
+/// A file under way, beside its target, so that a broken download never looks like a snapshot. Dropped unfinished, it goes away.
+#[derive(Debug)]
 struct Part {
+    target: PathBuf,
     path: PathBuf,
     file: File,
     is_done: bool,
@@ -151,33 +162,39 @@ struct Part {
 
 impl Part {
     fn create(target: &Path) -> Result<Self, Error> {
+        if target.exists() {
+            return Err(Error::Usage(format!("{} is there already; name another file", target.display())));
+        }
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.part", std::process::id()));
         let path = target.with_file_name(name);
         let file = File::create_new(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
-        Ok(Self { path, file, is_done: false })
+        Ok(Self { target: target.to_owned(), path, file, is_done: false })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.file.write_all(bytes).map_err(|source| Error::Write { path: self.path.clone(), source })
     }
 
-    /// Links rather than renames, so that a file that appeared meanwhile stays.
-    fn finish(mut self, target: &Path) -> Result<(), Error> {
+    /// Links rather than renames, so that a file that appeared meanwhile stays. Returns the target.
+    fn finish(mut self) -> Result<PathBuf, Error> {
         self.is_done = true;
         let done = self
             .file
             .sync_all()
-            .and_then(|()| std::fs::hard_link(&self.path, target).or_else(|error| self.rename(target, error)))
-            .map_err(|source| Error::Write { path: target.to_owned(), source });
+            .and_then(|()| std::fs::hard_link(&self.path, &self.target).or_else(|error| self.rename(error)))
+            .map_err(|source| Error::Write { path: self.target.clone(), source });
         // Renamed already, or of no use any more.
         let _ = std::fs::remove_file(&self.path);
-        done
+        done.map(|()| self.target.clone())
     }
 
     /// For file systems without links.
-    fn rename(&self, target: &Path, error: std::io::Error) -> std::io::Result<()> {
-        if error.kind() == std::io::ErrorKind::AlreadyExists { Err(error) } else { std::fs::rename(&self.path, target) }
+    fn rename(&self, error: std::io::Error) -> std::io::Result<()> {
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => std::fs::rename(&self.path, &self.target),
+        }
     }
 }
 
@@ -205,12 +222,28 @@ mod tests {
 
         let mut part = Part::create(&target).unwrap();
         part.write(b"whole").unwrap();
-        part.finish(&target).unwrap();
+        let late = Part::create(&target);
+        assert!(late.is_err(), "another download of this process is under way there");
+        assert_eq!(part.finish().unwrap(), target);
         assert_eq!(std::fs::read(&target).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(matches!(Part::create(&target), Err(Error::Usage(_))));
+    }
 
-        let again = Part::create(&target).unwrap().finish(&target);
-        assert!(again.is_err());
+    #[test]
+    fn a_file_that_appeared_during_a_download_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("s.zip");
+        let part = Part::create(&target).unwrap();
+        std::fs::write(&target, b"whole").unwrap();
+        assert!(part.finish().is_err());
         assert_eq!(std::fs::read(&target).unwrap(), b"whole");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_before_anything_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Part::create(&folder.path().join("absent").join("s.zip")), Err(Error::Write { .. })));
     }
 }

@@ -94,6 +94,6 @@ mod tests {
 
         let late = Stated { until: "2030-01-01T00:00:00Z".parse().unwrap(), ..stated };
         let error = super::text(&late, Digest::of_bytes(b"")).unwrap_err();
-        assert!(error.is_usage() && error.to_string().contains("400 days"), "{error}");
+        assert!(matches!(error, Error::Usage(_)) && error.to_string().contains("400 days"), "{error}");
     }
 }

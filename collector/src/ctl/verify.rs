@@ -46,6 +46,17 @@ pub fn pin(text: &str) -> Result<Digest, String> {
     text.strip_prefix("sha256:").unwrap_or(text).parse().map_err(|error: muster_proto::id::Error| error.to_string())
 }
 
+/// Returns the key of a log, in its one form.
+///
+/// # Errors
+///
+/// A sentence for the person who wrote it.
+pub fn log_key(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let wrong = "it is not the key of a log: NAME+8 hex digits+base64, whole, as `musterctl log checkpoint` prints it";
+    crate::log::origin(text).map(|_| text.to_owned()).map_err(|_| wrong.to_owned())
+}
+
 fn text(out: Out, file: &Path, it: &Verification) -> String {
     let mut text = match it.valid {
         true if it.log_key_trusted => out.tone(Tone::Good, "VALID"),
@@ -106,4 +117,20 @@ fn text(out: Out, file: &Path, it: &Verification) -> String {
 /// Returns how many of all are in scope, and who says which.
 fn scope(here: u64, all: u64, is_chosen: bool) -> String {
     if is_chosen { format!("{here} of {all}, chosen by whoever asked") } else { format!("{here} of {all}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_log_key_is_a_wrong_argument_and_no_bad_snapshot() {
+        let key = crate::log::Key::generate("c1").unwrap();
+        assert_eq!(log_key(&format!(" {}\n", key.vkey())).as_deref(), Ok(key.vkey()));
+        let cut = &key.vkey()[..key.vkey().len() - 4];
+        let renamed = key.vkey().replacen("c1", "c2", 1);
+        for wrong in ["", " ", "c1", cut, &renamed, key.secret_text()] {
+            assert!(log_key(wrong).unwrap_err().contains("musterctl log checkpoint"), "{wrong}");
+        }
+    }
 }

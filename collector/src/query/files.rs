@@ -104,7 +104,8 @@ pub(super) fn changes(
     request: &v1::ListFileChangesRequest,
 ) -> Result<v1::ListFileChangesResponse, Status> {
     let filter = parse_filter(&request.filter, CHANGE_FIELDS)?;
-    let (start, end) = (time(request.start_time.as_ref()), time(request.end_time.as_ref()));
+    let start = time("start_time", request.start_time.as_ref())?;
+    let end = time("end_time", request.end_time.as_ref())?;
     // A token belongs to everything that was asked for.
     let span = format!("{start:?} {end:?}");
     let asked = [&request.filter, &request.host, &request.path, &span].map(String::as_str).join("\0");
@@ -242,18 +243,33 @@ fn parse_key(key: &str) -> Result<Cursor, Status> {
 }
 
 fn checked_path(path: &str) -> Result<PathText, Status> {
-    let message = "an absolute path as facts write it: what is not UTF-8, a control character or a backslash is \\xNN";
-    PathText::parse(path.to_owned())
-        .filter(|path| path.as_str().starts_with('/'))
-        .ok_or_else(|| invalid(Reason::PathInvalid, "path", message))
+    let wrong = |what: &str| invalid(Reason::PathInvalid, "path", what);
+    let path = PathText::parse(path.to_owned()).filter(|path| path.as_str().starts_with('/')).ok_or_else(|| {
+        wrong("an absolute path as facts write it: what is not UTF-8, a control character or a backslash is \\xNN")
+    })?;
+    // What facts never write would be answered with nothing, as if nobody had such a file.
+    for part in path.as_str().split('/').skip(1) {
+        match part {
+            "" if path.as_str() == "/" => {}
+            "" => return Err(wrong("no two slashes in a row and none at the end: /etc/passwd, also for a folder")),
+            "." | ".." => return Err(wrong("no part of it `.` or `..`: the path as it is from the root on")),
+            _ => {}
+        }
+    }
+    Ok(path)
 }
 
 fn failed(error: &views::Error) -> Status {
     internal("failed to read the views", error)
 }
 
-fn time(wire: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
-    wire.and_then(Timestamp::from_wire)
+/// Returns a time of a request. One that cannot be is refused: taken as unset it would be answered with everything.
+fn time(field: &str, wire: Option<&prost_types::Timestamp>) -> Result<Option<Timestamp>, Status> {
+    let parsed = |wire| {
+        Timestamp::from_wire(wire)
+            .ok_or_else(|| invalid(Reason::RequestInvalid, field, "a time from 1970 to 2999; unset means all"))
+    };
+    wire.map(parsed).transpose()
 }
 
 fn dropped(inner: &Inner, of: Option<AgentId>) -> Result<FilesDropped, Status> {

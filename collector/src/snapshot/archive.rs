@@ -63,6 +63,12 @@ pub enum Error {
         /// Which.
         name: String,
     },
+    /// A zip program made it anew: what it says stands, but not in the one form.
+    #[error("{name} is not stored as in a snapshot: it was packed anew; verify the file as it was downloaded")]
+    Packed {
+        /// Which.
+        name: String,
+    },
     /// A byte is not what the format has there.
     #[error("byte {offset}, in {place}, was changed, added or removed")]
     Byte {
@@ -155,6 +161,12 @@ pub fn read(bytes: &[u8]) -> Result<Files<'_>, Error> {
     Ok(files)
 }
 
+/// Returns whether `bytes` could be a snapshot, whole or changed: a zip file that speaks of a manifest. Others are not changed ones.
+pub fn is_like_a_snapshot(bytes: &[u8]) -> bool {
+    let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+    has(&LOCAL.to_le_bytes()) && has(super::manifest::NAME.as_bytes())
+}
+
 /// Returns the file whose local header is at `at`, and where the next one would be.
 fn local(bytes: &[u8], at: usize) -> Result<(&str, &[u8], usize), Error> {
     let cut = |name: &str| Error::Cut { name: name.to_owned() };
@@ -168,6 +180,12 @@ fn local(bytes: &[u8], at: usize) -> Result<(&str, &[u8], usize), Error> {
         return Err(Error::Name { offset: start });
     }
     let name = std::str::from_utf8(name).map_err(|_| Error::Name { offset: start })?;
+    // Flags, method and bytes of extra fields: a compressor, or a zip program with fields of its own. What stands at other places then
+    // is not damage.
+    let is_plain = header[6..10].iter().chain(&header[28..30]).all(|byte| *byte == 0);
+    if !is_plain {
+        return Err(Error::Packed { name: name.to_owned() });
+    }
     let start = start + name_bytes;
     let content = bytes.get(start..start + size).ok_or_else(|| cut(name))?;
     if crc32(content) != crc {
@@ -322,6 +340,26 @@ mod tests {
         let at = bytes.windows(5).position(|window| window == b"hello").unwrap();
         bytes[at] = b'j';
         assert_eq!(read(&bytes), Err(Error::Checksum { name: "README.txt".to_owned() }));
+    }
+
+    #[test]
+    fn what_a_zip_program_packed_anew_is_not_called_changed() {
+        let bytes = sample();
+        for at in [6, 8, 28] {
+            let mut packed = bytes.clone();
+            packed[at] = 8;
+            assert_eq!(read(&packed), Err(Error::Packed { name: "README.txt".to_owned() }), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn only_a_zip_file_with_a_manifest_is_like_a_snapshot() {
+        let like = write(&Files::from([("README.txt", b"x".as_slice()), ("manifest.json", b"{}")])).unwrap();
+        assert!(is_like_a_snapshot(&like));
+        assert!(is_like_a_snapshot(&[b"x".as_slice(), &like].concat()));
+        for other in [b"".as_slice(), b"PK", b"{\"manifest.json\": 1}", &sample()] {
+            assert!(!is_like_a_snapshot(other));
+        }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::{
 };
 
 use muster_proto::{
+    fact::Text,
     id::{AgentId, ControlId, Digest},
+    limits,
     time::{Clock, Timestamp},
     v1::{self, act::Act, snapshot_service_server},
     words::counted,
@@ -80,6 +82,7 @@ impl SnapshotService {
             let parts = Arc::clone(parts);
             blocking(move || {
                 let checkpoint = checkpoint(&parts, &newest, size)?;
+                check_begun(&parts.log, parameters.as_of)?;
                 check_reach(&parts.log, &parts.store, &parameters)?;
                 let made = make(&parts.log, &parts.key, &checkpoint, &parts.catalogue, parameters).map_err(refused)?;
                 let sha256 = Digest::of_bytes(&made.bytes);
@@ -135,6 +138,18 @@ fn checkpoint(parts: &Parts, newest: &Checkpoint, size: u64) -> Result<Checkpoin
     })
 }
 
+/// Refuses an instant before the first entry: nothing is known of it, and a snapshot of it would look as if nothing had been there.
+fn check_begun(log: &Log, as_of: Timestamp) -> Result<(), Status> {
+    let first = make::next_received(log, 0).map_err(|error| internal("failed to read the log", &error))?;
+    match first {
+        Some(first) if as_of < first => {
+            let message = format!("the log begins at {first}: ask for an instant from then on");
+            Err(invalid(Reason::LogPositionInvalid, "as_of_time", message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Refuses an instant that the entries do not reach: what came between would be left out, and nobody could tell. What was under way
 /// to the log when a snapshot was made first does not stand against making it again.
 fn check_reach(log: &Log, store: &Store, parameters: &Parameters) -> Result<(), Status> {
@@ -182,17 +197,18 @@ fn parameters(
     for id in &request.control_ids {
         let known = catalogue.control(id).map(|control| control.id.clone());
         controls.push(known.ok_or_else(|| {
-            invalid(
-                Reason::ControlNotFound,
-                "control_ids",
-                "one of them is none; list them with `musterctl controls list`",
-            )
+            let id = Text::cut(id, limits::WORD_BYTES);
+            let message = format!("{id} is none; list them with `musterctl controls list`");
+            invalid(Reason::ControlNotFound, "control_ids", message)
         })?);
     }
     let mut hosts = Vec::with_capacity(request.host_ids.len());
     for id in &request.host_ids {
         let id = id.parse::<AgentId>();
-        hosts.push(id.map_err(|error| invalid(Reason::HostNotFound, "host_ids", error.to_string()))?);
+        hosts.push(id.map_err(|error| {
+            let message = format!("{error}; `musterctl hosts show NAME` shows the id of a host");
+            invalid(Reason::HostNotFound, "host_ids", message)
+        })?);
     }
     controls.sort_unstable();
     controls.dedup();
@@ -312,6 +328,9 @@ mod tests {
         ] {
             assert_eq!(ask(request).unwrap_err().code(), code);
         }
+        let control_ids = ["ENC-01", "NO-1\u{1b}"].map(str::to_owned).to_vec();
+        let refused = ask(v1::CreateSnapshotRequest { control_ids, ..Default::default() }).unwrap_err();
+        assert!(refused.message().starts_with("control_ids: NO-1\\x1b is none"), "{}", refused.message());
         let all = ask(v1::CreateSnapshotRequest::default()).unwrap();
         assert_eq!(all, Parameters { as_of: now, log_size: 7, controls: None, hosts: None });
         let ids = ["ENC-01", "PAT-01", "ENC-01"].map(str::to_owned).to_vec();
@@ -336,6 +355,10 @@ mod tests {
         let check = |log_size, time| {
             check_reach(&log, &store, &Parameters { as_of: second(time), log_size, controls: None, hosts: None })
         };
+        assert!(check_begun(&log, second(10)).is_ok());
+        let refused = check_begun(&log, second(9)).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("1970-01-01T00:00:10"), "{}", refused.message());
         assert!(check(3, 1000).is_ok());
         assert!(check(2, 30).is_ok());
         let refused = check(2, 31).unwrap_err();

@@ -619,7 +619,8 @@ fn only_a_key_from_outside_gives_trust() {
     assert_valid(&trusted);
     assert!(trusted.log_key_trusted);
     let other = Key::generate("c1").unwrap().vkey().to_owned();
-    assert!(!verify(&bytes, &Trust { log_key: Some(other), ca_digest: None }).valid);
+    let refused = verify(&bytes, &Trust { log_key: Some(other), ca_digest: None });
+    assert!(!refused.valid && !refused.claimed.iter().any(|claim| claim.contains("--log-key")), "{refused:?}");
     assert!(!verify(&bytes, &Trust { log_key: None, ca_digest: Some(Digest::new([1; 32])) }).valid);
 }
 

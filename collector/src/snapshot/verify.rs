@@ -86,6 +86,10 @@ pub fn verify(bytes: &[u8], trust: &Trust) -> Verification {
     let mut out = Verification { sha256: Digest::of_bytes(bytes).to_string(), ..Verification::default() };
     match archive::read(bytes) {
         Ok(files) => check(&mut out, &files, trust),
+        Err(_) if !archive::is_like_a_snapshot(bytes) => out.problem(
+            "",
+            "this is no Muster snapshot: those are zip files with a manifest.json, as `musterctl snapshot get` writes them",
+        ),
         Err(error) => out.problem(file_of(&error), error.to_string()),
     }
     out.valid = out.problems.is_empty();
@@ -94,7 +98,10 @@ pub fn verify(bytes: &[u8], trust: &Trust) -> Verification {
 
 fn file_of(error: &archive::Error) -> &str {
     match error {
-        archive::Error::Order { name } | archive::Error::Cut { name } | archive::Error::Checksum { name } => name,
+        archive::Error::Order { name }
+        | archive::Error::Cut { name }
+        | archive::Error::Checksum { name }
+        | archive::Error::Packed { name } => name,
         // Between files it is in none.
         archive::Error::Byte { place, .. } if place.starts_with("the ") => "",
         archive::Error::Byte { place, .. } => place,
@@ -122,7 +129,7 @@ fn check(out: &mut Verification, files: &Files<'_>, trust: &Trust) {
     let judges_revoked = manifest.parameters.hosts.is_some();
     let fleet = Fleet::new(&entries, &selection, judges_revoked);
     check_collector(out, &fleet, &manifest, trust);
-    conclude(out, &manifest, &catalogue, &fleet, &tally);
+    conclude(out, &manifest, &catalogue, &fleet, &tally, trust.log_key.is_some());
 }
 
 fn read_manifest(out: &mut Verification, files: &Files<'_>) -> Option<Manifest> {
@@ -488,7 +495,14 @@ fn check_collector(out: &mut Verification, fleet: &Fleet, manifest: &Manifest, t
 }
 
 /// Says what was found, in words. Whatever is wrong is among the problems.
-fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, fleet: &Fleet, tally: &Tally) {
+fn conclude(
+    out: &mut Verification,
+    manifest: &Manifest,
+    judge: &Catalogue,
+    fleet: &Fleet,
+    tally: &Tally,
+    is_key_given: bool,
+) {
     let Manifest { counts, parameters, catalogue, .. } = manifest;
     if out.problems.is_empty() {
         out.proven.push(
@@ -534,7 +548,7 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
             counts.verdicts.excepted
         ));
     }
-    claims(out, manifest, judge, tally);
+    claims(out, manifest, judge, tally, is_key_given);
     let acknowledged: usize = fleet.hosts.iter().map(|host| host.acknowledgements.len()).sum();
     if acknowledged > 0 {
         out.claimed.push(format!(
@@ -545,11 +559,13 @@ fn conclude(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, flee
     unknowns(out, fleet, manifest);
 }
 
-fn claims(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, tally: &Tally) {
-    if !out.log_key_trusted {
+fn claims(out: &mut Verification, manifest: &Manifest, judge: &Catalogue, tally: &Tally, is_key_given: bool) {
+    // Whoever gave another key is told so among the problems.
+    if !out.log_key_trusted && !is_key_given {
         out.claimed.push(
             "That the log's key is the collector's: it comes from the file itself, and whoever forges a file puts their own there. Get it \
-             from the operator (`muster-collector init` printed it, `musterctl log checkpoint` shows it) and give it with --log-key."
+             from the operator (`muster-collector init` printed it, `musterctl log checkpoint` shows it, and on each host `muster-agent \
+             status`) and give it with --log-key."
                 .to_owned(),
         );
     }

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use muster_proto::{id::Digest, time::Timestamp};
 
-use super::Listing;
-use crate::ctl::args::instant;
+use super::{Listing, example};
+use crate::ctl::args::{instant, limit};
 
 /// Changes of watched files.
 #[derive(Debug, Subcommand)]
 pub enum Files {
     /// List changes that nothing explained when they were reported.
+    #[command(mut_arg("filter", |it| it.help(example::CHANGES)))]
     Changes(Changes),
     /// Show everything that is known of a host's files, or of one of them: baselines, changes, and what became of each.
     Timeline {
@@ -21,6 +22,7 @@ pub enum Files {
         path: Option<String>,
     },
     /// List changes that a package or a rule explains, by what explains them.
+    #[command(mut_arg("filter", |it| it.help(example::EXPLAINED)))]
     Explained {
         /// Id, the beginning of one, or hostname.
         host: String,
@@ -37,7 +39,7 @@ pub enum Files {
         #[arg(long, value_name = "HEX")]
         sha256: Option<Digest>,
         /// At most so many.
-        #[arg(long)]
+        #[arg(long, value_parser = limit, value_name = "N")]
         limit: Option<usize>,
     },
     /// Say that open changes are as they should be. It holds for exactly the states that are there now, and for good.

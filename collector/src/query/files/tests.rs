@@ -116,14 +116,57 @@ async fn changes_are_found_by_host_path_state_content_and_time() {
         ..Default::default()
     };
     assert_eq!(found(&fleet, span).await, pairs(&[all[1], all[2]]));
+    let never = prost_types::Timestamp { seconds: -1, nanos: 0 };
     for (request, reason) in [
         (filtered("colour = red"), "FILTER_INVALID"),
         (filtered("state = lost"), "FILTER_INVALID"),
         (v1::ListFileChangesRequest { host: "nobody".to_owned(), ..Default::default() }, "HOST_NOT_FOUND"),
         (v1::ListFileChangesRequest { path: "etc".to_owned(), ..Default::default() }, "PATH_INVALID"),
+        (v1::ListFileChangesRequest { start_time: Some(never), ..Default::default() }, "REQUEST_INVALID"),
+        (v1::ListFileChangesRequest { end_time: Some(never), ..Default::default() }, "REQUEST_INVALID"),
         (v1::ListFileChangesRequest { page_size: -1, ..Default::default() }, "PAGE_SIZE_INVALID"),
     ] {
         assert_eq!(reason_of(&list(&fleet, request.clone()).await.unwrap_err()), reason, "{request:?}");
+    }
+}
+
+#[test]
+fn each_filter_that_the_client_shows_is_taken_by_its_list() {
+    use crate::{
+        ctl::example,
+        query::{CONTROL_FIELDS, FINDING_FIELDS, HOST_FIELDS},
+    };
+    for (help, fields) in [
+        (example::HOSTS, HOST_FIELDS),
+        (example::CONTROLS, CONTROL_FIELDS),
+        (example::FINDINGS, FINDING_FIELDS),
+        (example::CHANGES, CHANGE_FIELDS),
+        (example::EXPLAINED, GROUP_FIELDS),
+    ] {
+        let (_, filter) = help.split_once("such as: ").unwrap();
+        assert!(parse_filter(filter, fields).is_ok(), "{filter}");
+    }
+}
+
+#[test]
+fn a_path_that_no_fact_can_have_is_refused_with_what_to_write() {
+    for path in ["/", "/etc", "/etc/passwd", "/etc/..a", "/etc/.hidden", "/a\\x0ab", "/with space"] {
+        assert_eq!(checked_path(path).unwrap().as_str(), path);
+    }
+    for (path, word) in [
+        ("", "absolute"),
+        ("etc/passwd", "absolute"),
+        ("/etc/", "at the end"),
+        ("//etc", "in a row"),
+        ("/etc//passwd", "in a row"),
+        ("/etc/./passwd", "`.`"),
+        ("/etc/..", "`..`"),
+        ("/..", "`..`"),
+        ("/a\nb", "xNN"),
+    ] {
+        let refused = checked_path(path).unwrap_err();
+        assert_eq!(reason_of(&refused), "PATH_INVALID", "{path:?}");
+        assert!(refused.message().contains(word), "{path:?}: {}", refused.message());
     }
 }
 
