@@ -122,13 +122,5 @@ pub(super) const ROWS: &[Expected] = &[
     ),
     row("system", "read /proc/self/status", "content", "agent.capabilities", "any digits are capabilities"),
     row("system", "read /etc/os-release", "content", "system.os_", "any text is a name"),
-    row("system", "read /proc/net/if_inet6", "absent", "listeners.listeners[].reachable", "a kernel without IPv6"),
-    row(
-        "system",
-        "read /proc/sys/net/ipv6/conf/",
-        "absent",
-        "listeners.listeners[].reachable",
-        "an interface without IPv6",
-    ),
     row("system", "read /proc/net/", "error", "listeners", "a table that repeats does not follow its format"),
 ];
