@@ -260,11 +260,10 @@ impl Below<'_> {
         {
             others.push(Err(unknown));
         }
-        let others = others.into_iter().map(|other| match other {
-            Ok(device) => self.of_device(&device, depth),
-            Err(unknown) => Chain::unknown(unknown),
-        });
-        Chain::all(std::iter::once(first).chain(others))
+        others.into_iter().fold(first, |chain, other| match other {
+            Ok(device) => chain.and(self.of_device(&device, depth)),
+            Err(unknown) => chain.and_untold(unknown),
+        })
     }
 
     /// Returns why the f2fs that is mounted may have other devices than `device`: nothing names them, and it is larger with them.

@@ -42,13 +42,19 @@ impl Chain {
         all.unwrap_or_else(|| Self::unknown(Unknown::new(Cause::Absent, "no device below")))
     }
 
-    fn and(mut self, other: Self) -> Self {
+    /// Returns what follows when data is spread over `other` too.
+    pub fn and(mut self, other: Self) -> Self {
         self.extend(other.layers);
         self.encrypted = both(self.encrypted, other.encrypted);
         self.is_removable &= other.is_removable;
         self.is_memory &= other.is_memory;
         self.is_image &= other.is_image;
         self
+    }
+
+    /// Returns what follows when there may be a further part of which nothing is told: what it is on stays what it is known to be on.
+    pub fn and_untold(self, unknown: Unknown) -> Self {
+        Self { encrypted: both(self.encrypted, Reading::Unknown { unknown }), ..self }
     }
 
     /// Adds the layers of devices that it does not have yet.
