@@ -63,8 +63,10 @@ pub enum Error {
         /// Which.
         name: String,
     },
-    /// A zip program made it anew: what it says stands, but not in the one form.
-    #[error("{name} is not stored as in a snapshot: it was packed anew; verify the file as it was downloaded")]
+    /// The header of a file is not in the one form.
+    #[error(
+        "the header of {name} is none of a snapshot, as when a zip program packs it anew; verify the file as it was downloaded"
+    )]
     Packed {
         /// Which.
         name: String,
@@ -180,10 +182,10 @@ fn local(bytes: &[u8], at: usize) -> Result<(&str, &[u8], usize), Error> {
         return Err(Error::Name { offset: start });
     }
     let name = std::str::from_utf8(name).map_err(|_| Error::Name { offset: start })?;
-    // Flags, method and bytes of extra fields: a compressor, or a zip program with fields of its own. What stands at other places then
-    // is not damage.
-    let is_plain = header[6..10].iter().chain(&header[28..30]).all(|byte| *byte == 0);
-    if !is_plain {
+    // Version, flags, method and time, and bytes of extra fields. Zip programs write their own, and what follows is elsewhere then.
+    let [version, date] = [VERSION, DATE].map(u16::to_le_bytes);
+    let is_ours = [version, [0; 2], [0; 2], [0; 2], date].concat() == header[4..14] && header[28..30] == [0, 0];
+    if !is_ours {
         return Err(Error::Packed { name: name.to_owned() });
     }
     let start = start + name_bytes;
@@ -345,7 +347,7 @@ mod tests {
     #[test]
     fn what_a_zip_program_packed_anew_is_not_called_changed() {
         let bytes = sample();
-        for at in [6, 8, 28] {
+        for at in [4, 6, 8, 10, 12, 28] {
             let mut packed = bytes.clone();
             packed[at] = 8;
             assert_eq!(read(&packed), Err(Error::Packed { name: "README.txt".to_owned() }), "byte {at}");
