@@ -296,6 +296,14 @@ fn running_kernel(release: io::Result<String>) -> Reading<Text> {
     }
 }
 
+/// Returns the `newest` kernel of the line of the running one, which is not told where that is not.
+fn newest_kernel(running: &io::Result<String>, newest: Reading<Text>) -> Reading<Text> {
+    match running {
+        Ok(_) => newest,
+        Err(error) => Reading::Unknown { unknown: host::unknown("uname", error) },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

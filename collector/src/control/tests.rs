@@ -107,8 +107,10 @@ fn is_needless_for_access(control: &str, fixture: &str, path: &str) -> bool {
         }
         ("ACC-03", _) => !["password", "authorized_keys"].contains(&field) && path.starts_with("accounts.accounts[]"),
         // Delegation and a policy of the host are enough each.
-        ("ACC-04", "long passwords and a lock") => path == "accounts.accounts[].password",
-        ("ACC-04", _) => ["min_length", "lockout_attempts"].contains(&field),
+        ("ACC-04", "delegated, and nobody has a local password") => {
+            ["min_length", "lockout_attempts", "lockout_seconds"].contains(&field)
+        }
+        ("ACC-04", _) => path == "accounts.accounts[].password",
         _ => false,
     }
 }
@@ -145,8 +147,9 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                             && path == "patch_level.pending[].available_after_time"
                         || fixture.name == "the unencrypted boot volume may be untold" && pointer == "/state/volumes/1/encrypted"
                         || fixture.name == "a sensor without definitions" && path == "sensors.sensors[].definitions_time"
-                        // Who reaches an expected service, or one on the loopback.
-                        || control.id.as_str() == "FWL-02" && fixture.name != "one that packet filters let nobody reach"
+                        // Who reaches an expected service.
+                        || control.id.as_str() == "FWL-02"
+                            && !["one that packet filters let nobody reach", "the same on loopback"].contains(&fixture.name.as_str())
                             && path == "listeners.listeners[].reachable"
                         // The other one is recent, or this one alone.
                         || control.id.as_str() == "AVL-02"

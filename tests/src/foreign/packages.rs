@@ -105,7 +105,7 @@ fn index() -> serde_json::Value {
         "links": { "/etc/alternatives/vi": "/usr/bin/a", "/usr/lib/l": "l.so.2", "/usr/bin/evil": "/tmp/x" },
         "metadata": {
             "/var/lib/dpkg/status": metadata("file"), "/var/lib/dpkg/info/a:amd64.list": metadata("file"),
-            "/var/lib/pacman/local": metadata("folder"),
+            "/var/lib/pacman/local": metadata("folder"), "/usr/bin/a": metadata("file"), "/usr/lib/l.so.2": metadata("file"),
         },
         "digests": {
             "/usr/bin/a.real": { "sha256": sha256, "md5": MD5 }, "/etc/a.conf": { "sha256": sha256, "md5": MD5 },

@@ -207,6 +207,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("firewall", "files/proc/net/igmp6"),
             Files("firewall", "files/proc/net/ip_tables_names"),
             Files("firewall", "files/proc/net/ip6_tables_names"),
+            Files("firewall", "files/proc/sys/net/*"),
         ],
     ),
     ("clamav", &[Files("sensors", "files/etc/clamav/*"), Files("sensors", "files/var/lib/clamav/*")]),
@@ -233,6 +234,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("backup", "files/etc/rsnapshot.conf"),
             Files("backup", "files/var/log/rsnapshot.log"),
+            Files("backup", "files/etc/localtime"),
             Files("backup", "files/var/lib/dpkg/info/*.list"),
             Files("file_integrity", "files/var/lib/dpkg/info/*.list"),
             Seeds("sensors", "files/var/lib/dpkg/info/*.list"),

@@ -101,6 +101,7 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let (restart, newest_kernel) = rpm_restart::look(look, &kernel, &installed);
+    let newest_kernel = super::newest_kernel(&running, newest_kernel);
     let pending_complete = match offers.incomplete.clone().or_else(|| offers.undecided()) {
         Some(unknown) => Reading::Unknown { unknown },
         None => Reading::Known(true),

@@ -89,6 +89,7 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
     let (restart, newest_kernel) = restart(look, &kernel, &installed);
+    let newest_kernel = super::newest_kernel(&running, newest_kernel);
     let versions = |key: &str| {
         let name = key.rsplit_once(':').map_or(key, |(name, _)| name);
         installed.get(name).map(|package| package.version.clone()).into_iter().collect()

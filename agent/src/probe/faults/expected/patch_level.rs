@@ -17,6 +17,13 @@ pub(super) const ROWS: &[Expected] = &[
         "patch_level.security_metadata_verified",
         "no security repository is configured or fetched: undecidable",
     ),
+    row(
+        "patch_level",
+        "*_InRelease",
+        "content",
+        "patch_level.automatic_updates.enabled",
+        "cut at a line: a repository that says less of itself, and that no origin means",
+    ),
     row("patch_level", "read /etc/apt/sources.list", "content", "patch_level.", "any line may be the last"),
     row("patch_level", "list /etc/zypp/repos.d", "absent", "patch_level.manager", "a host without zypper"),
     row("patch_level", "read /etc/dnf/dnf.conf", "absent", "patch_level.pending[].held", "nothing is set"),
