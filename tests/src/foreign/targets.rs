@@ -181,6 +181,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("sensors", "files/proc/*/cgroup"),
             Files("remote_access", "files/proc/*/cmdline"),
             Files("remote_access", "files/proc/*/comm"),
+            Files("remote_access", "files/proc/*/status"),
             Seeds("clock", "files/proc/*"),
             Seeds("logging", "files/proc/*"),
         ],
