@@ -308,21 +308,3 @@ fn a_folder_that_somebody_keeps_locked_holds_up_no_look_for_ever() {
     drop(folder);
     assert_eq!(case.changes(Depth::Quick, &[]), changed(&[]));
 }
-
-#[test]
-fn what_lies_below_what_cannot_be_looked_at_is_never_unchanged() {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    // Root looks at everything: as root another file system stands in the way, which takes a mount.
-    if rustix::process::geteuid().is_root() {
-        return;
-    }
-    let case = Case::new();
-    case.take(false).unwrap();
-    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0o000)).unwrap();
-    let inner = [case.tree.join("inner/c")];
-    for depth in [Depth::Full, Depth::Quick, Depth::Quick] {
-        assert_eq!(case.listed(depth, &inner), ["/inner/c forbidden"], "{depth:?}");
-    }
-    fs::set_permissions(case.tree.join("inner"), fs::Permissions::from_mode(0o755)).unwrap();
-}
