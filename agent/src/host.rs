@@ -247,6 +247,8 @@ pub trait Host {
 pub struct Pace {
     /// Threads that read and hash, the caller's among them, of which at most 8 are used.
     pub readers: usize,
+    /// Whether what is found of an entry is told before the next one is shown; the caller's thread then reads alone, and slower.
+    pub at_once: bool,
     /// Bytes of content that are read in a second, at most, of all readers together; 0 is without limit.
     pub bytes_per_second: u64,
     /// Whether mount points below the root are crossed.
@@ -264,6 +266,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             readers: 1,
+            at_once: false,
             bytes_per_second: 0,
             cross_mounts: false,
             largest_file_bytes: LARGEST_FILE_BYTES,
@@ -299,7 +302,7 @@ impl Want {
 /// Sees the entries of a walk.
 ///
 /// [`Self::wants`] and [`Self::unreadable`] are called in the order of the walk. [`Self::found`] is called in the same order, but
-/// may come later: entries that come after may have been shown meanwhile, a bounded number of them. With one reader it comes at once.
+/// may come later: entries that come after may have been shown meanwhile, a bounded number of them; see [`Pace::at_once`].
 ///
 /// An entry of which something is wanted ends in one call of `found`, or, when it is a folder that cannot be opened, in one of
 /// `unreadable`. A folder that was found and cannot be gone into has both, `found` being the one that may come later.

@@ -142,7 +142,7 @@ impl<'s, 'w> Survey<'s, 'w> {
         let mut pace = Pace { cross_mounts: mounts::are_crossed(root), ..self.request.pace.clone() };
         if self.kept.is_some() {
             // What is kept and gone would wait for what is read ahead of it.
-            pace.readers = 1;
+            pace.at_once = true;
         }
         let walked = self.request.host.walk(&host::path_of(&root.path), &pace, self);
         if let Some(failure) = self.failure.take() {

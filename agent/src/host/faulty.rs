@@ -252,7 +252,7 @@ impl Host for Faulty<'_> {
         let mut counted = Counted(0);
         self.host.walk(root, pace, &mut counted)?;
         let mut spoiling = Spoiling { visitor, fault, at: 0, half: counted.0 / 2 };
-        self.host.walk(root, &Pace { readers: 1, ..pace.clone() }, &mut spoiling)
+        self.host.walk(root, &Pace { at_once: true, ..pace.clone() }, &mut spoiling)
     }
 
     fn digests(&self, root: &Path, path: &Path) -> io::Result<Digests> {

@@ -282,12 +282,12 @@ impl Host for Recording<'_> {
         true
     }
 
-    /// Walks with one reader, so that what is found of an entry comes before the next one.
+    /// What is found of an entry is kept before the next one.
     fn walk(&self, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
         let number = u32::try_from(self.index.borrow().scans.len()).expect("few paths are watched");
         let lines = fs::File::create(self.folder.join("scans").join(format!("{number}.jsonl")))?;
         let mut keeping = Keeping { lines: io::BufWriter::new(lines), visitor };
-        let result = self.host.walk(root, &Pace { readers: 1, ..pace.clone() }, &mut keeping);
+        let result = self.host.walk(root, &Pace { at_once: true, ..pace.clone() }, &mut keeping);
         keeping.lines.flush()?;
         self.keep_error(key("scan", root), &result);
         result?;

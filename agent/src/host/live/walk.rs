@@ -13,6 +13,7 @@ mod open;
 mod owners;
 mod read;
 mod readers;
+mod sha256;
 mod spill;
 
 use std::{
@@ -30,7 +31,7 @@ use self::{
     folders::{Folders, Way},
     names::Lister,
     open::{Identity, Opener, moved},
-    read::{Reader, Rules},
+    read::{Reader, Rules, Wanted},
     readers::{Ahead, Entry, Reads, Shared},
     spill::Spill,
 };
@@ -48,7 +49,7 @@ const LOOK: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 pub(super) fn walk(live: Live, root: &Path, pace: &Pace, visitor: &mut dyn Visitor) -> io::Result<()> {
     live.check_deadline()?;
     let rules = Rules::new(live, pace);
-    if pace.readers <= 1 {
+    if pace.at_once {
         return Walk::new(live, pace, Reads::Here(Reader::new(&rules)), visitor).run(root);
     }
     let shared = Shared::default();
@@ -183,7 +184,8 @@ impl<'w, 'v> Walk<'w, 'v> {
     fn left_out(&mut self, above: &OwnedFd, looked: &Metadata, want: Want, error: io::Error) -> io::Result<()> {
         if want.is_read() {
             let name = self.path.name();
-            let read = |reader: &mut Reader<'_>| reader.read(above.as_fd(), name, looked, want);
+            let wanted = Wanted { folder: above.as_fd(), name, looked, want };
+            let read = |reader: &mut Reader<'_>| reader.read(wanted);
             self.reads.read_here(self.path.as_bytes(), self.visitor, read)?;
         }
         self.visitor.unreadable(self.path.as_bytes(), error)

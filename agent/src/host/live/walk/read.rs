@@ -17,7 +17,7 @@ use rustix::{
     fs::{AtFlags, SeekFrom, Stat},
     io::Errno,
 };
-use sha2::{Digest as _, Sha256};
+use sha2::Digest as _;
 
 use super::{
     attributes::Attributes,
@@ -25,6 +25,7 @@ use super::{
     cache::{self, AtOnce, Cache},
     open::{self, Opener, changed},
     owners::{Named, Owners},
+    sha256::{self, Sha256},
 };
 use crate::host::{
     Digests, EntryKind, LARGEST_FILE_BYTES, Metadata, Pace, Scanned, Want,
@@ -67,36 +68,146 @@ impl Rules {
     }
 }
 
-/// Reads entries, one after the other.
+/// An entry that is no folder, and what is wanted of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub folder: BorrowedFd<'a>,
+    pub name: &'a CStr,
+    /// What lstat(2) said of it.
+    pub looked: &'a Metadata,
+    pub want: Want,
+}
+
+/// An entry that is read at its own time.
+pub(super) trait Job {
+    fn wanted(&self) -> Wanted<'_>;
+}
+
+/// Reads entries.
 #[derive(Debug)]
 pub(super) struct Reader<'w> {
     rules: &'w Rules,
     opener: Opener,
     attributes: Attributes,
+    /// Those that are not in use, of [`PIECE_BYTES`] each.
+    buffers: Vec<Vec<u8>>,
+}
+
+/// What was found of an entry, or what there is to read before it is.
+enum Begun {
+    Read(Option<Scanned>),
+    File(File),
+}
+
+/// A file whose content is being read.
+struct File {
+    file: OwnedFd,
+    before: Stat,
+    content: Content,
+    hash: Sha256,
+}
+
+/// A file that is read beside others, with what of its content is not hashed yet.
+struct Lane<J> {
+    job: J,
+    file: File,
     buffer: Vec<u8>,
+    piece: Piece,
+}
+
+impl<J> Lane<J> {
+    /// Returns whether there is something to hash; reads it if need be.
+    fn has_more(&mut self, rules: &Rules) -> io::Result<bool> {
+        if self.piece.is_empty() {
+            self.piece = self.file.content.next(rules, &self.file.file, &mut self.buffer)?;
+        }
+        Ok(!self.piece.is_empty())
+    }
+
+    fn unhashed(&mut self) -> (&mut Sha256, &[u8]) {
+        (&mut self.file.hash, self.piece.of(&self.buffer))
+    }
 }
 
 impl<'w> Reader<'w> {
     pub(super) fn new(rules: &'w Rules) -> Self {
-        Self { rules, opener: Opener::new(true), attributes: Attributes::default(), buffer: Vec::new() }
+        Self { rules, opener: Opener::new(true), attributes: Attributes::default(), buffers: Vec::new() }
     }
 
     pub(super) fn rules(&self) -> &'w Rules {
         self.rules
     }
 
-    /// Reads what is wanted of the entry `name` in `folder`, which is no folder, and of which lstat(2) said `looked`.
-    pub(super) fn read(
-        &mut self,
-        folder: BorrowedFd<'_>,
-        name: &CStr,
-        looked: &Metadata,
-        want: Want,
-    ) -> io::Result<Scanned> {
-        until_unchanged(|| match looked.kind {
-            EntryKind::File => self.file(folder, name, looked, want),
-            _ => self.unopened(folder, name, looked),
+    /// Reads what is wanted of an entry.
+    pub(super) fn read(&mut self, wanted: Wanted<'_>) -> io::Result<Scanned> {
+        until_unchanged(|| match self.begin(wanted)? {
+            Begun::Read(scanned) => Ok(scanned),
+            Begun::File(mut file) => {
+                let mut buffer = self.buffer();
+                let read = file.content.read(self.rules, &file.file, &mut buffer, |piece| file.hash.update(piece));
+                self.buffers.push(buffer);
+                self.end(file, read)
+            }
         })
+    }
+
+    /// Reads what is wanted of the entries that `next` gives, some at once, until it gives none, and hands each to `done`.
+    ///
+    /// `next` is told whether nothing is left to do without another.
+    pub(super) fn read_all<J: Job>(
+        &mut self,
+        mut next: impl FnMut(bool) -> Option<J>,
+        mut done: impl FnMut(J, io::Result<Scanned>),
+    ) {
+        let mut lanes: Vec<Lane<J>> = Vec::with_capacity(sha256::AT_ONCE);
+        loop {
+            while lanes.len() < sha256::AT_ONCE
+                && let Some(job) = next(lanes.is_empty())
+            {
+                match self.begin(job.wanted()) {
+                    Ok(Begun::File(file)) => {
+                        lanes.push(Lane { job, file, buffer: self.buffer(), piece: Piece::default() });
+                    }
+                    Ok(Begun::Read(scanned)) => self.finish(job, Ok(scanned), &mut done),
+                    Err(error) => self.finish(job, Err(error), &mut done),
+                }
+            }
+            if lanes.is_empty() {
+                return;
+            }
+            let mut at = 0;
+            while let Some(lane) = lanes.get_mut(at) {
+                match lane.has_more(self.rules) {
+                    Ok(true) => at += 1,
+                    read => {
+                        let Lane { job, file, buffer, .. } = lanes.swap_remove(at);
+                        self.buffers.push(buffer);
+                        let read = self.end(file, read.map(drop));
+                        self.finish(job, read, &mut done);
+                    }
+                }
+            }
+            hash(&mut lanes);
+        }
+    }
+
+    /// Hands out what was read of an entry, and reads it again where it changed meanwhile.
+    fn finish<J: Job>(
+        &mut self,
+        job: J,
+        read: io::Result<Option<Scanned>>,
+        done: &mut impl FnMut(J, io::Result<Scanned>),
+    ) {
+        let read = match read {
+            Ok(Some(scanned)) => Ok(scanned),
+            Ok(None) => self.read(job.wanted()),
+            Err(error) => Err(error),
+        };
+        done(job, read);
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_else(|| vec![0; PIECE_BYTES])
     }
 
     /// Reads the attributes of a folder that is open.
@@ -109,37 +220,46 @@ impl<'w> Reader<'w> {
         })
     }
 
-    /// Returns what was read, or `None` when it changed meanwhile.
-    fn file(
-        &mut self,
-        folder: BorrowedFd<'_>,
-        name: &CStr,
-        looked: &Metadata,
-        want: Want,
-    ) -> io::Result<Option<Scanned>> {
+    /// Reads an entry, but for the content of a file if that is wanted and not known. Returns nothing when it changed meanwhile.
+    fn begin(&mut self, wanted: Wanted<'_>) -> io::Result<Begun> {
+        let Wanted { folder, name, looked, want } = wanted;
+        if looked.kind != EntryKind::File {
+            return self.unopened(folder, name, looked).map(Begun::Read);
+        }
         let (file, before) = self.opener.file(folder, name, looked)?;
-        // A small file is read sooner than remembered.
-        let has_names =
-            before.st_nlink > 1 && u64::try_from(before.st_size).is_ok_and(|size| size > PIECE_BYTES as u64);
-        let known = if has_names { self.rules.named.digest(&metadata(&before)) } else { None };
-        let sha256 = if want != Want::Read {
-            Ok(None)
-        } else if known.is_some() {
-            Ok(known)
-        } else {
-            let mut hash = Sha256::new();
-            content(self.rules, &file, &before, &mut self.buffer, |bytes| hash.update(bytes))
-                .map(|()| Some(hash.finalize().into()))
-        };
-        let attributes = self.attributes.of_open(file.as_fd());
-        let attributes = self.counted(before.st_uid, attributes);
-        let scanned = unchanged(file.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))?;
+        let is_read = want == Want::Read;
+        let known = (is_read && has_names(&before)).then(|| self.rules.named.digest(&metadata(&before))).flatten();
+        if !is_read || known.is_some() {
+            return self.scanned(&file, &before, Ok(known)).map(Begun::Read);
+        }
+        match Content::new(self.rules, &file, &before) {
+            Ok(content) => Ok(Begun::File(File { file, before, content, hash: Sha256::new() })),
+            Err(error) => self.scanned(&file, &before, Err(error)).map(Begun::Read),
+        }
+    }
+
+    /// Returns what was read of a file whose content was read to the end, or `None` when it changed meanwhile.
+    fn end(&mut self, file: File, read: io::Result<()>) -> io::Result<Option<Scanned>> {
+        let File { file, before, hash, .. } = file;
+        let scanned = self.scanned(&file, &before, read.map(|()| Some(hash.finish())))?;
         if let Some(Scanned { metadata, sha256: Some(sha256), .. }) = &scanned
-            && has_names
+            && has_names(&before)
         {
             self.rules.named.add(metadata, *sha256);
         }
         Ok(scanned)
+    }
+
+    /// Returns what was read of a file with its attributes, or `None` when it changed meanwhile.
+    fn scanned(
+        &mut self,
+        file: &OwnedFd,
+        before: &Stat,
+        sha256: io::Result<Option<[u8; 32]>>,
+    ) -> io::Result<Option<Scanned>> {
+        let attributes = self.attributes.of_open(file.as_fd());
+        let attributes = self.counted(before.st_uid, attributes);
+        unchanged(file.as_fd(), before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
     }
 
     /// Returns the attributes that were read of an entry of `owner`, if they were no more than may be read.
@@ -156,7 +276,7 @@ impl<'w> Reader<'w> {
         let (entry, before) = open::name_only(folder, name, looked)?;
         let sha256 = if looked.kind == EntryKind::Link {
             let target = rustix::fs::readlinkat(&entry, c"", Vec::new());
-            target.map(|target| Some(Sha256::digest(target.as_bytes()).into())).map_err(io::Error::from)
+            target.map(|target| Some(sha2::Sha256::digest(target.as_bytes()).into())).map_err(io::Error::from)
         } else {
             Ok(None)
         };
@@ -164,6 +284,31 @@ impl<'w> Reader<'w> {
         let attributes = self.counted(before.st_uid, attributes);
         unchanged(entry.as_fd(), &before, sha256.and_then(|sha256| Ok((sha256, attributes?))))
     }
+}
+
+/// Hashes what the lanes have, until one of them has no more.
+fn hash<J>(lanes: &mut [Lane<J>]) {
+    let mut left: [&[u8]; sha256::AT_ONCE] = [&[]; sha256::AT_ONCE];
+    let mut parts = lanes.iter_mut().zip(&mut left).map(|(lane, left)| {
+        let (hash, bytes) = lane.unhashed();
+        *left = bytes;
+        (hash, left)
+    });
+    let mut part = || parts.next();
+    match (part(), part(), part(), part()) {
+        (Some(a), Some(b), Some(c), Some(d)) => sha256::update([a, b, c, d]),
+        (Some(a), Some(b), Some(c), None) => sha256::update([a, b, c]),
+        (Some(a), Some(b), None, None) => sha256::update([a, b]),
+        (Some(a), ..) => sha256::update([a]),
+        (None, ..) => {}
+    }
+    let left = left.map(<[u8]>::len);
+    lanes.iter_mut().zip(left).for_each(|(lane, left)| lane.piece.keep_last(left));
+}
+
+/// Returns whether a file has other names under which it would be read again; a small one is read sooner than remembered.
+fn has_names(stat: &Stat) -> bool {
+    stat.st_nlink > 1 && u64::try_from(stat.st_size).is_ok_and(|size| size > PIECE_BYTES as u64)
 }
 
 /// Reads until `read` returns something: it does not when what it read changed meanwhile.
@@ -193,81 +338,115 @@ fn version(stat: &Stat) -> impl PartialEq + use<> {
     (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec, stat.st_mode)
 }
 
-/// Hands the content of `file` to `update`, piece by piece.
-fn content(
-    rules: &Rules,
-    file: &OwnedFd,
-    stat: &Stat,
-    buffer: &mut Vec<u8>,
-    mut update: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if size > rules.largest_file_bytes {
-        let text = format!("larger than the {} bytes that are read of a file", rules.largest_file_bytes);
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+/// Bytes of a content that were read into a buffer, or are a hole's. None are its end.
+#[derive(Debug, Default)]
+struct Piece {
+    is_hole: bool,
+    range: Range<usize>,
+}
+
+impl Piece {
+    fn is_empty(&self) -> bool {
+        self.range.is_empty()
     }
-    rules.owners.take(stat.st_uid, size)?;
-    buffer.resize(PIECE_BYTES, 0);
-    if size == 0 {
-        // A file of the kernel has a content that its size does not tell, and so no end that could be known.
-        return match rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, 0)) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a file with more content than its size says")),
-            Err(error) => Err(error.into()),
-        };
+
+    fn of<'b>(&self, buffer: &'b [u8]) -> &'b [u8] {
+        let bytes = if self.is_hole { &ZEROES } else { buffer };
+        &bytes[self.range.clone()]
     }
-    let mut extents = Extents { has_holes: has_holes(stat, size), size };
-    let mut at = 0;
-    let mut cache = None;
-    if !extents.has_holes {
-        // Most files are one piece that is cached: one call reads it and tells so.
-        let piece = piece_of(size);
-        rules.check()?;
-        rules.budget.wait(piece as u64, || rules.check())?;
-        let at_once = cache::read_at_once(file.as_fd(), &mut buffer[..piece]);
-        if let AtOnce::Read(count) = at_once {
-            update(&buffer[..count]);
-            // It may be less than there is: only its start was cached.
-            at = count as u64;
+
+    fn keep_last(&mut self, bytes: usize) {
+        self.range.start = self.range.end - bytes;
+    }
+}
+
+/// Where the reading of a file's content is.
+struct Content {
+    extents: Extents,
+    at: u64,
+    /// Data that is being read; what is before it from `at` on is a hole.
+    data: Range<u64>,
+    cache: Option<Cache>,
+}
+
+impl Content {
+    /// Begins a file of which fstat(2) says `stat`, if it may be read.
+    fn new(rules: &Rules, file: &OwnedFd, stat: &Stat) -> io::Result<Self> {
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        if size > rules.largest_file_bytes {
+            let text = format!("larger than the {} bytes that are read of a file", rules.largest_file_bytes);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
-        cache = (at < size).then(|| Cache::look(file.as_fd(), size, &at_once));
+        rules.owners.take(stat.st_uid, size)?;
+        if size == 0 && rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut [0; 1], 0))? > 0 {
+            // A file of the kernel has a content that its size does not tell, and so no end that could be known.
+            let text = "a file with more content than its size says";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(Self { extents: Extents { has_holes: has_holes(stat, size), size }, at: 0, data: 0..0, cache: None })
     }
-    while at < size {
-        let data = extents.data_from(file, at);
-        zeroes(rules, data.start - at, &mut update)?;
-        at = data.start;
-        while at < data.end {
-            rules.check()?;
-            let piece = piece_of(data.end - at);
-            rules.budget.wait(piece as u64, || rules.check())?;
-            let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut buffer[..piece], at))?;
-            if count == 0 {
+
+    /// Hands all that is left to `update`, piece by piece.
+    fn read(
+        &mut self,
+        rules: &Rules,
+        file: &OwnedFd,
+        buffer: &mut [u8],
+        mut update: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        loop {
+            let piece = self.next(rules, file, buffer)?;
+            if piece.is_empty() {
                 return Ok(());
             }
-            update(&buffer[..count]);
-            at += count as u64;
-            if let Some(cache) = &mut cache {
-                cache.read_to(file.as_fd(), at);
-            }
+            update(piece.of(buffer));
         }
     }
-    Ok(())
-}
 
-fn piece_of(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX).min(PIECE_BYTES)
-}
-
-fn zeroes(rules: &Rules, mut bytes: u64, update: &mut impl FnMut(&[u8])) -> io::Result<()> {
-    while bytes > 0 {
-        rules.check()?;
-        let piece = piece_of(bytes);
-        // No byte of it is read, but hashing it takes as long.
-        rules.budget.wait(piece as u64, || rules.check())?;
-        update(&ZEROES[..piece]);
-        bytes -= piece as u64;
+    /// Reads the next piece.
+    fn next(&mut self, rules: &Rules, file: &OwnedFd, buffer: &mut [u8]) -> io::Result<Piece> {
+        let size = self.extents.size;
+        if self.at >= size {
+            return Ok(Piece::default());
+        }
+        if self.at == 0 && self.data.is_empty() && !self.extents.has_holes {
+            // Most files are one piece that is cached: one call reads it and tells so.
+            let at_once = cache::read_at_once(file.as_fd(), allowed(rules, size, buffer)?);
+            self.data = 0..size;
+            let count = if let AtOnce::Read(count) = at_once { count } else { 0 };
+            self.at = count as u64;
+            // It may be less than there is: only its start was cached.
+            self.cache = (self.at < size).then(|| Cache::look(file.as_fd(), size, &at_once));
+            if count > 0 {
+                return Ok(Piece { is_hole: false, range: 0..count });
+            }
+        }
+        if self.at == self.data.end {
+            self.data = self.extents.data_from(file, self.at);
+        }
+        if self.at < self.data.start {
+            // No byte of it is read, but hashing it takes as long.
+            let count = allowed(rules, self.data.start - self.at, buffer)?.len();
+            self.at += count as u64;
+            return Ok(Piece { is_hole: true, range: 0..count });
+        }
+        let room = allowed(rules, self.data.end - self.at, buffer)?;
+        let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *room, self.at))?;
+        // It may have become shorter.
+        self.at = if count == 0 { size } else { self.at + count as u64 };
+        if let Some(cache) = &mut self.cache {
+            cache.read_to(file.as_fd(), self.at);
+        }
+        Ok(Piece { is_hole: false, range: 0..count })
     }
-    Ok(())
+}
+
+/// Waits until as much as `buffer` takes of `bytes` may be read, and returns the place for it.
+fn allowed<'b>(rules: &Rules, bytes: u64, buffer: &'b mut [u8]) -> io::Result<&'b mut [u8]> {
+    let piece = usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
+    rules.check()?;
+    rules.budget.wait(piece as u64, || rules.check())?;
+    Ok(&mut buffer[..piece])
 }
 
 /// Returns whether fewer bytes are on the disk than the file has, and enough of them to be worth asking where.
@@ -307,7 +486,7 @@ impl Extents {
 pub(in crate::host::live) fn digests(live: Live, root: &Path, path: &Path) -> io::Result<Digests> {
     let rules = Rules::new(live, &Pace { largest_file_bytes: LARGEST_FILE_BYTES, ..Pace::default() });
     let (folder, name) = open::folder_of(root, path)?;
-    let (mut buffer, mut opener) = (Vec::new(), Opener::new(true));
+    let (mut buffer, mut opener) = (vec![0; PIECE_BYTES], Opener::new(true));
     until_unchanged(|| {
         rules.check()?;
         let looked = metadata(&rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?);
@@ -316,14 +495,16 @@ pub(in crate::host::live) fn digests(live: Live, root: &Path, path: &Path) -> io
         }
         let (file, before) = opener.file(folder.as_fd(), &name, &looked)?;
         let (mut sha256, mut md5) = (Sha256::new(), Md5::new());
-        let read = content(&rules, &file, &before, &mut buffer, |bytes| {
-            sha256.update(bytes);
-            md5.update(bytes);
+        let read = Content::new(&rules, &file, &before).and_then(|mut content| {
+            content.read(&rules, &file, &mut buffer, |bytes| {
+                sha256.update(bytes);
+                md5.update(bytes);
+            })
         });
         if version(&rustix::fs::fstat(&file)?) != version(&before) {
             return Ok(None);
         }
-        read.map(|()| Some(Digests { sha256: sha256.finalize().into(), md5: md5.finalize().into() }))
+        read.map(|()| Some(Digests { sha256: sha256.finish(), md5: md5.finalize().into() }))
     })
 }
 
@@ -365,14 +546,28 @@ mod tests {
         assert_eq!(unchanged(file.as_fd(), &before, failed()).unwrap(), None);
     }
 
+    /// Returns how many bytes of `file` are read with `pace`, `also` being called for each piece.
+    fn read_bytes(file: &std::fs::File, pace: &Pace, mut also: impl FnMut(u64)) -> u64 {
+        let rules = Rules::new(Live::new(), pace);
+        let stat = rustix::fs::fstat(file).unwrap();
+        let opened = OwnedFd::from(file.try_clone().unwrap());
+        let mut read = 0;
+        let mut content = Content::new(&rules, &opened, &stat).unwrap();
+        let update = |bytes: &[u8]| {
+            read += bytes.len() as u64;
+            also(read);
+        };
+        content.read(&rules, &opened, &mut vec![0; PIECE_BYTES], update).unwrap();
+        read
+    }
+
     #[test]
     fn holes_count_as_much_as_what_is_read() {
-        let pace = Pace { bytes_per_second: 8 << 20, ..Pace::default() };
-        let rules = Rules::new(Live::new(), &pace);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(2 << 20).unwrap();
         let start = std::time::Instant::now();
-        let mut hashed = 0;
-        zeroes(&rules, 2 << 20, &mut |bytes: &[u8]| hashed += bytes.len()).unwrap();
-        assert_eq!(hashed, 2 << 20);
+        let pace = Pace { bytes_per_second: 8 << 20, ..Pace::default() };
+        assert_eq!(read_bytes(&file, &pace, |_| {}), 2 << 20);
         // But for what a pause saved.
         assert!(start.elapsed() >= std::time::Duration::from_millis(120), "{:?}", start.elapsed());
     }
@@ -381,15 +576,49 @@ mod tests {
     fn a_file_that_grows_while_it_is_read_has_an_end() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&vec![1; 300_000], 0).unwrap();
-        let before = rustix::fs::fstat(&file).unwrap();
-        let opened = OwnedFd::from(file.try_clone().unwrap());
+        let grow = |read| file.write_all_at(&vec![2; 100_000], 300_000 + read).unwrap();
+        assert_eq!(read_bytes(&file, &Pace::default(), grow), 300_000);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_while_it_is_read_has_an_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&vec![1; 300_000], 0).unwrap();
+        assert!(read_bytes(&file, &Pace::default(), |_| file.set_len(10).unwrap()) < 300_000);
+    }
+
+    #[test]
+    fn a_file_that_changes_after_it_was_begun_beside_others_is_read_again() {
+        struct Named(OwnedFd, &'static CStr, Metadata);
+        impl Job for Named {
+            fn wanted(&self) -> Wanted<'_> {
+                Wanted { folder: self.0.as_fd(), name: self.1, looked: &self.2, want: Want::Read }
+            }
+        }
+        let root = tempfile::tempdir().unwrap();
+        let folder = rustix::fs::open(root.path(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+        let content = |byte| vec![byte; 300_000];
+        let mut jobs: Vec<Named> = [c"beside", c"changes"]
+            .map(|name| {
+                std::fs::write(root.path().join(name.to_str().unwrap()), content(1)).unwrap();
+                let looked = metadata(&rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).unwrap());
+                Named(folder.try_clone().unwrap(), name, looked)
+            })
+            .into();
         let rules = Rules::new(Live::new(), &Pace::default());
-        let mut read = 0;
-        let grow = |bytes: &[u8]| {
-            read += bytes.len() as u64;
-            file.write_all_at(bytes, 300_000 + read).unwrap();
+        let mut found = std::collections::BTreeMap::new();
+        let next = |is_idle: bool| {
+            if jobs.is_empty() && !is_idle {
+                // The clock of a file system may stand still for a moment.
+                std::thread::sleep(std::time::Duration::from_millis(30));
+                std::fs::write(root.path().join("changes"), content(2)).unwrap();
+            }
+            jobs.pop()
         };
-        content(&rules, &opened, &before, &mut Vec::new(), grow).unwrap();
-        assert_eq!(read, 300_000);
+        Reader::new(&rules).read_all(next, |job, read| {
+            found.insert(job.1, read.unwrap().sha256.unwrap());
+        });
+        let expected = |byte| -> [u8; 32] { sha2::Sha256::digest(content(byte)).into() };
+        assert_eq!(found, [(c"beside", expected(1)), (c"changes", expected(2))].into());
     }
 }

@@ -4,8 +4,9 @@
 //! walk -> jobs (at most 64) -> readers (at most 8) -> done -> pending, in order -> visitor
 //! ```
 //!
-//! The walk's own thread is one of the readers: handing over what is soon read costs more than it gains, and where there are more jobs
-//! than places, or nothing can be shown before an earlier entry is found, it reads the smallest file of them rather than wait.
+//! The walk's own thread is one of the readers, and may be the only one: handing over what is soon read costs more than it gains, and
+//! where there are more jobs than places, or nothing can be shown before an earlier entry is found, it reads the smallest files of them
+//! rather than wait. Every reader reads some files at once, as [`sha256`] is faster so.
 //!
 //! Each job holds its folder's descriptor, and a reader one more; so their number is small. What is found waits in `pending` for
 //! what comes before it: as far as the walk may run ahead, in entries and in bytes.
@@ -19,7 +20,10 @@ use std::{
     thread::Scope,
 };
 
-use super::read::{Reader, Rules};
+use super::{
+    read::{self, Reader, Rules, Wanted},
+    sha256,
+};
 use crate::host::{Metadata, Pace, Scanned, Visitor, Want};
 
 /// Threads, at most, the walk's own among them.
@@ -35,9 +39,9 @@ const PENDING_BYTES: usize = 4 * 1024 * 1024;
 
 /// How a walk reads.
 pub(super) enum Reads<'w> {
-    /// On the walk's own thread, and what is found is handed out at once.
+    /// One entry after the other, and what is found is handed out at once.
     Here(Reader<'w>),
-    /// On other threads.
+    /// Some at once, and what is found waits for its turn.
     Ahead(Ahead<'w>),
 }
 
@@ -50,12 +54,18 @@ pub(super) struct Entry<'a> {
     pub want: Want,
 }
 
+impl Entry<'_> {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { folder: self.folder.as_fd(), name: self.name, looked: self.looked, want: self.want }
+    }
+}
+
 impl Reads<'_> {
     /// Reads an entry that is no folder, now or soon.
     pub(super) fn read(&mut self, entry: &Entry<'_>, visitor: &mut dyn Visitor) -> io::Result<()> {
         match self {
             Self::Here(reader) => {
-                let read = reader.read(entry.folder.as_fd(), entry.name, entry.looked, entry.want);
+                let read = reader.read(entry.wanted());
                 hand_out(reader.rules(), entry.path, read, visitor)
             }
             Self::Ahead(ahead) => ahead.read(entry, visitor),
@@ -109,7 +119,7 @@ fn hand_out(rules: &Rules, path: &[u8], read: io::Result<Scanned>, visitor: &mut
     }
 }
 
-/// Reads on other threads.
+/// Reads what comes later before what was begun is handed out.
 pub(super) struct Ahead<'w> {
     shared: &'w Shared,
     rules: &'w Rules,
@@ -162,15 +172,21 @@ struct Job {
     want: Want,
 }
 
+impl read::Job for Job {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { folder: self.folder.as_fd(), name: &self.name, looked: &self.looked, want: self.want }
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the next job, or `None` when there is none any more.
-    fn next(&self) -> Option<Job> {
+    /// Returns the next job, or `None` when there is none: any more, if it may wait for one.
+    fn next(&self, may_wait: bool) -> Option<Job> {
         let mut queue = self.lock();
-        while queue.jobs.is_empty() && !queue.is_closed {
+        while may_wait && queue.jobs.is_empty() && !queue.is_closed {
             queue.idle += 1;
             queue = self.job.wait(queue).unwrap_or_else(PoisonError::into_inner);
             queue.idle -= 1;
@@ -187,10 +203,14 @@ impl Shared {
 }
 
 impl Queue {
-    /// Returns what the walk's own thread is to read: nothing that keeps it from giving the readers more.
-    fn take_smallest(&mut self) -> Option<Job> {
-        let smallest = self.jobs.iter().enumerate().min_by_key(|(_, job)| job.looked.size_bytes);
-        smallest.map(|(at, _)| at).and_then(|at| self.jobs.remove(at))
+    /// Returns what the walk's own thread is to read: as much as it reads at once, and nothing that keeps it from giving the readers more.
+    fn take_smallest(&mut self) -> Vec<Job> {
+        let count = self.jobs.len().min(sha256::AT_ONCE);
+        if count > 0 {
+            let jobs = self.jobs.make_contiguous();
+            jobs.select_nth_unstable_by_key(count - 1, |job| (job.looked.size_bytes, job.number));
+        }
+        self.jobs.drain(..count).collect()
     }
 }
 
@@ -207,10 +227,9 @@ impl Drop for Held<'_> {
 }
 
 fn serve(shared: &Shared, rules: &Rules) {
-    let mut reader = Reader::new(rules);
-    while let Some(job) = shared.next() {
-        let held = Held(shared);
-        let read = reader.read(job.folder.as_fd(), &job.name, &job.looked, job.want);
+    let _held = Held(shared);
+    let next = |is_idle| shared.next(is_idle);
+    Reader::new(rules).read_all(next, |job, read| {
         let number = job.number;
         // Its descriptor is closed before the walk may open another.
         drop(job);
@@ -219,9 +238,7 @@ fn serve(shared: &Shared, rules: &Rules) {
         if queue.is_waiting {
             shared.done.notify_one();
         }
-        drop(queue);
-        drop(held);
-    }
+    });
 }
 
 impl<'w> Ahead<'w> {
@@ -250,7 +267,7 @@ impl<'w> Ahead<'w> {
 
     fn read(&mut self, entry: &Entry<'_>, visitor: &mut dyn Visitor) -> io::Result<()> {
         if entry.looked.size_bytes < SMALL_BYTES {
-            let read = self.reader.read(entry.folder.as_fd(), entry.name, entry.looked, entry.want);
+            let read = self.reader.read(entry.wanted());
             return self.found_here(entry.path, read, visitor);
         }
         let job = Job {
@@ -263,13 +280,13 @@ impl<'w> Ahead<'w> {
         self.add(entry.path, None);
         let mut queue = self.shared.lock();
         queue.jobs.push_back(job);
-        let beyond = if queue.jobs.len() > JOBS { queue.take_smallest() } else { None };
+        let beyond = if queue.jobs.len() > JOBS { queue.take_smallest() } else { Vec::new() };
         let is_awaited = queue.idle > 0;
         drop(queue);
         if is_awaited {
             self.shared.job.notify_one();
         }
-        beyond.into_iter().for_each(|job| self.read_job(job));
+        self.read_jobs(beyond);
         self.hand_out_ready(visitor)
     }
 
@@ -307,11 +324,10 @@ impl<'w> Ahead<'w> {
     /// Reads what no reader has begun, or waits until something was done, and hands out what was found.
     fn wait(&mut self, visitor: &mut dyn Visitor) -> io::Result<()> {
         let mut queue = self.shared.lock();
-        if queue.done.is_empty()
-            && let Some(job) = queue.take_smallest()
-        {
+        if queue.done.is_empty() && !queue.jobs.is_empty() {
+            let jobs = queue.take_smallest();
             drop(queue);
-            self.read_job(job);
+            self.read_jobs(jobs);
             return self.hand_out_ready(visitor);
         }
         queue.is_waiting = true;
@@ -325,9 +341,11 @@ impl<'w> Ahead<'w> {
         self.hand_out_ready(visitor)
     }
 
-    fn read_job(&mut self, job: Job) {
-        let read = self.reader.read(job.folder.as_fd(), &job.name, &job.looked, job.want);
-        self.is_read(job.number, read);
+    fn read_jobs(&mut self, jobs: Vec<Job>) {
+        let mut read = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.into_iter();
+        self.reader.read_all(|_| jobs.next(), |job, result| read.push((job.number, result)));
+        read.into_iter().for_each(|(number, result)| self.is_read(number, result));
     }
 
     fn is_read(&mut self, number: u64, read: io::Result<Scanned>) {

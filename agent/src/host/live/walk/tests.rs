@@ -85,6 +85,14 @@ fn three() -> Pace {
     Pace { readers: 3, ..Pace::default() }
 }
 
+fn at_once() -> Pace {
+    Pace { at_once: true, ..Pace::default() }
+}
+
+fn every() -> [Pace; 3] {
+    [at_once(), one(), three()]
+}
+
 fn write(root: &Path, name: impl AsRef<Path>, content: &[u8]) {
     std::fs::write(root.join(name), content).unwrap();
 }
@@ -104,7 +112,7 @@ fn a_folder_comes_before_what_is_in_it_and_names_are_in_byte_order() {
     for name in ["a/b", "a-b", "a.b"] {
         write(root.path(), name, name.as_bytes());
     }
-    for pace in [one(), three()] {
+    for pace in every() {
         let seen = seen(root.path(), &pace);
         assert_eq!(seen.names(), ["", "a", "a/b", "a-b", "a.b"]);
         let found: Vec<_> = seen.found.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
@@ -122,7 +130,7 @@ fn links_are_not_followed_and_what_is_not_a_file_is_not_opened() {
     symlink(outside.path(), root.path().join("link")).unwrap();
     fifo(&root.path().join("pipe"));
     let _socket = std::os::unix::net::UnixListener::bind(root.path().join("socket")).unwrap();
-    for pace in [one(), three()] {
+    for pace in every() {
         let seen = seen(root.path(), &pace);
         assert_eq!(seen.names(), ["", "link", "pipe", "socket"]);
         let kinds: Vec<_> = seen.shown.iter().map(|(_, kind)| *kind).collect();
@@ -149,7 +157,7 @@ fn only_what_is_wanted_is_read_and_gone_into() {
         ("shown", Want::Nothing),
         ("without", Want::Attributes),
     ];
-    for pace in [one(), three()] {
+    for pace in every() {
         let seen = wanted(root.path(), &pace, &want);
         assert_eq!(seen.names(), ["", "in", "in/f", "out", "shown", "without"]);
         let found: Vec<_> = seen.found.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
@@ -164,7 +172,7 @@ fn a_file_of_several_names_has_its_content_under_each_also_when_it_changes() {
     let content = vec![7; 300_000];
     write(root.path(), "a", &content);
     std::fs::hard_link(root.path().join("a"), root.path().join("b")).unwrap();
-    for pace in [one(), three()] {
+    for pace in every() {
         let before = seen(root.path(), &pace);
         for name in ["a", "b"] {
             assert_eq!(before.found_of(name).as_ref().unwrap().sha256, digest(&content));
@@ -188,10 +196,39 @@ fn a_file_of_several_names_has_its_content_under_each_also_when_it_changes() {
     }
     let file = root.path().join("a");
     let mut writes = Writes(&file, Vec::new());
-    walk(Live::new(), root.path(), &one(), &mut writes).unwrap();
+    walk(Live::new(), root.path(), &at_once(), &mut writes).unwrap();
     let mut changed = content.clone();
     changed[9] = b'x';
     assert_eq!(writes.1, [digest(&content), digest(&changed)]);
+}
+
+#[test]
+fn files_of_all_lengths_that_are_read_beside_each_other_have_their_own_content() {
+    let root = tempfile::tempdir().unwrap();
+    let lengths = [0, 1, 63, 64, 65, 2047, 2048, 5000, 131_071, 131_072, 131_073, 300_000, 1_000_001];
+    let content = |number: usize| -> Vec<u8> {
+        let length = lengths[number * 7 % lengths.len()] + number;
+        (0..length).map(|at| (at.wrapping_mul(31) + number) as u8).collect()
+    };
+    for number in 0..150 {
+        write(root.path(), format!("{number:03}"), &content(number));
+    }
+    // A hole before data, and one after.
+    let sparse = std::fs::File::create(root.path().join("sparse")).unwrap();
+    sparse.set_len(2_000_000).unwrap();
+    sparse.write_all_at(b"data", 1_000_000).unwrap();
+    for pace in every() {
+        let seen = seen(root.path(), &pace);
+        assert!(seen.found.iter().map(|(path, _)| path).is_sorted());
+        for number in 0..150 {
+            let found = seen.found_of(&format!("{number:03}")).as_ref().unwrap().sha256;
+            assert_eq!(found, digest(&content(number)), "{number} with {pace:?}");
+        }
+        let mut holes = vec![0; 2_000_000];
+        holes[1_000_000..][..4].copy_from_slice(b"data");
+        assert_eq!(seen.found_of("sparse").as_ref().unwrap().sha256, digest(&holes));
+        assert_eq!(seen.ahead > 1, !pace.at_once, "{} entries ahead with {pace:?}", seen.ahead);
+    }
 }
 
 #[test]
@@ -203,7 +240,7 @@ fn a_missing_root_is_an_error_and_a_root_that_is_no_folder_is_one_entry() {
     write(root.path(), "f", b"abc");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     symlink("f", root.path().join("l")).unwrap();
-    for pace in [one(), three()] {
+    for pace in every() {
         let file = seen(&path, &pace);
         assert_eq!(file.shown, [(Vec::new(), EntryKind::File)]);
         assert_eq!(file.found_of("").as_ref().unwrap().sha256, digest(b"abc"));
@@ -267,7 +304,7 @@ fn a_tree_deeper_than_any_path_is_walked_with_few_descriptors() {
             Ok(())
         }
     }
-    for pace in [one(), three()] {
+    for pace in every() {
         let mut counting = Counting { root: path_bytes(root.path()), seen: 0, longest: 0, most_open: 0, files: 0 };
         walk(Live::new(), root.path(), &pace, &mut counting).unwrap();
         // A file comes after the folder beside it, so that its own folder is come back to.
@@ -351,7 +388,7 @@ fn a_folder_that_was_moved_is_found_from_the_root_or_its_names_are_unreadable() 
         }
     }
     const DEPTH: usize = 40;
-    for pace in [one(), three()] {
+    for pace in every() {
         // The deepest folders are open, so that 6 and 12 must be opened again.
         for (moved, lost) in [(vec![6], 0), (vec![12], 0), (vec![12, 6], 6), (vec![30, 12, 6], 6)] {
             let root = tempfile::tempdir().unwrap();
@@ -413,8 +450,7 @@ fn a_tree_that_is_swapped_for_links_all_the_time_never_leads_out_of_the_root() {
         // A walk tells nothing where nothing was swapped.
         while round < 200 || swaps.load(Ordering::Relaxed) < 200 {
             round += 1;
-            let pace = if round % 2 == 0 { one() } else { three() };
-            let seen = seen(root.path(), &pace);
+            let seen = seen(root.path(), &every()[round % 3]);
             for (path, read) in &seen.found {
                 assert!(!path.ends_with(b"secret"), "{}", String::from_utf8_lossy(path));
                 if let Ok(scanned) = read {
@@ -469,7 +505,7 @@ fn an_error_of_the_visitor_ends_the_walk_and_its_readers() {
     for number in 0..200 {
         write(root.path(), format!("f{number:04}"), b"x");
     }
-    for pace in [one(), three()] {
+    for pace in every() {
         let mut seen = Seen { root: path_bytes(root.path()), ends_after: Some(100), ..Seen::default() };
         let error = walk(Live::new(), root.path(), &pace, &mut seen).unwrap_err();
         assert_eq!(error.to_string(), "enough");
@@ -657,7 +693,7 @@ fn extended_attributes_of_files_and_folders_are_found() {
     }
     set("f", "user.a", b"1").unwrap();
     set("d", "user.c", b"").unwrap();
-    for pace in [one(), three()] {
+    for pace in every() {
         let seen = seen(root.path(), &pace);
         let named = |path: &str| {
             let found = seen.found_of(path).as_ref().unwrap().attributes.iter();
