@@ -40,6 +40,8 @@ const QUEUE: usize = 8;
 const READ_BYTES: usize = 128 * 1024;
 /// Sending stops for at most this long because the collector asks for it.
 const PAUSE: Duration = Duration::from_secs(3_600);
+/// A stream is not older: what its Hello told the collector of this host's clock is true for some time only.
+const AGE: Duration = Duration::from_secs(3_600);
 /// A stream that held this long shows that the collector works.
 const PROVEN: Duration = Duration::from_secs(60);
 
@@ -327,6 +329,22 @@ impl Uplink {
         now + wait
     }
 
+    /// Opens another stream in the place of one that is old, unless the collector asked for a pause, which the other would not know of.
+    pub fn renew(&mut self, now: Instant) {
+        if let Link::Up(up) = &self.link
+            && is_old(up.since, up.paused_until, now)
+        {
+            self.reconnect(now);
+        }
+    }
+
+    /// Opens another stream in the place of one whose Hello tells a time that this host's clock, being set, is no longer after.
+    pub fn clock_was_set(&mut self, now: Instant) {
+        if !matches!(self.link, Link::Down { .. }) {
+            self.reconnect(now);
+        }
+    }
+
     /// Ends the stream, if there is one, and opens another at once.
     pub fn reconnect(&mut self, now: Instant) {
         self.link = Link::Down { until: now };
@@ -381,6 +399,10 @@ impl Up {
         }
         Ok(())
     }
+}
+
+fn is_old(since: Instant, paused_until: Option<Instant>, now: Instant) -> bool {
+    now.duration_since(since) >= AGE && paused_until.is_none_or(|until| until <= now)
 }
 
 /// Returns when sending may go on, for a collector that wants to be left alone until its clock, which showed `collector_time` at
@@ -472,6 +494,27 @@ mod tests {
         let now = Instant::now();
         let wait = |random| Uplink::new(now).failed(&Error::Protocol("x"), now, random) - now;
         assert_eq!((wait(0.0), wait(0.5)), (CAP / 2, CAP * 3 / 4));
+    }
+
+    #[test]
+    fn a_stream_is_renewed_each_hour_but_not_while_the_collector_wants_to_be_left_alone() {
+        let since = Instant::now();
+        let after =
+            |age: Duration, pause: Option<Duration>| is_old(since, pause.map(|pause| since + pause), since + age);
+        assert!(!after(AGE - Duration::from_secs(1), None) && after(AGE, None));
+        assert!(!after(AGE, Some(AGE * 2)) && after(AGE * 2, Some(AGE * 2)));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_anew_and_waits_are_kept() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        let mut waiting = Uplink::new(later);
+        waiting.clock_was_set(now);
+        assert!(matches!(waiting.link, Link::Down { until } if until == later));
+        let mut opening = Uplink { link: Link::Opening(Box::pin(std::future::pending())), backoff: Backoff::default() };
+        opening.clock_was_set(now);
+        assert!(matches!(opening.link, Link::Down { until } if until == now), "its Hello tells the time before");
     }
 
     #[test]

@@ -561,11 +561,14 @@ impl<'a> Merge<'a> {
     /// A scan follows no link, so that what the root leads to is only watched under a path of its own. Without one, nothing is
     /// watched where the operator wanted it.
     fn root_is_link(&mut self, path: &[u8]) -> Result<(), Error> {
-        let (unknown, is_watched) = link(self.request, path);
-        if !is_watched {
-            self.cannot(path, unknown.clone())?;
+        match linked(self.request, path) {
+            Linked::Watched => {}
+            Linked::InPart(unknown) => self.problem = Some(unknown),
+            Linked::Elsewhere(unknown) => {
+                self.cannot(path, unknown.clone())?;
+                self.problem = Some(unknown);
+            }
         }
-        self.problem = Some(unknown);
         Ok(())
     }
 
@@ -668,19 +671,33 @@ pub(super) fn want(kind: EntryKind, attributes: Attributes) -> Want {
     }
 }
 
-/// Returns why the root at `path`, a link, counts no entries, and whether what it leads to is watched as such.
-pub(super) fn link(request: &Request<'_>, path: &[u8]) -> (Unknown, bool) {
+/// What the root that is a link leads to.
+pub(super) enum Linked {
+    /// To what is watched under a path of its own, as much of it as was wanted here.
+    Watched,
+    /// To what is watched so in part alone.
+    InPart(Unknown),
+    /// To what is not watched, or it cannot be told where to.
+    Elsewhere(Unknown),
+}
+
+/// Returns what the root at `path`, a link, leads to.
+pub(super) fn linked(request: &Request<'_>, path: &[u8]) -> Linked {
     let root = host::path_of(path);
     let target = match request.host.read_link(&root) {
         Ok(target) => target,
-        Err(error) => return (host::unknown("read the link", &error), false),
+        Err(error) => return Linked::Elsewhere(host::unknown("read the link", &error)),
     };
     let above = root.parent().unwrap_or(Path::new("/"));
     let resolved = host::path_bytes(&place::plain(&above.join(&target)));
-    let target = target.display();
-    if request.sets.roots().iter().any(|root| root.path != path && is_at_or_below(&resolved, &root.path)) {
-        let detail = format!("it is a link to {target}, which is watched as such");
-        return (Unknown::new(Cause::Unsupported, detail), true);
+    let sets = request.sets;
+    let unsupported =
+        |more: &str| Unknown::new(Cause::Unsupported, format!("it is a link to {}{more}", target.display()));
+    if !sets.roots().iter().any(|root| root.path != path && is_at_or_below(&resolved, &root.path)) {
+        Linked::Elsewhere(unsupported(": watch that path"))
+    } else if sets.is_whole(path) && !sets.is_whole(&resolved) {
+        Linked::InPart(unsupported(", which is watched in part"))
+    } else {
+        Linked::Watched
     }
-    (Unknown::new(Cause::Unsupported, format!("it is a link to {target}: watch that path")), false)
 }

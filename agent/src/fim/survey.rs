@@ -14,7 +14,7 @@ use super::{
     draft::Draft,
     explain,
     known::{Known, Unreadable, What},
-    merge::{self, Found, Stats},
+    merge::{self, Found, Linked, Stats},
     mounts::{self, Mounts},
     place::{is_at_or_below, order},
     record::State,
@@ -212,14 +212,22 @@ impl<'s, 'w> Survey<'s, 'w> {
         Ok(want)
     }
 
-    /// A root that is a link counts no entries, and is noted unless what it leads to is watched as such.
+    /// A root that is a link is noted unless what it leads to is watched under a path of its own.
     fn link_note(&mut self, path: &[u8], kind: EntryKind) -> Option<Unknown> {
         if kind != EntryKind::Link || !self.request.sets.roots().iter().any(|root| root.path == path) {
             return None;
         }
-        let (unknown, is_watched) = merge::link(self.request, path);
-        self.problem = Some(unknown.clone());
-        (!is_watched).then_some(unknown)
+        match merge::linked(self.request, path) {
+            Linked::Watched => None,
+            Linked::InPart(unknown) => {
+                self.problem = Some(unknown);
+                None
+            }
+            Linked::Elsewhere(unknown) => {
+                self.problem = Some(unknown.clone());
+                Some(unknown)
+            }
+        }
     }
 
     /// Returns what the kept baseline has of `path`; `None` when its sets did not cover it.

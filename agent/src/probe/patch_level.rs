@@ -23,6 +23,7 @@ mod rpm_version;
 mod security;
 mod sources;
 mod tar;
+mod transport;
 mod windows;
 mod xml;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_proto::{
-    report::{Body, LifecycleKind},
+    report::{Body, GapCause, LifecycleKind},
     time::{Clock as _, SystemClock, Timestamp},
     v1::{self, directive, stream_reports_response::Step},
 };
@@ -221,6 +221,7 @@ impl Agent {
             if self.identity.renew_time <= moment.wall && self.renew_after <= now {
                 self.renew(now);
             }
+            self.uplink.renew(now);
             self.say(moment);
             // Its age tells a person that the agent lives.
             self.touch_status();
@@ -518,8 +519,12 @@ impl Agent {
     fn on_moment(&mut self, moment: Moment) {
         let bodies = self.reporter.on_moment(moment);
         for body in bodies {
+            let now = Instant::now();
+            if matches!(&body, Body::Gap(gap) if gap.cause == GapCause::ClockJump) {
+                // The collector measures by how much it differs now.
+                self.uplink.clock_was_set(now);
+            }
             if matches!(&body, Body::Lifecycle(event) if event.kind == LifecycleKind::Resumed) {
-                let now = Instant::now();
                 self.schedule.look_now(now, false);
                 if !self.uplink.is_up() {
                     self.uplink.reconnect(now);

@@ -32,7 +32,7 @@ use super::{
     security,
 };
 use crate::{
-    host::{self, Host, SMALL_FILE_BYTES},
+    host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES},
     probe::Look,
 };
 
@@ -279,7 +279,7 @@ impl<'i> Offers<'i> {
             origin: Text::default(),
             verified: Some(match is_signed {
                 true => Reading::Known(true),
-                false => Reading::unknown(Cause::Absent, "no signature over the metadata is asked for"),
+                false => repository.transport.verified(|| mirrors(host, &folder)),
             }),
         });
         self.sources.sort_by(|a, b| a.label.cmp(&b.label));
@@ -464,6 +464,14 @@ fn cache(host: &dyn Host, manager: PackageManager, id: &str) -> Result<(PathBuf,
     })
 }
 
+/// Returns the list of mirrors that was fetched for the repository with these metadata.
+fn mirrors(host: &dyn Host, folder: &Path) -> Result<String, Unknown> {
+    let path = folder.with_file_name("mirrorlist");
+    let bytes =
+        host.read(&path, FILE_BYTES).map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Returns whether a folder is the cache of a repository: dnf puts a digest of its address behind its id.
 fn is_cache_of(folder: &str, manager: PackageManager, id: &str) -> bool {
     if manager == PackageManager::Zypper {
@@ -512,11 +520,11 @@ fn automatic_updates(host: &dyn Host, manager: PackageManager) -> AutomaticUpdat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::patch_level::{repositories::PRIORITY, rpm::installed};
+    use crate::probe::patch_level::{repositories::PRIORITY, rpm::installed, transport::Transport};
 
     fn any_repository(id: &str, priority: u32) -> Repository {
         let (excluded, included) = (Vec::new(), Vec::new());
-        Repository { id: id.to_owned(), priority, is_signed: false, excluded, included }
+        Repository { id: id.to_owned(), priority, is_signed: false, transport: Transport::Trusted, excluded, included }
     }
 
     /// Returns what is on offer: packages by repository, and advisories with whether they are about security and their module.

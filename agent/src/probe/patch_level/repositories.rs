@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io, path::Path};
 
 use muster_proto::fact::{Cause, PackageManager, Unknown};
 
-use super::ini;
+use super::{ini, transport::Transport};
 use crate::host::{self, FILE_BYTES, Host};
 
 /// Repositories that are taken, at most.
@@ -28,6 +28,8 @@ pub(super) struct Repository {
     pub priority: u32,
     /// Whether its metadata are to be signed.
     pub is_signed: bool,
+    /// How they come.
+    pub transport: Transport,
     /// Patterns of packages that are not taken from it.
     pub excluded: Vec<String>,
     /// Patterns of the only packages that are; none for all.
@@ -93,6 +95,7 @@ fn repository(section: &ini::Section, main: &ini::Section, manager: PackageManag
         id: section.name.clone(),
         priority: section.value("priority").and_then(|priority| priority.parse().ok()).unwrap_or(PRIORITY),
         is_signed,
+        transport: Transport::of(section, main),
         excluded: patterns(&["exclude", "excludepkgs"]),
         included: patterns(&["includepkgs"]),
     })
