@@ -65,6 +65,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("system", "answers/tool.ioreg.*AppleSmartBattery"),
             Files("disk_encryption", "answers/tool.diskutil.apfs.list.-plist"),
             Files("disk_encryption", "answers/tool.diskutil.list.-plist.external"),
+            Files("disk_encryption", "answers/tool.hdiutil.info.-plist"),
             Seeds("*", "files/*.plist"),
         ],
     ),
