@@ -1,7 +1,10 @@
 $ErrorActionPreference = 'Stop'
 function Part($block) {
   try { @{ value = @(& $block) } }
-  catch { @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode } }
+  catch {
+    @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode
+       category = [int]$_.CategoryInfo.Category; reason = [string]$_.CategoryInfo.Reason }
+  }
 }
 function Ask($volume, $name, $with) {
   try { Invoke-CimMethod -InputObject $volume -MethodName $name -Arguments $with }
