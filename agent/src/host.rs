@@ -607,6 +607,15 @@ impl Tool {
             _ => TOOL_TIME,
         }
     }
+
+    /// Returns statuses other than 0 with which it ends when it did tell: spctl(8) ends with 1 where assessments are disabled. What it
+    /// printed says whether it was that.
+    pub fn telling_statuses(self) -> &'static [i32] {
+        match self {
+            Self::Spctl => &[1],
+            _ => &[],
+        }
+    }
 }
 
 /// Returns bytes of the system's randomness: for names and keys of what stays on the host. Signing keys are of the library that signs.
