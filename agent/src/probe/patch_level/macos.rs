@@ -24,9 +24,12 @@ use crate::{
 const PREFERENCES: &str = "/Library/Preferences/com.apple.SoftwareUpdate.plist";
 /// What a manager of devices sets; it comes before the host's own.
 const MANAGED: &str = "/Library/Managed Preferences/com.apple.SoftwareUpdate.plist";
-/// All of these on, updates of the system are found, fetched and installed without a person.
-const SWITCHES: [&str; 4] =
-    ["AutomaticCheckEnabled", "AutomaticDownload", "AutomaticallyInstallMacOSUpdates", "CriticalUpdateInstall"];
+/// Whether Software Update searches by itself. It has had no switch since macOS 15, which always does; a `false` that is set counts.
+const CHECK: &str = "AutomaticCheckEnabled";
+/// First release without it.
+const WITHOUT_CHECK: u64 = 15;
+/// All of these on, updates of the system that were found are fetched and installed without a person.
+const SWITCHES: [&str; 3] = ["AutomaticDownload", "AutomaticallyInstallMacOSUpdates", "CriticalUpdateInstall"];
 
 pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let preferences = read(look.host, PREFERENCES)?;
@@ -59,12 +62,15 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         Some(version) if update.is_system => version.to_string(),
         _ => String::new(),
     };
+    let major_version = running.known().and_then(|version| major(version.as_str()));
+    // Apple has security updates for the release before, so that the next one is not the only way to them.
+    let is_security = |update: &Update| !update.is_next_release(major_version);
     let seen: Vec<offered::Update> = updates
         .iter()
         .map(|update| offered::Update {
             key: update.key.clone(),
             installed_version: installed(update),
-            security: true,
+            security: is_security(update),
             published: None,
         })
         .collect();
@@ -79,7 +85,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
             architecture: Text::default(),
             installed_version: Text::new(&installed(update)),
             candidate_version: Text::new(&update.version),
-            security: true,
+            security: is_security(update),
             held: false,
             origin: Text::new("Apple"),
             first_offered_time: since.first_offered,
@@ -103,7 +109,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         reboot_required: unsupported(),
         reboot_required_since_time: None,
         reboot_packages: Vec::new(),
-        automatic_updates: AutomaticUpdates { enabled: enabled(&preferences, managed), last_success_time: searched },
+        automatic_updates: AutomaticUpdates { enabled: enabled(&preferences, managed, major_version), last_success_time: searched },
         security_metadata_verified: None,
         live_patches: Vec::new(),
     })
@@ -126,6 +132,20 @@ struct Update {
     version: String,
     /// Whether it is the system itself.
     is_system: bool,
+}
+
+impl Update {
+    /// Returns whether it is another release of the system than the one that runs, not an update of that. Software Update's keys of the
+    /// system end in `_minor` or `_major`.
+    fn is_next_release(&self, running: Option<u64>) -> bool {
+        let is_above = || major(&self.version).zip(running).is_some_and(|(offered, running)| offered > running);
+        self.is_system && (self.key.ends_with("_major") || is_above())
+    }
+}
+
+/// Returns the first number of a version such as `15.2`.
+fn major(version: &str) -> Option<u64> {
+    version.split('.').next()?.parse().ok()
 }
 
 /// Returns what the last search found, when that is told without contradiction.
@@ -166,19 +186,70 @@ fn searched(preferences: &Value) -> Reading<Timestamp> {
     }
 }
 
-fn enabled(preferences: &Value, managed: Result<Option<Value>, Unknown>) -> Reading<bool> {
+fn enabled(preferences: &Value, managed: Result<Option<Value>, Unknown>, running: Option<u64>) -> Reading<bool> {
     let managed = match managed {
         Ok(managed) => managed,
         Err(unknown) => return Reading::Unknown { unknown },
     };
     let switch = |key: &str| managed.as_ref().and_then(|managed| managed.bool(key)).or_else(|| preferences.bool(key));
-    if SWITCHES.iter().any(|key| switch(key) == Some(false)) {
+    let switches = || [CHECK].into_iter().chain(SWITCHES);
+    if switches().any(|key| switch(key) == Some(false)) {
         return Reading::Known(false);
     }
-    match SWITCHES.iter().find(|key| switch(key).is_none()) {
+    let is_implied = |key: &str| key == CHECK && running.is_some_and(|running| running >= WITHOUT_CHECK);
+    match switches().find(|key| switch(key).is_none() && !is_implied(key)) {
         Some(key) => {
             Reading::unknown(Cause::Absent, format!("{key} is not set, and what holds then differs by version"))
         }
         None => Reading::Known(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &str) -> Value {
+        plist::parse(format!("<plist version=\"1.0\"><dict>{entries}</dict></plist>").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_next_release_is_no_update_of_the_one_that_runs() {
+        let update = |key: &str, version: &str, is_system| Update {
+            key: key.to_owned(),
+            version: version.to_owned(),
+            is_system,
+        };
+        for (key, version, is_system, running, expected) in [
+            ("MSU_UPDATE_24C101_patch_15.2_minor", "15.2", true, Some(15), false),
+            ("MSU_UPDATE_25B78_patch_26.1_major", "26.1", true, Some(15), true),
+            ("MSU_UPDATE_25B78_patch_26.1_major", "26.1", true, None, true),
+            ("MSU_UPDATE_25B78_patch_26.1", "26.1", true, Some(15), true),
+            ("MSU_UPDATE_25B78_patch_26.1", "26.1", true, Some(26), false),
+            ("MSU_UPDATE_25B78_patch", "", true, Some(15), false),
+            ("072-44426", "16.1", false, Some(15), false),
+        ] {
+            let found = update(key, version, is_system).is_next_release(running);
+            assert_eq!(found, expected, "{key} {version} {running:?}");
+        }
+    }
+
+    #[test]
+    fn the_search_needs_no_switch_where_there_is_none() {
+        let on = "<key>AutomaticDownload</key><true/><key>AutomaticallyInstallMacOSUpdates</key><true/>\
+            <key>CriticalUpdateInstall</key><true/>";
+        let check = |value: &str| format!("{on}<key>AutomaticCheckEnabled</key><{value}/>");
+        for (entries, running, expected) in [
+            (on.to_owned(), Some(15), Some(true)),
+            (on.to_owned(), Some(14), None),
+            (on.to_owned(), None, None),
+            (check("true"), Some(14), Some(true)),
+            (check("false"), Some(15), Some(false)),
+            (check("false"), Some(14), Some(false)),
+            (on.replacen("true", "false", 1), Some(15), Some(false)),
+            (on.replace("<key>CriticalUpdateInstall</key><true/>", ""), Some(15), None),
+        ] {
+            assert_eq!(enabled(&list(&entries), Ok(None), running).known().copied(), expected, "{entries} {running:?}");
+        }
     }
 }
