@@ -275,6 +275,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("firewall", "answers/tool.pfctl.-s.info"),
             Files("firewall", "answers/tool.pfctl.-v.-s.Anchors"),
+            Files("firewall", "answers/tool.pfctl.-v.-s.Interfaces"),
             Files("firewall", "answers/tool.socketfilterfw.--getglobalstate"),
             Files("firewall", "answers/tool.socketfilterfw.--getstealthmode"),
             Files("disk_encryption", "answers/tool.fdesetup.status"),
