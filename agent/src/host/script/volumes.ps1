@@ -18,7 +18,7 @@ $bitlocker = 'root\CIMV2\Security\MicrosoftVolumeEncryption'
     @{ id = $_.DeviceID; path = $_.Name; file_system = $_.FileSystem; drive_type = $_.DriveType; capacity = $_.Capacity
        boot = $_.BootVolume; system = $_.SystemVolume } } }
   partitions = Part { Get-CimInstance -Namespace 'root\Microsoft\Windows\Storage' -ClassName MSFT_Partition | ForEach-Object {
-    @{ paths = @($_.AccessPaths); gpt_type = $_.GptType } } }
+    @{ paths = @($_.AccessPaths); gpt_type = $_.GptType; mbr_type = $_.MbrType } } }
   encryptable = Part { Get-CimInstance -Namespace $bitlocker -ClassName Win32_EncryptableVolume | ForEach-Object {
     $volume = $_
     $conversion = Ask $volume GetConversionStatus @{ PrecisionFactor = [uint32]0 }
