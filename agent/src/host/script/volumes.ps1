@@ -1,4 +1,5 @@
 $ErrorActionPreference = 'Stop'
+try { [Console]::OutputEncoding = [Text.Encoding]::UTF8 } catch { }
 function Part($block) {
   try { @{ value = @(& $block) } }
   catch {
