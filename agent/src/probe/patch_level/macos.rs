@@ -99,7 +99,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         pending,
         pending_complete,
         sources: Vec::new(),
-        security_metadata_time: searched.clone(),
+        security_metadata_time: searched,
         security_metadata_valid_until_time: Reading::unknown(Cause::Absent, "states none: Software Update sets no end"),
         running_kernel: match look.host.machine() {
             Ok(machine) => Reading::Known(Text::new(&machine.release)),
@@ -109,7 +109,13 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         reboot_required: unsupported(),
         reboot_required_since_time: None,
         reboot_packages: Vec::new(),
-        automatic_updates: AutomaticUpdates { enabled: enabled(&preferences, managed, major_version), last_success_time: searched },
+        automatic_updates: AutomaticUpdates {
+            enabled: enabled(&preferences, managed, major_version),
+            last_success_time: Reading::unknown(
+                Cause::Unsupported,
+                "this build reads when macOS last searched, and not when it last installed an update",
+            ),
+        },
         security_metadata_verified: None,
         live_patches: Vec::new(),
     })
