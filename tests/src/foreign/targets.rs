@@ -61,6 +61,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         "property_list",
         &[
             Files("patch_level", "files/Library/Preferences/*.plist"),
+            Files("patch_level", "files/private/var/db/softwareupdate/*.plist"),
             Files("system", "answers/tool.ioreg.*IOPlatformExpertDevice"),
             Files("system", "answers/tool.ioreg.*AppleSmartBattery"),
             Files("disk_encryption", "answers/tool.diskutil.apfs.list.-plist"),
