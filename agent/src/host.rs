@@ -534,6 +534,8 @@ pub enum Tool {
     Diskutil,
     /// Tells whether FileVault waits for a user to log in or out, which diskutil(8) does not.
     Fdesetup,
+    /// Tells which disks of macOS are attached images, which mount(8) and the lists of diskutil(8) do not.
+    Hdiutil,
     /// Tells of the hardware of a Mac: the registry has no other interface than a framework.
     Ioreg,
     /// Tells which file systems macOS has mounted.
@@ -562,6 +564,7 @@ impl Tool {
             Self::Csrutil => "csrutil",
             Self::Diskutil => "diskutil",
             Self::Fdesetup => "fdesetup",
+            Self::Hdiutil => "hdiutil",
             Self::Ioreg => "ioreg",
             Self::Mount => "mount",
             Self::Pfctl => "pfctl",
@@ -581,6 +584,7 @@ impl Tool {
             Self::Csrutil => &["/usr/bin/csrutil"],
             Self::Diskutil => &["/usr/sbin/diskutil"],
             Self::Fdesetup => &["/usr/bin/fdesetup"],
+            Self::Hdiutil => &["/usr/bin/hdiutil"],
             Self::Ioreg => &["/usr/sbin/ioreg"],
             Self::Mount => &["/sbin/mount"],
             Self::Pfctl => &["/sbin/pfctl"],
@@ -601,6 +605,15 @@ impl Tool {
         match self {
             Self::PowerShell(_) => SCRIPT_TIME,
             _ => TOOL_TIME,
+        }
+    }
+
+    /// Returns statuses other than 0 with which it ends when it did tell: spctl(8) ends with 1 where assessments are disabled. What it
+    /// printed says whether it was that.
+    pub fn telling_statuses(self) -> &'static [i32] {
+        match self {
+            Self::Spctl => &[1],
+            _ => &[],
         }
     }
 }

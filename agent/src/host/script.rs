@@ -61,6 +61,8 @@ mod tests {
                     ["Get-", "ConvertTo-Json", "ForEach-Object", "New-Object", "Invoke-CimMethod", "Select-Object"];
                 assert!(asks.iter().any(|verb| cmdlet.starts_with(verb)), "{script:?} runs {cmdlet}");
             }
+            // Names may have any letter; the code page of the console would lose those, and with them the answer.
+            assert!(text.contains("[Console]::OutputEncoding = [Text.Encoding]::UTF8"), "{script:?}");
             // Each method that is invoked only tells.
             for method in text.split("-MethodName ").skip(1) {
                 assert!(method.starts_with("Get") || method.starts_with("$name"), "{script:?}");

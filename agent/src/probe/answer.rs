@@ -23,6 +23,26 @@ struct Failure {
     /// `MI_Result` of the exception, when it came from the management classes; else 0.
     #[serde(default)]
     cim: Option<i64>,
+    /// `ErrorCategory` of PowerShell, by which alone its providers tell what failed: the number of their exceptions is one for all.
+    #[serde(default)]
+    category: Option<i64>,
+    /// Name of the exception's class, which is not translated.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl Failure {
+    /// The numbers are those of `System.Management.Automation.ErrorCategory`.
+    fn cause(&self) -> Cause {
+        let is_command = self.reason.as_deref() == Some("CommandNotFoundException");
+        match (failure_cause(self.hresult, self.cim.unwrap_or(0)), self.category) {
+            // ObjectNotFound, such as a key that the registry does not have. Of a command, what it would have told is not known.
+            (Cause::Failed, Some(13)) if !is_command => Cause::Absent,
+            // PermissionDenied.
+            (Cause::Failed, Some(18)) => Cause::Forbidden,
+            (cause, _) => cause,
+        }
+    }
 }
 
 /// Asks `host` the question of `script`.
@@ -53,7 +73,7 @@ impl Answer {
         let failure = Failure::deserialize(part).map_err(|_| garbled())?;
         let cim = failure.cim.unwrap_or(0);
         let detail = format!("{script}, part {name}: error {:#010x}, result {cim}", failure.hresult as u32);
-        Err(Unknown::new(failure_cause(failure.hresult, cim), detail))
+        Err(Unknown::new(failure.cause(), detail))
     }
 
     /// Returns the only item of the part `name`.
@@ -112,6 +132,16 @@ mod tests {
             (r#"{"hresult":-2146233088,"cim":3}"#, Err(Cause::Absent)),
             (r#"{"hresult":-2146233088,"cim":7}"#, Err(Cause::Unsupported)),
             (r#"{"hresult":-2146233088,"cim":1}"#, Err(Cause::Failed)),
+            // A missing key of the registry, one that may not be read, and a missing command: the exceptions have one number.
+            (r#"{"hresult":-2146233087,"cim":0,"category":13,"reason":"ItemNotFoundException"}"#, Err(Cause::Absent)),
+            (r#"{"hresult":-2146233087,"cim":0,"category":18,"reason":"SecurityException"}"#, Err(Cause::Forbidden)),
+            (
+                r#"{"hresult":-2146233087,"cim":0,"category":13,"reason":"CommandNotFoundException"}"#,
+                Err(Cause::Failed),
+            ),
+            (r#"{"hresult":-2146233087,"cim":0,"category":0,"reason":"RuntimeException"}"#, Err(Cause::Failed)),
+            (r#"{"hresult":-2146233087,"cim":0}"#, Err(Cause::Failed)),
+            (r#"{"hresult":-2147024891,"cim":0,"category":13,"reason":null}"#, Err(Cause::Forbidden)),
             (r#"{"message":"Zugriff verweigert"}"#, Err(Cause::Garbled)),
             ("null", Err(Cause::Garbled)),
         ] {

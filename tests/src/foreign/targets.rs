@@ -61,10 +61,12 @@ const TARGETS: &[(&str, &[Of])] = &[
         "property_list",
         &[
             Files("patch_level", "files/Library/Preferences/*.plist"),
+            Files("patch_level", "files/private/var/db/softwareupdate/*.plist"),
             Files("system", "answers/tool.ioreg.*IOPlatformExpertDevice"),
             Files("system", "answers/tool.ioreg.*AppleSmartBattery"),
             Files("disk_encryption", "answers/tool.diskutil.apfs.list.-plist"),
             Files("disk_encryption", "answers/tool.diskutil.list.-plist.external"),
+            Files("disk_encryption", "answers/tool.hdiutil.info.-plist"),
             Seeds("*", "files/*.plist"),
         ],
     ),
@@ -274,6 +276,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("firewall", "answers/tool.pfctl.-s.info"),
             Files("firewall", "answers/tool.pfctl.-v.-s.Anchors"),
+            Files("firewall", "answers/tool.pfctl.-v.-s.Interfaces"),
             Files("firewall", "answers/tool.socketfilterfw.--getglobalstate"),
             Files("firewall", "answers/tool.socketfilterfw.--getstealthmode"),
             Files("disk_encryption", "answers/tool.fdesetup.status"),

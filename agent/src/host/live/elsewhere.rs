@@ -113,7 +113,18 @@ impl Host for Live {
 
     fn run(&self, tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
         self.check_deadline()?;
-        super::run::run(tool, args)
+        super::run::run(tool, args, self.deadline)
+    }
+
+    #[cfg(unix)]
+    fn run_streamed(
+        &self,
+        tool: Tool,
+        args: &[&str],
+        visit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.check_deadline()?;
+        super::run::run_streamed(tool, args, self.deadline, visit)
     }
 
     fn walk(&self, _: &Path, _: &Pace, _: &mut dyn Visitor) -> io::Result<()> {

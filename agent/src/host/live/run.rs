@@ -17,7 +17,8 @@ use crate::host::{STREAM_OUTPUT_BYTES, STREAM_TIME, TOOL_OUTPUT_BYTES, Tool};
 
 /// Returns the standard output of `tool`, which runs for as long as it may and never beyond the `deadline` of its look.
 pub(super) fn run(tool: Tool, args: &[&str], deadline: Option<Instant>) -> io::Result<Vec<u8>> {
-    run_program(program_of(tool)?, args, left(deadline).min(tool.time_limit()), TOOL_OUTPUT_BYTES)
+    let time_limit = left(deadline).min(tool.time_limit());
+    run_program(program_of(tool)?, args, time_limit, TOOL_OUTPUT_BYTES, tool.telling_statuses())
 }
 
 /// Hands the standard output of `tool` to `visit` in pieces; its bounds are wider, for nothing is held.
@@ -27,7 +28,8 @@ pub(super) fn run_streamed(
     deadline: Option<Instant>,
     visit: &mut Visit<'_>,
 ) -> io::Result<()> {
-    stream_program(program_of(tool)?, args, left(deadline).min(STREAM_TIME), STREAM_OUTPUT_BYTES, visit)
+    let time_limit = left(deadline).min(STREAM_TIME);
+    stream_program(program_of(tool)?, args, time_limit, STREAM_OUTPUT_BYTES, tool.telling_statuses(), visit)
 }
 
 /// Takes a piece of output.
@@ -42,9 +44,16 @@ fn left(deadline: Option<Instant>) -> Duration {
     deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
-fn run_program(program: &Path, args: &[&str], time_limit: Duration, limit_bytes: usize) -> io::Result<Vec<u8>> {
+/// `telling` are statuses beside 0 that count as success.
+fn run_program(
+    program: &Path,
+    args: &[&str],
+    time_limit: Duration,
+    limit_bytes: usize,
+    telling: &[i32],
+) -> io::Result<Vec<u8>> {
     let mut output = Vec::new();
-    stream_program(program, args, time_limit, limit_bytes, &mut |bytes| {
+    stream_program(program, args, time_limit, limit_bytes, telling, &mut |bytes| {
         output.extend_from_slice(bytes);
         Ok(())
     })?;
@@ -56,6 +65,7 @@ fn stream_program(
     args: &[&str],
     time_limit: Duration,
     limit_bytes: usize,
+    telling: &[i32],
     visit: &mut Visit<'_>,
 ) -> io::Result<()> {
     let deadline = Instant::now() + time_limit;
@@ -79,7 +89,7 @@ fn stream_program(
         child.wait()?;
     }
     let status = status?;
-    if !status.success() {
+    if !status.success() && !status.code().is_some_and(|code| telling.contains(&code)) {
         return Err(io::Error::other(format!("ended with {status}")));
     }
     Ok(())
@@ -130,7 +140,7 @@ mod tests {
     use crate::host::{TOOL_TIME as TIME_LIMIT, cause};
 
     fn shell(script: &str, time_limit: Duration) -> io::Result<Vec<u8>> {
-        run_program(Path::new("/bin/sh"), &["-c", script], time_limit, 100)
+        run_program(Path::new("/bin/sh"), &["-c", script], time_limit, 100, &[])
     }
 
     #[test]
@@ -141,11 +151,24 @@ mod tests {
 
     #[test]
     fn a_tool_that_fails_is_missing_or_says_too_much_is_an_error() {
-        let missing = run_program(Path::new("/nonexistent/tool"), &[], TIME_LIMIT, 100).unwrap_err();
+        let missing = run_program(Path::new("/nonexistent/tool"), &[], TIME_LIMIT, 100, &[]).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert_eq!(shell("echo x; exit 3", TIME_LIMIT).unwrap_err().to_string(), "ended with exit status: 3");
         let endless = shell("while :; do echo 0123456789; done", TIME_LIMIT).unwrap_err();
         assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_tool_that_tells_by_its_status_too_keeps_its_output() {
+        let run = |script: &str| {
+            let telling = Tool::Spctl.telling_statuses();
+            run_program(Path::new("/bin/sh"), &["-c", script], TIME_LIMIT, 100, telling).ok()
+        };
+        assert_eq!(run("echo assessments disabled; exit 1").as_deref(), Some(&b"assessments disabled\n"[..]));
+        assert_eq!(run("exit 1").as_deref(), Some(&b""[..]));
+        assert_eq!(run("echo assessments disabled; exit 2"), None);
+        assert_eq!(run("echo assessments disabled; kill -9 $$"), None);
+        assert!(shell("echo assessments disabled; exit 1", TIME_LIMIT).is_err());
     }
 
     #[test]
@@ -185,7 +208,7 @@ mod tests {
             ("cat /dev/zero & cat /dev/zero & wait", TIME_LIMIT, Cause::Limit),
         ] {
             let started = Instant::now();
-            let run = run_program(Path::new("/bin/sh"), &["-c", script], limit, TOOL_OUTPUT_BYTES);
+            let run = run_program(Path::new("/bin/sh"), &["-c", script], limit, TOOL_OUTPUT_BYTES, &[]);
             assert_eq!(run.as_ref().map_err(cause), Err(expected), "{script}");
             // Far beyond what it takes, and far below what the tool would take.
             assert!(started.elapsed() < Duration::from_secs(300), "{script}");
@@ -193,7 +216,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let not_executable = folder.path().join("tool");
         std::fs::write(&not_executable, "#!/bin/sh\n").unwrap();
-        let refused = run_program(&not_executable, &[], TIME_LIMIT, 100).unwrap_err();
+        let refused = run_program(&not_executable, &[], TIME_LIMIT, 100, &[]).unwrap_err();
         assert_eq!(cause(&refused), Cause::Forbidden);
     }
 

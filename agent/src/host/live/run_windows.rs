@@ -22,10 +22,11 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("TEMP", r"C:\Windows\Temp"),
 ];
 
-/// Returns the standard output of `tool`.
-pub(super) fn run(tool: Tool, args: &[&str]) -> io::Result<Vec<u8>> {
+/// Returns the standard output of `tool`, which runs for as long as it may and never beyond the `deadline` of its look.
+pub(super) fn run(tool: Tool, args: &[&str], deadline: Option<Instant>) -> io::Result<Vec<u8>> {
     let program = tool.paths().iter().map(Path::new).find(|path| path.exists()).ok_or(io::ErrorKind::NotFound)?;
-    let deadline = Instant::now() + tool.time_limit();
+    let time_limit_end = Instant::now() + tool.time_limit();
+    let deadline = deadline.map_or(time_limit_end, |deadline| deadline.min(time_limit_end));
     let mut command = Command::new(program);
     if let Tool::PowerShell(script) = tool {
         command.args(["-NoLogo", "-NoProfile", "-NonInteractive", "-Command", script.text()]);

@@ -2,7 +2,10 @@ $ErrorActionPreference = 'Stop'
 try { [Console]::OutputEncoding = [Text.Encoding]::UTF8 } catch { }
 function Part($block) {
   try { @{ value = @(& $block) } }
-  catch { @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode } }
+  catch {
+    @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode
+       category = [int]$_.CategoryInfo.Category; reason = [string]$_.CategoryInfo.Reason }
+  }
 }
 $current = 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
 $firmware = 'HKLM:\SYSTEM\CurrentControlSet\Control\SecureBoot\State'

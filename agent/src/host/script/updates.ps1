@@ -2,7 +2,10 @@ $ErrorActionPreference = 'Stop'
 try { [Console]::OutputEncoding = [Text.Encoding]::UTF8 } catch { }
 function Part($block) {
   try { @{ value = @(& $block) } }
-  catch { @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode } }
+  catch {
+    @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode
+       category = [int]$_.CategoryInfo.Category; reason = [string]$_.CategoryInfo.Reason }
+  }
 }
 function Time($date) { if ($date) { $date.ToString('yyyy-MM-ddTHH:mm:ssZ', [Globalization.CultureInfo]::InvariantCulture) } }
 $current = 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
@@ -21,12 +24,12 @@ $policy = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU'
     $count = $searcher.GetTotalHistoryCount()
     if ($count -gt 200) { $count = 200 }
     if ($count -gt 0) { $searcher.QueryHistory(0, $count) | ForEach-Object {
-      @{ time = Time $_.Date; operation = [int]$_.Operation; result = [int]$_.ResultCode } } } }
+      @{ time = Time $_.Date; operation = [int]$_.Operation; result = [int]$_.ResultCode; id = $_.UpdateIdentity.UpdateID
+         categories = @($_.Categories | ForEach-Object { $_.CategoryID }) } } } }
   automatic = Part {
     $automatic = New-Object -ComObject Microsoft.Update.AutoUpdate
     @{ service = $automatic.ServiceEnabled; level = $automatic.Settings.NotificationLevel
-       searched = Time $automatic.Results.LastSearchSuccessDate
-       installed = Time $automatic.Results.LastInstallationSuccessDate } }
+       searched = Time $automatic.Results.LastSearchSuccessDate } }
   policy = Part { Get-ItemProperty -Path $policy | ForEach-Object { @{ off = $_.NoAutoUpdate; options = $_.AUOptions } } }
   restart = Part { @{ required = (New-Object -ComObject Microsoft.Update.SystemInfo).RebootRequired } }
   build = Part { Get-ItemProperty -Path $current | ForEach-Object { @{ build = $_.CurrentBuildNumber; revision = $_.UBR } } }

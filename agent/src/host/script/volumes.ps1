@@ -1,7 +1,11 @@
 $ErrorActionPreference = 'Stop'
+try { [Console]::OutputEncoding = [Text.Encoding]::UTF8 } catch { }
 function Part($block) {
   try { @{ value = @(& $block) } }
-  catch { @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode } }
+  catch {
+    @{ hresult = [int64]$_.Exception.HResult; cim = [int64]$_.Exception.NativeErrorCode
+       category = [int]$_.CategoryInfo.Category; reason = [string]$_.CategoryInfo.Reason }
+  }
 }
 function Ask($volume, $name, $with) {
   try { Invoke-CimMethod -InputObject $volume -MethodName $name -Arguments $with }
@@ -15,7 +19,7 @@ $bitlocker = 'root\CIMV2\Security\MicrosoftVolumeEncryption'
     @{ id = $_.DeviceID; path = $_.Name; file_system = $_.FileSystem; drive_type = $_.DriveType; capacity = $_.Capacity
        boot = $_.BootVolume; system = $_.SystemVolume } } }
   partitions = Part { Get-CimInstance -Namespace 'root\Microsoft\Windows\Storage' -ClassName MSFT_Partition | ForEach-Object {
-    @{ paths = @($_.AccessPaths); gpt_type = $_.GptType } } }
+    @{ paths = @($_.AccessPaths); gpt_type = $_.GptType; mbr_type = $_.MbrType } } }
   encryptable = Part { Get-CimInstance -Namespace $bitlocker -ClassName Win32_EncryptableVolume | ForEach-Object {
     $volume = $_
     $conversion = Ask $volume GetConversionStatus @{ PrecisionFactor = [uint32]0 }

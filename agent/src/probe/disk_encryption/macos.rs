@@ -1,7 +1,8 @@
 //! Volumes of macOS and what APFS says of their encryption.
 //!
-//! What is mounted comes from mount(8), what APFS knows from `diskutil apfs list -plist`. Written from documentation and
-//! from lists that others published; **it has never run on macOS**. Core Storage, which macOS 10.13 left, is not read.
+//! What is mounted comes from mount(8), what APFS knows from `diskutil apfs list -plist`, and which disks are attached images
+//! from `hdiutil info -plist`. Written from documentation and from lists that others published; **it has never run on macOS**.
+//! Core Storage, which macOS 10.13 left, is not read.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +22,9 @@ use crate::{
 /// Roles of volumes that start or repair the system, or belong to its hardware.
 const BOOT_ROLES: &[&str] = &["Preboot", "Recovery", "Update", "Hardware", "xART", "Prelogin", "Installer"];
 
+/// Where the system that runs has its files: since macOS 10.15 `/` is what Apple published, and the rest is in the other.
+const OWN_PLACES: &[&[u8]] = &[b"/", b"/System/Volumes/Data"];
+
 /// Where the volume with the role VM is mounted, and was until macOS 10.15.
 const SWAP_PLACES: &[&[u8]] = &[b"/System/Volumes/VM", b"/private/var/vm"];
 
@@ -29,14 +33,14 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let mounts = parse_mounts(&mounts)
         .filter(|mounts| !mounts.is_empty())
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mount printed a line that does not follow its format"))?;
-    let apfs = diskutil(host, &["apfs", "list", "-plist"]).and_then(|list| {
+    let apfs = list(host, Tool::Diskutil, &["apfs", "list", "-plist"]).and_then(|list| {
         Apfs::of(&list).ok_or_else(|| Unknown::new(Cause::Garbled, "diskutil apfs list gave no list of containers"))
     });
-    let external = diskutil(host, &["list", "-plist", "external"]).and_then(|list| {
+    let external = list(host, Tool::Diskutil, &["list", "-plist", "external"]).and_then(|list| {
         let absent = || Unknown::new(Cause::Garbled, "diskutil list external has no AllDisks");
         list.array("AllDisks").map(|_| names(&list, "AllDisks")).ok_or_else(absent)
     });
-    let look = Look { host, apfs, external };
+    let look = Look { host, apfs, external, images: images(host) };
     let (mut volumes, mut swap_areas) = (Vec::new(), Vec::new());
     for mount in mounts.iter().filter(|mount| !mount.is_pseudo()) {
         match look.apfs_volume(mount) {
@@ -55,10 +59,30 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     Ok(DiskEncryption { volumes, swap_areas })
 }
 
-fn diskutil(host: &dyn Host, args: &[&str]) -> Result<Value, Unknown> {
-    let what = || format!("diskutil {}", args.join(" "));
-    let output = host.run(Tool::Diskutil, args).map_err(|error| host::unknown(format!("run {}", what()), &error))?;
+/// Returns the property list that `tool` prints.
+fn list(host: &dyn Host, tool: Tool, args: &[&str]) -> Result<Value, Unknown> {
+    let what = || format!("{} {}", tool.name(), args.join(" "));
+    let output = host.run(tool, args).map_err(|error| host::unknown(format!("run {}", what()), &error))?;
     plist::parse(&output).ok_or_else(|| Unknown::new(Cause::Garbled, format!("{} printed no property list", what())))
+}
+
+/// Returns the devices of attached disk images, such as `disk8s1`: each `dev-entry` of hdiutil(1). An entity without one has no device.
+fn images(host: &dyn Host) -> Result<BTreeSet<String>, Unknown> {
+    let list = list(host, Tool::Hdiutil, &["info", "-plist"])?;
+    let devices = || {
+        let mut devices = BTreeSet::new();
+        for image in list.array("images")? {
+            for entity in image.array("system-entities")? {
+                match entity.get("dev-entry") {
+                    Some(Value::Text(device)) => drop(devices.insert(device.strip_prefix("/dev/")?.to_owned())),
+                    Some(_) => return None,
+                    None => {}
+                }
+            }
+        }
+        Some(devices)
+    };
+    devices().ok_or_else(|| Unknown::new(Cause::Garbled, "hdiutil info gave no list of images"))
 }
 
 /// A line of mount(8).
@@ -78,6 +102,11 @@ impl Mount {
     /// Whether it stores nothing of its own.
     fn is_pseudo(&self) -> bool {
         matches!(self.file_system.as_str(), "devfs" | "autofs" | "fdesc" | "nullfs" | "unionfs")
+    }
+
+    /// Whether the system that runs has its files here.
+    fn is_own(&self) -> bool {
+        OWN_PLACES.contains(&self.mount_point.as_slice())
     }
 
     /// Returns the name of its device, such as `disk3s1s1`.
@@ -178,6 +207,7 @@ struct Look<'a> {
     host: &'a dyn Host,
     apfs: Result<Apfs, Unknown>,
     external: Result<BTreeSet<String>, Unknown>,
+    images: Result<BTreeSet<String>, Unknown>,
 }
 
 type Found<'f> = Option<Result<(&'f Container, &'f ApfsVolume), Unknown>>;
@@ -223,9 +253,9 @@ impl Look<'_> {
             }
             Err(unknown) => (State::unknown(&unknown), Vec::new()),
         };
-        // A disk that may be at the outside is no fixed one that is known to be plain.
-        let encrypted = match (&self.external, kind, state.encrypted) {
-            (Err(unknown), VolumeKind::Fixed, Reading::Known(false)) if mount.mount_point.starts_with(b"/Volumes/") => {
+        // A disk that may be an image or at the outside is no fixed one that is known to be plain.
+        let encrypted = match (self.images.as_ref().err().or(self.external.as_ref().err()), kind, state.encrypted) {
+            (Some(unknown), VolumeKind::Fixed, Reading::Known(false)) if !mount.is_own() => {
                 Reading::Unknown { unknown: unknown.clone() }
             }
             (_, _, encrypted) => encrypted,
@@ -245,20 +275,27 @@ impl Look<'_> {
     }
 
     fn kind(&self, mount: &Mount, found: Option<(&Container, &ApfsVolume)>) -> VolumeKind {
-        let is_read_only = mount.has("read-only");
-        let is_external = |device: &str| self.external.as_ref().is_ok_and(|external| external.contains(device));
+        // Of a volume of APFS, the partitions that its container is kept on count too.
+        let is_among = |devices: &Result<BTreeSet<String>, Unknown>| {
+            let stores = found.iter().flat_map(|(container, _)| container.stores.iter().map(String::as_str));
+            devices
+                .as_ref()
+                .is_ok_and(|devices| mount.device().into_iter().chain(stores).any(|it| devices.contains(it)))
+        };
         match found {
             _ if !mount.has("local") => VolumeKind::Network,
             _ if mount.file_system == "tmpfs" => VolumeKind::Memory,
             Some((_, volume)) if volume.has_role(BOOT_ROLES) => VolumeKind::Boot,
             // Sealed, it holds what Apple published and nothing else.
-            Some((_, volume)) if volume.has_role(&["System"]) && is_read_only && mount.has("sealed") => {
+            Some((_, volume)) if volume.has_role(&["System"]) && mount.has("read-only") && mount.has("sealed") => {
                 VolumeKind::Image
             }
-            Some((container, _)) if container.stores.iter().any(|store| is_external(store)) => VolumeKind::Removable,
-            None if is_read_only => VolumeKind::Image,
-            None if mount.device().is_some_and(is_external) => VolumeKind::Removable,
-            Some(_) | None => VolumeKind::Fixed,
+            // Wherever the disk is: it is what the host cannot do without.
+            _ if mount.is_own() => VolumeKind::Fixed,
+            // Before the outside, to which diskutil(8) counts images. That it is read-only is no sign: so is NTFS of a disk.
+            _ if is_among(&self.images) => VolumeKind::Image,
+            _ if is_among(&self.external) => VolumeKind::Removable,
+            _ => VolumeKind::Fixed,
         }
     }
 

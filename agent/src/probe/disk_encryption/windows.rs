@@ -23,6 +23,9 @@ const BOOT_PARTITIONS: &[&str] = &[
     "{de94bba4-06d1-4d40-a16a-bfd50179d6ac}",
     "{e3c9e316-0b5c-4db8-817d-f92df00215ae}",
 ];
+/// Type of the partition that repairs the system on a disk with a master boot record (the page "Configure BIOS/MBR-based hard drive
+/// partitions"): `MbrType` of `MSFT_Partition`, which is told there alone.
+const MBR_RECOVERY: u32 = 0x27;
 /// `FVE_E_LOCKED_VOLUME` of winerror.h.
 const LOCKED_VOLUME: u32 = 0x8031_0000;
 
@@ -68,6 +71,16 @@ struct Encryptable {
 struct Partition {
     paths: Vec<Option<String>>,
     gpt_type: Option<String>,
+    #[serde(default)]
+    mbr_type: Option<u32>,
+}
+
+impl Partition {
+    /// Whether it only starts or repairs the system.
+    fn is_boot(&self) -> bool {
+        let gpt_type = self.gpt_type.as_deref().unwrap_or_default().to_ascii_lowercase();
+        BOOT_PARTITIONS.contains(&gpt_type.as_str()) || self.mbr_type == Some(MBR_RECOVERY)
+    }
 }
 
 #[derive(Deserialize)]
@@ -88,10 +101,7 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let boot_paths: Vec<String> = partitions
         .iter()
         .flatten()
-        .filter(|partition| {
-            let gpt_type = partition.gpt_type.as_deref().unwrap_or_default().to_ascii_lowercase();
-            BOOT_PARTITIONS.contains(&gpt_type.as_str())
-        })
+        .filter(|partition| partition.is_boot())
         .flat_map(|partition| partition.paths.iter().flatten().map(|path| path.to_ascii_lowercase()))
         .collect();
     let encryptable = answer.part::<Encryptable>("encryptable").map(|volumes| {

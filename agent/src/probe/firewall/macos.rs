@@ -114,6 +114,8 @@ struct Pf {
     rules: Result<Vec<u8>, Unknown>,
     /// Rules of each anchor, by name.
     anchors: Result<Vec<(String, Vec<u8>)>, Unknown>,
+    /// An interface that is no loopback and on which pf does nothing, if there is one.
+    skipped: Result<Option<String>, Unknown>,
 }
 
 impl Pf {
@@ -141,16 +143,24 @@ impl Pf {
             }
             names.into_iter().map(|name| Ok((name.clone(), rules(&["-a", &name, "-s", "rules"])?))).collect()
         };
+        let skipped = || {
+            let garbled = || Unknown::new(Cause::Garbled, "pfctl -v -s Interfaces printed no list of interfaces");
+            pf::skipped(&run(&["-v", "-s", "Interfaces"])?).ok_or_else(garbled)
+        };
         // Rules that are not in force decide nothing, and are not asked for.
         let off = || Unknown::new(Cause::Absent, "pf is off");
         match enabled.known() {
-            Some(false) => Self { enabled, rules: Err(off()), anchors: Err(off()) },
-            _ => Self { enabled, rules: rules(&["-s", "rules"]), anchors: anchors() },
+            Some(false) => Self { enabled, rules: Err(off()), anchors: Err(off()), skipped: Err(off()) },
+            _ => Self { enabled, rules: rules(&["-s", "rules"]), anchors: anchors(), skipped: skipped() },
         }
     }
 
     fn readings(&self) -> (Reading<bool>, Reading<Inbound>, Reading<Inbound>) {
         let inbound = |family| {
+            // Packets pass there whatever the rules say (`set skip` of pf.conf(5)).
+            if let Ok(Some(_)) = self.skipped {
+                return Reading::Known(Inbound::Allow);
+            }
             let (rules, anchors) = match (&self.rules, &self.anchors) {
                 (Ok(rules), Ok(anchors)) => (rules, anchors),
                 (Err(unknown), _) | (_, Err(unknown)) => return Reading::Unknown { unknown: unknown.clone() },
@@ -162,7 +172,10 @@ impl Pf {
                 (Some(_), Some((name, _))) => {
                     Reading::unknown(Cause::Undecidable, format!("rules of the pf anchor {}", Text::new(name)))
                 }
-                (Some(Verdict::Block), None) => Reading::Known(Inbound::Deny),
+                (Some(Verdict::Block), None) => match &self.skipped {
+                    Ok(_) => Reading::Known(Inbound::Deny),
+                    Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
+                },
                 (Some(Verdict::Pass | Verdict::None), None) => Reading::Known(Inbound::Allow),
             }
         };

@@ -35,6 +35,28 @@ pub(super) fn anchors(output: &[u8]) -> Vec<String> {
     names
 }
 
+/// Returns the first interface of `pfctl -v -s Interfaces`, but for the loopback, on which pf does nothing: `set skip` of pf.conf(5). Each
+/// line is a name, and `(skip)` behind it. `None` when that is not so; `all` is always among them.
+pub(super) fn skipped(output: &[u8]) -> Option<Option<String>> {
+    let text = std::str::from_utf8(output).ok()?.strip_suffix('\n')?;
+    let (mut skipped, mut has_all) = (None, false);
+    for line in text.split('\n') {
+        let mut words = line.split(' ');
+        let name = words.next().filter(|name| !name.is_empty() && !name.contains(char::is_whitespace))?;
+        has_all |= name == "all";
+        let is_skipped = match (words.next(), words.next()) {
+            (None, _) => false,
+            (Some("(skip)"), None) => true,
+            _ => return None,
+        };
+        let is_loopback = name.strip_prefix("lo").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+        if is_skipped && !is_loopback && skipped.is_none() {
+            skipped = Some(name.to_owned());
+        }
+    }
+    has_all.then_some(skipped)
+}
+
 /// Returns what the `rules` of `pfctl -s rules` come to. `None` when a line has no form of pf.conf(5) that is known.
 pub(super) fn verdict(rules: &[u8], family: Family) -> Option<Verdict> {
     let text = std::str::from_utf8(rules).ok()?;
@@ -99,6 +121,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_the_loopback_may_be_skipped() {
+        for (text, expected) in [
+            ("all\nen0\nlo\nlo0 (skip)\n", Some(None)),
+            ("all\nlo (skip)\nlo0 (skip)\n", Some(None)),
+            ("all\nen0 (skip)\nlo0 (skip)\n", Some(Some("en0"))),
+            ("all (skip)\nen0\n", Some(Some("all"))),
+            ("all\nlowpan0 (skip)\n", Some(Some("lowpan0"))),
+            ("all\nen0 (skip", None),
+            ("all\nen0 (skip)", None),
+            ("all\nen0 (other)\n", None),
+            ("all\nen0 (skip) x\n", None),
+            ("all\n\tCleared: x\n", None),
+            ("all\n\n", None),
+            ("en0\n", None),
+            ("\n", None),
+            ("", None),
+        ] {
+            assert_eq!(skipped(text.as_bytes()), expected.map(|name| name.map(str::to_owned)), "{text:?}");
+        }
+    }
 
     #[test]
     fn the_last_rule_for_every_packet_decides_or_the_first_that_is_quick() {

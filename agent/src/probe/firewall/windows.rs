@@ -31,6 +31,22 @@ struct Profile {
     enabled: Option<i64>,
     inbound: Option<i64>,
     inbound_rules: Option<i64>,
+    /// Aliases of the interfaces that it leaves alone.
+    excluded: Option<Vec<Option<String>>>,
+}
+
+/// What `DisabledInterfaceAliases` has where it names none; not translated.
+const NOT_CONFIGURED: &str = "NotConfigured";
+
+impl Profile {
+    /// Whether it leaves interfaces alone, on which nothing is filtered; `None` when that is not told.
+    fn has_excluded(&self) -> Option<bool> {
+        let mut excluded = false;
+        for alias in self.excluded.as_ref()? {
+            excluded |= alias.as_ref()? != NOT_CONFIGURED;
+        }
+        Some(excluded)
+    }
 }
 
 /// `FirewallProduct` of the Security Center: a firewall of another maker.
@@ -70,21 +86,35 @@ fn profile(profile: &Profile) -> FirewallProfile {
         Some(other) => Reading::unknown(Cause::Unsupported, format!("{name} is {other}, which is not documented")),
         None => Reading::unknown(Cause::Garbled, format!("{name} has no value")),
     };
+    let by_default = match profile.inbound {
+        Some(0 | 4) => Reading::Known(Inbound::Deny),
+        Some(2) => Reading::Known(Inbound::Allow),
+        Some(other) => {
+            Reading::unknown(Cause::Unsupported, format!("DefaultInboundAction is {other}, which is not documented"))
+        }
+        None => Reading::unknown(Cause::Garbled, "DefaultInboundAction has no value"),
+    };
+    // Without inbound rules nothing is let in at all.
+    let blocks_all = switch(profile.inbound_rules, "AllowInboundRules").map(|allowed| !allowed);
+    let (inbound, blocks_all) = match profile.has_excluded() {
+        Some(false) => (by_default, blocks_all),
+        // An interface that the profile leaves alone is open, whatever the profile says.
+        Some(true) => (Reading::Known(Inbound::Allow), Reading::Known(false)),
+        None => {
+            let untold = || Unknown::new(Cause::Garbled, "DisabledInterfaceAliases has no value");
+            let inbound = match by_default {
+                Reading::Known(Inbound::Allow) => by_default,
+                _ => Reading::Unknown { unknown: untold() },
+            };
+            (inbound, Reading::Unknown { unknown: untold() })
+        }
+    };
     FirewallProfile {
         engine: FilterEngine::WindowsFiltering,
         name: Text::new(&profile.name.to_ascii_lowercase()),
         enabled: switch(profile.enabled, "Enabled"),
-        inbound: match profile.inbound {
-            Some(0 | 4) => Reading::Known(Inbound::Deny),
-            Some(2) => Reading::Known(Inbound::Allow),
-            Some(other) => {
-                let detail = format!("DefaultInboundAction is {other}, which is not documented");
-                Reading::unknown(Cause::Unsupported, detail)
-            }
-            None => Reading::unknown(Cause::Garbled, "DefaultInboundAction has no value"),
-        },
-        // Without inbound rules nothing is let in at all.
-        blocks_all: Some(switch(profile.inbound_rules, "AllowInboundRules").map(|allowed| !allowed)),
+        inbound,
+        blocks_all: Some(blocks_all),
         stealth: None,
     }
 }
@@ -138,7 +168,8 @@ mod tests {
             .zip(numbers)
             .map(|(name, (enabled, inbound))| {
                 let (enabled, inbound, inbound_rules) = (Some(enabled), Some(inbound), Some(1));
-                profile(&Profile { name: name.to_string(), enabled, inbound, inbound_rules })
+                let excluded = Some(vec![Some(NOT_CONFIGURED.to_owned())]);
+                profile(&Profile { name: name.to_string(), enabled, inbound, inbound_rules, excluded })
             })
             .collect();
         inbound(&profiles, Ok(running), Ok(other))
@@ -155,5 +186,36 @@ mod tests {
         assert!(of([(1, 4), (1, 4), (1, 4)], false, true).known().is_none());
         assert!(of([(1, 4), (1, 4), (1, 9)], true, false).known().is_none());
         assert!(inbound(&[], Ok(true), Ok(false)).known().is_none());
+    }
+
+    #[test]
+    fn an_interface_that_a_profile_leaves_alone_is_open() {
+        let of = |excluded: Option<&[Option<&str>]>, enabled, action, rules| {
+            let profiles: Vec<_> = PROFILES
+                .iter()
+                .map(|name| {
+                    let (enabled, inbound, inbound_rules) = (Some(enabled), Some(action), Some(rules));
+                    let aliases =
+                        |aliases: &[Option<&str>]| aliases.iter().map(|alias| alias.map(str::to_owned)).collect();
+                    let excluded = excluded.map(aliases);
+                    profile(&Profile { name: name.to_string(), enabled, inbound, inbound_rules, excluded })
+                })
+                .collect();
+            inbound(&profiles, Ok(true), Ok(false)).known().copied()
+        };
+        let none: &[Option<&str>] = &[Some(NOT_CONFIGURED)];
+        assert_eq!(of(Some(none), 1, 4, 1), Some(Inbound::Deny));
+        assert_eq!(of(Some(&[]), 1, 4, 1), Some(Inbound::Deny));
+        assert_eq!(of(Some(none), 1, 4, 0), Some(Inbound::Deny));
+        assert_eq!(of(Some(&[Some("Ethernet"), Some("WLAN")]), 1, 4, 1), Some(Inbound::Allow));
+        // Also where no inbound rule counts.
+        assert_eq!(of(Some(&[Some("Ethernet")]), 1, 4, 0), Some(Inbound::Allow));
+        // What is not told is not pass, and what is open without it stays so.
+        for untold in [None, Some(&[None][..])] {
+            assert_eq!(of(untold, 1, 4, 1), None);
+            assert_eq!(of(untold, 1, 4, 0), None);
+            assert_eq!(of(untold, 1, 2, 1), Some(Inbound::Allow));
+            assert_eq!(of(untold, 0, 4, 1), Some(Inbound::Allow));
+        }
     }
 }

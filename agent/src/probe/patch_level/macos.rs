@@ -24,17 +24,26 @@ use crate::{
 const PREFERENCES: &str = "/Library/Preferences/com.apple.SoftwareUpdate.plist";
 /// What a manager of devices sets; it comes before the host's own.
 const MANAGED: &str = "/Library/Managed Preferences/com.apple.SoftwareUpdate.plist";
-/// All of these on, updates of the system are found, fetched and installed without a person.
-const SWITCHES: [&str; 4] =
-    ["AutomaticCheckEnabled", "AutomaticDownload", "AutomaticallyInstallMacOSUpdates", "CriticalUpdateInstall"];
+/// What a declaration of a manager of devices set. Since macOS 15 it comes before profiles (Apple Platform Deployment, "Install and
+/// enforce software updates"). The names in it are those that the baselines of the macOS Security Compliance Project ask for.
+const DECLARED: &str = "/private/var/db/softwareupdate/SoftwareUpdateDDMStatePersistence.plist";
+/// First release that takes declarations of updates for the Mac.
+const WITH_DECLARATIONS: u64 = 15;
+/// First release in which profiles manage updates no more: what one set to `true` says nothing against the host's own `false`.
+const WITHOUT_PROFILES: u64 = 26;
+/// Whether Software Update searches by itself. It has had no switch since macOS 15, which always does; a `false` that is set counts.
+const CHECK: &str = "AutomaticCheckEnabled";
+/// First release without it.
+const WITHOUT_CHECK: u64 = 15;
+/// All of these on, updates of the system that were found are fetched and installed without a person. Each with its name in a declaration.
+const SWITCHES: [(&str, &str); 3] = [
+    ("AutomaticDownload", "automaticallyDownload"),
+    ("AutomaticallyInstallMacOSUpdates", "automaticallyInstallOSUpdates"),
+    ("CriticalUpdateInstall", "automaticallyInstallSystemAndSecurityUpdates"),
+];
 
 pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let preferences = read(look.host, PREFERENCES)?;
-    let managed = match read(look.host, MANAGED) {
-        Ok(managed) => Ok(Some(managed)),
-        Err(unknown) if unknown.cause == Cause::Absent => Ok(None),
-        Err(unknown) => Err(unknown),
-    };
     let (updates, pending_complete) = match recommended(&preferences) {
         Ok(updates) => (updates, Reading::Known(true)),
         Err(unknown) => (Vec::new(), Reading::Unknown { unknown }),
@@ -59,12 +68,15 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         Some(version) if update.is_system => version.to_string(),
         _ => String::new(),
     };
+    let major_version = running.known().and_then(|version| major(version.as_str()));
+    // Apple has security updates for the release before, so that the next one is not the only way to them.
+    let is_security = |update: &Update| !update.is_next_release(major_version);
     let seen: Vec<offered::Update> = updates
         .iter()
         .map(|update| offered::Update {
             key: update.key.clone(),
             installed_version: installed(update),
-            security: true,
+            security: is_security(update),
             published: None,
         })
         .collect();
@@ -79,7 +91,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
             architecture: Text::default(),
             installed_version: Text::new(&installed(update)),
             candidate_version: Text::new(&update.version),
-            security: true,
+            security: is_security(update),
             held: false,
             origin: Text::new("Apple"),
             first_offered_time: since.first_offered,
@@ -93,7 +105,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         pending,
         pending_complete,
         sources: Vec::new(),
-        security_metadata_time: searched.clone(),
+        security_metadata_time: searched,
         security_metadata_valid_until_time: Reading::unknown(Cause::Absent, "states none: Software Update sets no end"),
         running_kernel: match look.host.machine() {
             Ok(machine) => Reading::Known(Text::new(&machine.release)),
@@ -103,7 +115,13 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         reboot_required: unsupported(),
         reboot_required_since_time: None,
         reboot_packages: Vec::new(),
-        automatic_updates: AutomaticUpdates { enabled: enabled(&preferences, managed), last_success_time: searched },
+        automatic_updates: AutomaticUpdates {
+            enabled: enabled(look.host, &preferences, &running),
+            last_success_time: Reading::unknown(
+                Cause::Unsupported,
+                "this build reads when macOS last searched, and not when it last installed an update",
+            ),
+        },
         security_metadata_verified: None,
         live_patches: Vec::new(),
     })
@@ -126,6 +144,20 @@ struct Update {
     version: String,
     /// Whether it is the system itself.
     is_system: bool,
+}
+
+impl Update {
+    /// Returns whether it is another release of the system than the one that runs, not an update of that. Software Update's keys of the
+    /// system end in `_minor` or `_major`.
+    fn is_next_release(&self, running: Option<u64>) -> bool {
+        let is_above = || major(&self.version).zip(running).is_some_and(|(offered, running)| offered > running);
+        self.is_system && (self.key.ends_with("_major") || is_above())
+    }
+}
+
+/// Returns the first number of a version such as `15.2`.
+fn major(version: &str) -> Option<u64> {
+    version.split('.').next()?.parse().ok()
 }
 
 /// Returns what the last search found, when that is told without contradiction.
@@ -166,19 +198,196 @@ fn searched(preferences: &Value) -> Reading<Timestamp> {
     }
 }
 
-fn enabled(preferences: &Value, managed: Result<Option<Value>, Unknown>) -> Reading<bool> {
-    let managed = match managed {
-        Ok(managed) => managed,
-        Err(unknown) => return Reading::Unknown { unknown },
-    };
-    let switch = |key: &str| managed.as_ref().and_then(|managed| managed.bool(key)).or_else(|| preferences.bool(key));
-    if SWITCHES.iter().any(|key| switch(key) == Some(false)) {
-        return Reading::Known(false);
+/// Returns the list at `path`; `None` when it is not there.
+fn read_if_there(host: &dyn Host, path: &str) -> Result<Option<Value>, Unknown> {
+    match read(host, path) {
+        Ok(list) => Ok(Some(list)),
+        Err(unknown) if unknown.cause == Cause::Absent => Ok(None),
+        Err(unknown) => Err(unknown),
     }
-    match SWITCHES.iter().find(|key| switch(key).is_none()) {
-        Some(key) => {
-            Reading::unknown(Cause::Absent, format!("{key} is not set, and what holds then differs by version"))
+}
+
+/// Returns whether updates are installed without a person. Without the version of the system, only what every version would make of it.
+fn enabled(host: &dyn Host, preferences: &Value, running: &Reading<Text>) -> Reading<bool> {
+    let of = |running: u64| match settings(host, preferences, running) {
+        Ok(settings) => settings.enabled(running),
+        Err(unknown) => Reading::Unknown { unknown },
+    };
+    match running {
+        Reading::Known(version) => major(version.as_str())
+            .map_or_else(|| Reading::unknown(Cause::Garbled, "ProductVersion does not begin with a number"), of),
+        Reading::Unknown { unknown } => {
+            let [first, rest @ ..] = [WITH_DECLARATIONS - 1, WITH_DECLARATIONS, WITHOUT_PROFILES].map(of);
+            if rest.iter().all(|other| *other == first) { first } else { Reading::Unknown { unknown: unknown.clone() } }
         }
-        None => Reading::Known(true),
+    }
+}
+
+fn settings<'p>(host: &dyn Host, preferences: &'p Value, running: u64) -> Result<Settings<'p>, Unknown> {
+    let declared = if running >= WITH_DECLARATIONS { read_if_there(host, DECLARED)? } else { None };
+    let declared = declared.map(declared_settings).transpose()?.flatten();
+    Ok(Settings { own: preferences, managed: read_if_there(host, MANAGED)?, declared })
+}
+
+/// Returns what is declared for all updates, if anything is.
+fn declared_settings(state: Value) -> Result<Option<Value>, Unknown> {
+    let mut found = &state;
+    for name in ["SUCorePersistedStatePolicyFields", "SUCoreDDMDeclarationGlobalSettings"] {
+        match found.get(name) {
+            Some(fields @ Value::Dict(_)) => found = fields,
+            Some(_) => return Err(Unknown::new(Cause::Garbled, format!("{name} of {DECLARED} is no dictionary"))),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found.clone()))
+}
+
+/// Who set the switches of Software Update.
+struct Settings<'p> {
+    own: &'p Value,
+    managed: Option<Value>,
+    declared: Option<Value>,
+}
+
+impl Settings<'_> {
+    fn enabled(&self, running: u64) -> Reading<bool> {
+        let switches = || [(CHECK, None)].into_iter().chain(SWITCHES.map(|(key, declared)| (key, Some(declared))));
+        let is_off = |(key, declared): (&str, Option<&str>)| match self.declared(declared) {
+            // A declaration of another number leaves it to the host, or switches it off.
+            Ok(Some(())) => false,
+            Ok(None) | Err(_) => self.switch(key, running) == Some(false),
+        };
+        if switches().any(is_off) {
+            return Reading::Known(false);
+        }
+        for (key, declared) in switches() {
+            match self.declared(declared) {
+                Ok(Some(())) => continue,
+                Ok(None) => {}
+                Err(unknown) => return Reading::Unknown { unknown },
+            }
+            let is_implied = key == CHECK && running >= WITHOUT_CHECK;
+            if self.switch(key, running).is_none() && !is_implied {
+                let detail = format!("{key} is not set, and what holds then differs by version");
+                return Reading::unknown(Cause::Absent, detail);
+            }
+        }
+        Reading::Known(true)
+    }
+
+    /// Returns what the host and profiles say of a switch.
+    fn switch(&self, key: &str, running: u64) -> Option<bool> {
+        let (managed, own) = (self.managed.as_ref().and_then(|managed| managed.bool(key)), self.own.bool(key));
+        match (managed, own) {
+            (Some(true), Some(false)) if running >= WITHOUT_PROFILES => own,
+            _ => managed.or(own),
+        }
+    }
+
+    /// Returns whether a declaration switches it on: 1, which those baselines ask for. What other numbers mean is not documented.
+    fn declared(&self, name: Option<&str>) -> Result<Option<()>, Unknown> {
+        let Some((name, value)) = name.and_then(|name| Some((name, self.declared.as_ref()?.get(name)?))) else {
+            return Ok(None);
+        };
+        match value {
+            Value::Integer(1) => Ok(Some(())),
+            Value::Integer(other) => {
+                Err(Unknown::new(Cause::Unsupported, format!("{name} is declared as {other}, which is not documented")))
+            }
+            _ => Err(Unknown::new(Cause::Garbled, format!("{name} is declared as no number"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(entries: &str) -> Value {
+        plist::parse(format!("<plist version=\"1.0\"><dict>{entries}</dict></plist>").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_next_release_is_no_update_of_the_one_that_runs() {
+        let update = |key: &str, version: &str, is_system| Update {
+            key: key.to_owned(),
+            version: version.to_owned(),
+            is_system,
+        };
+        for (key, version, is_system, running, expected) in [
+            ("MSU_UPDATE_24C101_patch_15.2_minor", "15.2", true, Some(15), false),
+            ("MSU_UPDATE_25B78_patch_26.1_major", "26.1", true, Some(15), true),
+            ("MSU_UPDATE_25B78_patch_26.1_major", "26.1", true, None, true),
+            ("MSU_UPDATE_25B78_patch_26.1", "26.1", true, Some(15), true),
+            ("MSU_UPDATE_25B78_patch_26.1", "26.1", true, Some(26), false),
+            ("MSU_UPDATE_25B78_patch", "", true, Some(15), false),
+            ("072-44426", "16.1", false, Some(15), false),
+        ] {
+            let found = update(key, version, is_system).is_next_release(running);
+            assert_eq!(found, expected, "{key} {version} {running:?}");
+        }
+    }
+
+    const ON: &str = "<key>AutomaticDownload</key><true/><key>AutomaticallyInstallMacOSUpdates</key><true/>\
+        <key>CriticalUpdateInstall</key><true/>";
+    const NO_INSTALL: &str = "<key>AutomaticDownload</key><true/><key>AutomaticallyInstallMacOSUpdates</key><false/>\
+        <key>CriticalUpdateInstall</key><true/>";
+
+    fn of(own: &str, managed: Option<&str>, declared: Option<&str>, running: u64) -> Option<bool> {
+        let own = list(own);
+        let declared = declared.map(list);
+        Settings { own: &own, managed: managed.map(list), declared }.enabled(running).known().copied()
+    }
+
+    #[test]
+    fn the_search_needs_no_switch_where_there_is_none() {
+        let check = |value: &str| format!("{ON}<key>AutomaticCheckEnabled</key><{value}/>");
+        for (entries, running, expected) in [
+            (ON.to_owned(), 15, Some(true)),
+            (ON.to_owned(), 14, None),
+            (check("true"), 14, Some(true)),
+            (check("false"), 15, Some(false)),
+            (check("false"), 14, Some(false)),
+            (NO_INSTALL.to_owned(), 15, Some(false)),
+            (ON.replace("<key>CriticalUpdateInstall</key><true/>", ""), 15, None),
+        ] {
+            assert_eq!(of(&entries, None, None, running), expected, "{entries} {running}");
+        }
+    }
+
+    #[test]
+    fn a_declaration_comes_before_profiles_and_the_host() {
+        let declared = |number: &str| format!("<key>automaticallyInstallOSUpdates</key>{number}");
+        let one = declared("<integer>1</integer>");
+        assert_eq!(of(NO_INSTALL, None, Some(&one), 15), Some(true));
+        assert_eq!(of(NO_INSTALL, Some(NO_INSTALL), Some(&one), 15), Some(true));
+        // It says nothing of the others.
+        assert_eq!(of("", None, Some(&one), 15), None);
+        // What the number means is not known: off either way, or it cannot be told.
+        for number in ["<integer>0</integer>", "<integer>2</integer>", "<string>1</string>", "<true/>"] {
+            assert_eq!(of(ON, None, Some(&declared(number)), 15), None, "{number}");
+            assert_eq!(of(NO_INSTALL, None, Some(&declared(number)), 15), Some(false), "{number}");
+        }
+        assert_eq!(of(ON, None, Some("<key>majorOSDeferralPeriod</key><integer>30</integer>"), 15), Some(true));
+    }
+
+    #[test]
+    fn a_profile_does_not_switch_on_what_it_manages_no_more() {
+        assert_eq!(of(NO_INSTALL, Some(ON), None, 15), Some(true));
+        assert_eq!(of(NO_INSTALL, Some(ON), None, 26), Some(false));
+        assert_eq!(of(ON, Some(NO_INSTALL), None, 26), Some(false));
+    }
+
+    #[test]
+    fn a_state_of_declarations_is_read_as_far_as_it_is_one() {
+        let settings = "<key>SUCoreDDMDeclarationGlobalSettings</key><dict><key>a</key><integer>1</integer></dict>";
+        let fields = |inside: &str| format!("<key>SUCorePersistedStatePolicyFields</key>{inside}");
+        let found = declared_settings(list(&fields(&format!("<dict>{settings}</dict>")))).unwrap().unwrap();
+        assert_eq!(found.get("a"), Some(&Value::Integer(1)));
+        assert_eq!(declared_settings(list("")), Ok(None));
+        assert_eq!(declared_settings(list(&fields("<dict/>"))), Ok(None));
+        for garbled in ["<string/>", "<dict><key>SUCoreDDMDeclarationGlobalSettings</key><true/></dict>"] {
+            assert_eq!(declared_settings(list(&fields(garbled))).unwrap_err().cause, Cause::Garbled, "{garbled}");
+        }
     }
 }

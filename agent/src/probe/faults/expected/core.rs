@@ -77,6 +77,9 @@ pub(super) const ROWS: &[Expected] = &[
         "disk_encryption.volumes[].kind",
         "as above",
     ),
+    row("disk_encryption", "tool.hdiutil.", "error", "disk_encryption.volumes[].kind", "as above"),
+    row("disk_encryption", "tool.hdiutil.", "absent", "disk_encryption.volumes[].kind", "as above"),
+    row("disk_encryption", "tool.hdiutil.", "content", "disk_encryption.volumes[].kind", "as above"),
     row(
         "disk_encryption",
         "tool.diskutil.apfs.list",
