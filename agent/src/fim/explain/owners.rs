@@ -64,6 +64,13 @@ struct Owners {
     former: Vec<Lost>,
 }
 
+/// Of [`Owners`] what each scan asks for.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Stamped {
+    #[prost(bytes = "vec", tag = "2")]
+    stamp: Vec<u8>,
+}
+
 /// What a package holds.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Held {
@@ -141,10 +148,11 @@ pub(super) fn have_none_of<'p>(memory: Memory<'_>, stamp: [u8; 32], mut paths: i
 
 /// Reads the databases if their `stamp` is another than that of the file, and replaces the file.
 pub(super) fn remember(host: &dyn Host, memory: Memory<'_>, stamp: [u8; 32], now: Timestamp) -> io::Result<()> {
-    let before = read(memory)?;
-    if before.as_ref().is_some_and(|before| before.stamp == stamp) {
+    let bytes = bytes(memory)?;
+    if content(&bytes).and_then(|content| Stamped::decode(content).ok()).is_some_and(|known| known.stamp == stamp) {
         return Ok(());
     }
+    let before = decode(&bytes);
     let key = match &before {
         Some(before) => before.key.clone(),
         None => new_key()?,
@@ -165,19 +173,30 @@ pub(super) fn remember(host: &dyn Host, memory: Memory<'_>, stamp: [u8; 32], now
 
 /// Returns the content of the file; `None` when it is not there or damaged: it holds nothing that cannot be learnt again.
 fn read(memory: Memory<'_>) -> io::Result<Option<Owners>> {
+    Ok(decode(&bytes(memory)?))
+}
+
+/// Returns the bytes of the file; none when it is not there.
+fn bytes(memory: Memory<'_>) -> io::Result<Vec<u8>> {
     let file = match File::open(memory.folder.join(memory.name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result?,
     };
-    let mut bytes = Vec::new();
+    let size = file.metadata()?.len().min(FILE_BYTES + 1);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(decode(&bytes))
+    Ok(bytes)
+}
+
+/// Returns what is between the format and the digest, if that is right.
+fn content(bytes: &[u8]) -> Option<&[u8]> {
+    let (content, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
+    let is_whole = bytes.len() as u64 <= FILE_BYTES && Sha256::digest(content).as_slice() == digest;
+    content.strip_prefix(MAGIC).filter(|_| is_whole)
 }
 
 fn decode(bytes: &[u8]) -> Option<Owners> {
-    let (content, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
-    let is_whole = bytes.len() as u64 <= FILE_BYTES && Sha256::digest(content).as_slice() == digest;
-    Owners::decode(content.strip_prefix(MAGIC)?).ok().filter(|_| is_whole)
+    Owners::decode(content(bytes)?).ok()
 }
 
 fn new_key() -> io::Result<Vec<u8>> {
