@@ -6,7 +6,7 @@ use muster_proto::{
     fact::{Fact, Reading},
     time::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 
 /// The table that is compiled in.
 pub(super) const BUILT_IN: &str = include_str!("support.toml");
@@ -20,7 +20,19 @@ pub(super) struct Table {
     /// When the dates were collected.
     as_of: Timestamp,
     /// By `ID` of os-release and release: the first instant without security updates.
-    end: BTreeMap<String, BTreeMap<String, Timestamp>>,
+    end: BTreeMap<String, BTreeMap<String, End>>,
+}
+
+/// An instant, written in full or as the day (UTC) with which it begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct End(Timestamp);
+
+impl<'de> Deserialize<'de> for End {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = text.parse().or_else(|error| format!("{text}T00:00:00Z").parse().map_err(|_| error));
+        time.map(Self).map_err(D::Error::custom)
+    }
 }
 
 impl Table {
@@ -56,7 +68,7 @@ fn end(table: &Table, system: Option<&Fact>, now: Timestamp) -> Result<Timestamp
     // Enterprise distributions name minor releases, which are supported through their major release.
     let major = version.split('.').next().unwrap_or_default();
     let end = releases.get(&version).or_else(|| releases.get(major));
-    end.copied().ok_or_else(|| format!("unsupported (no support dates for {id} {version})"))
+    end.map(|end| end.0).ok_or_else(|| format!("unsupported (no support dates for {id} {version})"))
 }
 
 fn cause(cause: muster_proto::fact::Cause) -> String {
@@ -72,6 +84,19 @@ mod tests {
         let table = Table::parse(BUILT_IN).unwrap();
         assert!(table.end.values().all(|releases| !releases.is_empty()));
         assert!(table.end["debian"].contains_key("12"));
+    }
+
+    #[test]
+    fn an_end_is_an_instant_or_a_day() {
+        let end = |text: &str| {
+            let table = format!("as_of = \"2026-01-01T00:00:00Z\"\n[end.x]\n1 = \"{text}\"\n");
+            Table::parse(&table).ok().map(|table| table.end["x"]["1"].0.to_string())
+        };
+        assert_eq!(end("2026-02-03").as_deref(), Some("2026-02-03T00:00:00Z"));
+        assert_eq!(end("2026-02-03T04:05:06Z").as_deref(), Some("2026-02-03T04:05:06Z"));
+        for text in ["", "2026-02", "2026-02-30", "2026-02-03T04:05", "tomorrow"] {
+            assert_eq!(end(text), None, "{text}");
+        }
     }
 
     #[test]
