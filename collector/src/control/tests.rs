@@ -70,7 +70,7 @@ fn field(subject: Subject, pointer: &str) -> String {
 }
 
 /// Readings that a passing condition reads and does not need, because something else that is known decides.
-const NOT_NEEDED: [(&str, &str, &str); 10] = [
+const NOT_NEEDED: [(&str, &str, &str); 11] = [
     // A volume of the boot allow-list.
     ("ENC-01", "disk_encryption.volumes[].encrypted", "/state/volumes/1/encrypted"),
     // No builds are named; the package decides.
@@ -82,8 +82,9 @@ const NOT_NEEDED: [(&str, &str, &str); 10] = [
     // No rules are assigned; one program that sends is enough.
     ("LOG-01", "logging.audit.rules_digest", "/state/audit/rules_digest"),
     ("LOG-01", "logging.forwarders_complete", "/state/forwarders_complete"),
-    // A TPM is not demanded.
+    // Secure Boot is on, and a TPM is not demanded.
     ("PLT-01", "boot", "/state"),
+    ("PLT-01", "boot.firmware", "/state/firmware"),
     ("PLT-01", "boot.tpm", "/state/tpm"),
     // One sensor is enough.
     ("MAL-01", "sensors.complete", "/state/complete"),
@@ -591,6 +592,18 @@ fn a_control_takes_only_statements_about_what_it_reads() {
     let trials = trial::of_file(&bad);
     assert!(trials.faults[0].what.contains("statement 1 of the file: it ends before"), "{trials:?}");
     assert!(Catalogue::with_overlay(&bad).is_err());
+}
+
+#[test]
+fn hardware_without_uefi_passes_where_the_operator_says_so() {
+    let allowed = Catalogue::with_overlay("[parameters.PLT-01]\nallow_unsupported = true").unwrap();
+    let plain = Catalogue::built_in();
+    for (firmware, without) in [("bios", Verdict::Unknown), ("other", Verdict::Fail)] {
+        let changes = format!("\"system.secure_boot\" = \"unsupported\", \"boot.firmware\" = \"{firmware}\"");
+        let (evidence, now) = host_with(&changes);
+        let verdict = |catalogue: &Catalogue| judge(catalogue.control("PLT-01").unwrap(), &evidence, now).verdict;
+        assert_eq!((verdict(&plain), verdict(&allowed)), (without, Verdict::Pass), "{firmware}");
+    }
 }
 
 #[test]
