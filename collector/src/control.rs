@@ -38,6 +38,10 @@ const NAMED_ITEMS: usize = 8;
 /// Bytes of one named item of a reason, at most.
 const ITEM_BYTES: usize = 160;
 
+/// Every class of host.
+const CLASSES: [HostClass; 5] =
+    [HostClass::Laptop, HostClass::Desktop, HostClass::Server, HostClass::Vm, HostClass::Container];
+
 /// Beginning of the reason of a pass that rests on the statement of a provider.
 const BY_STATEMENT: &str = "by the statement of ";
 /// Beginning of the reason of a pass that rests on what operators acknowledged.
@@ -163,10 +167,13 @@ pub struct ByClass<T> {
     pub classes: BTreeMap<HostClass, T>,
 }
 
-impl<T> ByClass<T> {
-    /// Returns the value for `class`; an unknown class takes the default.
+impl<T: Ord> ByClass<T> {
+    /// Returns the value for `class`; a class that could not be told takes the least of all.
     pub fn of(&self, class: Option<HostClass>) -> &T {
-        class.and_then(|class| self.classes.get(&class)).unwrap_or(&self.default)
+        match class {
+            Some(class) => self.classes.get(&class).unwrap_or(&self.default),
+            None => self.classes.values().chain([&self.default]).min().unwrap_or(&self.default),
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use muster_proto::{
 };
 
 use super::{
-    Acknowledged, BY_STATEMENT, Control, ITEM_BYTES, Statement, Verdict, WITH_ACKNOWLEDGED, acknowledged, cost,
-    expression::Cannot, host_text, named,
+    Acknowledged, BY_STATEMENT, CLASSES, Control, ITEM_BYTES, Statement, Verdict, WITH_ACKNOWLEDGED, acknowledged,
+    cost, expression::Cannot, host_text, named,
 };
 
 /// What is known of one host.
@@ -129,10 +129,30 @@ impl Evidence {
         }
     }
 
-    /// Returns what the condition of `control` says at `now`, whatever the age of the facts: by what was observed, and where that leaves
-    /// it open for hidden readings, by what a provider stated of them.
+    /// Returns what the condition of `control` says at `now`, whatever the age of the facts. Where the class could not be told, that is
+    /// what it says by the parameters of each class alike.
     pub(super) fn evaluate(&self, control: &Control, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
-        let observed = self.evaluate_with(control, class, now, None);
+        let variants = parameters(control, class);
+        let mut all: Vec<(Verdict, String)> =
+            variants.iter().map(|parameters| self.evaluate_by(control, class, parameters, now)).collect();
+        if all.iter().any(|(verdict, _)| *verdict != all[0].0) {
+            return (Verdict::Unknown, self.class_untold());
+        }
+        // Of passes, one that rests on somebody's word says so.
+        let reasoned = all.iter().position(|(_, reason)| !reason.is_empty()).unwrap_or_default();
+        all.swap_remove(reasoned)
+    }
+
+    /// Returns what the condition says by `parameters`: by what was observed, and where that leaves it open for hidden readings, by what
+    /// a provider stated of them.
+    fn evaluate_by(
+        &self,
+        control: &Control,
+        class: Option<HostClass>,
+        parameters: &serde_json::Value,
+        now: Timestamp,
+    ) -> (Verdict, String) {
+        let observed = self.evaluate_with(control, class, parameters, now, None);
         match observed.0 {
             Verdict::Unknown => {}
             Verdict::Pass if control.reads_acknowledged => return (Verdict::Pass, self.acknowledged_reason()),
@@ -141,7 +161,16 @@ impl Evidence {
         // Of two that hold, the one that holds longer.
         let covering = control.statements.iter().filter(|statement| statement.covers(self.host, now));
         let stated = covering.max_by_key(|statement| statement.until);
-        stated.and_then(|statement| self.by_statement(control, class, now, statement)).unwrap_or(observed)
+        stated.and_then(|statement| self.by_statement(control, class, parameters, now, statement)).unwrap_or(observed)
+    }
+
+    /// Says why the class of the host could not be told.
+    fn class_untold(&self) -> String {
+        let untold = self.facts.get(&Subject::System).and_then(|observed| {
+            let mut untold = observed.values(&self.acknowledged).notes.untold.iter();
+            untold.find(|untold| ["system", "system.host_class"].contains(&untold.path.as_str()))
+        });
+        untold.map_or_else(|| "system.host_class was not reported".to_owned(), Untold::describe)
     }
 
     /// Names the changes that are there and pass because operators acknowledged them.
@@ -156,6 +185,7 @@ impl Evidence {
         &self,
         control: &Control,
         class: Option<HostClass>,
+        parameters: &serde_json::Value,
         now: Timestamp,
         statement: &Statement,
     ) -> Option<(Verdict, String)> {
@@ -164,7 +194,7 @@ impl Evidence {
         if stated.is_empty() {
             return None;
         }
-        let (verdict, _) = self.evaluate_with(control, class, now, Some((subject, &values)));
+        let (verdict, _) = self.evaluate_with(control, class, parameters, now, Some((subject, &values)));
         let reason = || format!("{BY_STATEMENT}{statement}, not by observation: {}", named(&stated));
         (verdict == Verdict::Pass).then(|| (verdict, reason()))
     }
@@ -174,6 +204,7 @@ impl Evidence {
         &self,
         control: &Control,
         class: Option<HostClass>,
+        parameters: &serde_json::Value,
         now: Timestamp,
         other: Option<(Subject, &Values)>,
     ) -> (Verdict, String) {
@@ -200,7 +231,7 @@ impl Evidence {
                 variables.push(("reporting", to_cel(&self.reporting_value(now))));
             }
             if expression.reads("param") {
-                variables.push(("param", to_cel(&parameters(control, class))));
+                variables.push(("param", to_cel(parameters)));
             }
             if expression.reads("support") {
                 variables.push(("support", to_cel(&support)));
@@ -372,12 +403,26 @@ fn tell_hidden(json: &mut serde_json::Value, reading: &str, name: &str, stated: 
     }
 }
 
+/// Returns the parameters of `control` for `class`; where that could not be told, each that a class has to which `control` applies.
+fn parameters(control: &Control, class: Option<HostClass>) -> Vec<serde_json::Value> {
+    let mut variants = Vec::new();
+    let applies = |class: &HostClass| control.applies_to.is_empty() || control.applies_to.contains(class);
+    let classes = class.map_or_else(|| CLASSES.into_iter().filter(applies).collect(), |class| vec![class]);
+    for class in classes {
+        let parameters = parameters_of(control, class);
+        if !variants.contains(&parameters) {
+            variants.push(parameters);
+        }
+    }
+    variants
+}
+
 /// Returns the parameters of `control`, those by class resolved for `class`.
-fn parameters(control: &Control, class: Option<HostClass>) -> serde_json::Value {
+fn parameters_of(control: &Control, class: HostClass) -> serde_json::Value {
     let resolved = control.parameters.iter().map(|(name, value)| {
         let value = match value {
             serde_json::Value::Object(by_class) if by_class.contains_key("*") => {
-                class.and_then(|class| by_class.get(class.as_str())).unwrap_or(&by_class["*"])
+                by_class.get(class.as_str()).unwrap_or(&by_class["*"])
             }
             value => value,
         };

@@ -607,6 +607,23 @@ fn hardware_without_uefi_passes_where_the_operator_says_so() {
 }
 
 #[test]
+fn a_class_that_could_not_be_told_may_be_any_of_them() {
+    for class in ["laptop", "desktop", "server", "vm", "container"].map(|class| HostClass::parse(class).unwrap()) {
+        // A new class does not compile here before it is listed.
+        match class {
+            HostClass::Laptop | HostClass::Desktop | HostClass::Server | HostClass::Vm | HostClass::Container => {
+                assert!(CLASSES.contains(&class), "{class:?}");
+            }
+        }
+    }
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let classes = BTreeMap::from([(HostClass::Server, hours(6)), (HostClass::Laptop, hours(168))]);
+    let by_class = ByClass { default: hours(24), classes };
+    let of = |class| *by_class.of(class);
+    assert_eq!([of(Some(HostClass::Laptop)), of(Some(HostClass::Vm)), of(None)], [hours(168), hours(24), hours(6)]);
+}
+
+#[test]
 fn builds_settings_and_watch_sets_that_an_operator_names_decide() {
     let agent = sample::healthy().into_iter().find_map(|fact| match fact {
         Fact::Agent(Reading::Known(agent)) => Some(agent),

@@ -358,7 +358,9 @@ impl Fleet {
     ) -> Result<(), Pass> {
         let Some(agent) = self.agents.get_mut(&id) else { return Ok(()) };
         let is_turned = before.was_broken != agent.host.agent.broken.is_some();
-        let is_other_class = agent.host.agent.host_class != before.class;
+        let host_class = &agent.host.agent.host_class;
+        // Or another reason why it cannot be told, which verdicts name.
+        let is_other_class = *host_class != before.class || host_class.is_empty() && changed.contains(&Subject::System);
         let all = before.is_first || is_turned;
         let is_due = place.received.since(agent.host.agent.judged_at) >= REJUDGE;
         if all || is_due {
