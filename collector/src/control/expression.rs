@@ -3,7 +3,8 @@
 //! A reading that could not be told is absent from the values, so that a condition that needs it errors instead of deciding.
 //! CEL's `&&`, `||`, `all` and `exists` let a known operand decide beside such an error, so a known failure is still a
 //! failure. Whatever could take an absent value for an answer (`has`, optional selection, `in` over a fact's fields, comparing
-//! whole objects) is refused here, so that no condition can turn "cannot tell" into a pass.
+//! whole objects or lists of them) is refused here, so that no condition can turn "cannot tell" into a pass. An object may only have
+//! a field selected; a list of objects may be counted, indexed, joined, chosen and iterated over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -108,6 +109,20 @@ impl Shape {
             }
             serde_json::Value::Null => Self::Any,
         }
+    }
+
+    /// Returns whether a value of it is or holds objects, which lack fields that could not be told.
+    fn has_objects(&self) -> bool {
+        match self {
+            Self::Object(_) => true,
+            Self::List(element) => element.has_objects(),
+            Self::Bool | Self::Int | Self::Text | Self::Any => false,
+        }
+    }
+
+    /// Returns the shape of what is one or the other: the first, unless only the second has objects.
+    fn or(self, other: Self) -> Self {
+        if other.has_objects() && !self.has_objects() { other } else { self }
     }
 }
 
@@ -252,11 +267,11 @@ impl Walk<'_> {
     /// Returns the shape of an expression's value, recording the fields that it reads.
     fn shape(&mut self, expr: &IdedExpr, scope: &Scope) -> Result<Shape, Error> {
         let (shape, path) = self.shape_and_path(expr, scope)?;
-        if let (Shape::Object(_), Some(path)) = (&shape, &path)
-            && self.usage == Use::Condition
-            && !path.starts_with("param")
+        if let Shape::Object(_) = &shape
+            && self.is_of_facts(path.as_deref())
         {
-            return Err(Error::Unsound(format!("`{path}` as a whole")));
+            let name = path.map_or_else(|| "an object".to_owned(), |path| format!("`{path}`"));
+            return Err(Error::Unsound(format!("{name} as a whole")));
         }
         if let Some(path) = path {
             self.paths.insert(path);
@@ -290,12 +305,12 @@ impl Walk<'_> {
                 };
                 if select.test { Ok((Shape::Bool, None)) } else { Ok((shape, path)) }
             }
-            Expr::Call(call) => Ok((self.call(call, scope)?, None)),
+            Expr::Call(call) => Ok((self.call(call, scope)?, path_of(expr, scope))),
             Expr::Comprehension(comprehension) => Ok((self.comprehension(comprehension, scope)?, None)),
             Expr::List(list) => {
                 let mut element = Shape::Any;
                 for item in &list.elements {
-                    element = self.shape(item, scope)?;
+                    element = self.shape(item, scope)?.or(element);
                 }
                 Ok((Shape::List(Box::new(element)), None))
             }
@@ -312,7 +327,9 @@ impl Walk<'_> {
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         self.shape(&entry.key, scope)?;
-                        self.shape(&entry.value, scope)?;
+                        // What a table holds has no shape any more.
+                        let value = self.shape(&entry.value, scope)?;
+                        self.refuse_objects(&value, &entry.value, "a table that holds objects", scope)?;
                     }
                 }
                 Ok((Shape::Any, None))
@@ -331,7 +348,11 @@ impl Walk<'_> {
         }
         let mut shapes = Vec::with_capacity(call.args.len() + 1);
         for operand in call.target.as_deref().into_iter().chain(&call.args) {
-            shapes.push(self.shape(operand, scope)?);
+            let shape = self.shape(operand, scope)?;
+            if !matches!(name, "size" | operators::INDEX | operators::ADD | operators::CONDITIONAL) {
+                self.refuse_objects(&shape, operand, &format!("{} on objects", spoken(name)), scope)?;
+            }
+            shapes.push(shape);
         }
         if let [left, right] = shapes.as_slice()
             && matches!(name, operators::EQUALS | operators::NOT_EQUALS)
@@ -362,14 +383,28 @@ impl Walk<'_> {
             | "matches" => Shape::Bool,
             "size" => Shape::Int,
             "string" => Shape::Text,
-            operators::ADD | operators::SUBSTRACT => shapes.into_iter().next().unwrap_or(Shape::Any),
+            operators::ADD | operators::SUBSTRACT => shapes.into_iter().reduce(Shape::or).unwrap_or(Shape::Any),
             operators::INDEX => match shapes.into_iter().next() {
                 Some(Shape::List(element)) => *element,
                 _ => Shape::Any,
             },
-            operators::CONDITIONAL => shapes.into_iter().nth(1).unwrap_or(Shape::Any),
+            operators::CONDITIONAL => shapes.into_iter().skip(1).reduce(Shape::or).unwrap_or(Shape::Any),
             _ => Shape::Any,
         })
+    }
+
+    /// Returns whether a value is of facts and decides, so that what is absent of it must not be taken for an answer. `path` is where
+    /// it is; parameters are all told.
+    fn is_of_facts(&self, path: Option<&str>) -> bool {
+        self.usage == Use::Condition && !path.is_some_and(|path| path.starts_with("param"))
+    }
+
+    /// Refuses an expression of a shape with objects.
+    fn refuse_objects(&self, shape: &Shape, expr: &IdedExpr, what: &str, scope: &Scope) -> Result<(), Error> {
+        if shape.has_objects() && self.is_of_facts(path_of(expr, scope).as_deref()) {
+            return Err(Error::Unsound(what.to_owned()));
+        }
+        Ok(())
     }
 
     /// Checks that what is asked for is one reading of a fact: a path that does not lead through a list.
@@ -408,14 +443,41 @@ impl Walk<'_> {
         let element_path = path.map(|path| format!("{path}[]")).unwrap_or_default();
         inner.bound.insert(comprehension.iter_var.clone(), (element_path, element));
         inner.bound.insert(comprehension.accu_var.clone(), (String::new(), Shape::Any));
-        self.shape(&comprehension.accu_init, scope)?;
+        let init = self.shape(&comprehension.accu_init, scope)?;
+        self.refuse_objects(&init, &comprehension.accu_init, "a name for objects", scope)?;
         self.shape(&comprehension.loop_cond, &inner)?;
         let step = self.shape(&comprehension.loop_step, &inner)?;
         self.shape(&comprehension.result, &inner)?;
         Ok(match step {
             Shape::Bool => Shape::Bool,
+            step if step.has_objects() => step,
             _ => Shape::Any,
         })
+    }
+}
+
+/// Returns where the value of an expression is in facts and parameters, if it is taken from there as it is.
+fn path_of(expr: &IdedExpr, scope: &Scope) -> Option<String> {
+    match &expr.expr {
+        Expr::Ident(name) => match scope.bound.get(name) {
+            Some((path, _)) => (!path.is_empty()).then(|| path.clone()),
+            None => Some(name.clone()),
+        },
+        Expr::Select(select) => Some(format!("{}.{}", path_of(&select.operand, scope)?, select.field)),
+        Expr::Call(call) if call.func_name == operators::INDEX => {
+            Some(format!("{}[]", path_of(call.args.first()?, scope)?))
+        }
+        _ => None,
+    }
+}
+
+/// Returns an operation as expressions write it.
+fn spoken(name: &str) -> &str {
+    match name {
+        operators::EQUALS => "==",
+        operators::NOT_EQUALS => "!=",
+        operators::IN => "in",
+        name => name,
     }
 }
 
@@ -500,6 +562,22 @@ mod tests {
             "f.exists(k, k == 'on')",
             "f.list.all(x, x != {})",
             "size(f) > 0",
+            "!({'on': true, 'name': 'x'} in f.list)",
+            "f.list != [{'on': false, 'name': 'x'}]",
+            "f.list[0] != {'on': false, 'name': 'x'}",
+            "!('on' in f.list[0]) || f.list[0].on",
+            "[f.list[0]].all(x, !('on' in x) || x.on)",
+            "{'a': f.list[0]}['a'].all(k, k != 'on')",
+            "{'a': f.list}['a'] != [{'on': false}]",
+            "[f.list, []][0] != [{'on': false}]",
+            "[[], f.list][1] != [{'on': false}]",
+            "[f.list].all(l, l != [{'on': false}])",
+            "([] + f.list) != [{'on': false}]",
+            "(f.on ? [] : f.list) != [{'on': false}]",
+            "f.list.map(x, f.list)[0] != [{'on': false}]",
+            "f.list.map(x, x.on, f.list)[0][0] != {'on': false}",
+            "f.list.map(x, f.list).all(l, l[0] != {'on': false})",
+            "string(f.list) != ''",
         ] {
             assert!(matches!(refused(source), Error::Unsound(_) | Error::Syntax(_)), "{source}: {:?}", refused(source));
         }
@@ -513,6 +591,25 @@ mod tests {
         }
         assert!(matches!(refused("f.on &&"), Error::Syntax(_)));
         assert_eq!(refused(&"!".repeat(5000)), Error::TooLong);
+    }
+
+    #[test]
+    fn a_list_of_objects_is_counted_indexed_joined_and_iterated_over() {
+        let f = json!({"on": true, "list": [{"on": true, "name": "x"}]});
+        for source in [
+            "f.list.size() == 1 && size(f.list) == 1",
+            "f.list[0].on && f.list[0].name in param.names",
+            "(f.list + f.list).all(x, x.on)",
+            "[f.list].all(l, l.all(x, x.on))",
+            "f.list.map(x, x.name) == ['x'] && 'x' in f.list.map(x, x.name)",
+            "{'x': true}[f.list[0].name]",
+        ] {
+            assert_eq!(evaluate(source, f.clone()), Ok(Value::Bool(true)), "{source}");
+        }
+        let untold = json!({"list": [{"name": "x"}]});
+        for source in ["f.list[0].on", "(f.list + f.list).all(x, x.on)", "[f.list].all(l, l.all(x, x.on))"] {
+            assert_eq!(evaluate(source, untold.clone()), Err(Cannot::Absent("on".to_owned())), "{source}");
+        }
     }
 
     #[test]
