@@ -218,6 +218,8 @@ pub struct Control {
     pub reads_reporting: bool,
     /// Whether it reads the skew of the host's clock.
     pub reads_skew: bool,
+    /// Whether it reads times by the host's clock.
+    pub reads_host_times: bool,
     /// Whether the verdict can change by the passing of time alone, staleness aside.
     pub reads_now: bool,
     /// Whether it reads which changes of files operators acknowledged.

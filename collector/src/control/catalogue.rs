@@ -524,6 +524,8 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
     let max_age = by_class(&definition.max_age).map_err(|why| bad("max_age", why))?;
     let reads_now =
         condition.reads("now") || condition.reads("reporting") || condition.reads("support") || !statements.is_empty();
+    let expressions = || [Some(&condition), offenders.as_ref()].into_iter().flatten();
+    let reads_host_times = expressions().flat_map(Expression::paths).any(|path| evidence::is_host_time(path));
     let control = Control {
         reads_class: !definition.applies_to.is_empty()
             || definition.parameters.values().any(is_by_class)
@@ -537,6 +539,7 @@ pub(super) fn build(definition: Definition, beside: &Beside) -> Result<Control, 
         mappings: mappings(&id, definition.mappings, definition.confidence)?,
         support: Arc::clone(&beside.support),
         reads_reporting: condition.reads("reporting"),
+        reads_host_times,
         reads_skew: condition.paths().contains("reporting.skew_millis"),
         reads_now,
         reads_acknowledged: acknowledged::is_read_by(&condition),

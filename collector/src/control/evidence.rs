@@ -1,12 +1,13 @@
 //! What is known of one host when it is judged, as the values that conditions read.
 //!
 //! Facts become CEL values with every reading that could not be told left out, and remembered by its path, so that a condition
-//! that needs it says which reading was missing and why. Times become seconds since 1970.
+//! that needs it says which reading was missing and why. Times become seconds since 1970, those by the host's clock on the collector's.
 
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use cel::{
@@ -21,8 +22,31 @@ use muster_proto::{
 
 use super::{
     Acknowledged, BY_STATEMENT, CLASSES, Control, ITEM_BYTES, Statement, Verdict, WITH_ACKNOWLEDGED, acknowledged,
-    cost, expression::Cannot, host_text, named,
+    cost, expression::Cannot, host_text, named, reports,
 };
+
+/// Times of facts that the host's own clock gave, unlike those of publishers, and times of files, which anybody sets.
+pub(super) const HOST_TIMES: [&str; 17] = [
+    "accounts.accounts[].last_login_time",
+    "accounts.accounts[].no_login_since_time",
+    "accounts.accounts[].password_changed_time",
+    "backup.clients[].last_success_time",
+    "backup.stamps[].last_success_time",
+    "capacity.boot_time",
+    "clock.last_sync_time",
+    "file_integrity.baseline.created_time",
+    "file_integrity.changes[].detected_time",
+    "file_integrity.changes[].last_unchanged_time",
+    "file_integrity.explained[].first_detected_time",
+    "file_integrity.explained[].last_detected_time",
+    "file_integrity.open_changes[].detected_time",
+    "logging.kept_since_time",
+    "patch_level.automatic_updates.last_success_time",
+    "patch_level.pending[].first_offered_time",
+    "patch_level.reboot_required_since_time",
+];
+/// How much later than the look that told it such a time may seem, by the delay of the network and a clock that is set meanwhile.
+const LATER: Duration = Duration::from_secs(600);
 
 /// What is known of one host.
 #[derive(Debug)]
@@ -68,9 +92,14 @@ impl Observed {
         Self::new(fact, confirmed)
     }
 
-    /// Returns its values; `acknowledged` is the same at each call.
-    fn values(&self, acknowledged: &Acknowledged) -> &Values {
-        self.values.get_or_init(|| Values::of(&self.fact, acknowledged))
+    /// Returns its values; `acknowledged` and `reporting` are the same at each call.
+    fn values(&self, acknowledged: &Acknowledged, reporting: &Reporting) -> &Values {
+        self.values.get_or_init(|| Values::of(&self.fact, acknowledged, self.clock(reporting)))
+    }
+
+    /// Returns the clock of the host, by what `reporting` tells of it.
+    fn clock(&self, reporting: &Reporting) -> HostClock {
+        HostClock { ahead_minutes: reporting.ahead_minutes(), latest: self.confirmed.plus(LATER) }
     }
 }
 
@@ -83,6 +112,32 @@ pub struct Reporting {
     pub skew_millis: i64,
 }
 
+impl Reporting {
+    /// Returns the minutes by which the host's clock is ahead of the collector's, rounded: what is measured anew with each connection
+    /// differs by the delay of the network, and no time moves by that.
+    pub fn ahead_minutes(&self) -> i64 {
+        let half = if self.skew_millis < 0 { -30_000 } else { 30_000 };
+        self.skew_millis.saturating_add(half) / 60_000
+    }
+}
+
+/// The clock of a host beside the collector's.
+#[derive(Clone, Copy, Debug)]
+struct HostClock {
+    /// How far it is ahead.
+    ahead_minutes: i64,
+    /// The latest time that it can have given, collector's clock.
+    latest: Timestamp,
+}
+
+impl HostClock {
+    /// Returns `time`, which it gave, on the collector's clock. `None` for one that it cannot have given, set as it is.
+    fn on_collector(&self, time: Timestamp) -> Option<Timestamp> {
+        let moved = reports::less_skew(time, self.ahead_minutes.saturating_mul(60_000));
+        (moved <= self.latest).then_some(moved)
+    }
+}
+
 /// The values of one fact, and what could not be told.
 #[derive(Debug)]
 struct Values {
@@ -93,6 +148,8 @@ struct Values {
 /// What is found while a fact becomes a value.
 #[derive(Debug, Default)]
 struct Notes {
+    /// By which times of the host are told.
+    clock: Option<HostClock>,
     untold: Vec<Untold>,
     /// Items of the longest list at each path.
     items: BTreeMap<String, u64>,
@@ -167,7 +224,7 @@ impl Evidence {
     /// Says why the class of the host could not be told.
     fn class_untold(&self) -> String {
         let untold = self.facts.get(&Subject::System).and_then(|observed| {
-            let mut untold = observed.values(&self.acknowledged).notes.untold.iter();
+            let mut untold = self.values(observed).notes.untold.iter();
             untold.find(|untold| ["system", "system.host_class"].contains(&untold.path.as_str()))
         });
         untold.map_or_else(|| "system.host_class was not reported".to_owned(), Untold::describe)
@@ -190,13 +247,19 @@ impl Evidence {
         statement: &Statement,
     ) -> Option<(Verdict, String)> {
         let subject = statement.kind.subject();
-        let (values, stated) = Values::stated(&self.facts.get(&subject)?.fact, statement.kind.reading());
+        let observed = self.facts.get(&subject)?;
+        let clock = observed.clock(&self.reporting);
+        let (values, stated) = Values::stated(&observed.fact, statement.kind.reading(), clock);
         if stated.is_empty() {
             return None;
         }
         let (verdict, _) = self.evaluate_with(control, class, parameters, now, Some((subject, &values)));
         let reason = || format!("{BY_STATEMENT}{statement}, not by observation: {}", named(&stated));
         (verdict == Verdict::Pass).then(|| (verdict, reason()))
+    }
+
+    fn values<'a>(&self, observed: &'a Observed) -> &'a Values {
+        observed.values(&self.acknowledged, &self.reporting)
     }
 
     /// Returns what the condition says, with other values of one subject when they are given.
@@ -219,7 +282,7 @@ impl Evidence {
                 if expression.reads(subject.as_str()) {
                     let values = match other {
                         Some((other, values)) if other == *subject => values,
-                        _ => observed.values(&self.acknowledged),
+                        _ => self.values(observed),
                     };
                     variables.push((subject.as_str(), values.value.clone()));
                 }
@@ -273,7 +336,7 @@ impl Evidence {
 
     /// Returns the steps of an expression of `control`, if they are more than it may take.
     fn too_many_steps(&self, control: &Control, expression: &super::Expression) -> Option<u64> {
-        let notes = |subject| self.facts.get(subject).map(|observed| &observed.values(&self.acknowledged).notes);
+        let notes = |subject| self.facts.get(subject).map(|observed| &self.values(observed).notes);
         // With lists of the usual lengths it was counted when it was loaded.
         let lists = || control.subjects.iter().filter_map(notes).flat_map(|notes| &notes.items);
         if lists().all(|(_, items)| *items <= cost::USUAL_ITEMS) {
@@ -292,7 +355,7 @@ impl Evidence {
             return BTreeSet::new();
         }
         let facts = control.subjects.iter().filter_map(|subject| self.facts.get(subject));
-        let untold = facts.flat_map(|observed| &observed.values(&self.acknowledged).notes.untold);
+        let untold = facts.flat_map(|observed| &self.values(observed).notes.untold);
         untold.filter(|untold| untold.is_absent).map(|untold| untold.path.clone()).collect()
     }
 
@@ -303,7 +366,7 @@ impl Evidence {
                 .subjects
                 .iter()
                 .filter_map(|subject| self.facts.get(subject))
-                .flat_map(|o| &o.values(&self.acknowledged).notes.untold)
+                .flat_map(|o| &self.values(o).notes.untold)
         };
         let whole: Vec<String> = untold().filter(|untold| !untold.path.contains('.')).map(Untold::describe).collect();
         if !whole.is_empty() {
@@ -349,20 +412,20 @@ impl Untold {
 }
 
 impl Values {
-    fn of(fact: &Fact, acknowledged: &Acknowledged) -> Self {
+    fn of(fact: &Fact, acknowledged: &Acknowledged, clock: HostClock) -> Self {
         let subject = fact.subject().as_str();
         let mut json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
         json.iter_mut().for_each(|json| acknowledged::add(json, fact, acknowledged));
-        let mut notes = Notes::default();
+        let mut notes = Notes { clock: Some(clock), ..Notes::default() };
         let value = json.and_then(|json| convert(json, subject, subject, &mut notes));
         Self { value: value.unwrap_or_else(|| object(HashMap::new())), notes }
     }
 
     /// Returns the values of `fact` with every hidden reading named `reading` true, and which those are.
-    fn stated(fact: &Fact, reading: &str) -> (Self, Vec<String>) {
+    fn stated(fact: &Fact, reading: &str, clock: HostClock) -> (Self, Vec<String>) {
         let subject = fact.subject().as_str();
         let json = serde_json::to_value(fact).ok().and_then(|mut json| Some(json.get_mut("state")?.take()));
-        let (mut notes, mut stated) = (Notes::default(), Vec::new());
+        let (mut notes, mut stated) = (Notes { clock: Some(clock), ..Notes::default() }, Vec::new());
         let value = json.and_then(|mut json| {
             tell_hidden(&mut json, reading, subject, &mut stated);
             // Whatever the order of fields is in.
@@ -469,7 +532,7 @@ fn convert(json: serde_json::Value, path: &str, name: &str, notes: &mut Notes) -
             None => Value::UInt(number.as_u64()?),
         },
         serde_json::Value::String(text) if path.ends_with("_time") => match text.parse::<Timestamp>() {
-            Ok(time) => Value::Int(time.seconds()),
+            Ok(time) => Value::Int(on_collector(time, path, name, notes)?.seconds()),
             Err(_) => Value::String(Arc::new(text)),
         },
         serde_json::Value::String(text) => Value::String(Arc::new(text)),
@@ -503,6 +566,23 @@ fn convert(json: serde_json::Value, path: &str, name: &str, notes: &mut Notes) -
             object(map)
         }
     })
+}
+
+/// Returns the time of a field on the collector's clock, or `None` for one that the host's clock cannot have given, which is added to
+/// `notes`.
+fn on_collector(time: Timestamp, path: &str, name: &str, notes: &mut Notes) -> Option<Timestamp> {
+    let Some(clock) = notes.clock.filter(|_| is_host_time(path)) else { return Some(time) };
+    let moved = clock.on_collector(time);
+    if moved.is_none() {
+        let why = "undecidable (it is later than the look that told it, by a clock that was set)".to_owned();
+        notes.untold.push(Untold { path: path.to_owned(), name: name.to_owned(), why, is_absent: false });
+    }
+    moved
+}
+
+/// Returns whether the host's own clock gave the time at `path`.
+pub(super) fn is_host_time(path: &str) -> bool {
+    HOST_TIMES.contains(&path)
 }
 
 fn object(map: HashMap<Key, Value>) -> Value {

@@ -10,9 +10,13 @@ const MEND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Returns a host's time on the collector's clock, by the skew that was measured, and never after `received`.
 pub fn on_collector(host: Timestamp, skew_millis: i64, received: Timestamp) -> Timestamp {
+    less_skew(host, skew_millis).min(received)
+}
+
+/// Returns a host's time on the collector's clock, by the skew that was measured.
+pub fn less_skew(host: Timestamp, skew_millis: i64) -> Timestamp {
     let skew = Duration::from_millis(skew_millis.unsigned_abs());
-    let moved = if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) };
-    moved.min(received)
+    if skew_millis >= 0 { host.minus(skew) } else { host.plus(skew) }
 }
 
 /// Returns whether a report that fits, received at `received`, makes the reports of a host add up again. `last` is when one did so

@@ -155,7 +155,7 @@ fn a_reading_that_could_not_be_told_never_passes_a_condition_that_reads_it() {
                         // The other one is recent, or this one alone.
                         || control.id.as_str() == "AVL-02"
                             && path == match fixture.name.as_str() {
-                                "a job that touched its file" => "backup.clients[].last_success_time",
+                                "a job that touched its file" | "a clock two days behind, and a backup of an hour ago" => "backup.clients[].last_success_time",
                                 _ => "backup.stamps[].last_success_time",
                             }
                         // Paths that are watched and not required.
@@ -621,6 +621,53 @@ fn a_class_that_could_not_be_told_may_be_any_of_them() {
     let by_class = ByClass { default: hours(24), classes };
     let of = |class| *by_class.of(class);
     assert_eq!([of(Some(HostClass::Laptop)), of(Some(HostClass::Vm)), of(None)], [hours(168), hours(24), hours(6)]);
+}
+
+/// Times that no clock of the host gave, and times of files.
+const OTHER_TIMES: [&str; 15] = [
+    "accounts.accounts[].expires_time",
+    "backup.table_time",
+    "file_integrity.changes[].after.changed_time",
+    "file_integrity.changes[].after.modified_time",
+    "file_integrity.changes[].before.changed_time",
+    "file_integrity.changes[].before.modified_time",
+    "now",
+    "patch_level.pending[].available_after_time",
+    "patch_level.security_metadata_time",
+    "patch_level.security_metadata_valid_until_time",
+    "patch_level.sources[].release_time",
+    "patch_level.sources[].valid_until_time",
+    "sensors.sensors[].definitions_time",
+    "sensors.table_time",
+    "support.end_time",
+];
+
+#[test]
+fn whose_clock_gave_a_time_is_decided_for_each() {
+    let times: Vec<String> =
+        field::all("").into_iter().filter(|field| field.kind == "seconds since 1970").map(|field| field.path).collect();
+    let mut decided: Vec<&str> = evidence::HOST_TIMES.into_iter().chain(OTHER_TIMES).collect();
+    decided.sort_unstable();
+    assert_eq!(times, decided);
+    let catalogue = Catalogue::built_in();
+    let reads = catalogue.controls().filter(|control| control.reads_host_times).map(|control| control.id.as_str());
+    assert_eq!(reads.collect::<Vec<_>>(), ["ACC-03", "AVL-02", "LOG-01", "PAT-02", "PAT-03", "PAT-04"]);
+}
+
+#[test]
+fn what_a_measured_skew_owes_to_the_network_moves_no_time() {
+    for (skew_millis, minutes) in [
+        (0, 0),
+        (29_999, 0),
+        (-29_999, 0),
+        (30_000, 1),
+        (-30_000, -1),
+        (10_800_250, 180),
+        (i64::MIN, -153_722_867_280_912),
+    ] {
+        let reporting = Reporting { last_received: None, skew_millis };
+        assert_eq!(reporting.ahead_minutes(), minutes, "{skew_millis}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     control::{
-        self, Catalogue, Control, Evidence, Verdict,
+        self, Catalogue, Control, Evidence, Reporting, Verdict,
         reports::{mends, on_collector},
     },
     views::{
@@ -85,6 +85,8 @@ struct Before<'a> {
     was_broken: bool,
     /// Whether another skew of its clock was measured.
     is_skewed: bool,
+    /// Whether that moves times by its clock.
+    is_moved: bool,
     /// What the class of the host was.
     class: String,
 }
@@ -344,7 +346,9 @@ impl Fleet {
         };
         let is_first = before.is_none();
         let is_skewed = before.is_some_and(|run| run.skew_millis != place.skew_millis);
-        self.rejudge(batch, id, &place, &changed, &Before { known, is_first, was_broken, is_skewed, class })
+        let ahead = |skew_millis| Reporting { last_received: None, skew_millis }.ahead_minutes();
+        let is_moved = before.is_some_and(|run| ahead(run.skew_millis) != ahead(place.skew_millis));
+        self.rejudge(batch, id, &place, &changed, &Before { known, is_first, was_broken, is_skewed, is_moved, class })
     }
 
     /// Judges what a report may have changed.
@@ -382,6 +386,7 @@ impl Fleet {
             all || is_due && control.reads_now
                 || is_other_class && control.reads_class
                 || before.is_skewed && control.reads_skew
+                || before.is_moved && control.reads_host_times
                 || control.subjects.iter().any(|subject| changed.contains(subject))
                 || any_overtaken && is_overtaken(control, row)
                 || has_stale
