@@ -228,12 +228,27 @@ struct Remediation {
     hint: String,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// How sure it is that evidence supports a requirement: the least first.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "snake_case")]
 enum Confidence {
-    High,
-    Medium,
     Low,
+    Medium,
+    High,
+}
+
+impl Confidence {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::High, Self::Medium, Self::Low].into_iter().find(|confidence| confidence.as_str() == text)
+    }
 }
 
 impl Catalogue {
@@ -566,25 +581,29 @@ fn mappings(
     mappings: BTreeMap<String, Vec<String>>,
     confidence: Option<Confidence>,
 ) -> Result<Vec<Mapping>, Error> {
-    let confidence = match confidence.unwrap_or(Confidence::Low) {
-        Confidence::High => "high",
-        Confidence::Medium => "medium",
-        Confidence::Low => "low",
-    };
+    let of_control = confidence.unwrap_or(Confidence::Low);
     let mut out = Vec::new();
     for (framework, requirements) in mappings {
         let Some(known) = framework::of(&framework) else {
             return Err(Error::UnknownFramework { control: control.clone(), framework });
         };
-        if let Some(requirement) = requirements.iter().find(|id| !known.has(id)) {
-            let (control, requirement) = (control.clone(), requirement.clone());
-            return Err(Error::UnknownRequirement { control, framework, requirement });
+        for text in requirements {
+            let (requirement, confidence) = with_confidence(&text, of_control);
+            let requirement = requirement.to_owned();
+            if !known.has(&requirement) {
+                return Err(Error::UnknownRequirement { control: control.clone(), framework, requirement });
+            }
+            let confidence = confidence.as_str().to_owned();
+            out.push(Mapping { framework: framework.clone(), requirement, confidence });
         }
-        let mapping =
-            |requirement| Mapping { framework: framework.clone(), requirement, confidence: confidence.to_owned() };
-        out.extend(requirements.into_iter().map(mapping));
     }
     Ok(out)
+}
+
+/// Returns the requirement of a text such as `3.5.1` or `3.5.1 low`, and its confidence, which is never above that of the control.
+fn with_confidence(text: &str, of_control: Confidence) -> (&str, Confidence) {
+    let own = text.rsplit_once(' ').and_then(|(id, word)| Some((id, Confidence::parse(word)?)));
+    own.map_or((text, of_control), |(id, confidence)| (id, confidence.min(of_control)))
 }
 
 /// Returns whether a parameter has values for classes of hosts beside the one for the others.

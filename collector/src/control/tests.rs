@@ -623,6 +623,44 @@ fn a_class_that_could_not_be_told_may_be_any_of_them() {
     assert_eq!([of(Some(HostClass::Laptop)), of(Some(HostClass::Vm)), of(None)], [hours(168), hours(24), hours(6)]);
 }
 
+#[test]
+fn a_requirement_may_have_a_confidence_below_that_of_its_control() {
+    let catalogue = Catalogue::built_in();
+    let confidence = |control: &str, requirement: &str| {
+        let mut mappings = catalogue.control(control).unwrap().mappings.iter();
+        mappings.find(|mapping| mapping.requirement == requirement).map(|mapping| mapping.confidence.as_str())
+    };
+    for (control, requirement, expected) in [
+        ("ENC-01", "CC6.1", Some("high")),
+        // By one source, and by nobody's word but our own.
+        ("ENC-01", "09.o", Some("medium")),
+        ("ENC-01", "06.d", Some("low")),
+        ("INV-02", "CC7.2", Some("medium")),
+        ("LOG-01", "10.3.3", None),
+    ] {
+        assert_eq!(confidence(control, requirement), expected, "{control} {requirement}");
+    }
+    let of = |requirement: &str, confidence: &str| {
+        let confidence = format!("\nconfidence = \"{confidence}\"\n");
+        let overlay = trial::EXAMPLE.replacen("\nconfidence = \"low\"\n", &confidence, 1);
+        let start = overlay.find("soc2 = [").unwrap();
+        let end = start + overlay[start..].find(']').unwrap() + 1;
+        let overlay = format!("{}soc2 = [\"{requirement}\"]{}", &overlay[..start], &overlay[end..]);
+        let catalogue = Catalogue::with_overlay(&overlay).map_err(|error| error.to_string())?;
+        let mappings = &catalogue.control("ACME-01").unwrap().mappings;
+        let mapping = mappings.iter().find(|mapping| mapping.framework == "soc2").unwrap();
+        Ok::<_, String>((mapping.requirement.clone(), mapping.confidence.clone()))
+    };
+    for (requirement, confidence, expected) in
+        [("A1.1", "high", "high"), ("A1.1 low", "high", "low"), ("A1.1 high", "low", "low")]
+    {
+        assert_eq!(of(requirement, confidence), Ok(("A1.1".to_owned(), expected.to_owned())), "{requirement}");
+    }
+    for requirement in ["A1.1 sure", "A1.1 ", "A1.9 low", "low"] {
+        assert!(of(requirement, "high").unwrap_err().contains("not among the identifiers"), "{requirement}");
+    }
+}
+
 /// Times that no clock of the host gave, and times of files.
 const OTHER_TIMES: [&str; 15] = [
     "accounts.accounts[].expires_time",
