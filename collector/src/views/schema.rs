@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{Error, Origin, STATEMENTS, dialect, read};
 
 /// Grows with each change of the tables or of what is written into them.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// Times are microseconds since 1970, indexes are positions in the log, agents are 16 bytes. In words that `dialect` translates.
 pub(super) const TABLES: &str = "
