@@ -78,16 +78,16 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(host::unknown("read /proc/swaps", &error)),
     };
-    let elsewhere = namespaces::mounted_elsewhere(host, first, &mounts);
+    let elsewhere = namespaces::look(host, first, &mounts);
     let below = Below { host, devices: Devices::new(host), mounts: &mounts, datasets: OnceCell::new() };
     let mut volumes: Vec<Volume> =
         mounts.iter().filter(|mount| !mount.is_pseudo()).map(|mount| below.volume(mount)).collect();
-    volumes.extend(elsewhere.iter().map(|mount| below.volume_elsewhere(mount)));
+    volumes.extend(elsewhere.mounts.iter().map(|mount| below.volume_elsewhere(mount)));
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     volumes.dedup();
     let mut swap_areas: Vec<SwapArea> = swaps.iter().map(|swap| below.swap_area(swap)).collect();
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(DiskEncryption { volumes, swap_areas })
+    Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(elsewhere.complete) })
 }
 
 #[cfg(test)]

@@ -21,7 +21,9 @@ pub(super) const ABSENT: i32 = 2;
 /// A host of answers made up beforehand. What is not there is absent.
 #[derive(Debug)]
 pub(super) struct MadeHost {
-    pub files: HashMap<String, Vec<u8>>,
+    /// Errors by what is asked, such as `read /proc/7/mountinfo` or `list /proc`; of the start alone of a file, `stream`.
+    pub errors: HashMap<String, i32>,
+    files: HashMap<String, Vec<u8>>,
     pub links: HashMap<String, String>,
     pub lists: HashMap<String, Vec<String>>,
     /// Number of the device that holds a file.
@@ -38,9 +40,10 @@ pub(super) struct MadeHost {
 impl Default for MadeHost {
     fn default() -> Self {
         Self {
+            errors: HashMap::new(),
             files: HashMap::new(),
             links: HashMap::new(),
-            lists: HashMap::new(),
+            lists: HashMap::from([("/proc".to_owned(), vec!["1".to_owned()])]),
             metadata: HashMap::new(),
             device_major: 8,
             headers: HashMap::new(),
@@ -65,6 +68,11 @@ impl MadeHost {
 
     pub fn file(&mut self, path: &str, content: &str) {
         self.files.insert(path.to_owned(), content.as_bytes().to_vec());
+    }
+
+    fn meet(&self, verb: &str, path: &Path) -> io::Result<()> {
+        let error = self.errors.get(&format!("{verb} {}", path.display()));
+        error.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(*errno)))
     }
 }
 
@@ -94,11 +102,14 @@ impl Host for MadeHost {
         Ok(Space { blocks, free: 0, available: 0, inodes: 0, free_inodes: 0 })
     }
 
-    fn read(&self, path: &Path, _: usize) -> io::Result<Vec<u8>> {
-        of(&self.files, path).cloned()
+    fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
+        self.meet("read", path)?;
+        let bytes = of(&self.files, path)?;
+        if bytes.len() > limit_bytes { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.clone()) }
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        self.meet("list", folder)?;
         Ok(of(&self.lists, folder)?.iter().map(OsString::from).collect())
     }
 
@@ -131,6 +142,7 @@ impl Host for MadeHost {
     }
 
     fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        self.meet("stream", path)?;
         Ok(Box::new(io::Cursor::new(of(&self.files, path)?.clone())))
     }
 
