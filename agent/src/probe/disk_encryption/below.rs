@@ -49,7 +49,7 @@ impl Below<'_> {
 
     /// Returns the volume of a mount of another mount namespace, where no path can be asked.
     pub fn volume_elsewhere(&self, mount: &Mount) -> Volume {
-        let mut chain = self.of_ground(mount, DEPTH);
+        let mut chain = if mount.file_system == b"zfs" { self.of_zfs(mount) } else { self.of_ground(mount, DEPTH) };
         if mount.may_have_policy() && chain.encrypted == Reading::Known(false) {
             let detail = "an fscrypt policy is not read in another mount namespace";
             chain.encrypted = Reading::unknown(Cause::Unsupported, detail);
@@ -223,7 +223,7 @@ mod tests {
     use super::{
         super::{
             journal,
-            made::{ABSENT, cause, failure, made, volume_at},
+            made::{ABSENT, cause, failure, made, path, volume_at},
             state,
         },
         *,
@@ -289,23 +289,48 @@ mod tests {
         assert_eq!(cause(&encrypted(None, 2)), Some(Cause::Absent));
     }
 
-    /// Returns what is said of the ZFS dataset `tank/home` when `zfs` answers so.
+    /// Returns what is said of the ZFS dataset `tank/home`, which the first process has mounted, when `zfs` answers so.
     fn dataset(answer: Result<&str, i32>) -> Volume {
+        dataset_of(1, answer)
+    }
+
+    /// The same, of one that the process of this number has mounted.
+    fn dataset_of(process: u32, answer: Result<&str, i32>) -> Volume {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("tool.zfs.{}", own::ZFS_ARGUMENTS.join(".").replace(',', "_"));
         std::fs::create_dir_all(folder.path().join("answers")).unwrap();
-        std::fs::create_dir_all(folder.path().join("files/proc/1")).unwrap();
-        let mounts = "1 0 0:40 / /home rw - zfs tank/home rw,xattr,posixacl\n";
-        std::fs::write(folder.path().join("files/proc/1/mountinfo"), mounts).unwrap();
+        let mounts =
+            [(1, "1 0 0:2 / / rw - rootfs rootfs rw\n"), (process, "2 0 0:40 / /home rw - zfs tank/home rw,xattr\n")];
+        for (process, mounts) in mounts {
+            let of = folder.path().join(format!("files/proc/{process}"));
+            std::fs::create_dir_all(&of).unwrap();
+            std::fs::write(of.join("mountinfo"), mounts).unwrap();
+        }
         std::fs::write(folder.path().join("files/proc/swaps"), "Filename\n").unwrap();
         std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-24T12:00:00Z"}"#)
             .unwrap();
         let mut host = Recorded::at(folder.path()).unwrap();
+        host.index_mut().lists.insert(path("/proc"), vec![path("1"), path(&process.to_string())]);
         match answer {
             Ok(text) => std::fs::write(folder.path().join("answers").join(name), text).unwrap(),
             Err(errno) => drop(host.index_mut().errors.insert(name, failure(errno))),
         }
         state(&host).unwrap().volumes.remove(0)
+    }
+
+    #[test]
+    fn a_file_system_of_another_mount_namespace_is_reported_that_finds_its_devices_itself() {
+        let dataset = dataset_of(7, Ok("tank/home\tencryption\taes-256-gcm\ntank/home\tkeystatus\tavailable\n"));
+        assert_eq!((dataset.mount_point.as_str(), dataset.encrypted), ("/home", Reading::Known(true)));
+        assert_eq!(cause(&dataset_of(7, Err(13)).encrypted), Some(Cause::Forbidden));
+        let mut host = made("1 0 8:2 / / rw - xfs /dev/dm-2 rw\n");
+        host.lists.insert("/proc".to_owned(), ["1", "7"].map(str::to_owned).to_vec());
+        host.file(
+            "/proc/7/mountinfo",
+            "9 0 0:50 / /data rw - bcachefs /dev/sdb rw\n10 9 0:51 / /run rw - tmpfs run rw\n",
+        );
+        assert_eq!(state(&host).unwrap().volumes.len(), 2);
+        assert_eq!(cause(&volume_at(&host, "/data").encrypted), Some(Cause::Unsupported));
     }
 
     #[test]
