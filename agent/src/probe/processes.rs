@@ -83,7 +83,7 @@ fn process(host: &dyn Host, id: u32) -> Result<Option<Process>, Unknown> {
 }
 
 /// ENOENT and ESRCH are what /proc says of a process that is gone.
-fn has_ended(error: &std::io::Error) -> bool {
+pub(super) fn has_ended(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(3)
 }
 

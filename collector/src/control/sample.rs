@@ -377,6 +377,7 @@ fn disk_encryption() -> Fact {
             layers: layers(),
             encrypted: Reading::Known(true),
         }],
+        volumes_complete: Some(Reading::Known(true)),
     }))
 }
 

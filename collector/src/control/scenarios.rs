@@ -45,14 +45,17 @@ fn s1_lvm_on_luks_and_luks_on_lvm_pass() {
 
 /// Returns the verdict on a host whose root alone is a volume, with one layer of `format`.
 fn judged_of(format: &str, encrypted: serde_json::Value) -> (Verdict, String) {
+    judged_with("ENC-01", fact_of(format, encrypted))
+}
+
+fn fact_of(format: &str, encrypted: serde_json::Value) -> Fact {
     let crypt = serde_json::json!({"format": format, "cipher": "aes-256-gcm", "key_bits": 256});
     let layer = serde_json::json!({"device": "x", "kind": "crypt", "name": "", "crypt": crypt, "below": []});
     let volume = serde_json::json!({
         "mount_point": "/", "file_system": "x", "source": "x", "kind": "fixed", "layers": [layer], "encrypted": encrypted,
     });
-    let state = serde_json::json!({"volumes": [volume], "swap_areas": []});
-    let fact = serde_json::json!({"subject": "disk_encryption", "state": state});
-    judged_with("ENC-01", serde_json::from_value(fact).unwrap())
+    let state = serde_json::json!({"volumes": [volume], "swap_areas": [], "volumes_complete": true});
+    serde_json::from_value(serde_json::json!({"subject": "disk_encryption", "state": state})).unwrap()
 }
 
 #[test]
@@ -61,6 +64,16 @@ fn s2_a_dataset_that_zfs_encrypts_passes_and_one_that_cannot_be_told_is_unknown(
     let (verdict, reason) = judged_of("zfs", serde_json::json!({"unknown": {"cause": "absent", "detail": "run zfs"}}));
     assert_eq!(verdict, Verdict::Unknown, "{reason}");
     assert!(reason.contains("absent (run zfs)"), "{reason}");
+}
+
+#[test]
+fn an_agent_that_does_not_say_whether_all_volumes_are_listed_passes_nothing() {
+    let mut fact = serde_json::to_value(fact_of("zfs", true.into())).unwrap();
+    fact["state"].as_object_mut().unwrap().remove("volumes_complete").unwrap();
+    for control in ["ENC-01", "ENC-03"] {
+        let (verdict, reason) = judged_with(control, serde_json::from_value(fact.clone()).unwrap());
+        assert_eq!((verdict, reason.as_str()), (Verdict::Unknown, "volumes_complete was not reported"), "{control}");
+    }
 }
 
 #[test]
@@ -74,7 +87,7 @@ fn s4_encryption_beside_the_data_fails_and_the_plain_mounts_are_named() {
     check("uml-decoy", Verdict::Fail, &["not encrypted: /"]);
     check("uml-plain-swap", Verdict::Fail, &["swap not encrypted: /dev/sd"]);
     check("uml-btrfs-half", Verdict::Fail, &["not encrypted: /"]);
-    let kinds = ["/srv/bcache", "/srv/integrity", "/srv/multipath", "/srv/null"];
+    let kinds = ["/elsewhere", "/srv/bcache", "/srv/integrity", "/srv/multipath", "/srv/null"];
     check("uml-kinds", Verdict::Fail, &kinds);
     let (_, reason) = judged("uml-decoy");
     assert!(!reason.contains("/vault") && !reason.contains("/home/alice"), "{reason}");

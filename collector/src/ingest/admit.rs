@@ -214,7 +214,7 @@ mod tests {
         let volume = |kind: &str| {
             let encrypted = Some(v1::BoolReading { reading: Some(v1::bool_reading::Reading::Known(true)) });
             let volumes = vec![v1::Volume { kind: kind.to_owned(), encrypted, ..Default::default() }];
-            let known = v1::DiskEncryption { volumes, swap_areas: vec![] };
+            let known = v1::DiskEncryption { volumes, ..Default::default() };
             let reading = Some(v1::disk_encryption_fact::Reading::Known(known));
             v1::Fact { fact: Some(v1::fact::Fact::DiskEncryption(v1::DiskEncryptionFact { reading })) }.encode_to_vec()
         };

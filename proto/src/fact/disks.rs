@@ -60,6 +60,8 @@ text_enum!(
 pub struct DiskEncryption {
     pub volumes: Vec<Volume>,
     pub swap_areas: Vec<SwapArea>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes_complete: Option<Reading<bool>>,
 }
 
 /// A mounted file system.

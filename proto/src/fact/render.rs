@@ -211,7 +211,23 @@ mod tests {
                 encrypted_folders: vec![PathText::from_bytes(b"/home/alice")],
             }],
             swap_areas: Vec::new(),
+            volumes_complete: None,
         }))
+    }
+
+    #[test]
+    fn volumes_that_may_be_missing_are_told() {
+        let lines = |complete| {
+            let mut disk = crate::fact::sample::disk_encryption();
+            disk.volumes_complete = complete;
+            render(&Fact::DiskEncryption(Reading::Known(disk)))
+        };
+        let whole = lines(Some(Reading::Known(true)));
+        assert_eq!(lines(None), whole);
+        let with = |line: &str| whole.iter().cloned().chain([line.to_owned()]).collect::<Vec<_>>();
+        assert_eq!(lines(Some(Reading::Known(false))), with("not all volumes are listed"));
+        let untold = lines(Some(Reading::unknown(Cause::Limit, "more than 4096 mount namespaces")));
+        assert_eq!(untold, with("other volumes: unknown (limit reached: more than 4096 mount namespaces)"));
     }
 
     #[test]

@@ -119,6 +119,7 @@ pub fn disk_encryption() -> DiskEncryption {
             layers: above("dm-2", "vg0-swap"),
             encrypted: Reading::Known(true),
         }],
+        volumes_complete: Some(Reading::Known(true)),
     }
 }
 

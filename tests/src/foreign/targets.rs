@@ -150,7 +150,14 @@ const TARGETS: &[(&str, &[Of])] = &[
         ],
     ),
     ("logins", &[Files("accounts", "files/var/log/wtmp"), Files("accounts", "files/var/log/lastlog")]),
-    ("mounts", &[Files("disk_encryption", "files/proc/1/mountinfo"), Files("capacity", "files/proc/1/mountinfo")]),
+    (
+        "mounts",
+        &[
+            Files("disk_encryption", "files/proc/1/mountinfo"),
+            Seeds("disk_encryption", "files/proc/*/mountinfo"),
+            Files("capacity", "files/proc/1/mountinfo"),
+        ],
+    ),
     (
         "block_devices",
         &[

@@ -56,7 +56,7 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     }
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(DiskEncryption { volumes, swap_areas })
+    Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(Reading::Known(true)) })
 }
 
 /// Returns the property list that `tool` prints.

@@ -67,6 +67,8 @@ const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
 const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"fuse.snapfuse", b"fuse.squashfuse", b"iso9660", b"romfs", b"squashfs"];
 /// File systems that may encrypt by themselves, and of which this build cannot tell.
 const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs"];
+/// File systems on devices that find these by themselves, so that the number of their device is that of none.
+const OWN_NUMBER: &[&[u8]] = &[b"bcachefs", b"btrfs", b"ubifs", b"zfs"];
 /// File systems whose folders may have fscrypt policies (Documentation/filesystems/fscrypt.rst).
 const FSCRYPT: &[&[u8]] = &[b"ceph", b"ext4", b"f2fs", b"ubifs"];
 
@@ -121,9 +123,10 @@ impl Mount {
         self.may_have_fscrypt() && !(self.file_system == b"ext4" && self.root == b"/")
     }
 
-    /// Returns whether it is on block devices, which the numbers of its device tell apart from all others.
+    /// Returns whether it is on devices of its own, which the number of its device tells apart from all others.
     pub fn is_on_device(&self) -> bool {
-        (self.device.0 != 0 || self.file_system == b"btrfs") && !self.is_pseudo() && !self.is_network()
+        let has_device = || self.device.0 != 0 || OWN_NUMBER.contains(&self.file_system.as_slice());
+        has_device() && !self.is_pseudo() && !self.is_network()
     }
 
     pub fn may_have_journal_device(&self) -> bool {

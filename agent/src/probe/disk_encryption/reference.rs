@@ -3,20 +3,12 @@
 //! The model knows how a host was made and never looks at it: it follows each path from a mount down to its end, one after the
 //! other, and asks of each path alone whether something on it encrypts. The probe reads the made-up host as it reads a real one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    ffi::OsString,
-    io,
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use muster_proto::fact::{OsFamily, Reading, SwapKind, VolumeKind};
+use muster_proto::fact::{Reading, SwapKind, VolumeKind};
 
-use super::state;
-use crate::host::{
-    AuditQuery, Digests, Dump, EntryKind, Family, Host, KernelClock, Luks, Machine, Metadata, Pace, Policy,
-    SocketOwners, Space, Tool, Visitor,
-};
+use super::{made::MadeHost, state};
+use crate::host::Luks;
 
 /// Hosts that are compared; a tenth of them where the build is not optimised, which takes as long.
 const CASES: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
@@ -372,159 +364,6 @@ impl Case {
             };
             host.headers.insert(format!("/dev/{}", self.name(below[0])), header);
         }
-    }
-}
-
-/// A host of answers made up beforehand. What is not there is absent.
-#[derive(Debug)]
-pub(super) struct MadeHost {
-    files: HashMap<String, Vec<u8>>,
-    pub links: HashMap<String, String>,
-    pub lists: HashMap<String, Vec<String>>,
-    /// Number of the device that holds a file.
-    pub metadata: HashMap<String, usize>,
-    /// Major number of those devices.
-    pub device_major: u32,
-    headers: HashMap<String, Luks>,
-    /// fscrypt policies of folders. Those that are not there have none.
-    pub policies: HashMap<String, Policy>,
-    /// Blocks of what is mounted at a path.
-    pub blocks: HashMap<String, u64>,
-}
-
-impl Default for MadeHost {
-    fn default() -> Self {
-        Self {
-            files: HashMap::new(),
-            links: HashMap::new(),
-            lists: HashMap::new(),
-            metadata: HashMap::new(),
-            device_major: 8,
-            headers: HashMap::new(),
-            policies: HashMap::new(),
-            blocks: HashMap::new(),
-        }
-    }
-}
-
-impl MadeHost {
-    /// Adds a device with major number 8 that stands on those `below`; one with a `uuid` is of device-mapper.
-    pub fn device(&mut self, minor: usize, name: &str, uuid: &str, below: &[&str]) {
-        let (place, folder) = (format!("../../devices/x/block/{name}"), format!("/sys/class/block/{name}"));
-        self.links.insert(format!("/sys/dev/block/8:{minor}"), place.clone());
-        self.links.insert(folder.clone(), place);
-        self.lists.insert(format!("{folder}/slaves"), below.iter().map(|&lower| lower.to_owned()).collect());
-        self.lists.entry("/sys/class/block".to_owned()).or_default().push(name.to_owned());
-        if !uuid.is_empty() {
-            self.file(&format!("{folder}/dm/uuid"), uuid);
-        }
-    }
-
-    pub fn file(&mut self, path: &str, content: &str) {
-        self.files.insert(path.to_owned(), content.as_bytes().to_vec());
-    }
-}
-
-fn of<'a, T>(answers: &'a HashMap<String, T>, path: &Path) -> io::Result<&'a T> {
-    answers.get(path.to_str().unwrap()).ok_or_else(|| io::Error::from_raw_os_error(2))
-}
-
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-impl Host for MadeHost {
-    fn os_family(&self) -> OsFamily {
-        OsFamily::Linux
-    }
-
-    fn clock(&self) -> io::Result<KernelClock> {
-        unsupported()
-    }
-
-    fn audit(&self, _: AuditQuery) -> io::Result<Vec<u8>> {
-        unsupported()
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        let blocks = *of(&self.blocks, path)?;
-        Ok(Space { blocks, free: 0, available: 0, inodes: 0, free_inodes: 0 })
-    }
-
-    fn read(&self, path: &Path, _: usize) -> io::Result<Vec<u8>> {
-        of(&self.files, path).cloned()
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
-        Ok(of(&self.lists, folder)?.iter().map(OsString::from).collect())
-    }
-
-    fn metadata(&self, path: &Path) -> io::Result<Metadata> {
-        let device = (self.device_major, u32::try_from(*of(&self.metadata, path)?).unwrap());
-        Ok(Metadata {
-            kind: EntryKind::File,
-            size_bytes: 0,
-            modified: None,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            device,
-            inode: 0,
-            links: 0,
-            changed_nanos: None,
-        })
-    }
-
-    fn read_link(&self, path: &Path) -> io::Result<PathBuf> {
-        of(&self.links, path).map(PathBuf::from)
-    }
-
-    fn luks(&self, device: &Path) -> io::Result<Luks> {
-        of(&self.headers, device).cloned()
-    }
-
-    fn encryption_policy(&self, folder: &Path) -> io::Result<Policy> {
-        of(&self.policies, folder).copied().map_err(|_| io::Error::from_raw_os_error(super::NO_POLICY))
-    }
-
-    fn stream(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
-        Ok(Box::new(io::Cursor::new(of(&self.files, path)?.clone())))
-    }
-
-    fn machine(&self) -> io::Result<Machine> {
-        unsupported()
-    }
-
-    fn clock_is_synchronized(&self) -> io::Result<bool> {
-        unsupported()
-    }
-
-    fn socket_owners(&self, _: &BTreeSet<u64>) -> io::Result<SocketOwners> {
-        unsupported()
-    }
-
-    fn nf_tables(&self, _: Dump) -> io::Result<Vec<u8>> {
-        unsupported()
-    }
-
-    fn nf_elements(&self, _: u8, _: &str, _: &str) -> io::Result<Vec<u8>> {
-        unsupported()
-    }
-
-    fn iptables(&self, _: Family, _: &str) -> io::Result<Vec<u8>> {
-        unsupported()
-    }
-
-    fn run(&self, _: Tool, _: &[&str]) -> io::Result<Vec<u8>> {
-        unsupported()
-    }
-
-    fn walk(&self, _: &Path, _: &Pace, _: &mut dyn Visitor) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn digests(&self, _: &Path, _: &Path) -> io::Result<Digests> {
-        unsupported()
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         }
         Err(unknown) => vec![area("pagefile.sys", Vec::new(), Reading::Unknown { unknown })],
     };
-    Ok(DiskEncryption { volumes, swap_areas })
+    Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(Reading::Known(true)) })
 }
 
 fn volume(

@@ -33,6 +33,7 @@ impl Expected {
 
 /// Values with a reading beside them that says whether they are all, or a list of what could not be read.
 pub(super) const COMPANIONS: &[(&str, &str)] = &[
+    ("disk_encryption.volumes", "volumes_complete"),
     ("disk_encryption.volumes[].layers", "encrypted"),
     ("disk_encryption.volumes[].kind", "encrypted"),
     ("disk_encryption.volumes[].encrypted_folders", "encrypted"),

@@ -2,9 +2,13 @@
 
 use std::{fs, path::Path};
 
-use muster_proto::{fact::PathText, time::Timestamp};
+use muster_proto::{
+    fact::{Cause, Listener, Listeners, PathText, Reading, Text, Transport},
+    time::Timestamp,
+};
 use tempfile::TempDir;
 
+use super::programs::{KNOWN, WANTED_SOCKETS};
 use crate::host::{EntryKind, Metadata, Recorded, recorded::Failure};
 
 /// When everything on it was last changed unless a test says otherwise; the server started in the year 2026.
@@ -105,6 +109,35 @@ impl Made {
             index.errors.remove(&format!("{verb} {path}"));
         }
     }
+}
+
+pub(super) fn listeners(rows: &[(u16, Option<&str>)]) -> Reading<Listeners> {
+    let listener = |(port, program): &(u16, Option<&str>)| Listener {
+        protocol: Transport::Tcp,
+        address: Text::new("0.0.0.0"),
+        port: *port,
+        program: program.map_or_else(|| Reading::unknown(Cause::Forbidden, ""), |name| Reading::Known(Text::new(name))),
+        reachable: None,
+    };
+    Reading::Known(Listeners { listeners: rows.iter().map(listener).collect() })
+}
+
+/// Returns a host on which none of the sockets' units is linked but `links`.
+pub(super) fn host_with(links: &[&str]) -> Recorded {
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/remote_access/debian-13");
+    let mut host = Recorded::at(&case).unwrap();
+    let index = host.index_mut();
+    let file = *index.metadata.values().next().unwrap();
+    let sockets = KNOWN.iter().flat_map(|known| known.sockets);
+    let links_of = |socket: &&str| WANTED_SOCKETS.map(|folder| format!("{folder}/{socket}"));
+    for path in sockets.flat_map(links_of).chain(super::SOCKETS.map(str::to_owned)) {
+        if links.contains(&path.as_str()) {
+            index.metadata.insert(text(&path), file);
+        } else {
+            index.errors.insert(format!("metadata {path}"), Failure::of(&std::io::ErrorKind::NotFound.into()));
+        }
+    }
+    host
 }
 
 fn text(path: &str) -> PathText {

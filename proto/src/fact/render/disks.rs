@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ITEMS, more, text, value};
+use super::{ITEMS, more, text, unknown, value};
 use crate::fact::{CryptFormat, DiskEncryption, KeySlots, Layer, LayerKind, Reading, SwapKind, Volume, VolumeKind};
 
 /// Layers of one chain that are printed.
@@ -35,6 +35,11 @@ pub(super) fn disk_encryption(disk: &DiskEncryption) -> Vec<String> {
     lines.extend(more(disk.swap_areas.len(), "swap areas"));
     if lines.is_empty() {
         lines.push("no volumes and no swap".to_owned());
+    }
+    match &disk.volumes_complete {
+        None | Some(Reading::Known(true)) => {}
+        Some(Reading::Known(false)) => lines.push("not all volumes are listed".to_owned()),
+        Some(Reading::Unknown { unknown: why }) => lines.push(format!("other volumes: {}", unknown(why))),
     }
     lines
 }

@@ -107,7 +107,7 @@ message!(System { os_family, execution_controls } required {
 } check |system| check::read_digest(&system.machine_id_digest, "System.machine_id_digest"));
 message!(ExecutionControl { kind, mode } required {});
 
-message!(DiskEncryption { volumes, swap_areas } required {});
+message!(DiskEncryption { volumes, swap_areas, volumes_complete } required {});
 message!(Volume {
     mount_point, file_system, source, kind, layers, protection, encrypted_percent, key_protectors, encrypted_folders,
 } required { encrypted } check check::volume);

@@ -6,12 +6,13 @@ pub(super) const ROWS: &[Expected] = &[
     // Disk encryption.
     row("disk_encryption", "read /proc/swaps", "absent", "disk_encryption.swap_areas", "a kernel without swap"),
     row("disk_encryption", "read /proc/swaps", "content", "disk_encryption.swap_areas", "cut at a line: fewer areas"),
+    row("disk_encryption", "read /proc/", "absent", "disk_encryption.volumes", "a process that has ended"),
     row(
         "disk_encryption",
-        "read /proc/1/mountinfo",
+        "*/mountinfo",
         "content",
         "disk_encryption.volumes",
-        "cut at a line: fewer mounts",
+        "cut at a line: fewer mounts; and none is seen after chroot(2) to where nothing is mounted",
     ),
     row("disk_encryption", "*/slaves", "absent", "disk_encryption.", "a device that stands on none"),
     row("disk_encryption", "*/dm/", "absent", "disk_encryption.", "a device that is not of device-mapper"),
