@@ -49,7 +49,7 @@ fn fleet(dir: &Path) -> Fleet {
     let mut sims: Vec<Sim> = (0..5).map(|_| Sim::new()).collect();
     let day = 86_400;
     let mut entries: Vec<Vec<u8>> = sims.iter().map(|sim| sim.enrollment(at(0))).collect();
-    let named = |name: &str, is_open: bool| {
+    let named = |name: &str, is_open: bool, seconds: i64| {
         let mut facts = sample::healthy();
         for fact in &mut facts {
             match fact {
@@ -57,17 +57,20 @@ fn fleet(dir: &Path) -> Fleet {
                 Fact::Firewall(Reading::Known(firewall)) if is_open => {
                     firewall.inbound_ipv6 = Reading::Known(Inbound::Allow);
                 }
+                Fact::Backup(Reading::Known(backup)) => {
+                    backup.clients[0].last_success_time = Reading::Known(at(seconds));
+                }
                 _ => {}
             }
         }
         facts
     };
-    entries.push(sims[2].facts(at(10), &named("old", false), true));
-    entries.push(sims[4].facts(at(10), &named("gone", true), true));
+    entries.push(sims[2].facts(at(10), &named("old", false, 10), true));
+    entries.push(sims[4].facts(at(10), &named("gone", true, 10), true));
     let revoked = v1::AgentRevoked { agent_id: sims[4].id().as_bytes().to_vec(), reason: "r".to_owned() };
     entries.push(act(at(11), v1::act::Act::AgentRevoked(revoked)));
-    entries.push(sims[0].facts(at(4 * day), &named("web-1", false), true));
-    entries.push(sims[1].facts(at(4 * day), &named("db-1", true), true));
+    entries.push(sims[0].facts(at(4 * day), &named("web-1", false, 4 * day), true));
+    entries.push(sims[1].facts(at(4 * day), &named("db-1", true, 4 * day), true));
     let size = entries.len() as u64;
     let log = Arc::new(MemoryLog(Mutex::new(entries)));
     let clock = StillClock::default();
