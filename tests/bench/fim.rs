@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use muster_tests::{
-    bench::{argument, circumstances, keep, per, rounded},
+    bench::{agent, argument, circumstances, keep, per, rounded, strip, text},
     harness::Folder,
     integrity::{Aide, Cost, Own, bare, cost, tree},
 };
@@ -33,8 +33,9 @@ fn main() -> anyhow::Result<()> {
         return alone(&part);
     }
     let before = circumstances();
-    let agent = Folder::new();
-    let agent = stripped(&agent).map(|program| (agent, program))?;
+    let folder = Folder::new();
+    let program = folder.join("muster-agent");
+    strip(&agent(), &program)?;
     let mut results = json!({
         "benchmark": "fim", "machine": before,
         "aims": {
@@ -42,26 +43,11 @@ fn main() -> anyhow::Result<()> {
             "quick_over_bare_walk": QUICK_OF_WALK, "check_cpu_over_parts": CHECK_OF_PARTS, "peak_mib": PEAK_MIB,
         },
     });
-    results["against_aide"] = against_aide(&agent.1)?;
-    results["memory"] = memory(&agent.1)?;
+    results["against_aide"] = against_aide(&program)?;
+    results["memory"] = memory(&program)?;
     println!("{}", serde_json::to_string_pretty(&rounded(&results))?);
     println!("kept in {}", keep("fim", &results)?.display());
     Ok(())
-}
-
-/// Returns the text of the argument `--<name> TEXT`.
-fn text(name: &str) -> Option<String> {
-    std::env::args().skip_while(|arg| *arg != format!("--{name}")).nth(1)
-}
-
-/// Returns the agent without its symbols, as packages ship it.
-fn stripped(folder: &Folder) -> anyhow::Result<PathBuf> {
-    let copy = folder.join("muster-agent");
-    let source = text("agent").map_or_else(|| muster_tests::harness::program("test-agent"), PathBuf::from);
-    fs::copy(&source, &copy).with_context(|| format!("failed to copy {}", source.display()))?;
-    let stripped = Command::new("strip").arg(&copy).status().context("strip: apt install binutils")?;
-    ensure!(stripped.success(), "the agent cannot be stripped");
-    Ok(copy)
 }
 
 /// Runs a part alone: a walk, a walk that reads, or hashing.

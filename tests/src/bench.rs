@@ -8,9 +8,11 @@ pub mod syncs;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, ensure};
 use muster_proto::{
     seal::{EvidencePublicKey, REPORT_DOMAIN},
     v1,
@@ -134,6 +136,28 @@ pub fn argument(name: &str, default: u64) -> u64 {
         Some(at) => args.get(at + 1).and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("--{name} NUMBER")),
         None => default,
     }
+}
+
+/// Returns the text of the argument `--<name> TEXT`.
+pub fn text(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| *arg != format!("--{name}")).nth(1)
+}
+
+/// Returns the agent that the argument `--agent PROGRAM` names, or the one built beside this program.
+pub fn agent() -> PathBuf {
+    text("agent").map_or_else(|| crate::harness::program("test-agent"), PathBuf::from)
+}
+
+/// Makes a copy of `program` without its symbols, as packages ship programs.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn strip(program: &Path, copy: &Path) -> anyhow::Result<()> {
+    fs::copy(program, copy).with_context(|| format!("failed to copy {}", program.display()))?;
+    let stripped = Command::new("strip").arg(copy).status().context("strip: apt install binutils")?;
+    ensure!(stripped.success(), "{} cannot be stripped", program.display());
+    Ok(())
 }
 
 #[cfg(test)]

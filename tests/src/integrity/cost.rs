@@ -22,6 +22,8 @@ pub struct Cost {
     pub cpu_seconds: f64,
     /// Memory that it held at most, its code included.
     pub peak_bytes: u64,
+    /// What it and the programs that it waited for read, from wherever; `None` where the kernel does not count it.
+    pub read_bytes: Option<u64>,
     /// How it ended.
     pub status: ExitStatus,
 }
@@ -46,8 +48,8 @@ pub fn of(command: &mut Command) -> anyhow::Result<Cost> {
         let peak = peak.join().expect("it reads files alone");
         waited.map(|_| (wall, peak))
     })?;
-    let cpu_seconds = cpu_seconds(&folder)?;
-    Ok(Cost { wall_seconds: wall.as_secs_f64(), cpu_seconds, peak_bytes, status: child.wait()? })
+    let (cpu_seconds, read_bytes) = (cpu_seconds(&folder)?, read_bytes(&folder));
+    Ok(Cost { wall_seconds: wall.as_secs_f64(), cpu_seconds, peak_bytes, read_bytes, status: child.wait()? })
 }
 
 fn peak(folder: &str, is_over: &AtomicBool) -> u64 {
@@ -73,6 +75,12 @@ fn cpu_seconds(folder: &str) -> anyhow::Result<f64> {
     Ok(seconds)
 }
 
+/// Returns `rchar` of proc_pid_io(5).
+fn read_bytes(folder: &str) -> Option<u64> {
+    let counts = fs::read_to_string(format!("{folder}/io")).ok()?;
+    counts.lines().find_map(|line| line.strip_prefix("rchar:"))?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,9 +88,11 @@ mod tests {
     #[test]
     fn a_run_is_measured_to_its_end() {
         let mut command = Command::new("sh");
-        let cost = of(command.args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; exit 3"])).unwrap();
+        let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; head -c 1000000 /dev/zero >/dev/null; exit 3";
+        let cost = of(command.args(["-c", script])).unwrap();
         assert_eq!(cost.status.code(), Some(3));
         assert!(cost.cpu_seconds > 0.0 && cost.wall_seconds > 0.0, "{cost:?}");
         assert!(cost.peak_bytes > 100_000, "{cost:?}");
+        assert!(cost.read_bytes.is_none_or(|bytes| (1_000_000..2_000_000).contains(&bytes)), "{cost:?}");
     }
 }
