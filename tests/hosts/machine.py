@@ -109,11 +109,16 @@ def why_no_overlay():
 # ---------------------------------------------------------------- roots
 
 
+def sources(suite):
+    """Returns what a host of `suite` has as its sources.list."""
+    return f"deb {MIRROR} {suite} main\ndeb {SECURITY} {suite}-security main\n"
+
+
 def root_of(suite):
     """Returns the root file system of `suite`, made once: from the main archive alone, so that security updates are pending."""
 
     def finish(root):
-        (root / "etc/apt/sources.list").write_text(f"deb {MIRROR} {suite} main\ndeb {SECURITY} {suite}-security main\n")
+        (root / "etc/apt/sources.list").write_text(sources(suite))
         call("chroot", root, "apt-get", "-qq", "update")
 
     return root_with(f"root-{suite}", suite, BOOTABLE, finish)
@@ -128,7 +133,24 @@ def root_with(name, suite, packages, finish=lambda root: None):
     CACHE.mkdir(parents=True, exist_ok=True)
     # Of a run that did not come to its end.
     shutil.rmtree(root, ignore_errors=True)
-    call("debootstrap", "--variant=minbase", f"--include={packages}", suite, root, MIRROR, timeout=900)
+    # What it mounts ends with the name space, also when it does not come to its end.
+    private = ["unshare", "-m", "--propagation", "private"]
+    call(*private, "debootstrap", "--variant=minbase", f"--include={packages}", suite, root, MIRROR, timeout=900)
     finish(root)
     (root / ".complete").touch()
     return root
+
+
+def inside(root, script, timeout=PATIENCE):
+    """Runs a script in `root`, in which packages may be installed and none of their services is started. Every mount ends with it."""
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    enter = (
+        'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && '
+        'DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 exec chroot "$0" sh -ec "$1"'
+    )
+    try:
+        call("unshare", "-m", "--propagation", "private", "sh", "-c", enter, root, script, timeout=timeout)
+    finally:
+        policy.unlink()
