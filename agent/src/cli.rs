@@ -80,7 +80,10 @@ enum Command {
         #[arg(long)]
         facts: bool,
     },
-    /// Makes probes look once and shows what they saw. Nothing is reported.
+    /// Makes probes look once and shows what they saw. Nothing is reported, and what the agent remembers is only read.
+    ///
+    /// As root, or whoever the agent runs as, it sees what this host's agent would: changes since the agent's own baseline. Without
+    /// one, the look takes a baseline for itself, which reads every watched file.
     Probe {
         /// Only this probe, such as `firewall`.
         name: Option<String>,
@@ -189,9 +192,17 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 Output::Text => inspect::Format::Text,
                 Output::Json => inspect::Format::Json,
             };
-            let settings = load(&cli)?.config.probes;
+            let Config { probes, state_directory, .. } = load(&cli)?.config;
             let out = &mut std::io::stdout().lock();
-            inspect::probe(name.as_deref(), host.as_deref(), &settings, SystemClock.now(), format, out)?;
+            inspect::probe(
+                name.as_deref(),
+                host.as_deref(),
+                &state_directory,
+                &probes,
+                SystemClock.now(),
+                format,
+                out,
+            )?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture { name, out } => {

@@ -31,7 +31,7 @@ mod survey;
 mod tally;
 pub mod watch_set;
 
-pub use check::{Actors, Depth, Error, Request, Scope, baseline_sets, check, each_change, take_baseline, verify};
+pub use check::{Actors, Depth, Error, Request, Scope, check, each_change, left, take_baseline, verify};
 pub use merge::Stats;
 pub use place::{is_at_or_below, order};
 pub use progress::Progress;

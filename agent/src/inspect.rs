@@ -1,10 +1,13 @@
 //! What `muster-agent probe` and `muster-agent capture` do: look once, here or at a capture, and show or keep it.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Mutex,
+    time::SystemTime,
 };
 
 use muster_proto::{
@@ -14,8 +17,11 @@ use muster_proto::{
 
 use crate::{
     host::{self, Host, Live, Recorded, Recording, recorded},
-    probe::{self, Look, Probe, Settings},
+    probe::{self, FileLook, Look, Probe, Settings},
 };
+
+/// How often an agent's files are copied when they change meanwhile, at most.
+const COPIES: u32 = 5;
 
 /// Looking or capturing failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +56,8 @@ pub enum Format {
 
 /// Makes the probe `name`, or every probe, look once, and shows the facts on `out`.
 ///
-/// With `capture`, it looks at that folder as of the time it was made; else at this machine.
+/// With `capture`, it looks at that folder as of the time it was made; else at this machine, with a copy of what this machine's agent
+/// remembers in its folder `state`, so far as that is there and may be read, so that it sees what the agent would.
 ///
 /// # Errors
 ///
@@ -58,6 +65,7 @@ pub enum Format {
 pub fn probe(
     name: Option<&str>,
     capture: Option<&Path>,
+    state: &Path,
     settings: &Settings,
     now: Timestamp,
     format: Format,
@@ -67,9 +75,9 @@ pub fn probe(
     let facts = match capture {
         Some(folder) => {
             let host = Recorded::at(folder)?;
-            look(&host, &probes, settings, host.captured())?
+            look(&host, &probes, None, settings, host.captured())?
         }
-        None => look(&Live::new(), &probes, settings, now)?,
+        None => look(&Live::new(), &probes, Some(state), settings, now)?,
     };
     match format {
         Format::Json => {
@@ -92,7 +100,7 @@ pub fn capture(name: Option<&str>, folder: &Path, settings: &Settings, now: Time
     let written = |source| Error::Write { path: folder.to_owned(), source };
     let live = Live::new();
     let recording = Recording::start(&live, folder, now).map_err(written)?;
-    look(&recording, &probes, settings, now)?;
+    look(&recording, &probes, None, settings, now)?;
     recording.finish().map_err(written)
 }
 
@@ -107,13 +115,29 @@ fn chosen(name: Option<&str>) -> Result<Vec<&'static dyn Probe>, Error> {
     }
 }
 
-/// Looks with a memory that is forgotten after, so that the agent's own is left alone.
-fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timestamp) -> Result<Vec<Fact>, Error> {
+/// Looks with a memory that is forgotten after, so that the agent's own in `state` is left alone: it begins as a copy of that.
+fn look(
+    host: &dyn Host,
+    probes: &[&dyn Probe],
+    state: Option<&Path>,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Vec<Fact>, Error> {
     let memory = Memory::make()?;
     let mut facts = Vec::new();
     for probe in probes {
         let folder = memory.0.join(probe.name());
-        fs::create_dir(&folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
+        let made = || -> io::Result<()> {
+            fs::create_dir(&folder)?;
+            let Some(own) = state.map(|state| state.join("probes").join(probe.name())) else { return Ok(()) };
+            if remember(&own, &folder).is_err() {
+                // Of a part nothing can be told.
+                fs::remove_dir_all(&folder)?;
+                fs::create_dir(&folder)?;
+            }
+            Ok(())
+        };
+        made().map_err(|source| Error::Write { path: folder.clone(), source })?;
         let look = Look {
             host,
             now,
@@ -121,11 +145,51 @@ fn look(host: &dyn Host, probes: &[&dyn Probe], settings: &Settings, now: Timest
             memory: &folder,
             watch: WatchState::ScanOnly,
             run: 1,
-            files: Default::default(),
+            files: FileLook { in_its_place: true, ..FileLook::default() },
         };
         facts.extend(probe.look(&look));
     }
     Ok(facts)
+}
+
+/// Copies what an agent remembers for a probe: the files of its folder, each of which the agent replaces as a whole.
+fn remember(own: &Path, folder: &Path) -> io::Result<()> {
+    for _ in 0..COPIES {
+        let before = files(own)?;
+        for stale in files(folder)?.keys() {
+            fs::remove_file(folder.join(stale))?;
+        }
+        for name in before.keys() {
+            match fs::copy(own.join(name), folder.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if files(own)? == before {
+            return Ok(());
+        }
+    }
+    // A scan that changes them so fast leaves each whole, and the engine sees where two do not belong together.
+    Ok(())
+}
+
+/// Returns the files of a folder, each with its size and when it was made. What is about to take the place of one is none.
+fn files(folder: &Path) -> io::Result<BTreeMap<OsString, (u64, SystemTime)>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_draft = Path::new(&name).extension().is_some_and(|extension| extension == "new" || extension == "draft");
+        if is_draft || !entry.file_type()?.is_file() {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => drop(files.insert(name, (metadata.len(), metadata.modified()?))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(files)
 }
 
 /// A folder of this process alone, removed when dropped.
@@ -192,4 +256,88 @@ pub fn rebaseline(
     let written = |source| Error::Write { path: state.join("probes/file_integrity"), source };
     let folder = probe::Folder::open(state, &["probes", "file_integrity"]).map_err(written)?;
     probe::file_integrity::rebaseline(&host::Live::new(), settings, folder.path(), now, reason).map_err(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use muster_proto::report;
+
+    use super::*;
+    use crate::{prober::Prober, run::Reach};
+
+    fn now() -> Timestamp {
+        muster_proto::time::Clock::now(&muster_proto::time::SystemClock)
+    }
+
+    /// Returns what a look by hand shows of file integrity.
+    fn shown(state: &Path, settings: &Settings) -> serde_json::Value {
+        let mut out = Vec::new();
+        probe(Some("file_integrity"), None, state, settings, now(), Format::Json, &mut out).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&out).unwrap()[0]["state"].clone()
+    }
+
+    fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut contents: Vec<_> = entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        contents.sort();
+        contents
+    }
+
+    #[tokio::test]
+    async fn a_look_by_hand_sees_what_the_agent_would_and_leaves_its_memory_alone() {
+        let (state, watched) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(watched.path().join("same"), "same").unwrap();
+        fs::write(watched.path().join("changed"), "before").unwrap();
+        let settings = Settings { watched_paths: vec![watched.path().to_owned()], ..Settings::default() };
+        let prober = Prober::start(settings.clone(), &state.path().join("probes")).unwrap();
+        let first = prober.look(report::Probe::FileIntegrity, Reach::Full, now()).await;
+        let first = serde_json::to_value(&first.facts).unwrap()[0]["state"].clone();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fs::write(watched.path().join("changed"), "after").unwrap();
+        let memory = state.path().join("probes/file_integrity");
+        let before = contents(&memory);
+
+        // The agent's watch sets may have come from its collector: those of its configuration are others.
+        let by_hand = shown(state.path(), &Settings::default());
+        assert_eq!(by_hand["baseline"], first["baseline"], "{by_hand}");
+        assert_eq!(by_hand["changes_total"], 1, "{by_hand}");
+        let change = &by_hand["changes"][0];
+        assert_eq!(change["path"].as_str(), watched.path().join("changed").to_str(), "{change}");
+        assert_eq!(change["while_not_observed"], false, "{change}");
+        assert_eq!(contents(&memory), before);
+    }
+
+    #[test]
+    fn a_look_by_hand_without_an_agent_takes_a_baseline_for_itself() {
+        let (state, watched) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(watched.path().join("file"), "content").unwrap();
+        let settings = Settings { watched_paths: vec![watched.path().to_owned()], ..Settings::default() };
+        let by_hand = shown(&state.path().join("absent"), &settings);
+        assert_eq!((&by_hand["changes_total"], &by_hand["baseline"]["reason"]), (&0.into(), &"first scan".into()));
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn files_that_are_not_whole_or_no_files_are_not_copied() {
+        let (own, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (name, content) in [("baseline", "1"), ("changes.new", "2"), ("baseline.draft", "3")] {
+            fs::write(own.path().join(name), content).unwrap();
+        }
+        fs::create_dir(own.path().join("folder")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", own.path().join("link")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            own.path().join("fifo"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        remember(own.path(), folder.path()).unwrap();
+        assert_eq!(contents(folder.path()), [(folder.path().join("baseline"), b"1".to_vec())]);
+        assert!(remember(&own.path().join("absent"), folder.path()).is_err());
+    }
 }

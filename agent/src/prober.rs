@@ -208,6 +208,7 @@ fn look(
             coverage: Some(&coverage),
             actors: Some(&shared.actors),
             progress: Some(&shared.progress),
+            in_its_place: false,
         },
     };
     // What a crashed look leaves behind is its memory folder, whose files are replaced as a whole.

@@ -264,9 +264,14 @@ fn checked(request: &Request<'_>) -> Result<Outcome, Error> {
     tally::conclude(request, &opened, compared.0, compared.1, known.map(|blocks| blocks.digest()))
 }
 
-/// Returns the watch sets of the baseline in force; `None` where there is none that can be read.
-pub fn baseline_sets(store: &Store) -> Option<Sets> {
-    Sets::new(&opened(store).ok()?.sets).ok()
+/// Returns the watch sets of the baseline in force, and the run of the agent that scanned last; `None` where there is no baseline
+/// that can be read.
+pub fn left(store: &Store) -> Option<(Sets, u64)> {
+    let opened = opened(store).ok()?;
+    let sets = Sets::new(&opened.sets).ok()?;
+    let scans = Scans::read(store, opened.baseline.id.as_str(), opened.baseline.created_time, sets.roots()).ok()?;
+    let run = scans.roots.first().map_or(super::scans::NO_RUN, |scan| scan.run);
+    Some((sets, run))
 }
 
 /// Returns the baseline in force.

@@ -41,6 +41,8 @@ pub struct FileLook<'a> {
     pub actors: Option<&'a Actors>,
     /// Where it is told how far a scan has come.
     pub progress: Option<&'a Progress>,
+    /// Whether it is in the place of the agent that looked before: with the watch sets of the baseline, and as a part of that run.
+    pub in_its_place: bool,
 }
 
 /// The probe of `file_integrity`.
@@ -77,8 +79,8 @@ pub fn rebaseline(
     reason: &str,
 ) -> io::Result<Baseline> {
     let (store, progress) = (Store::at(memory), Progress::default());
-    let sets = match fim::baseline_sets(&store) {
-        Some(sets) => sets,
+    let sets = match fim::left(&store) {
+        Some((sets, _)) => sets,
         None => sets(settings, host).map_err(io::Error::other)?,
     };
     // Somebody waits for it.
@@ -88,15 +90,21 @@ pub fn rebaseline(
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {
-    let sets = sets(look.settings, look.host).map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?;
     let (store, unseen) = (Store::at(look.memory), Progress::default());
-    let FileLook { depth, scope, coverage, actors, progress } = look.files;
+    let FileLook { depth, scope, coverage, actors, progress, in_its_place } = look.files;
+    let (sets, run) = match in_its_place.then(|| fim::left(&store)).flatten() {
+        Some(left) => left,
+        None => {
+            let sets = sets(look.settings, look.host);
+            (sets.map_err(|error| Unknown::new(Cause::Garbled, error.to_string()))?, look.run)
+        }
+    };
     let request = request(look.host, look.settings, &sets, &store, progress.unwrap_or(&unseen), look.now);
     // Where names of a very wide folder wait: beside the baseline, since /tmp may lie in memory.
     let pace = Pace { spill_folder: Some(look.memory.to_owned()), ..request.pace.clone() };
     let between = |path: &[u8], from, to| actors.map(|actors| actors.between(path, from, to)).unwrap_or_default();
     let request = Request {
-        run: look.run,
+        run,
         depth,
         scope,
         power: manners::power(look.host),
