@@ -26,6 +26,7 @@ use crate::{
         check::Depth,
         sets::{self, Sets},
         show,
+        store::Lock,
         watch_set::{Attributes, WatchSet},
     },
     host::{Live, Pace},
@@ -186,7 +187,7 @@ fn attributes(list: &str) -> Result<Attributes, String> {
 /// Runs `fim` with what needs no agent. What keeps it from looking is said, and ends with 2.
 pub(super) fn alone(command: &Alone) -> ExitCode {
     let look = command.look();
-    remove_drafts_when_stopped(&look.db);
+    remove_drafts_when_stopped();
     let out = &mut io::BufWriter::new(io::stdout().lock());
     let told = match run(command) {
         Ok(looked) => tell(out, command.name(), look.output, &looked),
@@ -318,13 +319,12 @@ fn fail(out: &mut dyn Write, output: Output, error: &anyhow::Error) -> io::Resul
 }
 
 /// Removes what a look has written and not put into force when it is stopped from outside: by Ctrl-C, by SIGTERM.
-fn remove_drafts_when_stopped(file: &Path) {
-    let drafts = alone::drafts(file);
+fn remove_drafts_when_stopped() {
     std::thread::spawn(move || {
         let stopped = super::runtime().and_then(|runtime| Ok(runtime.block_on(stop_signal())?));
         // Without it the look goes on, and the next one removes what this one may leave.
         let Ok(signal) = stopped else { return };
-        for draft in drafts {
+        for draft in Lock::drafts() {
             // It was not made, or took its name.
             let _ = std::fs::remove_file(draft);
         }

@@ -211,13 +211,18 @@ pub fn take(host: &dyn Host, look: &Look<'_>, set: WatchSet, is_forced: bool) ->
     if let Some(pattern) = inside(&sets, &store, look.file) {
         return Err(Error::Inside { path: look.file.to_owned(), pattern });
     }
-    let is_there = look.file.try_exists().map_err(|source| Error::Read { path: look.file.to_owned(), source })?;
-    if is_there && !is_forced {
-        return Err(Error::Exists { path: look.file.to_owned() });
-    }
+    let may_be_taken = || match look.file.try_exists() {
+        Ok(true) if !is_forced => Err(Error::Exists { path: look.file.to_owned() }),
+        Ok(_) => Ok(()),
+        Err(source) => Err(Error::Read { path: look.file.to_owned(), source }),
+    };
+    may_be_taken()?;
+    let lock = check::locked(&store)?;
+    // The look that had the lock may have taken one.
+    may_be_taken()?;
     let progress = Progress::default();
     let request = request(host, look, &sets, &store, Depth::Full, &[], &progress);
-    let outcome = check::take_baseline(&request, &Text::new("fim baseline"))?;
+    let outcome = check::take_locked(&lock, &request, &Text::new("fim baseline"))?;
     Ok(Looked { outcome, store, paths: Vec::new(), _memory: None })
 }
 
@@ -245,11 +250,6 @@ pub fn compare(host: &dyn Host, look: &Look<'_>, depth: Depth, paths: &[PathBuf]
     let progress = Progress::default();
     let outcome = check::check(&request(host, look, &sets, &store, depth, &paths, &progress))?;
     Ok(Looked { outcome, store, paths, _memory: memory })
-}
-
-/// Returns the files that a look may have begun beside the baseline in `file`, and that count for nothing before they take their names.
-pub fn drafts(file: &Path) -> Vec<PathBuf> {
-    Store::of_file(file).map(|store| store.drafts()).unwrap_or_default()
 }
 
 fn store(look: &Look<'_>) -> Result<Store, Error> {

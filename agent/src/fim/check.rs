@@ -21,7 +21,7 @@ use super::{
     scans::Scans,
     sets::{Root, Sets},
     slots::{Due, Slots},
-    store::{Name, Store},
+    store::{Lock, Name, Store},
     survey,
     tally::{self, Outcome},
     watch_set::WatchSet,
@@ -169,7 +169,11 @@ impl Error {
 ///
 /// When the scan does not end or the baseline cannot be written; the one before is then still in force.
 pub fn take_baseline(request: &Request<'_>, reason: &Text) -> Result<Outcome, Error> {
-    let _lock = locked(request.store)?;
+    take_locked(&locked(request.store)?, request, reason)
+}
+
+/// Takes the baseline afresh, as [`take_baseline`] does, for whoever holds the lock.
+pub(super) fn take_locked(_: &Lock, request: &Request<'_>, reason: &Text) -> Result<Outcome, Error> {
     request.progress.begin(Phase::Baseline, request.now);
     let outcome = survey::take(request, reason);
     request.progress.end();
@@ -196,7 +200,7 @@ pub fn check(request: &Request<'_>) -> Result<Outcome, Error> {
 }
 
 /// Two that write drafts of the same files would put halves of each other's into force.
-fn locked(store: &Store) -> Result<Option<std::fs::File>, Error> {
+pub(super) fn locked(store: &Store) -> Result<Lock, Error> {
     store.lock().map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Locked { path: store.path(Name::Baseline) },
         _ => Error::Write { path: store.path(Name::Scans), source },

@@ -14,6 +14,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -107,7 +108,7 @@ impl Store {
     }
 
     /// Returns the paths of what is written before it takes a file's name, and counts for nothing until then.
-    pub fn drafts(&self) -> Vec<PathBuf> {
+    fn drafts(&self) -> Vec<PathBuf> {
         let others = [&self.changes, &self.scans, &self.owners].map(|name| self.folder.join(format!("{name}.new")));
         let baseline = self.baseline_folder.join(format!("{}.new", self.baseline));
         others.into_iter().chain([baseline, self.draft_path()]).collect()
@@ -125,19 +126,19 @@ impl Store {
     /// # Errors
     ///
     /// When the folder cannot be opened or locked; `WouldBlock` when somebody else, who need only be able to list it, keeps it locked.
-    pub fn lock(&self) -> io::Result<Option<File>> {
+    pub fn lock(&self) -> io::Result<Lock> {
         if !cfg!(unix) {
-            return Ok(None);
+            return Ok(Lock::of(None, self.drafts()));
         }
         // The folder itself: a file of its own could be replaced.
         let folder = File::open(&self.folder)?;
         if self.owner == Owner::OfFolder {
             folder.lock()?;
-            return Ok(Some(folder));
+            return Ok(Lock::of(Some(folder), self.drafts()));
         }
         for _ in 0..LOCK_TRIES {
             match folder.try_lock() {
-                Ok(()) => return Ok(Some(folder)),
+                Ok(()) => return Ok(Lock::of(Some(folder), self.drafts())),
                 Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
@@ -289,6 +290,38 @@ impl Store {
     #[cfg(test)]
     pub fn fail_from(&self, write: Option<u64>) {
         self.faults.left.set(write);
+    }
+}
+
+/// Drafts of the looks of this process that are under way.
+static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Keeps every other look at the same files waiting until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    drafts: Vec<PathBuf>,
+    _folder: Option<File>,
+}
+
+impl Lock {
+    fn of(folder: Option<File>, drafts: Vec<PathBuf>) -> Self {
+        if let Ok(mut all) = DRAFTS.lock() {
+            all.extend(drafts.iter().cloned());
+        }
+        Self { drafts, _folder: folder }
+    }
+
+    /// Returns the drafts of this process, for when it is about to end: those of another whose look this one waits for are left to it.
+    pub fn drafts() -> Vec<PathBuf> {
+        DRAFTS.lock().map_or_else(|_| Vec::new(), |drafts| drafts.clone())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Ok(mut all) = DRAFTS.lock() {
+            all.retain(|path| !self.drafts.contains(path));
+        }
     }
 }
 

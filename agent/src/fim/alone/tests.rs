@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs};
 use muster_proto::{fact::Severity, time::Clock as _};
 
 use super::*;
-use crate::{fim::watch_set::Attributes, host::Live};
+use crate::{
+    fim::{store::Lock, watch_set::Attributes},
+    host::Live,
+};
 
 struct Case {
     folder: tempfile::TempDir,
@@ -307,4 +310,34 @@ fn a_folder_that_somebody_keeps_locked_holds_up_no_look_for_ever() {
     assert_eq!(case.changes(Depth::Full, &[]), changed(&[]));
     drop(folder);
     assert_eq!(case.changes(Depth::Quick, &[]), changed(&[]));
+}
+
+#[test]
+fn of_two_that_take_a_baseline_at_once_one_does_and_the_other_says_that_it_is_there() {
+    for _ in 0..20 {
+        let case = Case::new();
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let both = [scope.spawn(|| case.take(false)), scope.spawn(|| case.take(false))];
+            both.map(|one| one.join().unwrap()).into()
+        });
+        let [first, second] = &taken[..] else { panic!() };
+        let (taken, refused) = if first.is_ok() { (first, second) } else { (second, first) };
+        // The one that has the lock may have it for longer than the other waits in a test.
+        let expected =
+            |error: &Error| matches!(error, Error::Exists { .. } | Error::Engine(check::Error::Locked { .. }));
+        assert!(taken.is_ok() && refused.as_ref().is_err_and(expected), "{:?}", refused.as_ref().err());
+        assert_eq!(case.changes(Depth::Full, &[]), changed(&[]));
+    }
+}
+
+#[test]
+fn whoever_is_stopped_while_it_waits_leaves_the_drafts_of_the_other_alone() {
+    let case = Case::new();
+    let draft = case.folder.path().join("fim.db.new");
+    let is_own = || Lock::drafts().contains(&draft);
+    assert!(!is_own());
+    let lock = check::locked(&store(&case.look()).unwrap()).unwrap();
+    assert!(is_own());
+    drop(lock);
+    assert!(!is_own());
 }
