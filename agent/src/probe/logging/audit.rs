@@ -21,6 +21,11 @@ const FILTER_URING_EXIT: u32 = 7;
 /// A flag beside the list.
 const FILTER_PREPEND: u32 = 0x10;
 const NEVER: u32 = 0;
+/// Words of the mask of system calls, and fields of a rule at most.
+const MASK_WORDS: usize = 64;
+const MAX_FIELDS: u32 = 64;
+/// AUDIT_INODE and AUDIT_WATCH: such rules are kept by inode. Those of a folder (AUDIT_DIR) are in the list with the others.
+const OF_FILES: [u32; 2] = [102, 105];
 /// Digest of rules: `muster/audit-rules/v1`, and each rule with its length.
 const RULES_DOMAIN: &str = "muster/audit-rules/v1";
 const EPROTONOSUPPORT: i32 = 93;
@@ -116,14 +121,22 @@ struct Rule {
     list: u32,
     action: u32,
     fields: u32,
+    /// Whether it is of every system call.
+    of_all_calls: bool,
+    /// Whether it is of a file, by its path or inode.
+    of_files: bool,
 }
 
 impl Rule {
     /// Returns `None` where it is cut.
     fn parse(body: &[u8]) -> Option<Self> {
         let number = |at: usize| body.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        // flags, action, field_count
-        Some(Self { list: number(0)? & !FILTER_PREPEND, action: number(1)?, fields: number(2)? })
+        // flags, action, field_count, mask[64], fields[64]. auditctl leaves the last word of the mask, of classes of calls, empty.
+        let fields = number(2)?;
+        let of_all_calls = (0..MASK_WORDS - 1).all(|word| number(3 + word) == Some(u32::MAX));
+        let field = |at: u32| number(3 + MASK_WORDS + usize::try_from(at).ok()?);
+        let of_files = (0..fields.min(MAX_FIELDS)).filter_map(field).any(|field| OF_FILES.contains(&field));
+        Some(Self { list: number(0)? & !FILTER_PREPEND, action: number(1)?, fields, of_all_calls, of_files })
     }
 }
 
@@ -143,16 +156,22 @@ fn rules(mut bytes: &[u8]) -> Option<(u64, Digest)> {
 /// Returns how many of the rules record something.
 ///
 /// The first rule of the list `task` that a new task matches decides whether its system calls are looked at (auditctl(8)). With
-/// `-a task,never`, which some distributions load when nothing else is set, no task's are, and every other rule is idle.
+/// `-a task,never`, which some distributions load when nothing else is set, no task's are, and every other rule is idle. In the same
+/// way `-a exit,never` leaves those of system calls after it idle; the kernel asks those of a file's inode beside them (`kernel/auditsc.c`).
 fn recording(rules: &[Rule]) -> u64 {
     let mut of_all_tasks = rules.iter().filter(|rule| rule.list == FILTER_TASK && rule.fields == 0);
     if of_all_tasks.next().is_some_and(|rule| rule.action == NEVER) {
         return 0;
     }
-    let records = |rule: &&Rule| {
-        rule.action != NEVER && matches!(rule.list, FILTER_TASK | FILTER_ENTRY | FILTER_EXIT | FILTER_URING_EXIT)
+    let is_end =
+        |rule: &Rule| rule.list == FILTER_EXIT && rule.fields == 0 && rule.of_all_calls && rule.action == NEVER;
+    let end = rules.iter().position(is_end).unwrap_or(rules.len());
+    let records = |(at, rule): &(usize, &Rule)| match rule.list {
+        _ if rule.action == NEVER => false,
+        FILTER_EXIT => *at < end || rule.of_files,
+        list => matches!(list, FILTER_TASK | FILTER_ENTRY | FILTER_URING_EXIT),
     };
-    rules.iter().filter(records).count() as u64
+    rules.iter().enumerate().filter(records).count() as u64
 }
 
 fn digest(rules: &[&[u8]]) -> Digest {
@@ -225,6 +244,30 @@ mod tests {
             let messages: Vec<u8> =
                 list.iter().flat_map(|(flags, action, fields)| rule(*flags, *action, *fields)).collect();
             assert_eq!(rules(&messages).unwrap().0, expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_after_a_rule_that_keeps_every_call_out_does_not_count() {
+        let (never, always, (arch, uid, watch, dir)) = (0, 2, (11, 1, 105, 107));
+        let full = |list: u32, action: u32, mask: u32, fields: &[u32]| {
+            let mut body = vec![list, action, u32::try_from(fields.len()).unwrap()];
+            body.extend([mask; MASK_WORDS - 1].into_iter().chain([0]));
+            body.extend(fields.iter().copied().chain([0; 64]).take(64));
+            message(AUDIT_LIST_RULES, &body.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<_>>())
+        };
+        let all = u32::MAX;
+        let (end, calls) = (full(FILTER_EXIT, never, all, &[]), full(FILTER_EXIT, always, all, &[arch, uid]));
+        let files = [full(FILTER_EXIT, always, all, &[watch, 106]), full(FILTER_EXIT, always, all, &[dir])].concat();
+        for (messages, expected) in [
+            ([&calls[..], &end, &calls, &files].concat(), 2),
+            ([&end[..], &calls].concat(), 0),
+            // Those of some calls, or of what some field says, leave the others in.
+            ([&full(FILTER_EXIT, never, 7, &[])[..], &calls].concat(), 1),
+            ([&full(FILTER_EXIT, never, all, &[arch])[..], &calls].concat(), 1),
+            ([&end[..], &full(FILTER_URING_EXIT, always, all, &[uid])].concat(), 1),
+        ] {
+            assert_eq!(rules(&messages).unwrap().0, expected);
         }
     }
 
