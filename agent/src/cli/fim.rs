@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -174,7 +174,15 @@ impl Check {
 
 /// Returns `path` from the root of the file system on. What cannot be made so is refused later.
 fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // What is above the place that a link leads to is not what is above the link.
+    let parts: Vec<_> = path.components().collect();
+    let Some(last) = parts.iter().rposition(|part| *part == Component::ParentDir) else { return path };
+    let (above, below) = parts.split_at(last + 1);
+    match above.iter().collect::<PathBuf>().canonicalize() {
+        Ok(above) => above.join(below.iter().collect::<PathBuf>()),
+        Err(_) => path,
+    }
 }
 
 fn attributes(list: &str) -> Result<Attributes, String> {
@@ -318,7 +326,7 @@ fn fail(out: &mut dyn Write, output: Output, error: &anyhow::Error) -> io::Resul
     Ok(ExitCode::from(NOT_LOOKED))
 }
 
-/// Removes what a look has written and not put into force when it is stopped from outside: by Ctrl-C, by SIGTERM.
+/// Removes what a look has written and not put into force when it is stopped from outside: by Ctrl-C, by SIGTERM, by the end of its terminal.
 fn remove_drafts_when_stopped() {
     std::thread::spawn(move || {
         let stopped = super::runtime().and_then(|runtime| Ok(runtime.block_on(stop_signal())?));
@@ -338,10 +346,12 @@ fn remove_drafts_when_stopped() {
 async fn stop_signal() -> io::Result<i32> {
     use tokio::signal::unix::{SignalKind, signal};
 
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let [interrupt, terminate, hangup] = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let (mut interrupted, mut terminated, mut hung_up) = (signal(interrupt)?, signal(terminate)?, signal(hangup)?);
     tokio::select! {
-        _ = interrupt.recv() => Ok(SignalKind::interrupt().as_raw_value()),
-        _ = terminate.recv() => Ok(SignalKind::terminate().as_raw_value()),
+        _ = interrupted.recv() => Ok(interrupt.as_raw_value()),
+        _ = terminated.recv() => Ok(terminate.as_raw_value()),
+        _ = hung_up.recv() => Ok(hangup.as_raw_value()),
     }
 }
 
@@ -370,12 +380,19 @@ pub(super) fn show_sets(config: &Config, output: Output) -> anyhow::Result<ExitC
 /// Takes the baseline of this host's agent afresh.
 pub(super) fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(!reason.trim().is_empty(), "a reason is needed: it is part of the evidence");
-    match identity::Folder::open(&config.state_directory) {
+    let state = &config.state_directory;
+    anyhow::ensure!(
+        !matches!(identity::Folder::below(state).identity(), Ok(None)),
+        "no agent is enrolled whose state is in {}: name its folder with --state; for a baseline without an agent there is \
+         'muster-agent fim baseline'",
+        state.display()
+    );
+    match identity::Folder::open(state) {
         // Root may act for the agent: what it writes there is given to the agent.
         Ok(_) | Err(identity::Error::Owner { user: 0, .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let baseline = inspect::rebaseline(&config.state_directory, &config.probes, SystemClock.now(), reason)?;
+    let baseline = inspect::rebaseline(state, &config.probes, SystemClock.now(), reason)?;
     let entries = counted(baseline.entries, "entry");
     super::print(&format!("baseline {} of {entries}, taken {}\n", baseline.id, baseline.created_time))?;
     Ok(ExitCode::SUCCESS)
@@ -389,6 +406,28 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(["muster-agent", "fim"].iter().chain(arguments))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_above_a_place_behind_a_link_is_above_that_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(real.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("a/b", real.join("link")).unwrap();
+        assert_eq!(absolute(&real.join("link/../conf")), real.join("a/conf"));
+        assert_eq!(absolute(&real.join("a/./b/../conf")), real.join("a/conf"));
+        // The last part may be a link, which is not followed.
+        assert_eq!(absolute(&real.join("a/../link")), real.join("link"));
+        assert_eq!(absolute(&real.join("absent/../conf")), real.join("absent/../conf"));
+    }
+
+    #[test]
+    fn a_state_folder_of_no_agent_is_refused_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { state_directory: folder.path().join("typo"), ..Config::default() };
+        let error = rebaseline(&config, "reason").unwrap_err().to_string();
+        assert!(error.contains("--state") && !config.state_directory.exists(), "{error}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It is a file of the form that [`super::block`] draws, with the magic line `muster-baseline 2`, a header with its id, time,
 //! reason and watch sets, a summary with what it counts for each root and set, and one record for each entry that is covered: its
-//! [`State`], or the one byte `ff` when it could not be read.
+//! [`State`], or when it could not be read the byte `ff` and, from this version of the agent on, the state that lstat(2) told of.
 
 use std::io;
 
@@ -21,7 +21,7 @@ use super::{
     store::{Name, Store},
     watch_set::WatchSet,
 };
-use crate::host;
+use crate::host::{self, Metadata};
 
 const MAGIC: &[u8] = b"muster-baseline 2\n";
 /// Record of an entry that could not be read. No state begins with this byte.
@@ -74,8 +74,8 @@ pub enum Before {
     None,
     /// Nothing, and it could not have more: it lies in what could not be read.
     Hidden,
-    /// That it could not be read.
-    Unreadable,
+    /// That it could not be read, and what lstat(2) said of it, where it did.
+    Unreadable(Option<State>),
     /// Its state.
     State(State),
 }
@@ -116,11 +116,22 @@ fn of_blocks(blocks: Blocks) -> io::Result<Opened> {
 pub fn before(cursor: &Cursor<'_>) -> io::Result<Before> {
     let body = cursor.body();
     if body == UNREADABLE {
-        return Ok(Before::Unreadable);
+        return Ok(Before::Unreadable(None));
     }
+    let (body, is_read) = body.strip_prefix(UNREADABLE).map_or((body, true), |looked| (looked, false));
     let mut taken = Taken(body);
     let state = State::take(&mut taken).and_then(|state| taken.end(state));
-    state.map(Before::State).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let before = state.map(|state| if is_read { Before::State(state) } else { Before::Unreadable(Some(state)) });
+    before.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What a new baseline is to have of an entry.
+#[derive(Clone, Copy, Debug)]
+pub enum Read<'s> {
+    /// Its state.
+    State(&'s State),
+    /// That it could not be read, and what lstat(2) said of it, where it did.
+    Not(Option<Metadata>),
 }
 
 /// Takes the entries of a new baseline, in order.
@@ -133,17 +144,20 @@ pub struct Writer<'w> {
 }
 
 impl Writer<'_> {
-    /// Writes an entry that counts for the sets `members`; one without a state could not be read.
+    /// Writes an entry that counts for the sets `members`.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn add(&mut self, path: &[u8], members: Members, state: Option<&State>) -> io::Result<()> {
+    pub fn add(&mut self, path: &[u8], members: Members, entry: Read<'_>) -> io::Result<()> {
         self.record.clear();
-        match state {
-            Some(state) => state.put(&mut self.record),
-            None => {
+        match entry {
+            Read::State(state) => state.put(&mut self.record),
+            Read::Not(looked) => {
                 self.record.extend_from_slice(UNREADABLE);
+                if let Some(metadata) = looked {
+                    State::of_metadata(metadata).put(&mut self.record);
+                }
                 self.counts.unreadable += 1;
             }
         }

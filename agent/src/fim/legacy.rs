@@ -28,7 +28,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    baseline,
+    baseline::{self, Read},
     check::Error,
     known::{Difference, Header, Known, What},
     record::{self, State},
@@ -67,7 +67,7 @@ pub(super) fn convert(store: &Store) -> Result<bool, Error> {
         while let Some(line) = lines.next()?.filter(|line| !line.starts_with("end ")) {
             let (path, state) = parse_entry(&line).ok_or(io::ErrorKind::InvalidData)?;
             let Rule::Covered { members, .. } = sets.rule(&path, EntryKind::Folder) else { continue };
-            writer.add(&path, members, state.as_ref())?;
+            writer.add(&path, members, state.as_ref().map_or(Read::Not(None), Read::State))?;
         }
         Ok(())
     });

@@ -351,7 +351,7 @@ impl<'a> Merge<'a> {
     fn take_before(&mut self) -> Result<Before, Error> {
         let failed = |error| Error::of_baseline(self.request.store, error);
         let before = baseline::before(&self.baseline).map_err(failed)?;
-        if before == Before::Unreadable {
+        if matches!(before, Before::Unreadable(_)) {
             self.blind_before = self.baseline.path().map(<[u8]>::to_vec);
         }
         self.baseline.advance().map_err(failed)?;
@@ -468,7 +468,7 @@ impl<'a> Merge<'a> {
             (Some(Known { unreadable: Some(_), .. }), _) => return false,
             (Some(known), _) => known.metadata().map(|metadata| (metadata, known.seen)),
             (None, Before::State(state)) => Some((&state.metadata, self.opened.baseline.created_time)),
-            (None, Before::None | Before::Hidden | Before::Unreadable) => None,
+            (None, Before::None | Before::Hidden | Before::Unreadable(_)) => None,
         };
         recorded.is_some_and(|(recorded, seen)| {
             recorded == metadata && !is_racy(metadata, seen) && !(self.due.is_any() && self.due.has(path))

@@ -186,7 +186,7 @@ impl State {
             return Some(ChangeKind::Content);
         }
         // The size and time of a folder follow from what is in it, and the time of a link from when it was made.
-        let has_own = is_file || watched.has(Attributes::FOLDERS);
+        let has_own = has_own(b.kind) || watched.has(Attributes::FOLDERS);
         let changed = a.changed_nanos.zip(b.changed_nanos);
         let is_changed = watched.has(Attributes::MODE) && a.mode != b.mode
             || watched.has(Attributes::OWNER) && a.uid != b.uid
@@ -194,7 +194,7 @@ impl State {
             || watched.has(Attributes::MODIFIED_TIME) && has_own && a.modified != b.modified
             || watched.has(Attributes::SIZE) && has_own && a.size_bytes != b.size_bytes
             || watched.has(Attributes::CHANGED_TIME) && changed.is_some_and(|(a, b)| a != b)
-            || watched.has(Attributes::INODE) && a.inode != 0 && (a.inode, a.device) != (b.inode, b.device)
+            || watched.has(Attributes::INODE) && a.inode != 0 && a.inode != b.inode
             || watched.has(Attributes::LINKS) && a.links != 0 && b.links != 0 && a.links != b.links
             || watched.has(Attributes::EXTENDED) && attributes_differ(self, after);
         is_changed.then_some(ChangeKind::Metadata)
@@ -204,7 +204,7 @@ impl State {
     /// by a zero byte, and empty where it is not watched or not known.
     pub fn put_watched(&self, watched: Attributes, out: &mut Vec<u8>) {
         let metadata = &self.metadata;
-        let has_own = metadata.kind == EntryKind::File || watched.has(Attributes::FOLDERS);
+        let has_own = has_own(metadata.kind) || watched.has(Attributes::FOLDERS);
         let mut field = |is_watched: bool, text: String| {
             if is_watched {
                 out.extend_from_slice(text.as_bytes());
@@ -259,6 +259,10 @@ pub fn is_racy(metadata: &Metadata, seen: Timestamp) -> bool {
 fn is_of_content(metadata: &Metadata, changed: i64) -> bool {
     const STEP_NANOS: i64 = 10_000_000;
     changed % STEP_NANOS == 0 && metadata.modified.is_some_and(|modified| modified.micros() == changed / 1000)
+}
+
+fn has_own(kind: EntryKind) -> bool {
+    !matches!(kind, EntryKind::Folder | EntryKind::Link)
 }
 
 fn attributes_differ(before: &State, after: &State) -> bool {

@@ -1,7 +1,7 @@
 //! Differences as a person reads them: what a file was, and what it is.
 
 use muster_proto::fact::{
-    ChangeKind, Explanation, ExplanationSource, ExtendedAttribute, FileChange, FileState, Reading, Text,
+    ChangeKind, Explanation, ExplanationSource, ExtendedAttribute, FileChange, FileState, FileType, Reading, Text,
     UnreadablePath, render,
 };
 
@@ -33,7 +33,7 @@ fn differences(before: &FileState, after: &FileState) -> Vec<String> {
         |name: &str, before: String, after: String| (before != after).then(|| format!("{name:<9} {before} -> {after}"));
     let mut lines: Vec<String> = [
         one("type", before.r#type.as_str().to_owned(), after.r#type.as_str().to_owned()),
-        one("sha256", or_none(&before.sha256), or_none(&after.sha256)),
+        one("sha256", of_content(before), of_content(after)),
         one("size", before.size_bytes.to_string(), after.size_bytes.to_string()),
         one("mode", format!("{:04o}", before.mode), format!("{:04o}", after.mode)),
         one("owner", before.uid.to_string(), after.uid.to_string()),
@@ -100,8 +100,12 @@ fn of_explanation(explanation: &Explanation) -> String {
     }
 }
 
-fn or_none(text: &Text) -> String {
-    if text.is_empty() { "none".to_owned() } else { text.to_string() }
+fn of_content(state: &FileState) -> String {
+    match state.r#type {
+        _ if !state.sha256.is_empty() => state.sha256.to_string(),
+        FileType::File | FileType::Link => "not read".to_owned(),
+        _ => "none".to_owned(),
+    }
 }
 
 fn of_reading<T: ToString>(reading: &Reading<T>) -> String {

@@ -92,7 +92,10 @@ impl Store {
     #[must_use]
     pub fn with_others_in(mut self, folder: &Path) -> Self {
         // Which package a path belongs to is as true there. Without it a deletion is less explained, and package lists are read again.
-        let _ = fs::copy(self.folder.join(&self.owners), folder.join(&self.owners));
+        let copied = memory::open(&self.folder.join(&self.owners))
+            .and_then(|mut from| io::copy(&mut from, &mut File::create(folder.join(&self.owners))?));
+        // Half of them is damaged, and so none.
+        let _ = copied;
         folder.clone_into(&mut self.folder);
         self
     }
@@ -176,7 +179,7 @@ impl Store {
     ///
     /// When it cannot be opened.
     pub fn open(&self, name: Name) -> io::Result<Option<File>> {
-        match File::open(self.path(name)) {
+        match memory::open(&self.path(name)) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

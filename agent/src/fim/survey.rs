@@ -8,7 +8,7 @@ use std::{
 use muster_proto::fact::{Cause, PathText, Text, Unknown};
 
 use super::{
-    baseline::{self, Before, Opened, Writer},
+    baseline::{self, Before, Opened, Read, Writer},
     block::Cursor,
     check::{self, Error, Request},
     draft::Draft,
@@ -101,6 +101,8 @@ struct Item {
     members: Members,
     /// Its state, or until it is read the one that is kept if it is the same; an entry without could not be read.
     state: Option<State>,
+    /// What lstat(2) said of it, where it did.
+    looked: Option<Metadata>,
     /// Whether that is of the kept baseline.
     is_kept: bool,
     attributes: Attributes,
@@ -192,6 +194,7 @@ impl<'s, 'w> Survey<'s, 'w> {
         self.shown.clear();
         self.shown.extend_from_slice(path);
         let note = self.link_note(path, metadata.kind);
+        let mut looked = Some(*metadata);
         let (state, is_read) = match self.kept_of(path, metadata.kind)? {
             None => (None, true),
             Some(Before::State(state)) => {
@@ -199,7 +202,10 @@ impl<'s, 'w> Survey<'s, 'w> {
                     || state.attributes.is_none() && attributes.has(Attributes::EXTENDED);
                 (Some(state), lacks)
             }
-            Some(Before::Unreadable) => (None, false),
+            Some(Before::Unreadable(kept)) => {
+                looked = kept.map(|state| state.metadata);
+                (None, false)
+            }
             // There was none when what covered it was taken: it is a difference.
             Some(Before::None | Before::Hidden) => return Ok(Want::Nothing),
         };
@@ -208,7 +214,8 @@ impl<'s, 'w> Survey<'s, 'w> {
         // What is kept stays as it is.
         let is_told = is_read && !is_waiting && !is_kept;
         let state = if is_told { Some(State::of_metadata(*metadata)) } else { state };
-        self.queue.push_back(Item { path: path.to_vec(), set, members, state, is_kept, attributes, is_waiting, note });
+        let path = path.to_vec();
+        self.queue.push_back(Item { path, set, members, state, looked, is_kept, attributes, is_waiting, note });
         Ok(want)
     }
 
@@ -249,15 +256,17 @@ impl<'s, 'w> Survey<'s, 'w> {
         let Some((_, cursor)) = &mut self.kept else { return Ok(()) };
         let failed = |error| Error::of_baseline(self.request.store, error);
         while let Some(path) = cursor.path().filter(|path| is_kept(path)) {
-            let state = match baseline::before(cursor).map_err(failed)? {
-                Before::State(state) => Some(state),
-                Before::Unreadable | Before::None | Before::Hidden => None,
+            let (state, looked) = match baseline::before(cursor).map_err(failed)? {
+                Before::State(state) => (Some(state), None),
+                Before::Unreadable(looked) => (None, looked.map(|state| state.metadata)),
+                Before::None | Before::Hidden => (None, None),
             };
             let kind = state.as_ref().map_or(EntryKind::Folder, |state| state.metadata.kind);
             if let Rule::Covered { set, attributes, members } = self.request.sets.rule(path, kind) {
                 let path = path.to_vec();
                 let is_kept = state.is_some();
-                let item = Item { path, set, members, state, is_kept, attributes, is_waiting: false, note: None };
+                let item =
+                    Item { path, set, members, state, looked, is_kept, attributes, is_waiting: false, note: None };
                 self.queue.push_back(item);
             }
             cursor.advance().map_err(failed)?;
@@ -276,13 +285,14 @@ impl<'s, 'w> Survey<'s, 'w> {
         let unknown = host::unknown("read", error);
         if self.shown.is_empty() || order(&self.shown, path).is_lt() {
             self.flush(0)?;
-            let state = match self.kept_of(path, EntryKind::Folder)? {
-                Some(Before::State(state)) => Some(state),
+            let (state, looked) = match self.kept_of(path, EntryKind::Folder)? {
+                Some(Before::State(state)) => (Some(state), None),
                 Some(Before::None | Before::Hidden) => return Ok(()),
-                Some(Before::Unreadable) | None => None,
+                Some(Before::Unreadable(looked)) => (None, looked.map(|state| state.metadata)),
+                None => (None, None),
             };
-            let (path, is_kept, note) = (path.to_vec(), state.is_some(), Some(unknown));
-            self.queue.push_back(Item { path, set, members, state, is_kept, attributes, is_waiting: false, note });
+            let (path, is_kept, note, is_waiting) = (path.to_vec(), state.is_some(), Some(unknown), false);
+            self.queue.push_back(Item { path, set, members, state, looked, is_kept, attributes, is_waiting, note });
         } else if let Some(item) = self.queue.back_mut().filter(|item| item.path == path) {
             (item.is_waiting, item.note) = (false, Some(unknown));
             if !item.is_kept {
@@ -358,7 +368,8 @@ fn flush(
     while queue.len() > left
         && let Some(item) = queue.pop_front_if(|item| !item.is_waiting)
     {
-        let written = writer.add(&item.path, item.members, item.state.as_ref());
+        let read = item.state.as_ref().map_or(Read::Not(item.looked), Read::State);
+        let written = writer.add(&item.path, item.members, read);
         written.map_err(Error::of_writing(request.store, Name::Baseline))?;
         if let (Some(unknown), Some(draft)) = (item.note, unreadable.as_deref_mut()) {
             let unreadable = Some(Unreadable { unknown, since: request.now });

@@ -357,6 +357,52 @@ fn what_lies_below_what_was_closed_is_unreadable_until_it_is_seen_again() {
 }
 
 #[test]
+fn content_that_is_read_for_the_first_time_is_another_state_than_what_was_only_seen() {
+    let mut watched = small();
+    watched.tree.write("/r/b", 9, false);
+    watched.tree.change("/r/b", |node| node.is_unreadable = true);
+    let seen = watched.quick().changes[0].clone();
+    assert_eq!((seen.states_seen, seen.after.as_ref().unwrap().sha256.as_str()), (1, ""));
+    // Neither its size nor its time says that it was changed once more.
+    watched.tree.write("/r/b", 8, true);
+    let modified = watched.tree.nodes[b"/r/b".as_slice()].modified;
+    watched.tree.change("/r/b", |node| (node.is_unreadable, node.modified) = (false, modified));
+    let read = watched.quick().changes[0].clone();
+    let digest = hex::encode(watched.tree.nodes[b"/r/b".as_slice()].sha256().unwrap());
+    assert_eq!((read.states_seen, read.after.as_ref().unwrap().sha256.as_str()), (2, digest.as_str()));
+    assert!(read.detected_time > seen.detected_time && read.last_unchanged_time == seen.last_unchanged_time);
+    assert_eq!(watched.quick().changes[0], read);
+}
+
+#[test]
+fn what_could_not_be_read_for_the_baseline_is_compared_by_what_was_seen_of_it() {
+    let mut watched = Watched::new(&["/r"]);
+    for path in ["/r/a", "/r/b", "/r/c"] {
+        watched.tree.put(path, EntryKind::File, 1);
+        watched.tree.change(path, |node| node.is_unreadable = true);
+    }
+    watched.baseline();
+    assert_eq!((watched.quick().changes_total, watched.quick().unreadable.len()), (0, 3));
+    // One still cannot be read, one can, and one is something else.
+    watched.tree.change("/r/a", |node| node.mode = 0o4777);
+    watched.tree.change("/r/b", |node| (node.mode, node.is_unreadable) = (0o4777, false));
+    watched.tree.remove("/r/c");
+    watched.tree.put("/r/c", EntryKind::Link, 1);
+    let outcome = watched.quick();
+    let expected = [(ChangeKind::Metadata, "/r/a"), (ChangeKind::Metadata, "/r/b"), (ChangeKind::Type, "/r/c")];
+    assert_eq!(changes(&outcome), expected);
+    let read =
+        |change: &muster_proto::fact::FileChange| change.after.as_ref().is_some_and(|after| !after.sha256.is_empty());
+    assert_eq!(outcome.changes.iter().map(read).collect::<Vec<_>>(), [false, true, true]);
+    // Whose mode is as it was is still not known to be the same.
+    watched.tree.change("/r/b", |node| node.mode = 0o644);
+    let mode = watched.tree.nodes[b"/r/a".as_slice()].mode;
+    assert_eq!(mode, 0o4777);
+    watched.sets = sets(&[("files", &["/r"]), ("more", &["/r/a"])]);
+    assert!(changes(&watched.quick()).contains(&(ChangeKind::Metadata, "/r/a")), "new sets forgive nothing");
+}
+
+#[test]
 fn what_is_left_out_and_cannot_be_read_deletes_nothing() {
     let mut watched = Watched::new(&["/r"]);
     watched.sets = {

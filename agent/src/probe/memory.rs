@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -67,9 +67,24 @@ impl Folder {
     }
 }
 
+/// Opens a file for reading. What is none, such as a pipe that somebody put in its place, is not waited for.
+///
+/// # Errors
+///
+/// `InvalidData` when it is no regular file, or when it cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    #[cfg(target_os = "linux")]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.read(true).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file")) }
+}
+
 /// Returns the value in the file at `path`; `None` when it is not there or not whole.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    let mut bytes = Vec::new();
+    open(path).and_then(|mut file| file.read_to_end(&mut bytes)).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// Replaces the file `name` in `folder` with `value`.

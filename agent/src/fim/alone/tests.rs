@@ -341,3 +341,24 @@ fn whoever_is_stopped_while_it_waits_leaves_the_drafts_of_the_other_alone() {
     drop(lock);
     assert!(!is_own());
 }
+
+#[test]
+fn a_pipe_in_the_place_of_what_is_kept_beside_the_baseline_holds_up_nothing() {
+    let case = Case::new();
+    case.take(false).unwrap();
+    case.changes(Depth::Quick, &[]);
+    fs::write(case.tree.join("a"), "tampered").unwrap();
+    for name in ["owners", "scans", "changes"] {
+        let path = case.folder.path().join(format!("fim.db.{name}"));
+        let _ = fs::remove_file(&path);
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for depth in [Depth::Full, Depth::Quick] {
+            assert_eq!(case.changes(depth, &[]), changed(&[("/a", "content")]), "{name}");
+        }
+    }
+    fs::remove_file(&case.file).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, &case.file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert!(case.compare(Depth::Full, &[]).is_err());
+}

@@ -94,7 +94,8 @@ fn by_record(path: &[u8], asked: &Asked<'_>, record: &Record, evidence: &Evidenc
     let basis = match (&record.holds, after.r#type) {
         (Holds::Path, FileType::Folder) => is_safe_new_folder(change, after) && asked.is_within(record.package.time),
         (Holds::Path, FileType::Link) => {
-            let is_listed = evidence.targets.get(path).is_some_and(|target| !evidence.records(target).is_empty());
+            let is_known = |target: &Vec<u8>| !evidence.records(target).is_empty() || is_masked(path, target);
+            let is_listed = evidence.targets.get(path).is_some_and(is_known);
             is_listed && after.uid == 0 && change.kind != ChangeKind::Metadata && asked.is_within(record.package.time)
         }
         (Holds::Path | Holds::Unknown, _) => false,
@@ -113,6 +114,12 @@ fn by_record(path: &[u8], asked: &Asked<'_>, record: &Record, evidence: &Evidenc
         version: record.package.version.clone(),
         basis: Text::new(basis),
     })
+}
+
+/// Returns whether a link is that of a unit which its package masks, as Debian's sudo does with `sudo.service` (systemd.unit(5)).
+fn is_masked(path: &[u8], target: &[u8]) -> bool {
+    let path = path.strip_prefix(b"/usr").unwrap_or(path);
+    path.starts_with(b"/lib/systemd/system/") && target == b"/dev/null"
 }
 
 fn basis(holds: &Holds) -> &'static str {

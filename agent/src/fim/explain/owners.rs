@@ -13,7 +13,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     io::{self, Read as _, Write as _},
 };
 
@@ -178,7 +177,7 @@ fn read(memory: Memory<'_>) -> io::Result<Option<Owners>> {
 
 /// Returns the bytes of the file; none when it is not there.
 fn bytes(memory: Memory<'_>) -> io::Result<Vec<u8>> {
-    let file = match File::open(memory.folder.join(memory.name)) {
+    let file = match memory::open(&memory.folder.join(memory.name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result?,
     };

@@ -471,6 +471,23 @@ fn folders_and_links_are_explained_by_a_package_unpacked_in_the_window() {
 }
 
 #[test]
+fn a_unit_that_its_package_masks_is_explained_and_nothing_else_that_leads_to_nothing() {
+    let units = ["/lib/systemd/system/sudo.service", "/lib/systemd/system/other.service", "/lib/a/null"];
+    let package = package("2", &[("/lib/systemd/system/other.service", "x")], &units);
+    let mut machine = Machine::with(vec![("sudo", package)]);
+    let mut changes = Vec::new();
+    for path in units.iter().chain(&["/lib/systemd/system/not-listed.service"]) {
+        let path = format!("/usr{path}");
+        machine.link(&path, "/dev/null");
+        changes.push(change(&path, None, Some(link("/dev/null"))));
+    }
+    changes.sort_by(|a, b| a.path.cmp(&b.path));
+    let explained = machine.explained(changes).into_iter().filter(|(_, by)| !by.is_empty());
+    let explained: Vec<_> = explained.map(|(path, _)| path).collect();
+    assert_eq!(explained, ["/usr/lib/systemd/system/sudo.service"]);
+}
+
+#[test]
 fn a_deletion_is_explained_by_a_package_that_let_the_path_go_in_the_window() {
     let old = || Package {
         unpacked: "2026-11-01T00:00:00Z".to_owned(),

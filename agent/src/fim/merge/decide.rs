@@ -25,7 +25,7 @@ impl Merge<'_> {
     pub(super) fn gone(&mut self, entry: Entry, before: &Before) -> Option<Known> {
         match before {
             Before::State(state) => Some(self.differs(entry, ChangeKind::Deleted, Some(state), None)),
-            Before::Unreadable => {
+            Before::Unreadable(_) => {
                 let (set, seen) = (entry.set, entry.known.map_or(self.request.now, |known| known.seen));
                 Some(Known { set, is_new: false, unreadable: None, seen, what: What::Gone })
             }
@@ -40,7 +40,13 @@ impl Merge<'_> {
         let plain = |what, is_new| Known { set: entry.set, is_new, unreadable: None, seen: self.request.now, what };
         let found = match &entry.before {
             Before::Hidden => plain(What::NotCompared(state.metadata), true),
-            Before::Unreadable => plain(What::NotCompared(state.metadata), false),
+            Before::Unreadable(before) => {
+                let before = before.as_ref();
+                match before.and_then(|before| Some((before, before.difference(&state, entry.attributes)?))) {
+                    Some((before, kind)) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
+                    None => plain(What::NotCompared(state.metadata), false),
+                }
+            }
             Before::None => self.differs(entry.without_before(), ChangeKind::Created, None, Some(state)),
             Before::State(before) => match before.difference(&state, entry.attributes) {
                 Some(kind) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
@@ -113,9 +119,9 @@ impl Merge<'_> {
     pub(super) fn seen(&self, entry: &Entry) -> Option<State> {
         let looked = entry.looked?;
         let before = match &entry.before {
-            Before::State(before) => Some(before),
+            Before::State(before) | Before::Unreadable(Some(before)) => Some(before),
             Before::None => None,
-            Before::Hidden | Before::Unreadable => return None,
+            Before::Hidden | Before::Unreadable(None) => return None,
         };
         let known = match entry.known.as_ref().map(|known| &known.what) {
             Some(What::Differs(difference)) => difference.found.as_ref(),
@@ -166,9 +172,14 @@ fn fitting(mut change: FileChange) -> FileChange {
     change
 }
 
+/// What is read for the first time is another state than the one that only lstat(2) told of: nobody saw what was in it.
 fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attributes) -> bool {
     match (known, found) {
-        (Some(known), Some(found)) => known.difference(found, attributes).is_none(),
+        (Some(known), Some(found)) => {
+            let tells_more = known.sha256.is_none() && found.sha256.is_some()
+                || known.attributes.is_none() && found.attributes.is_some();
+            !tells_more && known.difference(found, attributes).is_none()
+        }
         (None, None) => true,
         _ => false,
     }

@@ -25,8 +25,8 @@ type Watched = (String, String, Option<(u8, u8, u32, i64)>);
 /// The comparison.
 pub struct Model {
     roots: Vec<Vec<u8>>,
-    /// Entries of the baseline; those without a node could not be read.
-    baseline: BTreeMap<Vec<u8>, Option<Node>>,
+    /// Entries of the baseline; of those that could not be read the content is unknown.
+    baseline: BTreeMap<Vec<u8>, Node>,
     known: BTreeMap<Vec<u8>, Status>,
     /// Digests of watched states, and states of digests.
     digests: BTreeMap<(String, Vec<Watched>), [u8; 32]>,
@@ -58,7 +58,8 @@ impl Model {
 
     pub fn baseline(&mut self, tree: &Tree) {
         let shown = |path: &Vec<u8>| self.is_below_root(path) && !self.is_blind(tree, path);
-        let state = |node: &Node| (!node.is_unreadable).then(|| node.clone());
+        let state =
+            |node: &Node| Node { content: if node.is_unreadable { UNKNOWN } else { node.content }, ..node.clone() };
         self.baseline =
             tree.nodes.iter().filter(|(path, _)| shown(path)).map(|(path, node)| (path.clone(), state(node))).collect();
         self.known.clear();
@@ -96,29 +97,28 @@ impl Model {
     fn status(&self, tree: &Tree, path: &[u8], before: Option<Status>) -> Option<Status> {
         let own = self.baseline.get(path);
         let Some(node) = tree.nodes.get(path) else {
-            let difference = own?.is_some().then_some((ChangeKind::Deleted, None));
+            let difference = (!own?.is_unreadable).then_some((ChangeKind::Deleted, None));
             let is_not_compared = difference.is_none();
             return Some(Status { difference, is_not_compared, is_gone: true, ..Status::default() });
         };
-        let is_hidden = self.baseline.iter().any(|(above, state)| state.is_none() && is_at_or_below(path, above));
+        let is_hidden = self.baseline.iter().any(|(above, state)| state.is_unreadable && is_at_or_below(path, above));
         if node.is_unreadable && !node.is_found_closed() {
             let plain = Status { is_new: own.is_none(), ..Status::default() };
             let kept = before.unwrap_or(plain);
-            let is_compared = !is_hidden || matches!(own, Some(Some(_)));
+            let is_compared = !is_hidden || own.is_some();
             let known = kept.difference.as_ref().and_then(|(_, after)| after.as_ref());
-            let difference = seen(own.and_then(Option::as_ref), known, node).filter(|_| is_compared);
+            let difference = seen(own, known, node).filter(|_| is_compared);
             return Some(match difference {
                 Some(_) => Status { difference, is_unreadable: true, is_new: own.is_none(), ..Status::default() },
                 None => Status { is_unreadable: true, ..kept },
             });
         }
         let difference = match own {
-            Some(Some(before)) => kind(before, node).map(|kind| (kind, Some(node.clone()))),
-            Some(None) => None,
+            Some(before) => kind(before, node).map(|kind| (kind, Some(node.clone()))),
             None if is_hidden => None,
             None => Some((ChangeKind::Created, Some(node.clone()))),
         };
-        let is_not_compared = is_hidden && !matches!(own, Some(Some(_)));
+        let is_not_compared = is_hidden && own.is_none_or(|own| own.is_unreadable && difference.is_none());
         let is_unreadable = node.is_unreadable || self.is_link_root(path, node);
         Some(Status { difference, is_unreadable, is_not_compared, is_new: own.is_none(), is_gone: false })
     }

@@ -8,6 +8,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     path::Path,
+    time::Duration,
 };
 
 use rustix::{
@@ -21,6 +22,9 @@ const COMMON: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOL
 /// A FIFO or a device that took the place of a file neither waits nor becomes a terminal.
 const CONTENT: OFlags = COMMON.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const FOLDER: OFlags = CONTENT.union(OFlags::DIRECTORY);
+/// How long a walk waits in all for processes to give up leases on files, and between one try and the next (fcntl(2), `F_SETLEASE`).
+const LEASES: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(5) };
+const LEASE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What tells one folder from every other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,11 +68,13 @@ pub(super) struct Opener {
     cross_mounts: bool,
     /// Whether `O_NOATIME` was never refused: it is for owners and CAP_FOWNER alone.
     leaves_times: bool,
+    /// How long it still waits for leases: whoever does not give one up is not to keep a walk from its end.
+    patience: Duration,
 }
 
 impl Opener {
     pub(super) fn new(cross_mounts: bool) -> Self {
-        Self { cross_mounts, leaves_times: true }
+        Self { cross_mounts, leaves_times: true, patience: LEASES }
     }
 
     /// Opens the root of a walk, whose own parents may be links.
@@ -126,7 +132,16 @@ impl Opener {
         name: &CStr,
         looked: &Metadata,
     ) -> io::Result<(OwnedFd, Stat)> {
-        let opened = self.quietly(CONTENT, |flags| below(parent, name, flags, ResolveFlags::empty()));
+        let mut opened = self.quietly(CONTENT, |flags| below(parent, name, flags, ResolveFlags::empty()));
+        // The first try has asked the holder of the lease to give it up.
+        while opened.as_ref().is_err_and(is_leased) {
+            if self.patience.is_zero() {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "a process holds a lease on it"));
+            }
+            std::thread::sleep(LEASE_PAUSE);
+            self.patience = self.patience.saturating_sub(LEASE_PAUSE);
+            opened = self.quietly(CONTENT, |flags| below(parent, name, flags, ResolveFlags::empty()));
+        }
         let file = opened.map_err(|error| if is_another_kind(&error) { changed() } else { error })?;
         let stat = rustix::fs::fstat(&file)?;
         if is_alike(&stat, looked) { Ok((file, stat)) } else { Err(changed()) }
@@ -195,6 +210,10 @@ fn is_alike(stat: &Stat, looked: &Metadata) -> bool {
 fn is_another_kind(error: &io::Error) -> bool {
     let kinds = [Errno::LOOP, Errno::NOTDIR, Errno::NXIO];
     kinds.iter().any(|kind| error.raw_os_error() == Some(kind.raw_os_error()))
+}
+
+fn is_leased(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::WOULDBLOCK.raw_os_error())
 }
 
 /// Returns the error of a file that is not the same from its look to the end of its read.

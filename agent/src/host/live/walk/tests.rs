@@ -231,6 +231,48 @@ fn files_of_all_lengths_that_are_read_beside_each_other_have_their_own_content()
     }
 }
 
+/// `F_SETSIG` of fcntl(2), which the crate does not have.
+const SET_SIGNAL: i32 = 10;
+
+/// Asks for or of a lease on a file (fcntl(2)).
+#[allow(unsafe_code)]
+fn lease(file: &std::fs::File, command: i32, argument: i32) -> i32 {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: these commands take a number, and no memory.
+    unsafe { libc::fcntl(file.as_raw_fd(), command, argument) }
+}
+
+#[test]
+fn a_lease_that_its_holder_gives_up_is_waited_for_and_another_only_so_long() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["given", "kept", "plain"] {
+        write(folder.path(), name, name.as_bytes());
+    }
+    let take = |name: &str| {
+        let file = std::fs::File::options().read(true).write(true).open(folder.path().join(name)).unwrap();
+        // The signal that tells of a break would end this process; this one is ignored.
+        assert_eq!(lease(&file, SET_SIGNAL, libc::SIGURG), 0);
+        assert_eq!(lease(&file, libc::F_SETLEASE, libc::F_WRLCK), 0);
+        file
+    };
+    let (given, _kept) = (take("given"), take("kept"));
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // While it is broken, the command tells to what.
+            while lease(&given, libc::F_GETLEASE, 0) == libc::F_WRLCK {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            assert_eq!(lease(&given, libc::F_SETLEASE, libc::F_UNLCK), 0);
+        });
+        seen(folder.path(), &one())
+    });
+    for name in ["given", "plain"] {
+        let found = seen.found_of(name).as_ref().unwrap();
+        assert_eq!(found.sha256, digest(name.as_bytes()), "{name}");
+    }
+    assert_eq!(seen.found_of("kept").as_ref().unwrap_err(), &io::ErrorKind::WouldBlock);
+}
+
 #[test]
 fn a_missing_root_is_an_error_and_a_root_that_is_no_folder_is_one_entry() {
     let root = tempfile::tempdir().unwrap();
