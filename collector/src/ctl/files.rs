@@ -182,8 +182,8 @@ pub async fn who_has(
                 _ => format!(" ({forgotten} may have reported a change that is no longer kept)"),
             };
             format!(
-                "{text}\nhosts that watch the path or a folder above it: {watching}\nof these, no change of it is known, and so not what \
-                 content they have: {unknown}{forgot}\n"
+                "{text}\nhosts that watch the path or a folder above it: {watching}\nof these, what content they have now is not \
+                 known: {unknown}{forgot}\n"
             )
         },
     )?;

@@ -185,9 +185,13 @@ pub(super) fn holders(
             continue;
         }
         answer.watching_hosts += 1;
-        if rows.binary_search_by_key(&agent, |row| row.agent).is_err() {
-            answer.unknown_hosts += 1;
-            answer.forgotten_hosts += u64::from(host.changes.dropped > 0);
+        let last = rows.partition_point(|row| row.agent <= agent).checked_sub(1).map(|at| &rows[at]);
+        match last.filter(|row| row.agent == agent) {
+            Some(row) => answer.unknown_hosts += u64::from(!is_content_known(row)),
+            None => {
+                answer.unknown_hosts += 1;
+                answer.forgotten_hosts += u64::from(host.changes.dropped > 0);
+            }
         }
     }
     Ok(answer)
@@ -400,6 +404,17 @@ fn holders_of(row: &FileChangeRow, is_last: bool, hostname: &str) -> Vec<(String
     let before = (row.kind != "created").then(|| holder(false, &row.before_sha256));
     let after = (row.kind != "deleted").then(|| holder(true, &row.after_sha256));
     before.into_iter().chain(after).collect()
+}
+
+/// Returns whether a host's last word on a path tells what content it has there now, if any.
+fn is_content_known(row: &FileChangeRow) -> bool {
+    match row.ended.as_ref().map(|(_, _, end, _)| *end) {
+        None | Some(FileEnd::Accepted) => row.kind == "deleted" || !row.after_sha256.is_empty(),
+        Some(FileEnd::Restored) => row.kind == "created" || !row.before_sha256.is_empty(),
+        Some(FileEnd::RestoredOrExplained | FileEnd::ChangedAgain | FileEnd::BaselineLost | FileEnd::NotWatched) => {
+            false
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Mutex};
 
 use muster_proto::{
-    fact::{Fact, Reading},
+    fact::{ChangeKind, Fact, FileChange, Reading, Text},
     v1::fleet_service_server::FleetService as _,
 };
 use tonic::{Request, Response};
@@ -60,13 +60,16 @@ fn fleet(dir: &Path) -> Fleet {
     entries.push(sims[3].facts(at(30), &[system(3), elsewhere], true));
     entries.push(sims[1].facts(at(40), &[integrity(vec![change("/etc/passwd", 0xaa, 35)], |_| {})], false));
     entries.push(act(at(50), acknowledgement(sims[0].id(), &[told])));
+    Fleet { service: service(dir, entries), ids: sims.iter().map(Sim::id).collect() }
+}
+
+fn service(dir: &Path, entries: Vec<Vec<u8>>) -> FleetService {
     let size = entries.len() as u64;
     let (log, clock) = (Arc::new(MemoryLog(Mutex::new(entries))), StillClock::default());
     *clock.0.lock().unwrap() = at(60).seconds();
     let (views, mut follower) = open(&dir.join("v"), &log, &clock);
     follower.catch_up(size).unwrap();
-    let service = FleetService::new("c", views, follower.judge(), Arc::new(Nobody), Arc::new(clock));
-    Fleet { service, ids: sims.iter().map(Sim::id).collect() }
+    FleetService::new("c", views, follower.judge(), Arc::new(Nobody), Arc::new(clock))
 }
 
 fn reason_of(status: &Status) -> String {
@@ -242,6 +245,23 @@ async fn who_has_a_content_is_told_with_those_of_whom_nobody_knows() {
     assert_eq!(told(&restored), [row("host-1", false, true), row("host-1", true, false)]);
     for (path, sha256) in [("etc", ""), ("/etc/passwd", "aa"), ("/etc/\u{1b}", "")] {
         assert_eq!(reason_of(&holders(path, sha256).await.unwrap_err()), "PATH_INVALID", "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_knows_the_content_of_a_host_whose_last_change_tells_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let (mut unread, gone) = (change("/etc/passwd", 0xaa, 5), change("/etc/gone", 0xaa, 5));
+    unread.after.as_mut().unwrap().sha256 = Text::default();
+    let gone = FileChange { kind: ChangeKind::Deleted, after: None, ..gone };
+    let files = integrity(vec![gone, unread], |_| {});
+    let entries = vec![sim.enrollment(at(0)), sim.facts(at(10), &[sample::healthy().remove(0), files], true)];
+    let service = service(dir.path(), entries);
+    for (path, unknown) in [("/etc/passwd", 1), ("/etc/gone", 0), ("/etc/same", 1)] {
+        let request = v1::ListFileHoldersRequest { path: path.to_owned(), ..Default::default() };
+        let answer = service.list_file_holders(Request::new(request)).await.unwrap().into_inner();
+        assert_eq!((answer.watching_hosts, answer.unknown_hosts), (1, unknown), "{path}");
     }
 }
 
