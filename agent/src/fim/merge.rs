@@ -658,7 +658,7 @@ pub(super) fn out_of_reach(path: &[u8], is_refused: bool) -> Option<io::Error> {
 }
 
 fn mounted() -> io::Error {
-    io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted there")
+    io::Error::new(io::ErrorKind::CrossesDevices, "a mount or a subvolume of its own is there")
 }
 
 /// Returns what is wanted of an entry of which `attributes` are compared.

@@ -227,5 +227,5 @@ pub(super) fn moved() -> io::Error {
 }
 
 fn crosses() -> io::Error {
-    io::Error::new(io::ErrorKind::CrossesDevices, "another file system is mounted there")
+    io::Error::new(io::ErrorKind::CrossesDevices, "a mount or a subvolume of its own is there")
 }
