@@ -173,7 +173,7 @@ impl Reaches {
         if receivers.len() * interfaces.len() * choices.len() > KINDS {
             return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
         }
-        let outside = Senders::outside(place.family);
+        let (outside, ordinary) = (Senders::outside(place.family), Senders::ordinary(place.family));
         let (mut is_any, mut is_none, mut is_some, mut is_not_all) = (true, true, false, false);
         let (mut because, mut translated) = (None, None);
         for interface in interfaces {
@@ -194,10 +194,10 @@ impl Reaches {
                     translated = translated.or(followed.translated);
                 }
             }
-            is_any &= let_in.certain.covers(&outside);
+            is_any &= let_in.certain.covers(&ordinary);
             is_none &= let_in.perhaps.is_empty();
             is_some |= !let_in.certain.is_empty();
-            is_not_all |= !let_in.perhaps.covers(&outside);
+            is_not_all |= !let_in.perhaps.covers(&ordinary);
         }
         let unread = match place.family {
             Family::Ipv4 => &self.unread[0],
