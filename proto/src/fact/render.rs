@@ -309,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_socket_is_told_of_stands_apart_from_its_program() {
+        let line = |reachable| {
+            let mut listeners = crate::fact::sample::listeners();
+            listeners.listeners[0].reachable = reachable;
+            render(&Fact::Listeners(Reading::Known(listeners)))[0].clone()
+        };
+        let told = |reach| line(Some(Reading::Known(reach)));
+        assert_eq!(line(None), "tcp 0.0.0.0:22  sshd");
+        assert_eq!(told(super::super::Reach::None), "tcp 0.0.0.0:22  sshd  not let in");
+        let untold = line(Some(Reading::unknown(Cause::Undecidable, "rule 1")));
+        assert_eq!(untold, "tcp 0.0.0.0:22  sshd  unknown (undecidable: rule 1)");
+    }
+
+    #[test]
     fn sizes_read_in_binary_units() {
         assert_eq!(
             [size(0), size(1023), size(1536), size(u64::MAX)],

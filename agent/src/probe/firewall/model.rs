@@ -15,8 +15,9 @@ use super::{
 use crate::host::Family;
 
 const INTERFACES: [&str; 3] = ["eth0", "wg0", "wg10"];
-/// Senders that rules tell apart, then one of their network and one of another.
-const SENDERS: [u32; 10] = [
+/// Senders that rules tell apart: those of a network, and two that are given to no host. Then another of each of their networks,
+/// and one of none.
+const SENDERS: [u32; 14] = [
     0x0a00_0000,
     0x0a00_0001,
     0x0a00_0002,
@@ -25,7 +26,11 @@ const SENDERS: [u32; 10] = [
     0x0a00_0005,
     0x0a00_0006,
     0x0a00_0007,
+    0x0001_0203,
+    0xf000_0007,
     0x0a01_0101,
+    0x0009_0909,
+    0xf009_0909,
     0x0909_0909,
 ];
 const SENDER_PORTS: [u16; 5] = [53, 54, 999, 1000, 40_000];
@@ -144,8 +149,9 @@ impl OneRule {
             ports: random.maybe(2, |random| Not { is_inverted: flips[1], is: range(random, &PORTS) }),
             sender_ports: random.maybe(6, |random| Not { is_inverted: flips[2], is: range(random, &SENDER_PORTS) }),
             sender: random.maybe(2, |random| {
-                let bits = random.of(&[0, 0, 1, 2, 3, 24]);
-                Not { is_inverted: flips[3], is: (random.of(&SENDERS[..8]) >> bits << bits, bits) }
+                let sender = random.of(&SENDERS[..10]);
+                let bits = if sender >> 24 == 10 { random.of(&[0, 0, 1, 2, 3, 24]) } else { random.of(&[0, 24]) };
+                Not { is_inverted: flips[3], is: (sender >> bits << bits, bits) }
             }),
             interface: random.maybe(4, |random| {
                 let is = random.of(&[("eth0", false), ("wg0", false), ("wg", true), ("wg1", true), ("ppp0", false)]);
@@ -247,18 +253,19 @@ impl Rules {
 
 /// Returns from whom a socket is reached by trying every packet.
 fn reach_of_each(sets: &[&Rules], protocol: u8, port: u16) -> Reach {
-    let reached: Vec<bool> = INTERFACES
+    let reached: Vec<(bool, bool)> = INTERFACES
         .iter()
         .flat_map(|interface| SENDERS.iter().map(move |sender| (*interface, *sender)))
         .map(|(interface, sender)| {
             let tried = TRIED_PORTS.iter().flat_map(|port| TRIED_FLAGS.iter().map(move |flags| (*port, *flags)));
-            tried.into_iter().any(|(sender_port, flags)| {
+            let is_let_in = tried.into_iter().any(|(sender_port, flags)| {
                 let one = One { protocol, sender, sender_port, port, flags, interface };
                 sets.iter().all(|rules| rules.let_in(one))
-            })
+            });
+            (is_let_in, matches!(sender >> 24, 1..=223))
         })
         .collect();
-    match (reached.contains(&true), reached.contains(&false)) {
+    match (reached.iter().any(|(is_let_in, _)| *is_let_in), reached.contains(&(false, true))) {
         (false, _) => Reach::None,
         (true, false) => Reach::Any,
         (true, true) => Reach::Some,

@@ -10,7 +10,7 @@ use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
     packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, Packet, Receiver, SYN, TCP, Test},
-    rule_set::{Base, Hook, RuleSet},
+    rule_set::{Base, Hook, Name, RuleSet},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
     walk::{Flow, walk},
@@ -43,6 +43,8 @@ struct Followed {
     flow: Flow,
     /// The place of the first rule that leaves it open.
     because: Option<String>,
+    /// That of the first rule that does so by how often packets come.
+    by_rate: Option<String>,
     /// That of the first rule that may make it one for another receiver.
     translated: Option<String>,
 }
@@ -173,9 +175,9 @@ impl Reaches {
         if receivers.len() * interfaces.len() * choices.len() > KINDS {
             return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
         }
-        let outside = Senders::outside(place.family);
+        let (outside, ordinary) = (Senders::outside(place.family), Senders::ordinary(place.family));
         let (mut is_any, mut is_none, mut is_some, mut is_not_all) = (true, true, false, false);
-        let (mut because, mut translated) = (None, None);
+        let (mut because, mut by_rate, mut translated) = (None, None, None);
         for interface in interfaces {
             let mut let_in = Flow::default();
             let has_way = |receiver: &&Option<Receiver>| {
@@ -191,13 +193,14 @@ impl Reaches {
                     };
                     let_in.add(followed.flow);
                     because = because.or(followed.because);
+                    by_rate = by_rate.or(followed.by_rate);
                     translated = translated.or(followed.translated);
                 }
             }
-            is_any &= let_in.certain.covers(&outside);
+            is_any &= let_in.certain.covers(&ordinary);
             is_none &= let_in.perhaps.is_empty();
             is_some |= !let_in.certain.is_empty();
-            is_not_all |= !let_in.perhaps.covers(&outside);
+            is_not_all |= !let_in.perhaps.covers(&ordinary);
         }
         let unread = match place.family {
             Family::Ipv4 => &self.unread[0],
@@ -216,7 +219,7 @@ impl Reaches {
             Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
             None if is_some && is_not_all => Reading::Known(Reach::Some),
             None => {
-                let detail = because.unwrap_or_else(|| "rules do not tell".to_owned());
+                let detail = because.or(by_rate).unwrap_or_else(|| "rules do not tell".to_owned());
                 Reading::unknown(Cause::Undecidable, detail)
             }
         }
@@ -288,7 +291,7 @@ impl Reaches {
         bases.retain(|(_, base)| base.sees(packet.family));
         bases.sort_by_key(|(_, base)| (base.hook, base.priority));
         let mut flow = Flow::of(outside.clone());
-        let (mut because, mut translated) = (None, None);
+        let (mut because, mut by_rate, mut translated) = (None, None, None);
         let rewriting = bases.iter().rposition(|(_, base)| base.rewritten_by.is_some());
         let rewriting = rewriting.and_then(|at| Some((at, bases.get(at)?.1.rewritten_by.as_ref()?)));
         for (at, (set, base)) in bases.into_iter().enumerate() {
@@ -309,10 +312,10 @@ impl Reaches {
             let before = flow.perhaps.clone();
             let walked = walk(&set.chains, &base.name, base.policy, &packet, flow, &mut self.steps)?;
             flow = walked.accepted;
-            let doubt = walked.because.map(|((_, table, chain), rule)| place_of(&table, &chain, rule));
-            because = because.or(doubt);
-            let other = walked.translated.map(|((_, table, chain), rule)| place_of(&table, &chain, rule));
-            translated = translated.or(other);
+            let place = |((_, table, chain), rule): (Name, u32)| place_of(&table, &chain, rule);
+            because = because.or_else(|| walked.because.map(place));
+            by_rate = by_rate.or_else(|| walked.by_rate.map(place));
+            translated = translated.or_else(|| walked.translated.map(place));
             // Any packet may be made this one in the chains up to that of the last rule that writes into headers.
             if let Some((_, rule)) = rewriting.filter(|(last, _)| at <= *last)
                 && flow.perhaps != before
@@ -328,7 +331,7 @@ impl Reaches {
                 flow.perhaps = before;
             }
         }
-        Some(Followed { flow, because, translated })
+        Some(Followed { flow, because, by_rate, translated })
     }
 }
 

@@ -12,10 +12,21 @@ pub(super) type Range = (u128, u128);
 pub(super) struct Senders(BTreeMap<u128, u128>);
 
 impl Senders {
-    /// Returns the addresses from which packets come from outside: of one host, and not of the loopback.
+    /// Returns the addresses from which packets may come from outside: of one host, and not of the loopback.
     pub fn outside(family: Family) -> Self {
         match family {
-            // 0.0.0.0/8, 127.0.0.0/8 and what begins at 224.0.0.0 are no sender's (RFC 1122, section 3.2.1.3).
+            // Linux takes no packet from 0.0.0.0, the loopback, groups and 255.255.255.255 (`ip_route_input_slow`).
+            Family::Ipv4 => {
+                Self(BTreeMap::from([(1, 0x7eff_ffff), (0x8000_0000, 0xdfff_ffff), (0xf000_0000, 0xffff_fffe)]))
+            }
+            Family::Ipv6 => Self::ordinary(family),
+        }
+    }
+
+    /// Returns those that hosts have: who lets them all in lets everyone in.
+    pub fn ordinary(family: Family) -> Self {
+        match family {
+            // 0.0.0.0/8 and what begins at 240.0.0.0 are given to no host (RFC 6890), and often dropped.
             Family::Ipv4 => Self(BTreeMap::from([(0x0100_0000, 0x7eff_ffff), (0x8000_0000, 0xdfff_ffff)])),
             // Neither ::, ::1 nor a group (RFC 4291, section 2.4).
             Family::Ipv6 => Self(BTreeMap::from([(2, 0xfeff << 112 | u128::MAX >> 16)])),
@@ -174,13 +185,25 @@ mod tests {
 
     #[test]
     fn loopback_groups_and_no_address_are_not_outside() {
-        let holds =
-            |family, address: u128| !Senders::outside(family).cut(&Part::of(vec![(address, address)])).is_empty();
-        for (address, expected) in
-            [("9.9.9.9", true), ("0.1.2.3", false), ("127.0.0.1", false), ("128.0.0.1", true), ("224.0.0.1", false)]
-        {
-            let number: std::net::Ipv4Addr = address.parse().unwrap();
-            assert_eq!(holds(Family::Ipv4, u32::from(number).into()), expected, "{address}");
+        let is_in = |mut senders: Senders, address: u128| !senders.cut(&Part::of(vec![(address, address)])).is_empty();
+        let holds = |family, address| is_in(Senders::outside(family), address);
+        for (address, is_outside, is_ordinary) in [
+            ("9.9.9.9", true, true),
+            ("0.0.0.0", false, false),
+            ("0.0.0.1", true, false),
+            ("0.1.2.3", true, false),
+            ("126.255.255.255", true, true),
+            ("127.0.0.1", false, false),
+            ("128.0.0.1", true, true),
+            ("223.255.255.255", true, true),
+            ("224.0.0.1", false, false),
+            ("240.0.0.7", true, false),
+            ("255.255.255.254", true, false),
+            ("255.255.255.255", false, false),
+        ] {
+            let number = u128::from(u32::from(address.parse::<std::net::Ipv4Addr>().unwrap()));
+            assert_eq!(holds(Family::Ipv4, number), is_outside, "{address}");
+            assert_eq!(is_in(Senders::ordinary(Family::Ipv4), number), is_ordinary, "{address}");
         }
         for (address, expected) in [("::", false), ("::1", false), ("::2", true), ("fe80::1", true), ("ff02::1", false)]
         {

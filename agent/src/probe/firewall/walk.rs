@@ -59,6 +59,8 @@ pub(super) struct Walked<C> {
     pub accepted: Flow,
     /// The first rule, by chain and number, of which it is not told whether it speaks of the packet or what it does.
     pub because: Option<(C, u32)>,
+    /// The first that speaks of some packets of a sender and not of others, and so leaves open what becomes of them.
+    pub by_rate: Option<(C, u32)>,
     /// The first rule that may make the packet one for another receiver.
     pub translated: Option<(C, u32)>,
 }
@@ -72,13 +74,15 @@ pub(super) fn walk<C: Clone + Ord>(
     flow: Flow,
     steps: &mut u64,
 ) -> Option<Walked<C>> {
-    let mut walk = Walk { chains, packet, steps, accepted: Flow::default(), because: None, translated: None };
+    let accepted = Flow::default();
+    let mut walk = Walk { chains, packet, steps, accepted, because: None, by_rate: None, translated: None };
     let rest = walk.chain(chain, flow, DEPTH)?;
     match policy {
         ChainPolicy::Accept => walk.accepted.add(rest),
         ChainPolicy::Drop => {}
     }
-    Some(Walked { accepted: walk.accepted, because: walk.because, translated: walk.translated })
+    let Walk { accepted, because, by_rate, translated, .. } = walk;
+    Some(Walked { accepted, because, by_rate, translated })
 }
 
 struct Walk<'w, C> {
@@ -87,6 +91,7 @@ struct Walk<'w, C> {
     steps: &'w mut u64,
     accepted: Flow,
     because: Option<(C, u32)>,
+    by_rate: Option<(C, u32)>,
     translated: Option<(C, u32)>,
 }
 
@@ -115,6 +120,16 @@ impl<C: Clone + Ord> Walk<'_, C> {
             }
             if met.rate == Rate::Steady && met.certain != met.perhaps {
                 self.doubt(name, rule.number);
+            }
+            // The packet that is let in seldom may never be, and so it is with the one that is dropped mostly.
+            let is_open = match (met.rate, &rule.act) {
+                (Rate::Steady, _)
+                | (Rate::Mostly, Act::Accept | Act::Translate)
+                | (Rate::Seldom, Act::Drop | Act::Reject) => false,
+                (Rate::Mostly | Rate::Seldom, _) => true,
+            };
+            if is_open {
+                self.by_rate.get_or_insert_with(|| (name.clone(), rule.number));
             }
             match &rule.act {
                 Act::Continue => {}

@@ -43,7 +43,7 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
     match name {
         "comment" => Scope::All,
         // The kernel takes these only for a protocol of their own, or only a packet with that header meets them.
-        "icmp" | "icmp6" | "icmpv6" | "rt" | "esp" | "ah" => Scope::Narrow,
+        "icmp" | "icmp6" | "icmpv6" | "esp" | "ah" => Scope::Narrow,
         "tcp" => ports_match(info, 11).and(match info.get(8..10) {
             // No option and no flags are asked for.
             Some([0, 0]) => Scope::All,
@@ -74,7 +74,7 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
 pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
     let found = match name {
         "comment" => Some(Vec::new()),
-        "icmp" | "icmp6" | "icmpv6" | "rt" | "esp" | "ah" => Some(vec![Condition::NEVER]),
+        "icmp" | "icmp6" | "icmpv6" | "esp" | "ah" => Some(vec![Condition::NEVER]),
         "tcp" => tcp_conditions(info),
         "udp" => port_conditions(info, 8),
         "multiport" => {
@@ -395,6 +395,12 @@ mod tests {
         assert_eq!(kinds(0, 1 << 2, 2), Scope::Unclear);
         assert_eq!(kinds(1 << 2, 0, 0), Scope::Unclear);
         assert_eq!(kinds(0, 0, 0), Scope::All);
+    }
+
+    #[test]
+    fn a_header_that_senders_may_add_to_any_packet_is_no_narrower_kind() {
+        assert_eq!((matches("rt", &[0; 120]), conditions("rt", &[0; 120])), (Scope::Unclear, vec![Condition::Unclear]));
+        assert_eq!((matches("ah", &[0; 16]), conditions("ah", &[0; 16])), (Scope::Narrow, vec![Condition::NEVER]));
     }
 
     proptest! {

@@ -65,11 +65,12 @@ pub(super) fn listeners(listeners: &Listeners) -> Vec<String> {
             };
             let program = text(&listener.program);
             let reachable = listener.reachable.as_ref().map_or(String::new(), |reading| {
-                value(reading, |reach| match reach {
-                    Reach::Any => "  let in from ANY sender".to_owned(),
-                    Reach::Some => "  let in from some senders".to_owned(),
-                    Reach::None => "  not let in".to_owned(),
-                })
+                let reachable = value(reading, |reach| match reach {
+                    Reach::Any => "let in from ANY sender".to_owned(),
+                    Reach::Some => "let in from some senders".to_owned(),
+                    Reach::None => "not let in".to_owned(),
+                });
+                format!("  {reachable}")
             });
             format!("{} {address}  {program}{reachable}", listener.protocol.as_str())
         })

@@ -198,6 +198,30 @@ fn a_set_that_packets_fill_is_not_judged_by_what_it_holds_now() {
 }
 
 #[test]
+fn a_rule_that_speaks_of_some_packets_of_a_sender_alone_is_named() {
+    let table = |rules: &[Vec<Expressions>], policy: i32| {
+        Table::default().chain("input", "filter", INPUT, policy, rules).reach(22)
+    };
+    let other = || vec![port_is(80), verdict(DROP)];
+    let over = |code: i32| vec![is_over_a_limit(), verdict(code)];
+    let limit = || vec![expression("limit", &[number(5, 0)])];
+    let named = undecidable("rule 2 of chain input of table filter");
+    assert_eq!(table(&[other(), over(ACCEPT)], DROP), named);
+    assert_eq!(table(&[other(), vec![limit(), verdict(DROP)]], ACCEPT), named);
+    // What is over a limit and dropped leaves nothing open, and so it is with what is within one and let in.
+    assert_eq!(table(&[over(DROP), over(ACCEPT)], DROP), named);
+    assert_eq!(table(&[vec![limit(), verdict(ACCEPT)]], DROP), Reading::Known(Reach::Any));
+    // As iptables over nf_tables writes `recent`: to look whether the sender is in a list.
+    let recent = |rule: i32| {
+        let info = [&[0; 8][..], &[1, 0], &[0; 240]].concat();
+        let found = expression("match", &[text(1, "recent"), number(2, 0), attribute(3, &info)]);
+        vec![vec![found], verdict(rule)]
+    };
+    assert_eq!(table(&[other(), recent(ACCEPT)], DROP), named);
+    assert_eq!(table(&[recent(DROP)], ACCEPT), Reading::Known(Reach::Any));
+}
+
+#[test]
 fn a_place_whose_packets_go_to_another_is_not_told_to_be_closed() {
     let elsewhere = vec![port_is(8080), send_elsewhere()];
     let table = Table::default().chain("docker", "nat", PREROUTING, ACCEPT, &[elsewhere]);

@@ -27,6 +27,8 @@ const FIB_RECEIVER: u32 = 2;
 const FIB_INTERFACE: u32 = 1;
 const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_SENDER: u32 = 1;
+/// NFTA_FIB_F_PRESENT: one byte says whether there is an interface.
+const FIB_IS_PRESENT: u32 = 32;
 // `enum nft_payload_bases`
 const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
@@ -142,7 +144,8 @@ impl<'n> RuleReader<'n> {
                 if matches!(value_at(2), FIB_INTERFACE | FIB_INTERFACE_NAME)
                     && value_at(3) & (FIB_SENDER | FIB_RECEIVER) == FIB_SENDER =>
             {
-                self.load(value_at(1), Source::WayBack, REGISTER_BYTES);
+                let is_present = value_at(3) & FIB_IS_PRESENT != 0;
+                self.load(value_at(1), Source::WayBack { is_present }, REGISTER_BYTES);
             }
             // Without a register to load, they set something and decide nothing. What is written into headers is noted.
             "payload" | "meta" | "ct" => {}
@@ -424,16 +427,18 @@ impl<'n> RuleReader<'n> {
             // Rules for the other family are told by their conditions.
             (Source::Family, EQUAL | NOT_EQUAL) if mask.is_none() => Scope::All,
             // Whom nothing goes back to is not who it says it is.
-            (Source::WayBack, EQUAL) => Scope::Narrow.inverted_if(!is_zero),
-            (Source::WayBack, NOT_EQUAL) => Scope::Narrow.inverted_if(is_zero),
+            (Source::WayBack { .. }, _) => match condition {
+                Condition::Seldom => Scope::Narrow,
+                Condition::Mostly => Scope::All,
+                Condition::AnyOf { .. } | Condition::Unclear => Scope::Unclear,
+            },
             (
                 Source::CtState
                 | Source::CtStatus
                 | Source::Family
                 | Source::Fragment
                 | Source::Other
-                | Source::TcpFlags
-                | Source::WayBack,
+                | Source::TcpFlags,
                 _,
             ) => Scope::Unclear,
             _ => loaded.compare(operator, wanted),
@@ -447,9 +452,11 @@ impl Loaded {
     fn condition(&self, operator: u32, wanted: &[u8]) -> Condition {
         let source = self.source;
         let is_inverted = operator == NOT_EQUAL;
-        if source == Source::WayBack {
+        if let Source::WayBack { is_present } = source {
             let is_nobody = wanted.iter().all(|byte| *byte == 0);
             return match operator {
+                // To which of several interfaces it goes is not told.
+                EQUAL | NOT_EQUAL if self.mask.is_some() || !is_nobody && !is_present => Condition::Unclear,
                 EQUAL | NOT_EQUAL if is_nobody != is_inverted => Condition::Seldom,
                 EQUAL | NOT_EQUAL => Condition::Mostly,
                 _ => Condition::Unclear,
@@ -641,6 +648,31 @@ mod tests {
         }
         assert_eq!(scope(&[("numgen", vec![])], 1, 1), Scope::Unclear);
         assert_eq!(scope(&[("counter", vec![])], 1, 1), Scope::Narrow);
+    }
+
+    #[test]
+    fn a_way_back_is_told_where_there_is_none_and_not_by_its_interface() {
+        let told = |result: u32, flags: u32, operator: u32, wanted: &[u8]| {
+            let numbers = [1, result, FIB_SENDER | flags];
+            let load = (1..).zip(numbers).flat_map(|(kind, number)| attribute(kind, &number.to_be_bytes())).collect();
+            let value = attribute(3, &attribute(1, wanted));
+            let compare = [attribute(1, &1_u32.to_be_bytes()), attribute(2, &operator.to_be_bytes()), value].concat();
+            let rules = rule_of(&[("fib", load), ("cmp", compare), ("immediate", verdict(0))]);
+            (rules[0].scope, rules[0].conditions[0].clone())
+        };
+        let (seldom, mostly) = ((Scope::Narrow, Condition::Seldom), (Scope::All, Condition::Mostly));
+        let unclear = (Scope::Unclear, Condition::Unclear);
+        // `oif 0`, with `iif` too, then `oif missing` and `oif exists`.
+        assert_eq!(told(FIB_INTERFACE, 0, EQUAL, &[0; 4]), seldom);
+        assert_eq!(told(FIB_INTERFACE, 8, EQUAL, &[0; 4]), seldom);
+        assert_eq!(told(FIB_INTERFACE, 8, NOT_EQUAL, &[0; 4]), mostly);
+        assert_eq!(told(FIB_INTERFACE, FIB_IS_PRESENT, EQUAL, &[0]), seldom);
+        assert_eq!(told(FIB_INTERFACE, FIB_IS_PRESENT, EQUAL, &[1]), mostly);
+        assert_eq!(told(FIB_INTERFACE_NAME, FIB_IS_PRESENT, NOT_EQUAL, &[1]), seldom);
+        for operator in [EQUAL, NOT_EQUAL] {
+            assert_eq!(told(FIB_INTERFACE, 0, operator, &2_u32.to_ne_bytes()), unclear);
+            assert_eq!(told(FIB_INTERFACE_NAME, 0, operator, b"eth1\0\0\0\0\0\0\0\0\0\0\0\0"), unclear);
+        }
     }
 
     proptest! {

@@ -48,8 +48,10 @@ pub(super) enum Source {
     ReceiverType,
     /// `PACKET_` of linux/if_packet.h.
     PacketKind,
-    /// The interface to which what goes back to the sender goes.
-    WayBack,
+    /// The interface to which what goes back to the sender goes, or whether there is one.
+    WayBack {
+        is_present: bool,
+    },
     Other,
 }
 
@@ -138,7 +140,7 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack | Self::Other => Field::Other,
+            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack { .. } | Self::Other => Field::Other,
         }
     }
 
