@@ -299,6 +299,13 @@ impl<'h> Devices<'h> {
                     let detail =
                         format!("{} is being encrypted or decrypted in place, how far is not told", device.name);
                     Some(Unknown::new(header.unwrap_or(Cause::Undecidable), detail))
+                } else if header == Some(Cause::Garbled) {
+                    // Whoever decrypts a device in use leaves its uuid as it was.
+                    let detail = format!(
+                        "{} has no whole LUKS header below it: it was decrypted, or its header is elsewhere",
+                        device.name
+                    );
+                    Some(Unknown::new(Cause::Undecidable, detail))
                 } else {
                     self.may_be_null(&device.name, header)
                 };

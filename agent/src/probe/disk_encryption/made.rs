@@ -31,6 +31,8 @@ pub(super) struct MadeHost {
     /// Major number of those devices.
     pub device_major: u32,
     pub headers: HashMap<String, Luks>,
+    /// Why the header of a device is not read that is there.
+    pub no_header: HashMap<String, io::ErrorKind>,
     /// fscrypt policies of folders. Those that are not there have none.
     pub policies: HashMap<String, Policy>,
     /// Blocks of what is mounted at a path.
@@ -47,6 +49,7 @@ impl Default for MadeHost {
             metadata: HashMap::new(),
             device_major: 8,
             headers: HashMap::new(),
+            no_header: HashMap::new(),
             policies: HashMap::new(),
             blocks: HashMap::new(),
         }
@@ -134,6 +137,9 @@ impl Host for MadeHost {
     }
 
     fn luks(&self, device: &Path) -> io::Result<Luks> {
+        if let Ok(kind) = of(&self.no_header, device) {
+            return Err((*kind).into());
+        }
         of(&self.headers, device).cloned()
     }
 
