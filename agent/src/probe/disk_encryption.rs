@@ -136,6 +136,22 @@ mod tests {
     }
 
     #[test]
+    fn a_luks_device_without_a_header_below_it_may_have_been_decrypted() {
+        let encrypted = |header: Option<io::ErrorKind>, below: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/mapper/data rw\n");
+            host.device(5, "dm-5", "CRYPT-LUKS2-00-data", &[below]);
+            host.no_header.extend(header.map(|kind| (format!("/dev/{below}"), kind)));
+            volume_at(&host, "/data").encrypted
+        };
+        let decrypted = encrypted(Some(io::ErrorKind::InvalidData), "sda");
+        assert_eq!(cause(&decrypted), Some(Cause::Undecidable), "{decrypted:?}");
+        assert_eq!(encrypted(Some(io::ErrorKind::InvalidData), "dm-2"), Reading::Known(true));
+        // The agent is shown no disks, or may not read them.
+        assert_eq!(encrypted(None, "sda"), Reading::Known(true));
+        assert_eq!(encrypted(Some(io::ErrorKind::PermissionDenied), "sda"), Reading::Known(true));
+    }
+
+    #[test]
     fn a_swap_partition_is_followed_where_the_agent_has_no_devices() {
         let state = state(&captured("uml-no-devices")).unwrap();
         assert_eq!(state.swap_areas.len(), 1);

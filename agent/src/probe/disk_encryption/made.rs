@@ -31,10 +31,14 @@ pub(super) struct MadeHost {
     /// Major number of those devices.
     pub device_major: u32,
     pub headers: HashMap<String, Luks>,
+    /// Why the header of a device is not read that is there.
+    pub no_header: HashMap<String, io::ErrorKind>,
     /// fscrypt policies of folders. Those that are not there have none.
     pub policies: HashMap<String, Policy>,
     /// Blocks of what is mounted at a path.
     pub blocks: HashMap<String, u64>,
+    /// How many of them are free, where some are.
+    pub free: HashMap<String, u64>,
 }
 
 impl Default for MadeHost {
@@ -47,8 +51,10 @@ impl Default for MadeHost {
             metadata: HashMap::new(),
             device_major: 8,
             headers: HashMap::new(),
+            no_header: HashMap::new(),
             policies: HashMap::new(),
             blocks: HashMap::new(),
+            free: HashMap::new(),
         }
     }
 }
@@ -99,7 +105,8 @@ impl Host for MadeHost {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let blocks = *of(&self.blocks, path)?;
-        Ok(Space { blocks, free: 0, available: 0, inodes: 0, free_inodes: 0 })
+        let free = of(&self.free, path).copied().unwrap_or_default();
+        Ok(Space { blocks, free, available: 0, inodes: 0, free_inodes: 0 })
     }
 
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {
@@ -134,6 +141,9 @@ impl Host for MadeHost {
     }
 
     fn luks(&self, device: &Path) -> io::Result<Luks> {
+        if let Ok(kind) = of(&self.no_header, device) {
+            return Err((*kind).into());
+        }
         of(&self.headers, device).cloned()
     }
 

@@ -65,6 +65,8 @@ const NETWORK: &[&[u8]] = &[
 const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
 /// File systems that nothing can be written to.
 const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"fuse.snapfuse", b"fuse.squashfuse", b"iso9660", b"romfs", b"squashfs"];
+/// Those of them that are of optical disks.
+const OPTICAL: &[&[u8]] = &[b"iso9660", b"udf"];
 /// File systems that may encrypt by themselves, and of which this build cannot tell.
 const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs"];
 /// File systems on devices that find these by themselves, so that the number of their device is that of none.
@@ -80,6 +82,9 @@ const OTHER_DEVICES: &[&[u8]] = &[b"logdev=", b"rtdev=", b"jdev="];
 /// A line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
+    pub id: u64,
+    /// Id of the mount that it is mounted on.
+    pub parent: u64,
     /// Major and minor number of the device.
     pub device: (u32, u32),
     /// What of the file system is mounted: `/`, or a folder of it.
@@ -108,6 +113,11 @@ impl Mount {
         // UDF is that of optical disks, and may be written to on others.
         let is_read_only = || self.file_system == b"udf" && self.has_option(b"ro");
         IMAGE.contains(&self.file_system.as_slice()) || is_read_only()
+    }
+
+    /// Returns whether it is an image wherever it is, and not only in a file: on an optical disk, or given by a program.
+    pub fn is_image_anywhere(&self) -> bool {
+        self.is_image() && (OPTICAL.contains(&self.file_system.as_slice()) || self.device.0 == 0)
     }
 
     pub fn has_own_encryption(&self) -> bool {
@@ -172,6 +182,13 @@ impl Mount {
             None => false,
         }
     }
+
+    /// Returns where in the file system `path` is, which the mount holds.
+    pub fn inside(&self, path: &[u8]) -> Vec<u8> {
+        let trimmed = |path: &[u8]| path.strip_suffix(b"/").unwrap_or(path).to_vec();
+        let rest = path.get(trimmed(&self.mount_point).len()..).unwrap_or_default();
+        trimmed(&[trimmed(&self.root).as_slice(), rest].concat())
+    }
 }
 
 /// A line of proc_swaps(5).
@@ -194,13 +211,16 @@ pub(super) fn first_id(start: &[u8]) -> Option<u64> {
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let mut text = || std::str::from_utf8(fields.next()?).ok();
+    let (id, parent, device) = (text()?.parse().ok()?, text()?.parse().ok()?, text()?);
     let (major, minor) = device.split_once(':')?;
     let root = unescape(fields.next()?);
     let mount_point = unescape(fields.next()?);
     // Optional fields end with a dash.
     fields.by_ref().find(|field| *field == b"-")?;
     Some(Mount {
+        id,
+        parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
         root,
         mount_point,
@@ -264,6 +284,8 @@ mod tests {
         let line =
             b"36 35 98:0 /mnt1 /mnt\\040two\\134x rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,a=b\n";
         let expected = Mount {
+            id: 36,
+            parent: 35,
             device: (98, 0),
             root: b"/mnt1".to_vec(),
             mount_point: b"/mnt two\\x".to_vec(),
@@ -276,6 +298,7 @@ mod tests {
         assert_eq!(parse(line), Some(vec![expected]));
         assert_eq!(parse(b"36 35 98:0 /mnt1 /mnt rw master:1 ext3 /dev/root rw\n"), None);
         assert_eq!(parse(b"garbage\n"), None);
+        assert_eq!(parse(b"36 x 98:0 /mnt1 /mnt rw - ext3 /dev/root rw\n"), None);
     }
 
     #[test]
@@ -327,6 +350,24 @@ mod tests {
         assert!(mount(b"/").holds(b"/a"));
         assert!(mount(b"/a").holds(b"/a/b") && mount(b"/a").holds(b"/a"));
         assert!(!mount(b"/a").holds(b"/ab") && !mount(b"/a/b").holds(b"/a"));
+    }
+
+    #[test]
+    fn a_path_is_inside_the_folder_that_is_mounted() {
+        let inside = |root: &str, point: &str, path: &str| {
+            let line = format!("1 1 8:1 {root} {point} rw - ext4 x rw\n");
+            String::from_utf8(parse(line.as_bytes()).unwrap()[0].inside(path.as_bytes())).unwrap()
+        };
+        for (root, point, path, expected) in [
+            ("/", "/", "/", ""),
+            ("/", "/", "/a/b", "/a/b"),
+            ("/", "/a", "/a", ""),
+            ("/", "/a", "/a/b", "/b"),
+            ("/x", "/", "/a", "/x/a"),
+            ("/x", "/a", "/a/b", "/x/b"),
+        ] {
+            assert_eq!(inside(root, point, path), expected, "{root} {point} {path}");
+        }
     }
 
     proptest! {
