@@ -123,6 +123,7 @@ impl Sudoers {
                     Some(target) => self.add_folder(host, &target, hostname, depth),
                     None => self.unsound(&at, "the name of an included folder holds what only sudo replaces"),
                 },
+                Some(Include::Odd) => self.unsound(&at, "an include that this build does not read"),
                 None => self.add_line(without_comment(&line).trim(), &at),
             }
         }
@@ -274,18 +275,52 @@ fn is_setting(text: &str) -> bool {
 enum Include {
     File(String),
     Folder(String),
+    /// One whose name sudo refuses, or its releases read differently.
+    Odd,
 }
 
-/// Returns what a line includes; the spelling with `#` is the older one.
+/// Returns what a line includes; the spelling with `#` is the older one, and a comment unless a blank follows the word.
 fn directive(line: &str) -> Option<Include> {
-    let line = line.trim_start().strip_prefix(['#', '@'])?;
-    let (word, rest) = line.split_once(char::is_whitespace)?;
-    let target = rest.trim().trim_matches('"').replace("\\ ", " ");
-    match word {
-        "include" => Some(Include::File(target)),
-        "includedir" => Some(Include::Folder(target)),
-        _ => None,
+    let rest = directive_word(line)?;
+    let (is_folder, rest) = match rest.strip_prefix("dir") {
+        Some(rest) => (true, rest),
+        None => (false, rest),
+    };
+    let is_name = rest.starts_with(char::is_whitespace) || (rest.starts_with('"') && is_at(line));
+    match included_name(rest).filter(|_| is_name) {
+        Some(name) if is_folder => Some(Include::Folder(name)),
+        Some(name) => Some(Include::File(name)),
+        None if is_name || is_at(line) => Some(Include::Odd),
+        None => None,
     }
+}
+
+fn is_at(line: &str) -> bool {
+    line.trim_start().starts_with('@')
+}
+
+/// Returns what stands behind `@include` or `#include`.
+fn directive_word(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix(['#', '@'])?.strip_prefix("include")
+}
+
+/// Returns the name of an include: up to a blank, which a backslash takes for its own, or in quotes. Behind it, a comment may stand.
+fn included_name(text: &str) -> Option<String> {
+    let text = text.trim_start();
+    let (name, rest) = match text.strip_prefix('"') {
+        Some(quoted) => {
+            let (name, rest) = quoted.split_once('"')?;
+            (name.to_owned(), rest)
+        }
+        None => {
+            let is_end = |(at, c): &(usize, char)| c.is_whitespace() && !text[..*at].ends_with('\\');
+            let (name, rest) = text.split_at(text.char_indices().find(is_end).map_or(text.len(), |(at, _)| at));
+            (name.replace("\\ ", " "), rest)
+        }
+    };
+    let rest = rest.trim_start();
+    let is_sound = !name.is_empty() && !name.contains(['\\', '"', '#']) && (rest.is_empty() || rest.starts_with('#'));
+    is_sound.then_some(name)
 }
 
 /// Returns the path that an include in `from` names; `None` where it has an escape that sudo replaces.
@@ -297,12 +332,18 @@ fn included(target: &str, from: &Path) -> Option<PathBuf> {
 fn logical_lines(file: &str) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
     let mut open: Option<(usize, String)> = None;
+    let mut is_quoted = false;
     for (at, line) in file.lines().enumerate() {
-        let (number, mut text) = open.take().unwrap_or((at + 1, String::new()));
+        let (number, mut text) = open.take().unwrap_or_else(|| {
+            is_quoted = false;
+            (at + 1, String::new())
+        });
+        // The `#` of an include begins no comment.
+        let own = if text.is_empty() { directive_word(line).unwrap_or(line) } else { line };
         // sudo takes a comment for ended by its line, whatever stands last in it.
-        let is_comment = text.is_empty() && line.trim_start().starts_with('#');
+        let has_comment = comment(own, &mut is_quoted).is_some();
         match line.strip_suffix('\\') {
-            Some(start) if !is_comment => {
+            Some(start) if !has_comment => {
                 text.push_str(start);
                 open = Some((number, text));
             }
@@ -316,27 +357,33 @@ fn logical_lines(file: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// Returns a line up to its comment. A `#` before a digit at the begin of an item names a user id.
+/// Returns a line up to its comment.
 fn without_comment(line: &str) -> &str {
+    comment(line, &mut false).map_or(line, |at| &line[..at])
+}
+
+/// Returns where the comment of a line begins. A `#` before a digit at the begin of an item names a user id. `is_quoted` says whether
+/// the line begins within quotes, and then whether it ends there.
+fn comment(line: &str, is_quoted: &mut bool) -> Option<usize> {
     let bytes = line.as_bytes();
-    let (mut is_quoted, mut at) = (false, 0);
+    let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
             b'\\' => at += 1,
-            b'"' => is_quoted = !is_quoted,
-            b'#' if !is_quoted => {
+            b'"' => *is_quoted = !*is_quoted,
+            b'#' if !*is_quoted => {
                 let is_id = bytes.get(at + 1).is_some_and(|byte| byte.is_ascii_digit() || *byte == b'-');
                 let begins_item =
                     at == 0 || matches!(bytes[at - 1], b' ' | b'\t' | b',' | b'(' | b':' | b'!' | b'%' | b'=');
                 if !(is_id && begins_item) {
-                    return &line[..at];
+                    return Some(at);
                 }
             }
             _ => {}
         }
         at += 1;
     }
-    line
+    None
 }
 
 /// Returns `text` in parts that `separator` ends, where it is not quoted or behind a backslash.

@@ -18,6 +18,8 @@ const DEPTH: usize = 16;
 const LINES: usize = 10_000;
 /// What a block is for that is for every connection.
 const ALL: &str = "all";
+/// What stands between words.
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 /// Port without a setting.
 pub(super) const PORT: u16 = 22;
 /// Names of one setting.
@@ -115,13 +117,17 @@ impl Config {
             .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
         // A block of an included file ends with it, and holds only where the block around the line that includes it does.
         let mut scope = outer.cloned();
-        for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        for (number, line) in String::from_utf8_lossy(&bytes).split('\n').enumerate() {
             self.lines += 1;
             if self.lines > LINES {
                 return Err(Unknown::new(Cause::Limit, format!("more lines than are read, at {}", path.display())));
             }
             let at = format!("{}:{}", path.display(), number + 1);
-            let Some((name, value)) = parse_line(line) else { continue };
+            let (name, value) = match parse_line(line) {
+                Ok(Some(option)) => option,
+                Ok(None) => continue,
+                Err(why) => return Err(Unknown::new(Cause::Garbled, format!("{at}: {why}"))),
+            };
             // A comment may be of an older encoding.
             if [&name, &value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
                 return Err(Unknown::new(Cause::Garbled, format!("{at}: {name} {value}")));
@@ -132,6 +138,10 @@ impl Config {
             }
             match name.as_str() {
                 "include" => {
+                    if !is_plain(&value) {
+                        let detail = format!("{at}: quotes that releases of sshd differ on: {value}");
+                        return Err(Unknown::new(Cause::Undecidable, detail));
+                    }
                     for target in words(&value) {
                         self.add_included(host, &target, scope.as_ref(), &at, depth)?;
                     }
@@ -195,7 +205,9 @@ impl Config {
         ];
         let is_elsewhere = |setting: &&Setting| match setting.name.as_str() {
             "authorizedkeysfile" => !words(&setting.value).iter().all(|file| usual.contains(&file.as_str())),
-            "authorizedkeyscommand" | "trustedusercakeys" => !setting.value.eq_ignore_ascii_case("none"),
+            "authorizedkeyscommand" | "trustedusercakeys" => {
+                !words(&setting.value).first().is_some_and(|first| first.eq_ignore_ascii_case("none"))
+            }
             _ => false,
         };
         self.settings.iter().find(is_elsewhere).map(|setting| setting.at.as_str())
@@ -347,13 +359,13 @@ impl Config {
         let mut addresses = Vec::new();
         let (mut own_ports, mut all_have_ports) = (Vec::<u16>::new(), true);
         for value in values("listenaddress") {
-            let value = value.split_whitespace().next().unwrap_or_default();
-            addresses.push(value.to_owned());
+            let value = words(value).into_iter().next().unwrap_or_default();
             let is_bare_ipv6 = value.parse::<std::net::Ipv6Addr>().is_ok();
             match value.rsplit_once(':').filter(|_| !is_bare_ipv6).and_then(|(_, port)| port.parse().ok()) {
                 Some(port) => own_ports.push(port),
                 None => all_have_ports = false,
             }
+            addresses.push(value);
         }
         if addresses.is_empty() || !all_have_ports {
             if ports.is_empty() {
@@ -374,7 +386,7 @@ impl Config {
 /// Returns whether a line, as sshd(8) takes it for an option (`Keyword=value` or `Keyword value`), decides what is told of the
 /// settings. One that cannot be read may.
 pub(super) fn is_told(line: &str) -> bool {
-    let Some((name, _)) = parse_line(&line.replace('"', " ")) else { return true };
+    let Ok(Some((name, _))) = parse_line(line) else { return true };
     DECISIVE.iter().chain(&PUBKEY).chain(&KBD_INTERACTIVE).any(|told| *told == name)
 }
 
@@ -389,48 +401,82 @@ fn inner_scope(outer: Option<&str>, value: &str) -> String {
     }
 }
 
-/// Returns keyword, in lower case, and argument of a line; `None` for an empty one or a comment.
-fn parse_line(line: &str) -> Option<(String, String)> {
-    let line = line.trim();
+/// Returns keyword, in lower case, and argument of a line, without its comment; `None` for an empty one or a comment.
+///
+/// # Errors
+///
+/// Why it has no sound reading. sshd refuses some such lines and passes over others.
+fn parse_line(line: &str) -> Result<Option<(String, String)>, &'static str> {
+    // A NUL joins what is before it to the next line.
+    if line.contains('\0') {
+        return Err("a line with a NUL");
+    }
+    let line = line.trim_start_matches(BLANKS).trim_end_matches(|c| c == '\x0c' || BLANKS.contains(&c));
+    // What stands before one `=` is an empty word, which sshd passes over.
+    let line = line.strip_prefix('=').unwrap_or(line).trim_start_matches(BLANKS);
     if line.is_empty() || line.starts_with('#') {
-        return None;
+        return Ok(None);
     }
-    // Keyword and argument may have `=` between them.
-    let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
-    let (name, rest) = line.split_at(end);
-    let rest = rest.trim_start();
-    let rest = rest.strip_prefix('=').unwrap_or(rest).trim();
-    Some((name.to_ascii_lowercase(), without_comment(rest).trim().to_owned()))
-}
-
-/// Since OpenSSH 8.5 a `#` behind a space begins a comment in a line, too.
-fn without_comment(text: &str) -> &str {
-    let mut is_quoted = false;
-    let mut before = ' ';
-    for (at, c) in text.char_indices() {
-        match c {
-            '"' => is_quoted = !is_quoted,
-            '#' if !is_quoted && before.is_whitespace() => return &text[..at],
-            _ => {}
+    let end = line.find(|c| matches!(c, '"' | '=') || BLANKS.contains(&c)).unwrap_or(line.len());
+    let (start, rest) = line.split_at(end);
+    let (name, rest) = match rest.strip_prefix('"') {
+        // Quotes end the keyword, and no `=` may follow.
+        Some(quoted) => {
+            let (end, rest) = quoted.split_once('"').ok_or("a keyword whose quotes have no end")?;
+            (format!("{start}{end}"), rest)
         }
-        before = c;
+        None => {
+            let rest = rest.trim_start_matches(BLANKS);
+            (start.to_owned(), rest.strip_prefix('=').unwrap_or(rest))
+        }
+    };
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return Err("a keyword that sshd does not have");
     }
-    text
+    let rest = rest.trim_start_matches(BLANKS);
+    let (_, end) = split(rest).ok_or("an argument whose quotes have no end")?;
+    Ok(Some((name.to_ascii_lowercase(), rest[..end].trim_end_matches(BLANKS).to_owned())))
 }
 
-/// Returns the words of an argument, which quotes may hold together.
-fn words(text: &str) -> Vec<String> {
+/// Returns the words of an argument as sshd has them since OpenSSH 8.7, and where they end: there or at a comment. Quotes of either
+/// kind hold together what they are in or joined to, and a backslash takes a quote, a backslash or, outside of quotes, a blank for
+/// itself. `None` where a quote has no end.
+fn split(text: &str) -> Option<(Vec<String>, usize)> {
     let mut words = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (word, after) = match rest.strip_prefix('"') {
-            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
-            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        if word.is_none() && c == '#' {
+            return Some((words, at));
+        }
+        if quote.is_none() && matches!(c, ' ' | '\t') {
+            words.extend(word.take());
+            continue;
+        }
+        let word = word.get_or_insert_default();
+        let is_taken = |next: char| matches!(next, '\'' | '"' | '\\') || (quote.is_none() && next == ' ');
+        match c {
+            '\\' => word.push(chars.next_if(|(_, next)| is_taken(*next)).map_or(c, |(_, next)| next)),
+            _ if quote == Some(c) => quote = None,
+            '\'' | '"' if quote.is_none() => quote = Some(c),
+            _ => word.push(c),
+        }
     }
-    words
+    words.extend(word);
+    quote.is_none().then_some((words, text.len()))
+}
+
+/// Returns the words of an argument; none where it has no sound reading.
+fn words(text: &str) -> Vec<String> {
+    split(text).map_or_else(Vec::new, |(words, _)| words)
+}
+
+/// Returns whether every release of sshd takes an argument for the same words. Before OpenSSH 8.7 only `"` is a quote, and ends its word.
+fn is_plain(text: &str) -> bool {
+    let is_quote = |c| matches!(c, '\'' | '"' | '\\');
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    !inner.unwrap_or(text).contains(is_quote)
 }
 
 fn parse_port(value: &str) -> Option<u16> {
@@ -486,15 +532,15 @@ fn matches(pattern: &str, name: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::made::Made, *};
 
     fn config(text: &str) -> Config {
         let mut config = Config::default();
         let mut scope = None;
         for (number, line) in text.lines().enumerate() {
             match parse_line(line) {
-                Some((name, value)) if name == "match" => scope = Some(Scope { text: value, block: number + 1 }),
-                Some((name, value)) => {
+                Ok(Some((name, value))) if name == "match" => scope = Some(Scope { text: value, block: number + 1 }),
+                Ok(Some((name, value))) => {
                     config.settings.push(Setting {
                         name,
                         value,
@@ -502,7 +548,7 @@ mod tests {
                         at: format!("f:{}", number + 1),
                     });
                 }
-                None => {}
+                Ok(None) | Err(_) => {}
             }
         }
         config
@@ -521,6 +567,75 @@ mod tests {
         assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::ProhibitPassword));
         assert_eq!((found.password, found.empty_passwords), (Reading::Known(true), Reading::Known(false)));
         assert_eq!((found.pubkey, found.ports, found.listen_addresses), (Reading::Known(true), vec![22], Vec::new()));
+    }
+
+    /// Asked of OpenSSH 9.2.
+    #[test]
+    fn keywords_and_arguments_are_split_as_the_server_splits_them() {
+        for (line, name, expected) in [
+            ("\"PermitRootLogin\" yes", "permitrootlogin", &["yes"][..]),
+            ("Permit\"RootLogin\"yes", "permitrootlogin", &["yes"]),
+            ("=PermitRootLogin yes", "permitrootlogin", &["yes"]),
+            (" \t= PermitRootLogin\t=\tyes \x0c", "permitrootlogin", &["yes"]),
+            ("\"Match\" User bob", "match", &["User", "bob"]),
+            ("PermitRootLogin 'no'\r", "permitrootlogin", &["no"]),
+            ("PermitRootLogin y\"e\"s#x", "permitrootlogin", &["yes#x"]),
+            ("PermitRootLogin yes # don't", "permitrootlogin", &["yes"]),
+            ("PermitRootLogin yes #don't", "permitrootlogin", &["yes"]),
+            ("AuthenticationMethods 'password' \"a b\" '#'", "authenticationmethods", &["password", "a b", "#"]),
+            ("Include x/\"a\".conf b\\ c '\\ ' \\\" \\d", "include", &["x/a.conf", "b c", "\\ ", "\"", "\\d"]),
+            ("UsePAM", "usepam", &[]),
+        ] {
+            let (found, value) = parse_line(line).unwrap().unwrap();
+            assert_eq!(
+                (found.as_str(), words(&value)),
+                (name, expected.iter().map(|s| (*s).to_owned()).collect()),
+                "{line}"
+            );
+        }
+        for line in ["", " ", "#x", "= # x", "\t#"] {
+            assert_eq!(parse_line(line), Ok(None), "{line}");
+        }
+        for line in
+            ["\"PermitRootLogin no", "'PermitRootLogin' yes", "==PermitRootLogin yes", "\x0cUsePAM no", "Use-PAM no"]
+        {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
+        for line in ["PermitRootLogin \"no", "PermitRootLogin 'no", "PermitRootLogin no\0"] {
+            assert!(parse_line(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn quotes_around_a_keyword_or_a_value_change_nothing() {
+        let found = allowed(
+            "\"PermitRootLogin\" yes\n=PasswordAuthentication yes\nPermitRootLogin no\nPasswordAuthentication no\n",
+        );
+        assert_eq!(found.permit_root_login, Reading::Known(PermitRootLogin::Yes));
+        assert_eq!(found.password, Reading::Known(true));
+        let text = "PasswordAuthentication no\nKbdInteractiveAuthentication no\n\"Match\" User bob\nPasswordAuthentication yes";
+        assert_eq!(allowed(text).password, Reading::Known(true));
+        assert_eq!(allowed("AuthenticationMethods 'password'").password_suffices, Reading::Known(true));
+        assert_eq!(allowed("PermitRootLogin 'no'").permit_root_login, Reading::Known(PermitRootLogin::No));
+        assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%u").keys_elsewhere(), Some("f:1"));
+    }
+
+    #[test]
+    fn an_include_that_releases_read_differently_and_an_odd_keyword_are_told() {
+        for (line, cause) in [
+            ("Include '/etc/ssh/x.conf'", Cause::Undecidable),
+            ("Include /etc/ssh/\"x\".conf", Cause::Undecidable),
+            ("Include /etc/ssh/b\\ c.conf", Cause::Undecidable),
+            ("'PermitRootLogin' yes", Cause::Garbled),
+            ("# x\0", Cause::Garbled),
+        ] {
+            let made = Made::new().file(MAIN[0], &format!("{line}\nPermitRootLogin no\n"));
+            assert_eq!(Config::look(&made.host).unwrap_err().cause, cause, "{line}");
+        }
+        for plain in ["/etc/ssh/sshd_config.d/*.conf", "a b", "\"/etc/ssh/b c.conf\"", ""] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        assert!(!is_plain("\"a\" \"b\"\"c\""));
     }
 
     #[test]
@@ -623,11 +738,19 @@ mod tests {
             "DSAAuthentication=no",
             "AuthenticationMethods",
             "Match all",
+            "\"PasswordAuthentication",
+            "=PasswordAuthentication yes",
+            "-",
             "",
         ] {
             assert!(is_told(line), "{line}");
         }
-        for line in ["Ciphers=aes256-gcm@openssh.com", "-", "GSSAPIKexAlgorithms gss-group14-sha256-", "PidFile=none"] {
+        for line in [
+            "Ciphers=aes256-gcm@openssh.com",
+            "\"Ciphers\" x",
+            "GSSAPIKexAlgorithms gss-group14-sha256-",
+            "PidFile=none",
+        ] {
             assert!(!is_told(line), "{line}");
         }
     }
@@ -658,10 +781,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_files_never_panic(text in "[A-Za-z \"=#:\\[\\],*\n0-9]{0,200}", any in "\\PC*") {
+        fn arbitrary_files_never_panic(text in "[A-Za-z \"'\\\\=#:\\[\\],*\n0-9]{0,200}", any in "\\PC*") {
             for text in [text, any] {
                 let _ = allowed(&text);
                 is_told(&text);
+                let _ = parse_line(&text);
                 words(&text);
                 matches(&text, "name");
             }

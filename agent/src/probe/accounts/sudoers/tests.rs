@@ -234,6 +234,58 @@ fn included_files_are_read_from_where_they_are_named() {
     assert!(directive("#1000 ALL=ALL").is_none() && directive("# include x").is_none());
 }
 
+/// Asked of sudo 1.9.13.
+#[test]
+fn the_name_of_an_include_ends_at_a_blank_and_a_comment_may_follow() {
+    for (line, expected) in [
+        ("@includedir /etc/sudoers.d # local rules", "/etc/sudoers.d/"),
+        ("#includedir\t/etc/sudoers.d\t#local", "/etc/sudoers.d/"),
+        ("@include /etc/a\\ b # x", "/etc/a b"),
+        ("  @include \"/etc/a b\"# x", "/etc/a b"),
+        ("@include\"/etc/a\"", "/etc/a"),
+        ("@include /etc/a b", "odd"),
+        ("@include /etc/a#b", "odd"),
+        ("@include /etc/\"a\"", "odd"),
+        ("@include \"/etc/a\\ b\"", "odd"),
+        ("@include \"/etc/a", "odd"),
+        ("@include", "odd"),
+        ("@includes", "odd"),
+        ("#include # x", "odd"),
+        ("#include", ""),
+        ("#includes all", ""),
+        ("#include\"/etc/a\"", ""),
+    ] {
+        let found = match directive(line) {
+            Some(Include::File(name)) => name,
+            Some(Include::Folder(name)) => format!("{name}/"),
+            Some(Include::Odd) => "odd".to_owned(),
+            None => String::new(),
+        };
+        assert_eq!(found, expected, "{line}");
+    }
+}
+
+/// Asked of sudo 1.9.13.
+#[test]
+fn a_backslash_in_a_comment_continues_nothing() {
+    for (file, expected) in [
+        ("alice ALL=(ALL) ALL # x \\\nbob ALL=ALL", &["alice f:1 all", "bob f:2 all"][..]),
+        ("# x \\\nbob ALL=ALL", &["bob f:2 all"]),
+        ("alice ALL=\\\n(ALL) ALL #\\\\\\\nbob ALL=ALL", &["alice f:1 all", "bob f:3 all"]),
+        ("#1000 ALL=(ALL) \\\nALL", &["#1000 f:1 all"]),
+        ("Defaults passprompt=\"a \\\n# b \\\n\"\nbob ALL=ALL", &["bob f:4 all"]),
+    ] {
+        assert_eq!(shown(file), expected, "{file}");
+    }
+    for (file, expected) in [
+        ("#include \\\n/etc/a", &["#include /etc/a"][..]),
+        ("@include /etc/a # \\\nbob ALL=ALL", &["@include /etc/a # \\", "bob ALL=ALL"]),
+    ] {
+        let lines: Vec<String> = logical_lines(file).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(lines, expected, "{file}");
+    }
+}
+
 #[test]
 fn files_of_a_folder_are_read_in_order_and_a_missing_one_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -265,6 +317,7 @@ proptest! {
         for file in [text, any] {
             let _ = read(&file);
             let _ = without_comment(&file);
+            let _ = directive(&format!("@include {file}"));
             let _ = read(&format!("Defaults:{file}\nDefaults!{file}\nUser_Alias A={file}"));
         }
     }
