@@ -134,6 +134,19 @@ impl Server {
                 Err(unknown) => return Some(unknown),
             }
         }
+        // What is not there may have been when the server started. Then the folder was changed that it was in.
+        for path in &config.absent {
+            match folder_changed_after(host, path, started) {
+                Ok(Some(folder)) => {
+                    let (path, folder) = (path.display(), folder.display());
+                    let detail =
+                        format!("{path} is not there, and {folder} was changed after the server took its settings");
+                    return Some(Unknown::new(Cause::Stale, detail));
+                }
+                Ok(None) => {}
+                Err(unknown) => return Some(unknown),
+            }
+        }
         None
     }
 }
@@ -267,6 +280,21 @@ fn look_at(host: &dyn Host, path: &Path) -> Result<Metadata, Unknown> {
 fn last_change(metadata: &Metadata) -> Option<Timestamp> {
     let inode = metadata.changed_nanos.and_then(|nanos| Timestamp::from_micros(nanos.div_euclid(1_000)));
     metadata.modified.max(inode)
+}
+
+/// Returns the nearest folder around `path` that is there, if it was changed after `started`.
+fn folder_changed_after(host: &dyn Host, path: &Path, started: Timestamp) -> Result<Option<PathBuf>, Unknown> {
+    for folder in path.ancestors().skip(1) {
+        match host.metadata(folder) {
+            Ok(_) => {
+                let changed = changed_after(host, folder, started)?;
+                return Ok(changed.map(|_| folder.to_owned()));
+            }
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", folder.display()), &error)),
+        }
+    }
+    Ok(None)
 }
 
 /// Returns what was changed after `started`: `path`, a link on the way that it leads, or what is at its end.
@@ -460,6 +488,39 @@ mod tests {
         ] {
             check(&Made::new().changed(MAIN, content, inode), Cause::Stale, expected);
         }
+    }
+
+    #[test]
+    fn what_is_not_there_may_have_been_when_its_folder_was_changed_since() {
+        let folders = || Made::new().folder("/etc", &[]).folder("/etc/ssh", &[]).folder("/etc/ssh/d", &[]);
+        let extra = || folders().file(MAIN, "Include /etc/ssh/extra.conf\n").absent("metadata /etc/ssh/extra.conf");
+        let folder = || folders().file(MAIN, "Include d/x.d/*.conf\n").absent("list /etc/ssh/d/x.d");
+        let nested = || folder().absent("metadata /etc/ssh/d").absent("metadata /etc/ssh/d/x.d");
+        let main = || {
+            folders()
+                .folder("/", &[])
+                .absent(&format!("metadata {MAIN}"))
+                .absent("metadata /usr/etc/ssh/sshd_config")
+                .folder("/usr", &[])
+                .absent("metadata /usr/etc")
+                .absent("metadata /usr/etc/ssh")
+        };
+        for made in [extra(), folder(), nested(), main()] {
+            check(&made, Cause::Stale, "");
+        }
+        let ssh = "/etc/ssh was changed after";
+        check(
+            &extra().changed("/etc/ssh", -20, 10),
+            Cause::Stale,
+            &format!("/etc/ssh/extra.conf is not there, and {ssh}"),
+        );
+        check(&folder().changed("/etc/ssh/d", 10, 10), Cause::Stale, "/etc/ssh/d/x.d is not there, and /etc/ssh/d was");
+        check(&folder().changed("/etc/ssh", 10, 10), Cause::Stale, "");
+        check(&nested().changed("/etc/ssh", 10, 10), Cause::Stale, ssh);
+        check(&main().changed("/etc/ssh", 10, 10), Cause::Stale, ssh);
+        // An empty folder is there, and what else is beside it changes nothing.
+        let stock = Made::new().folder("/etc/ssh", &[]).changed("/etc/ssh", 10, 10);
+        check(&stock, Cause::Stale, "");
     }
 
     #[test]
