@@ -25,6 +25,8 @@ const PROCESSES: usize = 50_000;
 const WITH_ARGUMENT: &str = "CEbcfghkopu";
 /// Flags with which it does not wait for peers: one connection (`-i`, `-R`), or a test.
 const NOT_WAITING: &str = "iRtTGQV";
+/// Programs of distributions, which take their settings from the files that are read. `/sbin` and `/bin` may be links.
+const PROGRAMS: [&str; 5] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/bin/sshd", "/usr/lib/ssh/sshd"];
 /// Parts of paths that are followed from one path, at most, and links among them (the kernel's own bound).
 const PARTS: usize = 1_000;
 const LINKS: usize = 40;
@@ -111,6 +113,11 @@ impl Server {
                 }
             }
         }
+        if let Some((_, process)) = &self.own
+            && let Some(program) = process.own_program(host, main)
+        {
+            return undecidable(format!("the server is {program}, which may have its settings elsewhere"));
+        }
         if let Some(Process { id, arguments, .. }) = self.others.first() {
             let whose = match self.own {
                 Some(_) => "is a server beside that of the settings",
@@ -148,6 +155,21 @@ impl Server {
             }
         }
         None
+    }
+}
+
+impl Process {
+    /// Returns the program where it is none of a distribution: another build may take its settings from elsewhere unless it was
+    /// started with `main`. Who may not ask the kernel which one runs has the name that it was started by.
+    fn own_program(&self, host: &dyn Host, main: Option<&Path>) -> Option<String> {
+        let Arguments::Told(words) = &self.arguments else { return None };
+        let named = words.windows(2).any(|pair| pair[0] == "-f" && Some(Path::new(&pair[1])) == main);
+        let link = host.read_link(Path::new(&format!("/proc/{}/exe", self.id)));
+        let program =
+            link.map_or_else(|_| words.first().cloned().unwrap_or_default(), |path| path.display().to_string());
+        // proc_pid_exe(5): so it is marked once an update replaced it.
+        let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+        (!named && !PROGRAMS.contains(&program)).then(|| program.chars().take(SHOWN_CHARACTERS).collect())
     }
 }
 
@@ -470,6 +492,23 @@ mod tests {
         check(&Made::new().process(77, own, title).absent("read /proc/77/comm"), Cause::Undecidable, "");
         let has_sessions = |made: Made| Server::look(&made.host).has_sessions;
         assert!(!has_sessions(Made::new()) && has_sessions(Made::new().process(77, own, "sshd: eve [priv]")));
+    }
+
+    #[test]
+    fn a_server_of_another_build_may_have_its_settings_elsewhere() {
+        let exe = "/proc/14/exe";
+        for program in ["/usr/sbin/sshd", "/usr/bin/sshd (deleted)", "/usr/lib/ssh/sshd"] {
+            check(&Made::new().link(exe, program), Cause::Undecidable, "");
+        }
+        let other = "the server is /usr/local/sbin/sshd, which";
+        check(&Made::new().link(exe, "/usr/local/sbin/sshd"), Cause::Undecidable, other);
+        let title = |words: &str| format!("sshd: {words} [listener] 0 of 10-100 startups");
+        let named = |words: &str| Made::new().file("/proc/14/cmdline", &title(words));
+        check(&named("/usr/local/sbin/sshd -D"), Cause::Undecidable, other);
+        check(&named("/usr/local/sbin/sshd -D -f /etc/ssh/sshd_config"), Cause::Undecidable, "");
+        // What the kernel says goes before what the server says of itself.
+        check(&named("/usr/sbin/sshd").link(exe, "/usr/local/sbin/sshd"), Cause::Undecidable, other);
+        check(&named("/usr/local/sbin/sshd").link(exe, "/usr/sbin/sshd"), Cause::Undecidable, "");
     }
 
     #[test]
