@@ -9,6 +9,7 @@ pub(super) mod passwd;
 mod roster;
 mod sqlite;
 mod sudoers;
+mod unread;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -285,6 +286,9 @@ fn administrators(
             }
         }
     }
+    if let Some(unknown) = unread::look(host) {
+        sudoers::doubt(&mut untold, unknown);
+    }
     if found.len() > ADMINISTRATORS {
         let limit = format!("more than {ADMINISTRATORS} ways to act as the superuser");
         sudoers::doubt(&mut untold, Unknown::new(Cause::Limit, limit));
@@ -402,7 +406,9 @@ mod tests {
         let index = host.index_mut();
         for (path, _) in files {
             let path = format!("/etc/{path}");
-            index.errors.remove(&format!("metadata {path}"));
+            for verb in ["metadata", "read"] {
+                index.errors.remove(&format!("{verb} {path}"));
+            }
             index.metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata);
         }
         accounts(&host, Timestamp::from_seconds(1_800_000_000).unwrap())
@@ -460,6 +466,20 @@ mod tests {
         let found = of_files(&files).unwrap();
         assert_eq!(shown(&found), ["alice /etc/sudoers:2", "bob /etc/sudoers-rs:2"]);
         assert_eq!(found.administrators_complete, Reading::Known(true));
+    }
+
+    #[test]
+    fn rules_that_are_not_read_leave_the_administrators_incomplete() {
+        for (path, text, expected) in [
+            ("sudo.conf", "Plugin sudoers_policy sudoers.so sudoers_file=/x\n", "/etc/sudo.conf:1: sudo may have"),
+            ("doas.conf", "permit nopass bob as root\n", "/etc/doas.conf:1: rules of doas are not read"),
+            ("pam.d/su-l", "auth sufficient pam_wheel.so trust\n", "/etc/pam.d/su-l:1: su asks some for no password"),
+        ] {
+            let found = of_files(&[(path, text)]).unwrap();
+            let Reading::Unknown { unknown } = found.administrators_complete else { panic!("{path}") };
+            assert_eq!(unknown.cause, Cause::Undecidable);
+            assert!(unknown.detail.as_str().starts_with(expected), "{unknown:?}");
+        }
     }
 
     #[test]

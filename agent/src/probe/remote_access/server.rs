@@ -25,6 +25,8 @@ const PROCESSES: usize = 50_000;
 const WITH_ARGUMENT: &str = "CEbcfghkopu";
 /// Flags with which it does not wait for peers: one connection (`-i`, `-R`), or a test.
 const NOT_WAITING: &str = "iRtTGQV";
+/// Programs of distributions, which take their settings from the files that are read. `/sbin` and `/bin` may be links.
+const PROGRAMS: [&str; 5] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/bin/sshd", "/usr/lib/ssh/sshd"];
 /// Parts of paths that are followed from one path, at most, and links among them (the kernel's own bound).
 const PARTS: usize = 1_000;
 const LINKS: usize = 40;
@@ -111,6 +113,11 @@ impl Server {
                 }
             }
         }
+        if let Some((_, process)) = &self.own
+            && let Some(program) = process.own_program(host, main)
+        {
+            return undecidable(format!("the server is {program}, which may have its settings elsewhere"));
+        }
         if let Some(Process { id, arguments, .. }) = self.others.first() {
             let whose = match self.own {
                 Some(_) => "is a server beside that of the settings",
@@ -134,7 +141,35 @@ impl Server {
                 Err(unknown) => return Some(unknown),
             }
         }
+        // What is not there may have been when the server started. Then the folder was changed that it was in.
+        for path in &config.absent {
+            match folder_changed_after(host, path, started) {
+                Ok(Some(folder)) => {
+                    let (path, folder) = (path.display(), folder.display());
+                    let detail =
+                        format!("{path} is not there, and {folder} was changed after the server took its settings");
+                    return Some(Unknown::new(Cause::Stale, detail));
+                }
+                Ok(None) => {}
+                Err(unknown) => return Some(unknown),
+            }
+        }
         None
+    }
+}
+
+impl Process {
+    /// Returns the program where it is none of a distribution: another build may take its settings from elsewhere unless it was
+    /// started with `main`. Who may not ask the kernel which one runs has the name that it was started by.
+    fn own_program(&self, host: &dyn Host, main: Option<&Path>) -> Option<String> {
+        let Arguments::Told(words) = &self.arguments else { return None };
+        let named = words.windows(2).any(|pair| pair[0] == "-f" && Some(Path::new(&pair[1])) == main);
+        let link = host.read_link(Path::new(&format!("/proc/{}/exe", self.id)));
+        let program =
+            link.map_or_else(|_| words.first().cloned().unwrap_or_default(), |path| path.display().to_string());
+        // proc_pid_exe(5): so it is marked once an update replaced it.
+        let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+        (!named && !PROGRAMS.contains(&program)).then(|| program.chars().take(SHOWN_CHARACTERS).collect())
     }
 }
 
@@ -267,6 +302,21 @@ fn look_at(host: &dyn Host, path: &Path) -> Result<Metadata, Unknown> {
 fn last_change(metadata: &Metadata) -> Option<Timestamp> {
     let inode = metadata.changed_nanos.and_then(|nanos| Timestamp::from_micros(nanos.div_euclid(1_000)));
     metadata.modified.max(inode)
+}
+
+/// Returns the nearest folder around `path` that is there, if it was changed after `started`.
+fn folder_changed_after(host: &dyn Host, path: &Path, started: Timestamp) -> Result<Option<PathBuf>, Unknown> {
+    for folder in path.ancestors().skip(1) {
+        match host.metadata(folder) {
+            Ok(_) => {
+                let changed = changed_after(host, folder, started)?;
+                return Ok(changed.map(|_| folder.to_owned()));
+            }
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", folder.display()), &error)),
+        }
+    }
+    Ok(None)
 }
 
 /// Returns what was changed after `started`: `path`, a link on the way that it leads, or what is at its end.
@@ -449,6 +499,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_of_another_build_may_have_its_settings_elsewhere() {
+        let exe = "/proc/14/exe";
+        for program in ["/usr/sbin/sshd", "/usr/bin/sshd (deleted)", "/usr/lib/ssh/sshd"] {
+            check(&Made::new().link(exe, program), Cause::Undecidable, "");
+        }
+        let other = "the server is /usr/local/sbin/sshd, which";
+        check(&Made::new().link(exe, "/usr/local/sbin/sshd"), Cause::Undecidable, other);
+        let title = |words: &str| format!("sshd: {words} [listener] 0 of 10-100 startups");
+        let named = |words: &str| Made::new().file("/proc/14/cmdline", &title(words));
+        check(&named("/usr/local/sbin/sshd -D"), Cause::Undecidable, other);
+        check(&named("/usr/local/sbin/sshd -D -f /etc/ssh/sshd_config"), Cause::Undecidable, "");
+        // What the kernel says goes before what the server says of itself.
+        check(&named("/usr/sbin/sshd").link(exe, "/usr/local/sbin/sshd"), Cause::Undecidable, other);
+        check(&named("/usr/local/sbin/sshd").link(exe, "/usr/sbin/sshd"), Cause::Undecidable, "");
+    }
+
+    #[test]
     fn a_list_of_processes_without_those_of_others_tells_nothing() {
         check(&Made::new().folder("/proc", &["14"]), Cause::Forbidden, "/proc does not list the processes of others");
         check(&Made::new().absent("list /proc"), Cause::Absent, "list /proc");
@@ -464,6 +531,39 @@ mod tests {
         ] {
             check(&Made::new().changed(MAIN, content, inode), Cause::Stale, expected);
         }
+    }
+
+    #[test]
+    fn what_is_not_there_may_have_been_when_its_folder_was_changed_since() {
+        let folders = || Made::new().folder("/etc", &[]).folder("/etc/ssh", &[]).folder("/etc/ssh/d", &[]);
+        let extra = || folders().file(MAIN, "Include /etc/ssh/extra.conf\n").absent("metadata /etc/ssh/extra.conf");
+        let folder = || folders().file(MAIN, "Include d/x.d/*.conf\n").absent("list /etc/ssh/d/x.d");
+        let nested = || folder().absent("metadata /etc/ssh/d").absent("metadata /etc/ssh/d/x.d");
+        let main = || {
+            folders()
+                .folder("/", &[])
+                .absent(&format!("metadata {MAIN}"))
+                .absent("metadata /usr/etc/ssh/sshd_config")
+                .folder("/usr", &[])
+                .absent("metadata /usr/etc")
+                .absent("metadata /usr/etc/ssh")
+        };
+        for made in [extra(), folder(), nested(), main()] {
+            check(&made, Cause::Stale, "");
+        }
+        let ssh = "/etc/ssh was changed after";
+        check(
+            &extra().changed("/etc/ssh", -20, 10),
+            Cause::Stale,
+            &format!("/etc/ssh/extra.conf is not there, and {ssh}"),
+        );
+        check(&folder().changed("/etc/ssh/d", 10, 10), Cause::Stale, "/etc/ssh/d/x.d is not there, and /etc/ssh/d was");
+        check(&folder().changed("/etc/ssh", 10, 10), Cause::Stale, "");
+        check(&nested().changed("/etc/ssh", 10, 10), Cause::Stale, ssh);
+        check(&main().changed("/etc/ssh", 10, 10), Cause::Stale, ssh);
+        // An empty folder is there, and what else is beside it changes nothing.
+        let stock = Made::new().folder("/etc/ssh", &[]).changed("/etc/ssh", 10, 10);
+        check(&stock, Cause::Stale, "");
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Config {
     settings: Vec<Setting>,
     /// The files and folders that they are from.
     pub paths: Vec<PathBuf>,
+    /// Files and folders that they would be from, too, were they there.
+    pub absent: Vec<PathBuf>,
     lines: usize,
     blocks: usize,
 }
@@ -100,7 +102,7 @@ impl Config {
                     config.add_file(host, Path::new(main), None, 0)?;
                     break;
                 }
-                Err(error) if host::cause(&error) == Cause::Absent => {}
+                Err(error) if host::cause(&error) == Cause::Absent => config.absent.push(main.into()),
                 Err(error) => return Err(host::unknown(format!("look at {main}"), &error)),
             }
         }
@@ -178,19 +180,27 @@ impl Config {
             return match host.metadata(&path) {
                 Ok(_) => self.add_file(host, &path, scope, depth + 1),
                 // glob(3) finds nothing, and sshd goes on.
-                Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
+                Err(error) if host::cause(&error) == Cause::Absent => self.add_absent(&path),
                 Err(error) => Err(host::unknown(format!("look at {}", path.display()), &error)),
             };
         }
         let names = match host.list(folder) {
             Ok(names) => names,
-            Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+            Err(error) if host::cause(&error) == Cause::Absent => return self.add_absent(folder),
             Err(error) => return Err(host::unknown(format!("list {}", folder.display()), &error)),
         };
         self.paths.push(folder.to_owned());
         for name in names.iter().filter(|name| matches(pattern, &name.to_string_lossy())) {
             self.add_file(host, &folder.join(name), scope, depth + 1)?;
         }
+        Ok(())
+    }
+
+    fn add_absent(&mut self, path: &Path) -> Result<(), Unknown> {
+        if self.absent.len() >= FILES {
+            return Err(Unknown::new(Cause::Limit, format!("more files than are read, at {}", path.display())));
+        }
+        self.absent.push(path.to_owned());
         Ok(())
     }
 
