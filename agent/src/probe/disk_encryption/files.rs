@@ -62,32 +62,42 @@ impl Below<'_> {
         })
     }
 
-    /// Returns `chain`, which is that of the file at `path` on `mount`, unless that could be another file than the one in use: one of
-    /// the same name, on a file system that `mount` covers since, and that is not known to be encrypted. No inode tells them apart.
-    fn unless_covered(&self, path: &[u8], mount: &Mount, chain: Chain, depth: usize) -> Chain {
+    /// Returns `chain`, which is that of the file or folder at `path` on `mount`, unless that could be another than the one in use: one
+    /// of the same name, in what `mount` covers since, and that is not known to be encrypted. No inode tells them apart.
+    pub fn unless_covered(&self, path: &[u8], mount: &Mount, chain: Chain, depth: usize) -> Chain {
         if chain.encrypted != Reading::Known(true) {
             return chain;
         }
-        let is_same = |other: &Mount| (other.device, &other.source) == (mount.device, &mount.source);
+        let is_same = |other: &Mount| {
+            (other.device, &other.source, other.inside(path)) == (mount.device, &mount.source, mount.inside(path))
+        };
         // What is in memory or in an image is no data at rest.
         let may_hold = |other: &Mount| {
             other.holds(path) && !other.is_pseudo() && !other.is_memory() && !other.is_image() && !is_same(other)
         };
         let others = self.mounts.iter().filter(|other| may_hold(other));
         let others: BTreeMap<_, _> = others.map(|other| ((other.device, &other.source), other)).collect();
-        let is_dark = |other: &&Mount| {
+        let darkness = |other: &Mount| {
             let below = self.of_ground(other, depth.min(DEPTH_COVERED));
-            below.encrypted != Reading::Known(true) && !below.is_memory
+            let cause = match below.encrypted {
+                _ if below.is_memory => return None,
+                Reading::Known(true) => return None,
+                // What its provider says of a virtual disk is all that is missing.
+                Reading::Unknown { unknown } if !other.is_network() => unknown.cause,
+                _ => Cause::Undecidable,
+            };
+            Some((cause, path_of(&other.mount_point)))
         };
         let path = path_of(path);
         let unknown = if others.len() > MOUNTS_ABOVE {
             Unknown::new(Cause::Limit, format!("too many mounts above {}", path.display()))
-        } else if let Some(other) = others.into_values().find(is_dark) {
-            let (path, point) = (path.display(), path_of(&other.mount_point));
-            let point = point.display();
+        } else if let Some((cause, point)) =
+            others.into_values().filter_map(darkness).max_by_key(|(cause, _)| *cause != Cause::Hidden)
+        {
+            let (path, point) = (path.display(), point.display());
             let detail =
-                format!("the file in use may be an earlier {path} on {point}, which is not known to be encrypted");
-            Unknown::new(Cause::Undecidable, detail)
+                format!("what is in use may be an earlier {path} on {point}, which is not known to be encrypted");
+            Unknown::new(cause, detail)
         } else {
             return chain;
         };

@@ -37,6 +37,8 @@ pub(super) struct MadeHost {
     pub policies: HashMap<String, Policy>,
     /// Blocks of what is mounted at a path.
     pub blocks: HashMap<String, u64>,
+    /// How many of them are free, where some are.
+    pub free: HashMap<String, u64>,
 }
 
 impl Default for MadeHost {
@@ -52,6 +54,7 @@ impl Default for MadeHost {
             no_header: HashMap::new(),
             policies: HashMap::new(),
             blocks: HashMap::new(),
+            free: HashMap::new(),
         }
     }
 }
@@ -102,7 +105,8 @@ impl Host for MadeHost {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let blocks = *of(&self.blocks, path)?;
-        Ok(Space { blocks, free: 0, available: 0, inodes: 0, free_inodes: 0 })
+        let free = of(&self.free, path).copied().unwrap_or_default();
+        Ok(Space { blocks, free, available: 0, inodes: 0, free_inodes: 0 })
     }
 
     fn read(&self, path: &Path, limit_bytes: usize) -> io::Result<Vec<u8>> {

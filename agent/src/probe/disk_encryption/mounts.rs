@@ -172,6 +172,13 @@ impl Mount {
             None => false,
         }
     }
+
+    /// Returns where in the file system `path` is, which the mount holds.
+    pub fn inside(&self, path: &[u8]) -> Vec<u8> {
+        let trimmed = |path: &[u8]| path.strip_suffix(b"/").unwrap_or(path).to_vec();
+        let rest = path.get(trimmed(&self.mount_point).len()..).unwrap_or_default();
+        trimmed(&[trimmed(&self.root).as_slice(), rest].concat())
+    }
 }
 
 /// A line of proc_swaps(5).
@@ -327,6 +334,24 @@ mod tests {
         assert!(mount(b"/").holds(b"/a"));
         assert!(mount(b"/a").holds(b"/a/b") && mount(b"/a").holds(b"/a"));
         assert!(!mount(b"/a").holds(b"/ab") && !mount(b"/a/b").holds(b"/a"));
+    }
+
+    #[test]
+    fn a_path_is_inside_the_folder_that_is_mounted() {
+        let inside = |root: &str, point: &str, path: &str| {
+            let line = format!("1 1 8:1 {root} {point} rw - ext4 x rw\n");
+            String::from_utf8(parse(line.as_bytes()).unwrap()[0].inside(path.as_bytes())).unwrap()
+        };
+        for (root, point, path, expected) in [
+            ("/", "/", "/", ""),
+            ("/", "/", "/a/b", "/a/b"),
+            ("/", "/a", "/a", ""),
+            ("/", "/a", "/a/b", "/b"),
+            ("/x", "/", "/a", "/x/a"),
+            ("/x", "/a", "/a/b", "/x/b"),
+        ] {
+            assert_eq!(inside(root, point, path), expected, "{root} {point} {path}");
+        }
     }
 
     proptest! {
