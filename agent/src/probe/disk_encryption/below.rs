@@ -30,7 +30,7 @@ pub(super) struct Below<'a> {
 impl Below<'_> {
     pub fn volume(&self, mount: &Mount) -> Volume {
         let mut chain = self.of_mount(mount, DEPTH);
-        let folders = if mount.may_have_fscrypt() && chain.encrypted.known() != Some(&true) {
+        let folders = if mount.may_have_fscrypt() && chain.encrypted.known() != Some(&true) && !self.is_covered(mount) {
             self.encrypted_folders(mount)
         } else {
             EncryptedFolders::default()
@@ -81,11 +81,32 @@ impl Below<'_> {
             _ => {}
         }
         let chain = self.of_ground(mount, depth);
-        if mount.may_have_policy() && !mount.is_network() {
-            self.with_policy(&path_of(&mount.mount_point), chain)
-        } else {
-            chain
+        if !mount.may_have_policy() || mount.is_network() || chain.encrypted == Reading::Known(true) {
+            return chain;
         }
+        let point = path_of(&mount.mount_point);
+        if !self.is_covered(mount) {
+            return self.with_policy(&point, chain);
+        }
+        if chain.encrypted != Reading::Known(false) {
+            return chain;
+        }
+        let detail = format!("another mount covers {}, and the fscrypt policy below it is not read", point.display());
+        Chain { encrypted: Reading::unknown(Cause::Undecidable, detail), ..chain }
+    }
+
+    /// Returns whether the path of its mount point leads elsewhere than to `mount`: to what is mounted on it, or on a way to it.
+    fn is_covered(&self, mount: &Mount) -> bool {
+        let is_mounted = |on: &Mount, beside: &Mount, above: &[u8]| {
+            let is_other = |other: &Mount| ![on.id, beside.id].contains(&other.id);
+            self.mounts.iter().any(|other| other.parent == on.id && is_other(other) && other.holds(above))
+        };
+        let lower_of = |upper: &Mount| {
+            self.mounts.iter().find(|lower| lower.id == upper.parent).filter(|lower| lower.id != upper.id)
+        };
+        let mut way = std::iter::successors(Some(mount), |upper| lower_of(upper)).take(self.mounts.len());
+        is_mounted(mount, mount, &mount.mount_point)
+            || way.any(|upper| lower_of(upper).is_some_and(|lower| is_mounted(lower, upper, &upper.mount_point)))
     }
 
     /// Returns what the file system that is mounted stands on, whatever it does itself to what is written to it.
@@ -228,7 +249,7 @@ mod tests {
         },
         *,
     };
-    use crate::host::Recorded;
+    use crate::host::{Policy, Recorded};
 
     #[test]
     fn a_file_system_is_encrypted_where_all_devices_are_that_its_options_name() {
@@ -287,6 +308,38 @@ mod tests {
         assert_eq!(cause(&encrypted(Some(1025), 2)), Some(Cause::Undecidable));
         assert_eq!(cause(&encrypted(Some(1000), 0)), Some(Cause::Undecidable));
         assert_eq!(cause(&encrypted(None, 2)), Some(Cause::Absent));
+    }
+
+    #[test]
+    fn a_covered_folder_is_not_asked_for_its_policy_by_its_path() {
+        const ROOT: &str = "1 1 0:2 / / rw - rootfs rootfs rw\n2 1 8:2 / / rw - xfs /dev/dm-2 rw\n";
+        let encrypted = |mounts: &str| {
+            let mut host = made(&format!("{ROOT}{mounts}"));
+            for point in ["/p", "/a/p"] {
+                host.policies.insert(point.to_owned(), Policy { version: 2, contents_mode: 1 });
+            }
+            let volumes = state(&host).unwrap().volumes;
+            volumes
+                .into_iter()
+                .filter(|volume| volume.source == path("/dev/sda"))
+                .map(|volume| volume.encrypted)
+                .collect::<Vec<_>>()
+        };
+        let is_unknown = |reading: &Reading<bool>| cause(reading) == Some(Cause::Undecidable);
+        let plain = "3 2 8:0 /plain /p rw - ext4 /dev/sda rw\n";
+        assert_eq!(encrypted(plain), [Reading::Known(true)]);
+        // What is mounted beside it or below it covers nothing of it, nor what is itself covered.
+        assert_eq!(encrypted(&format!("{plain}4 3 8:1 / /p/x rw - xfs /dev/sdb rw\n")), [Reading::Known(true)]);
+        assert_eq!(encrypted(&format!("{plain}4 2 8:1 / /px rw - xfs /dev/sdb rw\n")), [Reading::Known(true)]);
+        let found = encrypted(&format!("{plain}4 3 8:0 /enc /p rw - ext4 /dev/sda rw\n"));
+        assert!(found.len() == 2 && found.iter().any(is_unknown), "{found:?}");
+        assert!(found.contains(&Reading::Known(true)), "{found:?}");
+        // On the way to it.
+        let plain = "3 2 8:1 / /a rw - xfs /dev/sdb rw\n4 3 8:0 /plain /a/p rw - ext4 /dev/sda rw\n";
+        assert_eq!(encrypted(plain), [Reading::Known(true)]);
+        assert_eq!(encrypted(&format!("{plain}5 2 8:1 / /a/p rw - xfs /dev/sdb rw\n")), [Reading::Known(true)]);
+        let found = encrypted(&format!("{plain}5 3 8:1 / /a rw - xfs /dev/sdb rw\n"));
+        assert!(found.iter().all(is_unknown) && found.len() == 1, "{found:?}");
     }
 
     /// Returns what is said of the ZFS dataset `tank/home`, which the first process has mounted, when `zfs` answers so.

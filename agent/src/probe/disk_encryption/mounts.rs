@@ -80,6 +80,9 @@ const OTHER_DEVICES: &[&[u8]] = &[b"logdev=", b"rtdev=", b"jdev="];
 /// A line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
+    pub id: u64,
+    /// Id of the mount that it is mounted on.
+    pub parent: u64,
     /// Major and minor number of the device.
     pub device: (u32, u32),
     /// What of the file system is mounted: `/`, or a folder of it.
@@ -201,13 +204,16 @@ pub(super) fn first_id(start: &[u8]) -> Option<u64> {
 
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let mut text = || std::str::from_utf8(fields.next()?).ok();
+    let (id, parent, device) = (text()?.parse().ok()?, text()?.parse().ok()?, text()?);
     let (major, minor) = device.split_once(':')?;
     let root = unescape(fields.next()?);
     let mount_point = unescape(fields.next()?);
     // Optional fields end with a dash.
     fields.by_ref().find(|field| *field == b"-")?;
     Some(Mount {
+        id,
+        parent,
         device: (major.parse().ok()?, minor.parse().ok()?),
         root,
         mount_point,
@@ -271,6 +277,8 @@ mod tests {
         let line =
             b"36 35 98:0 /mnt1 /mnt\\040two\\134x rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,a=b\n";
         let expected = Mount {
+            id: 36,
+            parent: 35,
             device: (98, 0),
             root: b"/mnt1".to_vec(),
             mount_point: b"/mnt two\\x".to_vec(),
@@ -283,6 +291,7 @@ mod tests {
         assert_eq!(parse(line), Some(vec![expected]));
         assert_eq!(parse(b"36 35 98:0 /mnt1 /mnt rw master:1 ext3 /dev/root rw\n"), None);
         assert_eq!(parse(b"garbage\n"), None);
+        assert_eq!(parse(b"36 x 98:0 /mnt1 /mnt rw - ext3 /dev/root rw\n"), None);
     }
 
     #[test]

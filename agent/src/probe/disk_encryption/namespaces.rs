@@ -25,7 +25,8 @@ const ZOMBIE: i32 = 22;
 /// What the namespaces beside that of PID 1 have.
 #[derive(Debug)]
 pub(super) struct Elsewhere {
-    /// Mounts on devices that PID 1 has not mounted, one for each.
+    /// Mounts on devices that PID 1 has not mounted, one for each; of file systems with fscrypt, one for each folder that lies in none
+    /// of those before.
     pub mounts: Vec<Mount>,
     /// Whether each namespace was read: true, or why that is not known.
     pub complete: Reading<bool>,
@@ -35,7 +36,7 @@ pub(super) struct Elsewhere {
 pub(super) fn look(host: &dyn Host, first: Option<u64>, mounts: &[Mount]) -> Elsewhere {
     let mut search = Search {
         host,
-        devices: mounts.iter().map(|mount| mount.device).collect(),
+        known: mounts.iter().map(what_is_mounted).collect(),
         read: first.into_iter().collect(),
         found: Vec::new(),
         untold: None,
@@ -50,8 +51,8 @@ pub(super) fn look(host: &dyn Host, first: Option<u64>, mounts: &[Mount]) -> Els
 
 struct Search<'h> {
     host: &'h dyn Host,
-    /// Devices that a mount was found of.
-    devices: BTreeSet<(u32, u32)>,
+    /// What a mount was found of.
+    known: BTreeSet<((u32, u32), Vec<u8>)>,
     /// Numbers of the first mounts of the namespaces that were read, or could not be.
     read: BTreeSet<u64>,
     found: Vec<Mount>,
@@ -103,14 +104,30 @@ impl Search<'_> {
         let mounts = mounts::parse(&bytes).ok_or_else(garbled)?;
         // That of the whole: the process may have gone to another namespace in between.
         self.read.extend(mounts::first_id(&bytes));
-        let devices = &mut self.devices;
-        self.found.extend(mounts.into_iter().filter(|mount| mount.is_on_device() && devices.insert(mount.device)));
+        for mount in mounts.into_iter().filter(Mount::is_on_device) {
+            if !self.is_known(&mount) {
+                self.known.insert(what_is_mounted(&mount));
+                self.found.push(mount);
+            }
+        }
         Ok(())
+    }
+
+    /// Returns whether a mount was found of the same, or of a folder that it is in.
+    fn is_known(&self, mount: &Mount) -> bool {
+        let (device, root) = what_is_mounted(mount);
+        let ends = (0..root.len()).filter(|&at| root[at] == b'/').map(|at| at.max(1)).chain([root.len()]);
+        ends.into_iter().any(|end| self.known.contains(&(device, root[..end].to_vec())))
     }
 
     fn doubt(&mut self, unknown: Unknown) {
         self.untold.get_or_insert(unknown);
     }
+}
+
+/// Returns the device of a mount, and which folder of it is mounted where that matters: with fscrypt, one may be encrypted and another not.
+fn what_is_mounted(mount: &Mount) -> ((u32, u32), Vec<u8>) {
+    (mount.device, if mount.may_have_fscrypt() { mount.root.clone() } else { Vec::new() })
 }
 
 fn garbled() -> Unknown {
@@ -178,6 +195,24 @@ mod tests {
         let expected = [("/", &Reading::Known(true)), ("/data", &Reading::Known(false)), ("/own", &unknown)];
         assert_eq!(found, expected);
         assert_eq!(state.volumes_complete, Some(Reading::Known(true)));
+    }
+
+    #[test]
+    fn of_a_device_with_fscrypt_each_folder_that_is_in_no_other_is_reported() {
+        let points = |first: &str, inside: &str| {
+            let mut host = host(&[(300, inside)]);
+            host.file("/proc/1/mountinfo", &format!("20 1 8:2 / / rw - xfs /dev/dm-2 rw\n{first}"));
+            found(&host).0
+        };
+        let folder = "21 20 8:0 /enc /h rw - ext4 /dev/sda rw\n";
+        let whole = "70 1 8:0 / /data rw - ext4 /dev/sda rw\n";
+        assert_eq!(points(folder, whole), ["/", "/data", "/h"]);
+        assert_eq!(points(folder, "70 1 8:0 /enclave /data rw - ext4 /dev/sda rw\n"), ["/", "/data", "/h"]);
+        let again = "71 70 8:0 /enc/x /x rw - ext4 /dev/sda rw\n72 70 8:0 /a/b /y rw - ext4 /dev/sda rw\n";
+        assert_eq!(points(folder, &format!("{whole}{again}")), ["/", "/data", "/h"]);
+        assert_eq!(points("21 20 8:0 / /h rw - ext4 /dev/sda rw\n", &format!("{whole}{again}")), ["/", "/h"]);
+        // No other file system has an encrypted folder beside a plain one.
+        assert_eq!(points("21 20 8:0 /a /h rw - xfs /dev/sda rw\n", &whole.replace("ext4", "xfs")), ["/", "/h"]);
     }
 
     #[test]
