@@ -218,7 +218,7 @@ fn to_volume(mount: &Mount, chain: Chain, encrypted_folders: Vec<PathText>) -> V
         VolumeKind::Network
     } else if chain.is_memory {
         VolumeKind::Memory
-    } else if mount.is_image() || chain.is_image {
+    } else if chain.is_image || mount.is_image_anywhere() || (mount.is_image() && chain.is_on_file) {
         VolumeKind::Image
     } else if chain.is_removable {
         VolumeKind::Removable
@@ -268,6 +268,38 @@ mod tests {
             assert_eq!(encrypted, expected, "{options}");
             let has_plain = volume.layers.iter().any(|layer| layer.device.as_str() == "sdb");
             assert_eq!(has_plain, options.contains("dm-3") || options.contains("sdb"), "{options}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_a_file_or_an_optical_disk_and_no_disk_that_is_not_written_to() {
+        let kind = |mount: &str, backing: &str| {
+            let mut host = made(&format!("1 0 8:0 / / rw - xfs /dev/sda rw\n2 1 {mount} rw\n"));
+            host.device(7, "loop7", "", &[]);
+            host.file("/sys/class/block/loop7/loop/backing_file", &format!("{backing}\n"));
+            host.file("/sys/class/block/loop7/ro", "1\n");
+            host.device(8, "dm-8", "CRYPT-VERITY-00-x", &["loop7"]);
+            host.device(9, "sr0", "", &[]);
+            host.file("/sys/class/block/sr0/removable", "1\n");
+            host.metadata.insert("/x.img".to_owned(), 0);
+            volume_at(&host, "/m").kind
+        };
+        use VolumeKind::{Fixed, Image, Removable};
+        for (mount, backing, expected) in [
+            ("8:7 / /m ro - ext4 /dev/loop7", "/x.img", Image),
+            // Where a live system began is not shown.
+            ("8:7 / /m ro - squashfs /dev/loop7", "/medium/live.squashfs", Image),
+            ("8:8 / /m ro - erofs /dev/mapper/x", "/x.img", Image),
+            ("8:7 / /m ro - ext4 /dev/loop7", "/dev/sdb", Fixed),
+            ("8:7 / /m ro - squashfs /dev/loop7", "/dev/gone", Fixed),
+            ("8:8 / /m ro - erofs /dev/mapper/x", "/dev/sdb", Fixed),
+            ("8:1 / /m ro - squashfs /dev/sdb", "/x.img", Fixed),
+            ("8:9 / /m ro - squashfs /dev/sr0", "/x.img", Removable),
+            ("8:9 / /m ro - iso9660 /dev/sr0", "/x.img", Image),
+            ("0:60 / /m ro - fuse.squashfuse x", "/x.img", Image),
+            ("0:61 / /m ro - erofs /x.erofs", "/x.img", Image),
+        ] {
+            assert_eq!(kind(mount, backing), expected, "{mount} {backing}");
         }
     }
 

@@ -15,8 +15,10 @@ pub(super) struct Chain {
     pub is_removable: bool,
     /// Whether nothing of it is ever at rest.
     pub is_memory: bool,
-    /// Whether the uppermost device is a read-only loop.
+    /// Whether the uppermost device is a read-only loop on a file.
     pub is_image: bool,
+    /// Whether all of it is on loops on files.
+    pub is_on_file: bool,
 }
 
 impl Default for Chain {
@@ -27,6 +29,7 @@ impl Default for Chain {
             is_removable: false,
             is_memory: false,
             is_image: false,
+            is_on_file: false,
         }
     }
 }
@@ -49,6 +52,7 @@ impl Chain {
         self.is_removable &= other.is_removable;
         self.is_memory &= other.is_memory;
         self.is_image &= other.is_image;
+        self.is_on_file &= other.is_on_file;
         self
     }
 
@@ -83,6 +87,7 @@ impl Chain {
             is_removable: whole.is_removable,
             is_memory: whole.is_memory,
             is_image: found.get(name).is_some_and(Device::is_image),
+            is_on_file: whole.is_on_file,
         };
         let mut ordered = Vec::new();
         order(name, found, &mut BTreeSet::new(), &mut ordered);
@@ -111,11 +116,12 @@ struct State {
     encrypted: Reading<bool>,
     is_removable: bool,
     is_memory: bool,
+    is_on_file: bool,
 }
 
 impl State {
     fn unknown(cause: Cause, detail: String) -> Self {
-        Self { encrypted: Reading::unknown(cause, detail), is_removable: false, is_memory: false }
+        Self { encrypted: Reading::unknown(cause, detail), is_removable: false, is_memory: false, is_on_file: false }
     }
 
     fn and(self, other: Self) -> Self {
@@ -123,6 +129,7 @@ impl State {
             encrypted: both(self.encrypted, other.encrypted),
             is_removable: self.is_removable && other.is_removable,
             is_memory: self.is_memory && other.is_memory,
+            is_on_file: self.is_on_file && other.is_on_file,
         }
     }
 }
@@ -151,7 +158,12 @@ impl Survey<'_> {
         let below = match &device.backing_file {
             Some(file) => {
                 let chain = (self.of_file)(file);
-                State { encrypted: chain.encrypted, is_removable: chain.is_removable, is_memory: chain.is_memory }
+                State {
+                    encrypted: chain.encrypted,
+                    is_removable: chain.is_removable,
+                    is_memory: chain.is_memory,
+                    is_on_file: device.is_on_file || chain.is_on_file,
+                }
             }
             None => {
                 device.below().iter().map(|name| self.look(name)).reduce(State::and).unwrap_or_else(|| lowest(device))
@@ -187,7 +199,7 @@ fn lowest(device: &Device) -> State {
             (Reading::unknown(Cause::Unsupported, detail), false)
         }
     };
-    State { encrypted, is_removable: false, is_memory }
+    State { encrypted, is_removable: false, is_memory, is_on_file: false }
 }
 
 /// Appends `name` after all that it stands on.

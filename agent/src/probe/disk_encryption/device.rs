@@ -20,6 +20,8 @@ pub(super) struct Device {
     /// Device-mapper or RAID name.
     pub given_name: Option<String>,
     pub backing_file: Option<Vec<u8>>,
+    /// Whether that is a file, and no device.
+    pub is_on_file: bool,
     pub zram_backing: Option<String>,
     pub model: String,
     pub is_removable: bool,
@@ -68,9 +70,9 @@ impl Device {
         self.dm_uuid.as_deref().is_some_and(|uuid| PASS_ON.iter().any(|prefix| uuid.starts_with(prefix)))
     }
 
-    /// Returns whether it is a loop device that nothing can be written to.
+    /// Returns whether it is a loop device on a file that nothing can be written to.
     pub fn is_image(&self) -> bool {
-        self.backing_file.is_some() && self.is_read_only
+        self.is_on_file && self.is_read_only
     }
 
     /// Returns whether it keeps its data in memory, as brd does.

@@ -15,7 +15,7 @@ use super::{
     device::{Device, Effect},
     journal,
 };
-use crate::host::{self, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
+use crate::host::{self, EntryKind, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
 
 /// Devices below one volume, at most.
 const DEVICES: usize = 256;
@@ -215,6 +215,7 @@ impl<'h> Devices<'h> {
             is_partition,
             dm_uuid: value(is_mapping, "dm/uuid")?,
             given_name: if is_raid { Some(name.to_owned()) } else { value(is_mapping, "dm/name")? },
+            is_on_file: backing_file.as_deref().is_some_and(|path| self.is_file(path)),
             backing_file,
             zram_backing: zram_backing.filter(|path| path != b"none").map(|path| self.of_path(&path)).transpose()?,
             model: [value(is_whole, "device/vendor")?, value(is_whole, "device/model")?]
@@ -230,6 +231,14 @@ impl<'h> Devices<'h> {
             luks: None,
             may_be_plain: None,
         })
+    }
+
+    /// Returns whether a loop device stands on a file: as far as is shown, what it names is none but a device below `/dev`.
+    fn is_file(&self, path: &[u8]) -> bool {
+        match self.host.metadata(&path_of(path)) {
+            Ok(metadata) => metadata.kind == EntryKind::File,
+            Err(_) => !path.starts_with(b"/dev/"),
+        }
     }
 
     /// Returns whether another host has the NVMe disk: the controllers that lead to it are links in the folder of its subsystem.

@@ -65,6 +65,8 @@ const NETWORK: &[&[u8]] = &[
 const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
 /// File systems that nothing can be written to.
 const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"fuse.snapfuse", b"fuse.squashfuse", b"iso9660", b"romfs", b"squashfs"];
+/// Those of them that are of optical disks.
+const OPTICAL: &[&[u8]] = &[b"iso9660", b"udf"];
 /// File systems that may encrypt by themselves, and of which this build cannot tell.
 const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs"];
 /// File systems on devices that find these by themselves, so that the number of their device is that of none.
@@ -111,6 +113,11 @@ impl Mount {
         // UDF is that of optical disks, and may be written to on others.
         let is_read_only = || self.file_system == b"udf" && self.has_option(b"ro");
         IMAGE.contains(&self.file_system.as_slice()) || is_read_only()
+    }
+
+    /// Returns whether it is an image wherever it is, and not only in a file: on an optical disk, or given by a program.
+    pub fn is_image_anywhere(&self) -> bool {
+        self.is_image() && (OPTICAL.contains(&self.file_system.as_slice()) || self.device.0 == 0)
     }
 
     pub fn has_own_encryption(&self) -> bool {
