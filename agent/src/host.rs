@@ -120,6 +120,15 @@ pub trait Host {
         Ok(shadow::without_hashes(&self.read(Path::new(shadow::SHADOW), FILE_BYTES)?))
     }
 
+    /// Returns `/etc/gshadow` without hashes, as [`Self::shadow`] does of accounts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::shadow`] says.
+    fn gshadow(&self) -> io::Result<Vec<u8>> {
+        Ok(shadow::without_hashes(&self.read(Path::new(shadow::GSHADOW), FILE_BYTES)?))
+    }
+
     /// Returns what the kernel says of itself and of the hardware.
     ///
     /// # Errors

@@ -183,6 +183,16 @@ impl Host for Recording<'_> {
         Ok(bytes)
     }
 
+    /// As [`Self::shadow`].
+    fn gshadow(&self) -> io::Result<Vec<u8>> {
+        let path = Path::new(shadow::GSHADOW);
+        let result = self.host.gshadow();
+        self.keep_error(key("read", path), &result);
+        let bytes = result?;
+        self.keep_file(path, &bytes)?;
+        Ok(bytes)
+    }
+
     fn machine(&self) -> io::Result<Machine> {
         let result = self.host.machine();
         self.index.borrow_mut().machine = Some(answer(&result));

@@ -4,6 +4,8 @@
 
 /// Where the file is.
 pub const SHADOW: &str = "/etc/shadow";
+/// Where the same of groups is (gshadow(5)), whose lines begin alike.
+pub const GSHADOW: &str = "/etc/gshadow";
 
 /// Stands for a hash.
 const HASH: &[u8] = b"(hash)";

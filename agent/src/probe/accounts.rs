@@ -76,7 +76,8 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
         return Err(Unknown::new(Cause::Limit, format!("{PASSWD} has {} accounts", entries.len())));
     }
     let group = whole(read(host, GROUP)?, GROUP)?;
-    let groups = passwd::parse_group(&group);
+    let mut groups = passwd::parse_group(&group);
+    let gshadow = add_gshadow(host, &mut groups);
     let shadow = shadow(host);
     let logins = Logins::look(host, now);
     let elsewhere = keys_elsewhere(host);
@@ -87,6 +88,9 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let (administrators, mut unsound) = administrators(host, &entries, &groups, !directories.is_empty());
     if let Some(number) = passwd::odd_line_of_group(&group) {
         sudoers::doubt(&mut unsound, Unknown::new(Cause::Garbled, format!("{GROUP}:{number}: no line of group(5)")));
+    }
+    if let Err(unknown) = gshadow {
+        sudoers::doubt(&mut unsound, unknown);
     }
     // What could not be read goes before what was not understood.
     let untold = match (unread, unsound) {
@@ -125,6 +129,18 @@ fn shadow(host: &dyn Host) -> Result<BTreeMap<String, Shadow>, Unknown> {
         return Err(Unknown::new(Cause::Garbled, "/etc/shadow names no account"));
     }
     Ok(lines)
+}
+
+/// Adds whom `/etc/gshadow` lets into groups; nobody where there is no such file.
+fn add_gshadow(host: &dyn Host, groups: &mut [Group]) -> Result<(), Unknown> {
+    match host.gshadow() {
+        Ok(file) => {
+            passwd::add_gshadow(groups, &whole(file, "/etc/gshadow")?);
+            Ok(())
+        }
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
+        Err(error) => Err(host::unknown("read /etc/gshadow", &error)),
+    }
 }
 
 fn account(
@@ -394,10 +410,16 @@ mod tests {
 
     /// Returns what is read of the debian-13 capture with one group and other files.
     fn of_files(files: &[(&str, &str)]) -> Result<Accounts, Unknown> {
+        accounts(&host_of(files).1, Timestamp::from_seconds(1_800_000_000).unwrap())
+    }
+
+    /// Returns that host, and the folder that it lives in.
+    fn host_of(files: &[(&str, &str)]) -> (tempfile::TempDir, host::Recorded) {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/accounts/debian-13");
         let folder = tempfile::tempdir().unwrap();
         copy(&case, folder.path());
         std::fs::write(folder.path().join("files/etc/group"), "root:x:0:\n").unwrap();
+        std::fs::write(folder.path().join("files/etc/gshadow"), "root:*::\n").unwrap();
         for (path, text) in files {
             std::fs::write(folder.path().join("files/etc").join(path), text).unwrap();
         }
@@ -411,7 +433,7 @@ mod tests {
             }
             index.metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata);
         }
-        accounts(&host, Timestamp::from_seconds(1_800_000_000).unwrap())
+        (folder, host)
     }
 
     fn copy(from: &Path, to: &Path) {
@@ -457,6 +479,24 @@ mod tests {
         let found = of_files(&files).unwrap();
         assert_eq!(shown(&found), ["dan /etc/sudoers:1 free", "mallory sudo", "twin sudo"]);
         assert_eq!(found.administrators_complete, Reading::Known(true));
+    }
+
+    #[test]
+    fn whoever_gshadow_lets_into_a_group_is_a_member() {
+        let group = "root:x:0:\nsudo:x:27:alice\nops:x:3000:\n";
+        let gshadow = "root:*::\nsudo:!:carol:alice, bob\nops:!::dan\ngone:!::eve\nshort:frank\n";
+        let sudoers = ("sudoers", "root ALL=(ALL:ALL) ALL\n");
+        let found = of_files(&[("group", group), ("gshadow", gshadow), sudoers]).unwrap();
+        assert_eq!(shown(&found), ["alice sudo", "bob sudo", "carol sudo"]);
+        assert_eq!(found.administrators_complete, Reading::Known(true));
+        let mut forbidden = host_of(&[("group", group), sudoers]);
+        let denied = std::io::Error::from_raw_os_error(13);
+        let failure = host::recorded::Failure::of(&denied);
+        forbidden.1.index_mut().errors.insert("read /etc/gshadow".to_owned(), failure);
+        let found = accounts(&forbidden.1, Timestamp::from_seconds(1_800_000_000).unwrap()).unwrap();
+        assert_eq!(shown(&found), ["alice sudo"]);
+        let Reading::Unknown { unknown } = found.administrators_complete else { panic!() };
+        assert_eq!(unknown.cause, Cause::Forbidden);
     }
 
     #[test]

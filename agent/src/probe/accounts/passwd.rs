@@ -165,6 +165,26 @@ fn group_line(line: &str) -> Line<Group> {
     Line::Item(Group { name: name.to_owned(), gid, members })
 }
 
+/// Adds to groups whom a gshadow(5) file lets into them: newgrp(1) asks its members for no password, and its administrators may make
+/// themselves members (gpasswd(1)).
+pub fn add_gshadow(groups: &mut [Group], file: &[u8]) {
+    let text = String::from_utf8_lossy(file);
+    let mut members: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for line in lines(&text) {
+        let mut fields = line.splitn(4, ':');
+        let (Some(name), Some(_), Some(administrators), own) =
+            (fields.next(), fields.next(), fields.next(), fields.next().unwrap_or_default())
+        else {
+            continue;
+        };
+        let names = administrators.split(',').chain(own.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        members.entry(name).or_default().extend(names.map(str::to_owned));
+    }
+    for group in groups {
+        group.members.extend(members.get(group.name.as_str()).into_iter().flatten().cloned());
+    }
+}
+
 /// A line of shadow(5), whose hash was taken out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shadow {
