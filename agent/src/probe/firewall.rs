@@ -9,6 +9,7 @@ mod macos;
 mod model;
 mod netlink;
 mod nf_tables;
+mod openings;
 mod packet;
 mod pf;
 mod reach;

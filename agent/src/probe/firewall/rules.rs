@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 use super::{
-    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_NEW, SYN, TCP, Test},
-    senders::Part,
-    share,
+    openings,
+    packet::{Ask, Condition, Field, IPV4, IPV6},
 };
 use crate::host::Family;
 
@@ -79,7 +78,7 @@ pub(super) struct Rule<C> {
 
 impl<C> Rule<C> {
     /// Returns the scope for packets of `family`, which a rule for the other does not speak of.
-    fn scope_in(&self, family: Family) -> Scope {
+    pub fn scope_in(&self, family: Family) -> Scope {
         let number = match family {
             Family::Ipv4 => IPV4,
             Family::Ipv6 => IPV6,
@@ -95,43 +94,6 @@ impl<C> Rule<C> {
             Condition::Mostly | Condition::Seldom | Condition::Unclear => false,
         };
         if self.conditions.iter().any(is_other) { Scope::Narrow } else { self.scope }
-    }
-
-    /// Returns the ports at which it speaks of packets from everyone; `None` when something else makes it narrow.
-    fn ports(&self) -> Option<Vec<(u128, u128)>> {
-        let mut ports = Part::All;
-        for condition in &self.conditions {
-            let (lists, is_inverted) = match condition {
-                Condition::AnyOf { lists, is_inverted } => (lists, *is_inverted),
-                Condition::Mostly => continue,
-                Condition::Seldom | Condition::Unclear => return None,
-            };
-            let range = |tests: &Vec<Test>| match tests.as_slice() {
-                [Test { field: Field::ReceiverPort, ask: Ask::Within(first, last) }] => Some((*first, *last)),
-                _ => None,
-            };
-            match lists.iter().map(range).collect::<Option<Vec<_>>>() {
-                Some(ranges) if !is_inverted && !ranges.is_empty() => ports = ports.and(Part::of(ranges)),
-                _ if lists.iter().any(|tests| tests.iter().all(is_wide)) == is_inverted => return None,
-                _ => {}
-            }
-        }
-        match ports {
-            Part::All => None,
-            Part::Ranges(ranges) => Some(ranges),
-        }
-    }
-}
-
-/// Returns whether a packet that asks for a connection passes, of no narrower kind.
-fn is_wide(test: &Test) -> bool {
-    match test.field {
-        Field::Family => true,
-        Field::Protocol => test.ask.holds(TCP.into()),
-        Field::CtState => test.ask.holds(STATE_NEW),
-        Field::TcpFlags => test.ask.holds(SYN.into()),
-        Field::SenderPort => test.ask == Ask::Within(0, u16::MAX.into()),
-        _ => false,
     }
 }
 
@@ -149,14 +111,21 @@ pub(super) fn verdict<C: Clone + Ord>(
     policy: ChainPolicy,
     family: Family,
 ) -> Verdict<C> {
-    let open = OpenPorts::default();
-    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new(), open };
+    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new() };
     let found = follow.chain(chain, DEPTH);
     let policy = match policy {
         ChainPolicy::Accept => Outcomes::ACCEPT,
         ChainPolicy::Drop => Outcomes::DROP,
     };
     let all = if found.has(Outcomes::FALLS) { found.without(Outcomes::FALLS).or(policy) } else { found };
+    if !all.has(Outcomes::ACCEPT) && !all.has(Outcomes::UNDECIDABLE) {
+        let falls =
+            |chain: &C| follow.known.get(chain).is_none_or(|known| known.is_none_or(|one| one.has(Outcomes::FALLS)));
+        let because = openings::one_too_many(chains, chain, family, &falls);
+        if because.is_some() {
+            return Verdict { verdict: DefaultVerdict::Undecidable, because };
+        }
+    }
     let verdict = if all == Outcomes::ACCEPT {
         DefaultVerdict::Accept
     } else if all.has(Outcomes::ACCEPT) || all.has(Outcomes::UNDECIDABLE) {
@@ -212,33 +181,6 @@ struct Follow<'c, C> {
     known: BTreeMap<&'c C, Option<Outcomes>>,
     /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
     doubts: BTreeMap<Outcomes, (C, u32)>,
-    /// What narrow rules let in.
-    open: OpenPorts,
-}
-
-/// Ports that are open to everyone by rules of which each is narrow, and which may be wide together.
-#[derive(Default)]
-struct OpenPorts {
-    /// A bit for each port, in words that are there once one of theirs is open.
-    words: BTreeMap<u16, u64>,
-    count: u32,
-}
-
-impl OpenPorts {
-    fn add(&mut self, first: u128, last: u128) {
-        let (Ok(first), Ok(last)) = (u16::try_from(first), u16::try_from(last.min(u16::MAX.into()))) else { return };
-        for at in first / 64..=last / 64 {
-            let from = if at == first / 64 { u64::MAX << (first % 64) } else { u64::MAX };
-            let to = if at == last / 64 { u64::MAX >> (63 - last % 64) } else { u64::MAX };
-            let word = self.words.entry(at).or_default();
-            self.count += (from & to & !*word).count_ones();
-            *word |= from & to;
-        }
-    }
-
-    fn is_narrow(&self) -> bool {
-        share::port_count(self.count).scope() == Scope::Narrow
-    }
 }
 
 impl<'c, C: Clone + Ord> Follow<'c, C> {
@@ -262,10 +204,6 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
         for rule in rules {
             let scope = rule.scope_in(self.family);
             if scope == Scope::Narrow {
-                if rule.act == Act::Accept && self.is_one_too_many(rule) {
-                    outcomes = outcomes.or(Outcomes::ACCEPT);
-                    self.doubt(name, rule.number, Outcomes::ACCEPT);
-                }
                 continue;
             }
             // What a packet of this rule may meet, and whether it may go on to the next rule.
@@ -292,13 +230,6 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
             }
         }
         outcomes.or(Outcomes::FALLS)
-    }
-
-    /// Returns whether `rule`, with the narrow ones before it, opens more ports than are narrow.
-    fn is_one_too_many(&mut self, rule: &Rule<C>) -> bool {
-        let ranges = rule.ports().unwrap_or_default();
-        ranges.iter().for_each(|(first, last)| self.open.add(*first, *last));
-        !ranges.is_empty() && !self.open.is_narrow()
     }
 
     fn doubt(&mut self, chain: &C, rule: u32, may: Outcomes) {
@@ -395,7 +326,7 @@ mod tests {
         // For one sender, or for what is known.
         let sender = Condition::test(Field::Ipv4Sender, Ask::Within(1, 1), false);
         let known = Condition::test(Field::CtState, Ask::Within(2, 2), false);
-        for other in [sender, known, Condition::Unclear] {
+        for other in [sender, known] {
             let mut rules = all.clone();
             rules.iter_mut().for_each(|rule| rule.conditions.push(other.clone()));
             assert_eq!(told(rules).verdict, DefaultVerdict::Drop, "{other:?}");

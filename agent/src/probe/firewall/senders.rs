@@ -33,6 +33,10 @@ impl Senders {
         }
     }
 
+    pub fn ranges(&self) -> impl Iterator<Item = Range> {
+        self.0.iter().map(|(first, last)| (*first, *last))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -40,7 +44,7 @@ impl Senders {
     /// Returns whether it holds everything that `other` does.
     pub fn covers(&self, other: &Self) -> bool {
         let mut missing = other.clone();
-        missing.cut(&Part::Ranges(self.0.iter().map(|(first, last)| (*first, *last)).collect()));
+        missing.cut(&Part::Ranges(self.ranges().collect()));
         missing.is_empty()
     }
 

@@ -75,6 +75,8 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
     let found = match name {
         "comment" => Some(Vec::new()),
         "icmp" | "icmp6" | "icmpv6" | "esp" | "ah" => Some(vec![Condition::NEVER]),
+        // A sender may put a routing header into any packet, and need not.
+        "rt" => Some(vec![Condition::Seldom]),
         "tcp" => tcp_conditions(info),
         "udp" => port_conditions(info, 8),
         "multiport" => {
@@ -399,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_header_that_senders_may_add_to_any_packet_is_no_narrower_kind() {
-        assert_eq!((matches("rt", &[0; 120]), conditions("rt", &[0; 120])), (Scope::Unclear, vec![Condition::Unclear]));
+        assert_eq!((matches("rt", &[0; 120]), conditions("rt", &[0; 120])), (Scope::Unclear, vec![Condition::Seldom]));
         assert_eq!((matches("ah", &[0; 16]), conditions("ah", &[0; 16])), (Scope::Narrow, vec![Condition::NEVER]));
     }
 
