@@ -17,6 +17,7 @@ const NAME_BYTES: usize = 15;
 /// A process of the host itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Process {
+    pub id: u32,
     /// Name that it gave itself or got from its program.
     pub name: String,
     /// File that it executes. `None` when the agent may not see it; empty for a thread of the kernel.
@@ -79,7 +80,7 @@ fn process(host: &dyn Host, id: u32) -> Result<Option<Process>, Unknown> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
         Err(error) => return Err(host::unknown(format!("read link {link}"), &error)),
     };
-    Ok(Some(Process { name, program, unit: unit(&groups) }))
+    Ok(Some(Process { id, name, program, unit: unit(&groups) }))
 }
 
 /// ENOENT and ESRCH are what /proc says of a process that is gone.
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     fn process(name: &str, program: Option<&str>, unit: Option<&str>) -> Process {
-        Process { name: name.to_owned(), program: program.map(str::to_owned), unit: unit.map(str::to_owned) }
+        Process { id: 1, name: name.to_owned(), program: program.map(str::to_owned), unit: unit.map(str::to_owned) }
     }
 
     #[test]

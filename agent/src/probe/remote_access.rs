@@ -13,6 +13,8 @@ mod server;
 pub(super) mod sshd_config;
 mod units;
 
+pub(super) use self::server::changed_after;
+
 use std::{net::IpAddr, path::Path};
 
 use muster_proto::{

@@ -4,7 +4,10 @@ mod fluent_bit;
 mod rsyslog;
 mod syslog_ng;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::fact::{Cause, Forwarder, ForwarderProgram, Reading, Transmission, Unknown};
 
@@ -29,6 +32,9 @@ impl Sending {
         format!("settings are also taken from {path}, which this build does not follow")
     }
 }
+
+const RSYSLOG_MAIN: &str = "/etc/rsyslog.conf";
+const RSYSLOG_FOLDER: &str = "/etc/rsyslog.d";
 
 /// Programs that may send, in order of name: where they are, and systemd units that run them.
 const KNOWN: &[(ForwarderProgram, &[&str], &[&str])] = &[
@@ -61,7 +67,11 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
         if !is_there && running != Reading::Known(true) {
             continue;
         }
-        let (sends, ways) = match sending(host, *program) {
+        let differs = match program {
+            ForwarderProgram::Rsyslog => of_rsyslog(host, processes, paths, units),
+            _ => None,
+        };
+        let (sends, ways) = match differs.map_or_else(|| sending(host, *program), Err) {
             Ok(Sending { ways, .. }) if !ways.is_empty() => (Reading::Known(true), ways.into_iter().collect()),
             Ok(Sending { doubt: Some(doubt), .. }) => (Reading::unknown(Cause::Undecidable, doubt), Vec::new()),
             Ok(_) => (Reading::Known(false), Vec::new()),
@@ -75,9 +85,9 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
 fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknown> {
     match program {
         ForwarderProgram::Rsyslog => {
-            let main = text(host, "/etc/rsyslog.conf", FILE_BYTES)?;
+            let main = text(host, RSYSLOG_MAIN, FILE_BYTES)?;
             let folder =
-                if rsyslog::takes_folder(&main) { folder(host, "/etc/rsyslog.d", FILE_BYTES)? } else { String::new() };
+                if rsyslog::takes_folder(&main) { folder(host, RSYSLOG_FOLDER, FILE_BYTES)? } else { String::new() };
             Ok(rsyslog::parse(&main, &folder))
         }
         ForwarderProgram::SyslogNg => {
@@ -104,6 +114,31 @@ fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknow
             Err(Unknown::new(Cause::Unsupported, detail))
         }
     }
+}
+
+/// Returns why an rsyslogd that runs may have other settings than its files hold.
+fn of_rsyslog(
+    host: &dyn Host,
+    processes: &Result<Vec<Process>, Unknown>,
+    programs: &[&str],
+    units: &[&str],
+) -> Option<Unknown> {
+    let is_it = |process: &&Process| match (&process.program, &process.unit) {
+        (Some(program), _) => programs.contains(&program.as_str()),
+        (None, unit) => unit.as_ref().is_some_and(|unit| units.contains(&unit.as_str())),
+    };
+    let ids: Vec<u32> = processes.iter().flatten().filter(is_it).map(|process| process.id).collect();
+    if ids.is_empty() {
+        return None;
+    }
+    let mut files = vec![PathBuf::from(RSYSLOG_MAIN)];
+    let takes_folder = text(host, RSYSLOG_MAIN, FILE_BYTES).is_ok_and(|main| rsyslog::takes_folder(&main));
+    if takes_folder && let Ok(names) = host.list(Path::new(RSYSLOG_FOLDER)) {
+        let names = names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".conf"));
+        files.push(PathBuf::from(RSYSLOG_FOLDER));
+        files.extend(names.map(|name| Path::new(RSYSLOG_FOLDER).join(name)));
+    }
+    rsyslog::started::differs(host, &ids, &files)
 }
 
 fn text(host: &dyn Host, path: impl AsRef<Path>, limit: usize) -> Result<String, Unknown> {

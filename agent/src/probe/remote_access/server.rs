@@ -270,7 +270,11 @@ fn last_change(metadata: &Metadata) -> Option<Timestamp> {
 }
 
 /// Returns what was changed after `started`: `path`, a link on the way that it leads, or what is at its end.
-fn changed_after(host: &dyn Host, path: &Path, started: Timestamp) -> Result<Option<PathBuf>, Unknown> {
+pub(in super::super) fn changed_after(
+    host: &dyn Host,
+    path: &Path,
+    started: Timestamp,
+) -> Result<Option<PathBuf>, Unknown> {
     let is_later = |metadata: &Metadata| last_change(metadata).is_some_and(|changed| changed > started);
     let metadata = look_at(host, path)?;
     if is_later(&metadata) {

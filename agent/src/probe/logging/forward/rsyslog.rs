@@ -3,6 +3,7 @@
 //! An action is done for what its filter lets through. Only what is sent whatever a message says counts as sent: a selector is
 //! followed, any other filter is not.
 
+pub(super) mod started;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,10 @@ use super::{Sending, is_local, url_host};
 
 /// How the main file takes in the files of the folder.
 const FOLDER: [&str; 2] = ["/etc/rsyslog.d/*.conf", "/etc/rsyslog.d/"];
+/// What SUSE's rsyslog-service-prepare writes at each start: sockets to listen at.
+const SOCKETS: &str = "/run/rsyslog/additional-log-sockets.conf";
+/// Modules that take in what the host logs.
+const INPUTS: [&str; 2] = ["imjournal", "imuxsock"];
 const DEFAULT_RULESET: &str = "RSYSLOG_DefaultRuleset";
 /// Blocks that stand in one another, at most.
 const DEPTH: usize = 100;
@@ -170,7 +175,16 @@ struct Evaluation<'a> {
     /// Scope of the block of the ruleset that was just named.
     named: Option<Scope>,
     is_tls: bool,
-    is_spare: bool,
+    /// `$ActionExecOnly...` by which actions of the old form are not always done.
+    limits: BTreeSet<String>,
+    /// Modules that take in what the host logs.
+    inputs: BTreeSet<&'static str>,
+    /// Whether imuxsock leaves the system's own socket alone.
+    omits_system_socket: bool,
+    /// Rulesets that inputs of their own are bound to; empty for the default one.
+    bound: BTreeSet<String>,
+    /// Settings are taken from elsewhere, so that what comes after may be stopped there.
+    is_open: bool,
     doubt: Option<String>,
 }
 
@@ -187,14 +201,25 @@ impl<'a> Evaluation<'a> {
             last: Scope::of_ruleset(0),
             named: None,
             is_tls: false,
-            is_spare: false,
+            limits: BTreeSet::new(),
+            inputs: BTreeSet::new(),
+            omits_system_socket: false,
+            bound: BTreeSet::new(),
+            is_open: false,
             doubt: None,
         };
         evaluation.read(main, true);
         evaluation
     }
 
+    /// Returns whether what the host itself logs gets to the default ruleset.
+    fn takes_in(&self) -> bool {
+        let has_own = self.inputs.iter().any(|&input| input != "imuxsock" || !self.omits_system_socket);
+        has_own || self.bound.iter().any(|ruleset| ruleset.is_empty() || *ruleset == self.default)
+    }
+
     fn sending(self) -> Sending {
+        let takes_in = self.takes_in();
         let by_name: BTreeMap<&str, &Ruleset> =
             self.rulesets.iter().map(|ruleset| (ruleset.name.as_str(), ruleset)).collect();
         let (mut sent, mut ways) = (Messages::NONE, BTreeSet::new());
@@ -207,7 +232,9 @@ impl<'a> Evaluation<'a> {
                 }
             }
         }
-        let doubt = if sent.are_the_log() {
+        let doubt = if sent != Messages::NONE && !takes_in {
+            Some(format!("no input gives what the host logs to the ruleset that sends: {}", INPUTS.join(", ")))
+        } else if sent.are_the_log() {
             return Sending { ways, doubt: None };
         } else if sent != Messages::NONE {
             Some(format!("only a part of the log is sent: without some of {}, from info up", NEEDED.join(", ")))
@@ -261,7 +288,7 @@ impl<'a> Evaluation<'a> {
                 Token::Call(name) => {
                     let scope = self.scope_of_action();
                     // That of a condition leaves what the ruleset sends in doubt.
-                    if !scope.is_conditional {
+                    if !scope.is_conditional && !self.is_open {
                         let ruleset = &mut self.rulesets[scope.ruleset];
                         let messages = scope.messages.and(ruleset.left);
                         if let Some(handed) = ruleset.calls.get_mut(name) {
@@ -274,7 +301,10 @@ impl<'a> Evaluation<'a> {
                 Token::Old(action) => {
                     let scope = self.scope_of_action();
                     if let Some(way) = old(action, self.is_tls) {
-                        self.send(way, Scope { is_conditional: scope.is_conditional || self.is_spare, ..scope });
+                        self.send(
+                            way,
+                            Scope { is_conditional: scope.is_conditional || !self.limits.is_empty(), ..scope },
+                        );
                     }
                 }
                 Token::Object(name, parameters) => self.object(&name, &parameters, is_main),
@@ -300,13 +330,27 @@ impl<'a> Evaluation<'a> {
             "ruleset" => self.base = self.ruleset(value),
             "defaultruleset" => self.default = value.to_owned(),
             "actionsendstreamdrivermode" => self.is_tls = value == "1",
-            "actionexeconlywhenpreviousissuspended" => self.is_spare = value.eq_ignore_ascii_case("on"),
+            name if name.starts_with("actionexeconly") => {
+                self.limits.remove(name);
+                if is_limit(value) {
+                    self.limits.insert(name.to_owned());
+                }
+            }
+            "modload" => self.module(value),
+            "omitlocallogging" => self.omits_system_socket = !value.eq_ignore_ascii_case("off"),
+            "addunixlistensocket" | "inputunixlistensocketcreate" => drop(self.bound.insert(String::new())),
             _ => {}
         }
     }
 
     fn object(&mut self, name: &str, parameters: &Parameters, is_main: bool) {
         let value = |name| values(parameters, name).next();
+        if value("config.enabled").is_some_and(|enabled| enabled != "on") {
+            self.doubt = Some(format!("config.enabled of {name} is not on"));
+            self.named = Some(Scope { is_conditional: true, ..self.current() });
+            self.next = None;
+            return;
+        }
         match name {
             "include" => self.include(value("file").unwrap_or("a text"), is_main),
             // rsyslog takes no second one of the name of its own.
@@ -316,30 +360,51 @@ impl<'a> Evaluation<'a> {
             }
             "action" => {
                 let scope = self.scope_of_action();
-                let is_spare =
-                    value("action.execonlywhenpreviousissuspended").is_some_and(|on| on.eq_ignore_ascii_case("on"));
+                let is_limited = parameters.iter().any(|(name, values)| {
+                    name.starts_with("action.execonly") && values.iter().any(|value| is_limit(value))
+                });
                 match action(parameters) {
                     Ok(Some(way)) => {
-                        self.send(way, Scope { is_conditional: scope.is_conditional || is_spare, ..scope })
+                        self.send(way, Scope { is_conditional: scope.is_conditional || is_limited, ..scope })
                     }
                     Ok(None) => {}
                     Err(kind) => self.doubt = Some(format!("this build does not know where actions of {kind} send to")),
                 }
             }
+            "module" => {
+                self.module(value("load").unwrap_or_default());
+                self.omits_system_socket |= value("syssock.use").is_some_and(|on| !on.eq_ignore_ascii_case("on"));
+            }
+            "input" if value("type").is_some_and(|kind| INPUTS.contains(&kind)) => {
+                let ruleset = value("ruleset").filter(|name| !name.eq_ignore_ascii_case(DEFAULT_RULESET));
+                self.bound.insert(ruleset.unwrap_or_default().to_owned());
+            }
             _ => {}
         }
+    }
+
+    /// Takes note of a module such as `imuxsock`, `imuxsock.so` or `/usr/lib/rsyslog/imuxsock.so`.
+    fn module(&mut self, load: &str) {
+        let name = load.rsplit('/').next().unwrap_or_default();
+        let name = name.strip_suffix(".so").unwrap_or(name);
+        self.inputs.extend(INPUTS.iter().find(|input| **input == name));
     }
 
     fn include(&mut self, path: &str, is_main: bool) {
         if is_main && FOLDER.contains(&path) && !self.takes_folder {
             self.takes_folder = true;
             self.read(self.folder, false);
-        } else {
+        } else if path != SOCKETS {
+            self.is_open = true;
             self.doubt = Some(Sending::elsewhere(path));
         }
     }
 
     fn send(&mut self, way: Transmission, scope: Scope) {
+        // The doubt is that about the settings from elsewhere.
+        if self.is_open {
+            return;
+        }
         if scope.is_conditional {
             self.doubt =
                 Some("an action that sends is done under a condition that this build does not follow".to_owned());
@@ -365,6 +430,11 @@ impl<'a> Evaluation<'a> {
         self.rulesets.push(Ruleset::new(name));
         Scope::of_ruleset(self.rulesets.len() - 1)
     }
+}
+
+/// Returns whether the value of an `execOnly...` has an action not done each time.
+fn is_limit(value: &str) -> bool {
+    !value.eq_ignore_ascii_case("off") && value != "0"
 }
 
 /// Returns the way of an action of the old form: `@host`, `@@host` or `:omrelp:host`, options in brackets before the host.
@@ -416,7 +486,7 @@ mod tests {
     use super::*;
 
     fn ways(main: &str, folder: &str) -> Result<Vec<Transmission>, String> {
-        let Sending { ways, doubt } = parse(main, folder);
+        let Sending { ways, doubt } = parse(&format!("module(load=\"imuxsock\")\n{main}"), folder);
         doubt.map_or(Ok(ways.into_iter().collect()), Err)
     }
 
@@ -476,6 +546,13 @@ mod tests {
             (":programname, isequal, \"x\" @@l.example\n", "condition"),
             (":programname, isequal, \"x\" /var/log/x\n& @@l.example\n", "condition"),
             ("$ActionExecOnlyWhenPreviousIsSuspended on\n*.* @@l.example\n", "condition"),
+            ("$ActionExecOnlyEveryNthTime 1000\n*.* @@l.example\n", "condition"),
+            ("$ActionExecOnlyOnceEveryInterval 3600\n*.* @@l.example\n", "condition"),
+            ("action(type=\"omfwd\" target=\"l\" action.execOnlyEveryNthTime=\"1000\")\n", "condition"),
+            ("action(type=\"omfwd\" target=\"l\" action.execOnlyOnceEveryInterval=\"3600\")\n", "condition"),
+            ("action(type=\"omfwd\" target=\"l\" config.enabled=\"off\")\n", "config.enabled of action"),
+            ("ruleset(name=\"r\" config.enabled=\"off\") {\n @@l\n}\ncall r\n", "condition"),
+            ("include(file=\"/etc/rsyslog.d/*.conf\" config.enabled=\"off\")\n", "config.enabled of include"),
             ("ruleset(name=\"r\") {\n action(type=\"omfwd\" target=\"l\")\n}\n", "ruleset"),
             ("$RuleSet r\n*.* @@l.example\n", "ruleset"),
             ("ruleset(name=\"RSYSLOG_DefaultRuleset\") {\n @@l.example\n}\n", "ruleset"),
@@ -510,6 +587,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_has_an_input() {
+        for (inputs, has) in [
+            ("module(load=\"imuxsock\")", true),
+            ("module(load=\"imuxsock\" SysSock.Use=\"on\")", true),
+            ("$ModLoad imuxsock.so", true),
+            // RHEL's.
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\nmodule(load=\"imjournal\" StateFile=\"s\")", true),
+            ("$OmitLocalLogging on\n$ModLoad imuxsock\n$ModLoad imjournal", true),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" Socket=\"/run/s\")", true),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\n$AddUnixListenSocket /run/s", true),
+            ("$DefaultRuleset a\n$RuleSet a\ninput(type=\"imuxsock\" ruleset=\"a\")", true),
+            ("", false),
+            ("module(load=\"imklog\")", false),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")", false),
+            ("$ModLoad imuxsock\n$OmitLocalLogging on", false),
+            ("module(load=\"imuxsock\" config.enabled=\"off\")", false),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" ruleset=\"a\")", false),
+            ("module(load=\"imudp\")\ninput(type=\"imudp\" port=\"514\")", false),
+        ] {
+            let Sending { ways, doubt } = parse(&format!("{inputs}\n*.* @@l.example\n"), "");
+            assert_eq!((ways.len(), doubt.is_none()), (usize::from(has), has), "{inputs}: {doubt:?}");
+        }
+    }
+
+    #[test]
     fn the_folder_is_read_where_it_is_taken_in() {
         let folder = "*.* @@l.example\n";
         for main in [
@@ -538,8 +640,18 @@ mod tests {
             assert!(ways(text, "").unwrap_err().contains(path), "{text}");
         }
         assert!(ways("$IncludeConfig /etc/rsyslog.d/*.conf\n", "$IncludeConfig /etc/rsyslog.d/*.conf\n").is_err());
-        // What is sent is sent whatever stands elsewhere.
-        assert_eq!(ways("$IncludeConfig /opt/x.conf\n*.* @@l\n", ""), Ok(vec![Transmission::SyslogTcp]));
+        // What comes before is sent whatever stands elsewhere, and what comes after may be stopped there.
+        assert_eq!(ways("*.* @@l\n$IncludeConfig /opt/x.conf\n", ""), Ok(vec![Transmission::SyslogTcp]));
+        for text in [
+            "$IncludeConfig /opt/x.conf\n*.* @@l\n",
+            "include(file=\"/opt/x.conf\")\n*.* @@l\n",
+            "ruleset(name=\"r\") {\n @@l\n}\ninclude(file=\"/opt/x.conf\")\ncall r\n",
+        ] {
+            let doubt = ways(text, "").unwrap_err();
+            assert!(doubt.contains("/opt/x.conf") || doubt.contains("ruleset"), "{text}: {doubt}");
+        }
+        let suse = format!("$IncludeConfig {SOCKETS}\n$IncludeConfig /etc/rsyslog.d/*.conf\n");
+        assert_eq!(ways(&suse, "*.* @@l\n"), Ok(vec![Transmission::SyslogTcp]));
     }
 
     #[test]
