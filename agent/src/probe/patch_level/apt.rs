@@ -65,20 +65,42 @@ fn value<'c>(config: &'c str, key: &str) -> Option<&'c str> {
     })
 }
 
+/// Returns the settings for one of apt's programs alone, which `apt-config dump` shows and does not apply: the whole name, the name
+/// for that program, and the value.
+fn scoped(config: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    config.lines().filter_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        let (scope, program) = name.split_at_checked("Binary::".len())?;
+        let (program, own) = program.split_once("::")?;
+        let is_of_apt =
+            scope.eq_ignore_ascii_case("Binary::") && program.get(..3).is_some_and(|it| it.eq_ignore_ascii_case("apt"));
+        is_of_apt.then_some((name, own, value.strip_suffix("\";")?.strip_prefix('"')?))
+    })
+}
+
 /// Returns whether apt's settings make it take no metadata without a signature that holds.
 pub(super) fn verifies(config: &io::Result<String>) -> Reading<bool> {
     let config = match config {
         Ok(config) => config,
         Err(error) => return Reading::Unknown { unknown: host::unknown("run apt-config", error) },
     };
-    let is_on = |key| value(config, key).is_some_and(|word| truth(word) != Some(false) && !word.is_empty());
-    Reading::Known(!is_on("Acquire::AllowInsecureRepositories") && !is_on("APT::Get::AllowUnauthenticated"))
+    const KEYS: [&str; 2] = ["Acquire::AllowInsecureRepositories", "APT::Get::AllowUnauthenticated"];
+    let is_on = |word: &str| truth(word) != Some(false) && !word.is_empty();
+    if KEYS.iter().any(|key| value(config, key).is_some_and(is_on)) {
+        return Reading::Known(false);
+    }
+    let is_key = |own: &str| KEYS.iter().any(|key| own.eq_ignore_ascii_case(key));
+    match scoped(config).find(|(_, own, word)| is_key(own) && is_on(word)) {
+        Some((name, ..)) => Reading::unknown(Cause::Unsupported, format!("{name} is set")),
+        None => Reading::Known(true),
+    }
 }
 
 /// Returns a place of apt's that its settings moved: then what was read is not what apt reads.
 fn moved(config: &str) -> Option<String> {
     // As `apt-config dump` writes them where nothing is changed.
     const PLACES: &[(&str, &str)] = &[
+        ("RootDir", ""),
         ("Dir", ""),
         ("Dir::Etc", "etc/apt"),
         ("Dir::Etc::sourcelist", "sources.list"),
@@ -91,7 +113,26 @@ fn moved(config: &str) -> Option<String> {
     ];
     let is_moved =
         |(key, usual): &&(&str, &str)| value(config, key).is_some_and(|place| place.trim_matches('/') != *usual);
-    PLACES.iter().find(is_moved).map(|(key, _)| format!("{key} is set to another place"))
+    // Above one that is set, a name has an empty value.
+    let is_scoped = |(_, own, place): &(&str, &str, &str)| {
+        let is_above =
+            place.is_empty() && ["Dir", "Dir::Etc", "Dir::State"].iter().any(|it| own.eq_ignore_ascii_case(it));
+        let is_of = |(key, usual): &(&str, &str)| own.eq_ignore_ascii_case(key) && place.trim_matches('/') != *usual;
+        !is_above && PLACES.iter().any(is_of)
+    };
+    let name = PLACES.iter().find(is_moved).map(|(key, _)| *key);
+    let name = name.or_else(|| scoped(config).find(is_scoped).map(|(name, ..)| name));
+    name.map(|name| format!("{name} is set to another place"))
+}
+
+/// Returns the name by which a release is preferred to others.
+fn preference(config: &str) -> Option<&str> {
+    const KEY: &str = "APT::Default-Release";
+    if value(config, KEY).is_some_and(|release| !release.is_empty()) {
+        return Some(KEY);
+    }
+    let is_set = |(_, own, release): &(&str, &str, &str)| own.eq_ignore_ascii_case(KEY) && !release.is_empty();
+    scoped(config).find(is_set).map(|(name, ..)| name)
 }
 
 /// Returns whether what the lists offer is all that apt would choose from.
@@ -115,8 +156,8 @@ pub(super) fn pending_complete(
         Err(unknown) => return Reading::Unknown { unknown },
     }
     match config {
-        Ok(config) if value(config, "APT::Default-Release").is_some_and(|release| !release.is_empty()) => {
-            Reading::unknown(Cause::Unsupported, "APT::Default-Release is set")
+        Ok(config) if let Some(name) = preference(config) => {
+            Reading::unknown(Cause::Unsupported, format!("{name} is set"))
         }
         Ok(config) if let Some(moved) = moved(config) => Reading::unknown(Cause::Unsupported, moved),
         Ok(_) => Reading::Known(true),
@@ -355,6 +396,8 @@ mod tests {
         ] {
             assert_eq!(verifies(&Ok(config.to_owned())), Reading::Known(expected), "{config}");
         }
+        let scoped = |word| verifies(&Ok(format!("Binary::apt::Acquire::AllowInsecureRepositories \"{word}\";\n")));
+        assert_eq!((scoped("1").known(), scoped("0").known()), (None, Some(&true)));
         assert!(verifies(&Err(io::ErrorKind::TimedOut.into())).known().is_none());
     }
 
@@ -363,8 +406,31 @@ mod tests {
         let usual = "Dir \"/\";\nDir::State \"var/lib/apt\";\nDir::State::lists \"lists/\";\nDir::State::status \"/var/lib/dpkg/status\";\n";
         assert_eq!(moved(usual), None);
         assert_eq!(moved(""), None);
-        for config in ["Dir::State::lists \"/srv/lists/\";\n", "Dir::Etc::sourceparts \"\";\n", "Dir \"/srv\";\n"] {
+        for config in [
+            "Dir::State::lists \"/srv/lists/\";\n",
+            "Dir::Etc::sourceparts \"\";\n",
+            "Dir \"/srv\";\n",
+            "RootDir \"/srv\";\n",
+            "Binary::apt-get::Dir::State::lists \"/srv/lists\";\n",
+            "binary::apt::dir::etc::sourceparts \"\";\n",
+        ] {
             assert!(moved(config).is_some(), "{config}");
+        }
+        let above = "Binary::apt \"\";\nBinary::apt::Dir \"\";\nBinary::apt::Dir::State \"\";\n";
+        let usual = "Binary::apt::Dir::State::lists \"lists/\";\nBinary::own::Dir::State::lists \"x\";\n";
+        assert_eq!(moved(&format!("{above}{usual}")), None);
+    }
+
+    #[test]
+    fn a_release_that_one_program_alone_prefers_is_seen() {
+        for (config, expected) in [
+            ("APT::Default-Release \"stable\";\n", Some("APT::Default-Release")),
+            ("APT::Default-Release \"\";\n", None),
+            ("Binary::apt-get::APT::Default-Release \"stable\";\n", Some("Binary::apt-get::APT::Default-Release")),
+            // Debian's own.
+            ("Binary::apt \"\";\nBinary::apt::APT \"\";\nBinary::apt::APT::Keep-Downloaded-Packages \"0\";\n", None),
+        ] {
+            assert_eq!(preference(config), expected, "{config}");
         }
     }
 
@@ -568,7 +634,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in "\\PC*\n\\PC*", key in "\\PC{0,5}") {
-            let _ = value(&text, &key);
+            let _ = (value(&text, &key), moved(&text), preference(&text), scoped(&text).count());
+            let _ = scoped(&format!("Binary::{text}")).count();
             let _ = could_choose(text.as_bytes(), &published(), &installed(&[("bash", "amd64", "5")]));
             let _ = names_nothing_published(&text, &published());
         }
