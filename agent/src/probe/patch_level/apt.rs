@@ -31,6 +31,11 @@ pub(super) const STAMP: &str = "/var/lib/apt/periodic/unattended-upgrades-stamp"
 /// `apt.systemd.daily` touches it when unattended-upgrades said that all is well, also where it had nothing to do on this day.
 pub(super) const UPGRADE_STAMP: &str = "/var/lib/apt/periodic/upgrade-stamp";
 
+/// What the timers' services and the job of cron run, and what that runs to install updates.
+pub(super) const PROGRAMS: [&str; 2] = ["/usr/lib/apt/apt.systemd.daily", "/usr/bin/unattended-upgrade"];
+/// Folders of units that may have files beside them which change them (systemd.unit(5)).
+const UNITS: [&str; 4] =
+    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
 /// Where what fetches the lists and what runs unattended-upgrades may be masked: a link to `/dev/null`, or an empty file
 /// (systemctl(1)). What is in the first place holds, whatever is in the second.
 pub(super) const MASKS: [[&str; 2]; 4] = [
@@ -275,6 +280,7 @@ pub(super) fn automatic_updates(
         Ok(config) if !is_on(&config) => Reading::Known(false),
         Ok(config) => all([
             is_started(host, installed),
+            unattended::runs_on_days(&config),
             unattended::takes_security(&config, offers, distribution),
             unattended::leaves_packages(&config, installed),
         ]),
@@ -284,7 +290,7 @@ pub(super) fn automatic_updates(
 }
 
 /// Returns whether all of `readings` are so; one that is not decides, whatever the others are.
-fn all(readings: [Reading<bool>; 3]) -> Reading<bool> {
+fn all(readings: impl IntoIterator<Item = Reading<bool>>) -> Reading<bool> {
     let is_so = |reading: &Reading<bool>| *reading == Reading::Known(true);
     let rank = |reading: &Reading<bool>| *reading != Reading::Known(false);
     let others = readings.into_iter().filter(|reading| !is_so(reading));
@@ -314,36 +320,86 @@ fn last_success(host: &dyn Host) -> Reading<Timestamp> {
 
 /// Returns whether something fetches the lists and starts unattended-upgrades each day.
 fn is_started(host: &dyn Host, installed: &Installed) -> Reading<bool> {
+    let mut own = None;
     for places in MASKS {
-        match is_masked(host, places) {
-            Ok(true) => return Reading::Known(false),
-            Ok(false) => {}
+        match unit(host, places) {
+            Ok(Unit::Masked) => return Reading::Known(false),
+            Ok(Unit::Own(place)) => own = own.or(Some(place)),
+            Ok(Unit::Usual) => {}
+            Err(unknown) => return Reading::Unknown { unknown },
+        }
+    }
+    for program in PROGRAMS {
+        match is_program(host, program) {
+            Ok(true) => {}
+            Ok(false) => return Reading::Known(false),
             Err(unknown) => return Reading::Unknown { unknown },
         }
     }
     match host.metadata(Path::new(SYSTEMD)) {
-        Ok(_) => is_wanted(host),
+        Ok(_) => all([is_wanted(host), is_as_delivered(host, own)]),
         Err(error) if host::cause(&error) == Cause::Absent => is_in_cron(host, installed),
         Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {SYSTEMD}"), &error) },
     }
 }
 
-/// Returns whether what is in the first of `places` where something is masks a unit.
-fn is_masked(host: &dyn Host, places: [&str; 2]) -> Result<bool, Unknown> {
+/// Returns whether a program is there and may be run.
+fn is_program(host: &dyn Host, path: &str) -> Result<bool, Unknown> {
+    match host.metadata(Path::new(path)) {
+        Ok(file) => Ok(file.mode & 0o111 != 0),
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(false),
+        Err(error) => Err(host::unknown(format!("look at {path}"), &error)),
+    }
+}
+
+/// Returns whether systemd runs the units that apt delivers: not the host's own, at `own`, and without drop-ins, whose settings are
+/// not followed.
+fn is_as_delivered(host: &dyn Host, own: Option<&str>) -> Reading<bool> {
+    if let Some(place) = own {
+        return Reading::unknown(Cause::Unsupported, format!("{place} is in place of the unit that apt delivers"));
+    }
+    let names = MASKS.iter().filter_map(|[etc, _]| etc.rsplit('/').next());
+    for folder in names.flat_map(|name| UNITS.map(|folder| format!("{folder}/{name}.d"))) {
+        match host.list(Path::new(&folder)) {
+            Ok(names) => {
+                if let Some(name) = names.iter().find(|name| name.as_encoded_bytes().ends_with(b".conf")) {
+                    let detail = format!("{folder}/{} changes the unit that apt delivers", name.to_string_lossy());
+                    return Reading::unknown(Cause::Unsupported, detail);
+                }
+            }
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Reading::Unknown { unknown: host::unknown(format!("list {folder}"), &error) },
+        }
+    }
+    Reading::Known(true)
+}
+
+/// What the folders that go before that of packages have for a unit.
+enum Unit {
+    /// Nothing.
+    Usual,
+    Masked,
+    /// Another one, at this place.
+    Own(&'static str),
+}
+
+/// Returns what is in the first of `places` where something is.
+fn unit(host: &dyn Host, places: [&'static str; 2]) -> Result<Unit, Unknown> {
+    let of = |place, is_masked| if is_masked { Unit::Masked } else { Unit::Own(place) };
     for place in places {
         let unknown = |error: &io::Error| host::unknown(format!("look at {place}"), error);
         match host.read_link(Path::new(place)) {
-            Ok(target) => return Ok(target == Path::new("/dev/null")),
+            Ok(target) => return Ok(of(place, target == Path::new("/dev/null"))),
             Err(error) if host::cause(&error) == Cause::Absent => {}
             // EINVAL: it is no link.
             Err(error) if error.raw_os_error() == Some(22) => {
                 let file = host.metadata(Path::new(place)).map_err(|error| unknown(&error))?;
-                return Ok(file.kind == EntryKind::File && file.size_bytes == 0);
+                return Ok(of(place, file.kind == EntryKind::File && file.size_bytes == 0));
             }
             Err(error) => return Err(unknown(&error)),
         }
     }
-    Ok(false)
+    Ok(Unit::Usual)
 }
 
 /// Returns whether the timer starts with the system.
@@ -513,6 +569,13 @@ mod tests {
             index.links.insert(path(link), path(target));
         }
         let entry = *index.metadata.values().next().unwrap();
+        for [etc, _] in MASKS {
+            let name = etc.rsplit('/').next().unwrap();
+            index.errors.extend(UNITS.map(|folder| (format!("list {folder}/{name}.d"), absent())));
+        }
+        for program in PROGRAMS {
+            index.metadata.insert(path(program), crate::host::Metadata { mode: 0o755, ..entry });
+        }
         let (there, not) = if systemd_runs { (SYSTEMD, CRON_JOB) } else { (CRON_JOB, SYSTEMD) };
         index.metadata.insert(path(there), entry);
         index.errors.insert(format!("metadata {not}"), absent());
@@ -541,7 +604,9 @@ mod tests {
             (vec![(ETC, TIMER), (service, "/dev/null")], true, Some(false)),
             (vec![(ETC, TIMER), (lists_run, "/dev/null")], true, Some(false)),
             // Something else in the first place holds.
-            (vec![(ETC, TIMER), (upgrade, "/srv/own.timer"), (upgrade_run, "/dev/null")], true, Some(true)),
+            (vec![(ETC, TIMER), (upgrade, "/srv/own.timer"), (upgrade_run, "/dev/null")], true, None),
+            (vec![(upgrade, "/srv/own.timer")], true, Some(false)),
+            (vec![(upgrade, "/srv/own.timer")], false, Some(true)),
             (vec![(ETC, TIMER), (upgrade, "/dev/null")], false, Some(false)),
             (vec![], false, Some(true)),
         ] {
@@ -560,7 +625,7 @@ mod tests {
 
     #[test]
     fn a_unit_of_the_hosts_own_masks_nothing_unless_it_is_empty() {
-        for (size_bytes, expected) in [(0, false), (40, true)] {
+        for (size_bytes, expected) in [(0, Some(false)), (40, None)] {
             let mut host = machine(&[(ETC, TIMER)], true);
             let index = host.index_mut();
             index.errors.insert(format!("link {}", MASKS[0][0]), Failure::of(&io::Error::from_raw_os_error(22)));
@@ -568,7 +633,39 @@ mod tests {
             let file = crate::host::Metadata { kind: EntryKind::File, size_bytes, ..entry };
             index.metadata.insert(path(MASKS[0][0]), file);
             let found = enabled(&host, &format!("{PERIODIC}{ORIGINS}"), &["unattended-upgrades"]);
-            assert_eq!(found, Reading::Known(expected));
+            assert_eq!(found.known().copied(), expected, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn whether_a_changed_unit_upgrades_is_unknown() {
+        let config = format!("{PERIODIC}{ORIGINS}");
+        for (folder, name, expected) in [
+            ("/etc/systemd/system/apt-daily-upgrade.service.d", "x.conf", None),
+            ("/run/systemd/system/apt-daily-upgrade.timer.d", "x.conf", None),
+            ("/etc/systemd/system/apt-daily.service.d", "x.conf", None),
+            ("/etc/systemd/system/apt-daily.service.d", "x.conf.off", Some(true)),
+        ] {
+            let mut host = machine(&[(ETC, TIMER)], true);
+            host.index_mut().errors.remove(&format!("list {folder}"));
+            host.index_mut().lists.insert(path(folder), vec![path(name)]);
+            let found = enabled(&host, &config, &["unattended-upgrades"]);
+            assert_eq!(found.known().copied(), expected, "{folder}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_upgraded_without_the_programs_that_do_it() {
+        let config = format!("{PERIODIC}{ORIGINS}");
+        for (program, systemd_runs) in PROGRAMS.into_iter().flat_map(|program| [(program, true), (program, false)]) {
+            let mut host = machine(&[(ETC, TIMER)], systemd_runs);
+            let packages = ["unattended-upgrades", "cron"];
+            assert_eq!(enabled(&host, &config, &packages), Reading::Known(true), "{program}");
+            host.index_mut().metadata.get_mut(&path(program)).unwrap().mode = 0o644;
+            assert_eq!(enabled(&host, &config, &packages), Reading::Known(false), "{program}");
+            host.index_mut().metadata.remove(&path(program));
+            host.index_mut().errors.insert(format!("metadata {program}"), absent());
+            assert_eq!(enabled(&host, &config, &packages), Reading::Known(false), "{program}");
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) const FILES: &[&str] = &[
     apt::UPGRADE_STAMP,
     apt::PREFERENCES,
     apt::CRON_JOB,
+    apt::PROGRAMS[0],
+    apt::PROGRAMS[1],
     apt::MASKS[0][0],
     apt::MASKS[0][1],
     apt::MASKS[1][0],

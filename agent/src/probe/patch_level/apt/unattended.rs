@@ -13,6 +13,7 @@ use super::super::{
 const LEGACY: &str = "Unattended-Upgrade::Allowed-Origins";
 const PATTERNS: &str = "Unattended-Upgrade::Origins-Pattern";
 const EXCLUDED: &str = "Unattended-Upgrade::Package-Blacklist";
+const DAYS: &str = "Unattended-Upgrade::Update-Days";
 const INCLUDED: &str = "Unattended-Upgrade::Package-Whitelist";
 
 /// Expressions of excluded packages that are taken, at most.
@@ -58,6 +59,22 @@ pub(super) fn takes_security(config: &str, offers: &Offers, distribution: &Distr
         }
     }
     untold.map_or(Reading::Known(false), |what| Reading::unknown(Cause::Unsupported, what))
+}
+
+/// Returns whether there is a day on which it runs: of those that it is set to, it takes numbers and names in the language of the
+/// system.
+pub(super) fn runs_on_days(config: &str) -> Reading<bool> {
+    const NAMES: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+    let is_day = |day: &str| {
+        NAMES.iter().any(|name| day == *name || day == &name[..3]) || matches!(day.as_bytes(), [b'0'..=b'6'])
+    };
+    let mut days = values(config, DAYS).peekable();
+    match days.peek().copied() {
+        Some(first) if !days.any(is_day) => {
+            Reading::unknown(Cause::Unsupported, format!("{DAYS} names no day that is known: {first}"))
+        }
+        _ => Reading::Known(true),
+    }
 }
 
 /// Returns whether it leaves a package that it may update.
@@ -337,6 +354,23 @@ mod tests {
         assert_eq!(takes(Offers::default()), Cause::Absent);
         let unknown = Some(Unknown::new(Cause::Forbidden, "x"));
         assert_eq!(takes(Offers { releases_unknown: unknown, ..Offers::default() }), Cause::Forbidden);
+    }
+
+    #[test]
+    fn days_that_are_none_leave_open_whether_it_runs() {
+        for (days, expected) in [
+            (&[][..], Some(true)),
+            (&["Sun"], Some(true)),
+            (&["Saturday", "Foo"], Some(true)),
+            (&["6"], Some(true)),
+            (&["Foo"], None),
+            (&["sun"], None),
+            (&["7"], None),
+            (&["Dienstag"], None),
+        ] {
+            let config: String = days.iter().map(|day| format!("{DAYS}:: \"{day}\";\n")).collect();
+            assert_eq!(runs_on_days(&config).known().copied(), expected, "{days:?}");
+        }
     }
 
     #[test]
