@@ -24,6 +24,13 @@ pub(super) const ROWS: &[Expected] = &[
         "patch_level.automatic_updates.enabled",
         "cut at a line: a repository that says less of itself, and that no origin means",
     ),
+    row(
+        "patch_level",
+        "metadata /usr/",
+        "absent",
+        "patch_level.automatic_updates.enabled",
+        "without its programs nothing is installed",
+    ),
     row("patch_level", "read /etc/apt/sources.list", "content", "patch_level.", "any line may be the last"),
     row("patch_level", "list /etc/zypp/repos.d", "absent", "patch_level.manager", "a host without zypper"),
     row("patch_level", "read /etc/dnf/dnf.conf", "absent", "patch_level.pending[].held", "nothing is set"),

@@ -14,6 +14,8 @@ use crate::{
 
 /// Flags of rsyslogd(8) that take an argument.
 const WITH_ARGUMENT: &str = "acfgilmMNpsStTu";
+/// States when the kernel started (proc_stat(5), `btime`).
+const KERNEL: &str = "/proc/stat";
 /// Hundredths of a second are what proc_pid_stat(5) tells times in.
 const TICK_MICROS: i64 = 10_000;
 /// The start of the kernel is told in whole seconds.
@@ -25,14 +27,15 @@ pub(in super::super) fn differs(host: &dyn Host, ids: &[u32], files: &[PathBuf])
 }
 
 fn of_process(host: &dyn Host, id: u32, files: &[PathBuf]) -> Result<Option<Unknown>, Unknown> {
-    let Some(arguments) = read(host, &format!("/proc/{id}/cmdline"), SMALL_FILE_BYTES)? else { return Ok(None) };
+    let Some(arguments) = read(host, &format!("/proc/{id}/cmdline"))? else { return Ok(None) };
     let main = files.first().map(PathBuf::as_path);
     if let Some(argument) = setting(&arguments, main) {
         return Ok(Some(Unknown::new(Cause::Undecidable, format!("rsyslogd was started with {argument}"))));
     }
-    let Some(process) = read(host, &format!("/proc/{id}/stat"), SMALL_FILE_BYTES)? else { return Ok(None) };
-    let kernel = read(host, "/proc/stat", FILE_BYTES)?.unwrap_or_default();
-    let started = started(&kernel, &process)
+    let Some(process) = read(host, &format!("/proc/{id}/stat"))? else { return Ok(None) };
+    let kernel =
+        host.read(Path::new(KERNEL), FILE_BYTES).map_err(|error| host::unknown(format!("read {KERNEL}"), &error))?;
+    let started = started(&String::from_utf8_lossy(&kernel), &process)
         .ok_or_else(|| Unknown::new(Cause::Garbled, format!("/proc/{id}/stat does not tell when it started")))?;
     for file in files {
         if let Some(changed) = changed_after(host, file, started)? {
@@ -43,9 +46,9 @@ fn of_process(host: &dyn Host, id: u32, files: &[PathBuf]) -> Result<Option<Unkn
     Ok(None)
 }
 
-/// Returns a file of `/proc`; `None` of a process that is gone.
-fn read(host: &dyn Host, path: &str, limit: usize) -> Result<Option<String>, Unknown> {
-    match host.read(Path::new(path), limit) {
+/// Returns a file of a process; `None` of one that is gone.
+fn read(host: &dyn Host, path: &str) -> Result<Option<String>, Unknown> {
+    match host.read(Path::new(path), SMALL_FILE_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if processes::has_ended(&error) => Ok(None),
         Err(error) => Err(host::unknown(format!("read {path}"), &error)),
