@@ -99,7 +99,13 @@ fn read_paths(file: &Path) -> Result<Vec<String>, Error> {
         fs::read_to_string(file)
     };
     let text = read().map_err(|source| Error::Read { path: file.to_owned(), source })?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .unwrap_or(&text)
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
 }
 
 fn path(change: &v1::HostFileChange) -> &str {
