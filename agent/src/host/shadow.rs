@@ -13,12 +13,16 @@ const HASH: &[u8] = b"(hash)";
 /// Returns the lines of a shadow(5) file with each hash replaced by `(hash)`.
 ///
 /// What stands before a hash to lock it (`!`, which usermod(8) writes, or `*`) is kept. A line without fields is dropped whole, since
-/// nothing tells what it holds. Doing it twice is doing it once.
+/// nothing tells what it holds; of one at the end that has no end either, `:` stays, so that the file is seen to be cut. Doing it twice
+/// is doing it once.
 pub fn without_hashes(file: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(file.len());
-    for line in file.split(|byte| *byte == b'\n') {
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
         let mut fields = line.splitn(3, |byte| *byte == b':');
-        let (Some(name), Some(password), Some(rest)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let (Some(name), Some(password), Some(rest)) = (fields.next(), fields.next(), fields.next()) else {
+            out.extend((!line.ends_with(b"\n")).then_some(b':'));
+            continue;
+        };
         out.extend_from_slice(name);
         out.push(b':');
         let marks = password.iter().take_while(|byte| matches!(byte, b'!' | b'*')).count();
@@ -28,7 +32,6 @@ pub fn without_hashes(file: &[u8]) -> Vec<u8> {
         }
         out.push(b':');
         out.extend_from_slice(rest);
-        out.push(b'\n');
     }
     out
 }
@@ -46,6 +49,20 @@ mod tests {
         let kept =
             b"root:(hash):20000:0:99999:7:::\nbin:*:1::::::\nlocked:!(hash):1::::::\nnew:!!:1::::::\nopen::1::::::\n";
         assert_eq!(without_hashes(file).as_slice(), kept);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_stays_cut() {
+        for (file, kept) in [
+            ("a:x:1:\nsudo:!:carol:al", "a:(hash):1:\nsudo:!:carol:al"),
+            ("a:x:1:\nsudo:$6$sa", "a:(hash):1:\n:"),
+            ("a:x:1:\nsu", "a:(hash):1:\n:"),
+            ("a:x:1:\n", "a:(hash):1:\n"),
+            ("", ""),
+        ] {
+            let once = without_hashes(file.as_bytes());
+            assert_eq!((once.as_slice(), without_hashes(&once).as_slice()), (kept.as_bytes(), kept.as_bytes()));
+        }
     }
 
     proptest! {

@@ -120,7 +120,14 @@ const TARGETS: &[(&str, &[Of])] = &[
         ],
     ),
     ("pacman_description", &[Files("patch_level", "files/var/lib/pacman/local/*/desc")]),
-    ("sudoers", &[Files("accounts", "files/etc/sudoers"), Files("accounts", "files/etc/sudoers.d/*")]),
+    (
+        "sudoers",
+        &[
+            Files("accounts", "files/etc/sudoers"),
+            Files("accounts", "files/etc/sudoers.d/*"),
+            Files("accounts", "files/etc/sudo.conf"),
+        ],
+    ),
     (
         "sshd_config",
         &[
@@ -134,6 +141,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("accounts", "files/etc/passwd"),
             Files("accounts", "files/etc/shadow"),
+            Files("accounts", "files/etc/gshadow"),
             Files("accounts", "files/etc/group"),
             Files("accounts", "files/etc/login.defs"),
             Files("accounts", "files/etc/nsswitch.conf"),
@@ -145,6 +153,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("accounts", "files/etc/pam.d/system-auth"),
             Files("accounts", "files/etc/pam.d/common-*"),
+            Files("accounts", "files/etc/pam.d/su*"),
             Files("accounts", "files/etc/security/*"),
             Seeds("accounts", "files/etc/pam.d/*"),
         ],
