@@ -20,6 +20,8 @@ pub(super) enum Scope {
     All,
     /// Some narrower kind: to a port, of an address, of a protocol, of a known connection, on the loopback.
     Narrow,
+    /// What a sender may make of any packet, and need not.
+    Chosen,
     /// Not told.
     Unclear,
 }
@@ -29,6 +31,7 @@ impl Scope {
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Narrow, _) | (_, Self::Narrow) => Self::Narrow,
+            (Self::Chosen, _) | (_, Self::Chosen) => Self::Chosen,
             (Self::Unclear, _) | (_, Self::Unclear) => Self::Unclear,
             (Self::All, Self::All) => Self::All,
         }
@@ -39,7 +42,7 @@ impl Scope {
         match self {
             Self::All => Self::Narrow,
             Self::Narrow => Self::All,
-            Self::Unclear => Self::Unclear,
+            Self::Chosen | Self::Unclear => Self::Unclear,
         }
     }
 
@@ -203,7 +206,9 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
         let mut outcomes = Outcomes::NONE;
         for rule in rules {
             let scope = rule.scope_in(self.family);
-            if scope == Scope::Narrow {
+            // Nobody has to make a packet one that is kept out.
+            let is_avoidable = scope == Scope::Chosen && matches!(rule.act, Act::Drop | Act::Reject);
+            if scope == Scope::Narrow || is_avoidable {
                 continue;
             }
             // What a packet of this rule may meet, and whether it may go on to the next rule.
@@ -222,7 +227,7 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
                 Act::Goto(chain) => (self.chain(chain, depth), false),
             };
             outcomes = outcomes.or(may);
-            if scope == Scope::Unclear || may.has(Outcomes::UNDECIDABLE) {
+            if scope != Scope::All || may.has(Outcomes::UNDECIDABLE) {
                 self.doubt(name, rule.number, may);
             }
             if scope == Scope::All && !goes_on {
@@ -259,7 +264,7 @@ mod tests {
     #[test]
     fn rules_are_followed_as_an_unknown_new_packet_would() {
         use Act::{Accept, Continue, Drop, Goto, Jump, Reject, Return};
-        use Scope::{All, Narrow, Unclear};
+        use Scope::{All, Chosen, Narrow, Unclear};
         let other = vec![rule(All, Reject)];
         let returns = vec![rule(All, Return), rule(All, Drop)];
         // As ufw's chain for what is not for this host: some return, the rest is dropped.
@@ -277,6 +282,9 @@ mod tests {
             (vec![rule(All, Goto(2)), rule(All, Accept)], ChainPolicy::Drop, DefaultVerdict::Drop),
             (vec![rule(Narrow, Jump(1))], ChainPolicy::Accept, DefaultVerdict::Accept),
             (vec![rule(Unclear, Accept)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(Chosen, Accept)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
+            (vec![rule(Chosen, Drop)], ChainPolicy::Accept, DefaultVerdict::Accept),
+            (vec![rule(Chosen, Jump(1))], ChainPolicy::Accept, DefaultVerdict::Undecidable),
             (vec![rule(Unclear, Accept)], ChainPolicy::Accept, DefaultVerdict::Accept),
             (vec![rule(Unclear, Drop), rule(All, Reject)], ChainPolicy::Accept, DefaultVerdict::Reject),
             (vec![rule(All, Act::Unclear)], ChainPolicy::Drop, DefaultVerdict::Undecidable),
@@ -396,7 +404,7 @@ mod tests {
                 let packets = match scope {
                     Scope::All => u16::MAX,
                     Scope::Narrow => packets & 0xff00,
-                    Scope::Unclear => packets,
+                    Scope::Chosen | Scope::Unclear => packets,
                 };
                 Real { rule: rule(scope, act), packets, really_accepts }
             },

@@ -44,6 +44,8 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
         "comment" => Scope::All,
         // The kernel takes these only for a protocol of their own, or only a packet with that header meets them.
         "icmp" | "icmp6" | "icmpv6" | "esp" | "ah" => Scope::Narrow,
+        // A routing header.
+        "rt" => Scope::Chosen,
         "tcp" => ports_match(info, 11).and(match info.get(8..10) {
             // No option and no flags are asked for.
             Some([0, 0]) => Scope::All,
@@ -401,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_header_that_senders_may_add_to_any_packet_is_no_narrower_kind() {
-        assert_eq!((matches("rt", &[0; 120]), conditions("rt", &[0; 120])), (Scope::Unclear, vec![Condition::Seldom]));
+        assert_eq!((matches("rt", &[0; 120]), conditions("rt", &[0; 120])), (Scope::Chosen, vec![Condition::Seldom]));
         assert_eq!((matches("ah", &[0; 16]), conditions("ah", &[0; 16])), (Scope::Narrow, vec![Condition::NEVER]));
     }
 

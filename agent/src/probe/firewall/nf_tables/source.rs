@@ -211,7 +211,7 @@ fn share_of_scope(scope: Option<Scope>) -> Share {
     match scope {
         Some(Scope::All) => Share::All,
         Some(Scope::Narrow) => Share::LEAST,
-        Some(Scope::Unclear) | None => Share::UNTOLD,
+        Some(Scope::Chosen | Scope::Unclear) | None => Share::UNTOLD,
     }
 }
 
