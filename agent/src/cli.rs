@@ -194,15 +194,16 @@ fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             };
             let Config { probes, state_directory, .. } = load(&cli)?.config;
             let out = &mut std::io::stdout().lock();
-            inspect::probe(
-                name.as_deref(),
-                host.as_deref(),
-                &state_directory,
-                &probes,
-                SystemClock.now(),
-                format,
-                out,
-            )?;
+            let now = SystemClock.now();
+            let not_copied =
+                inspect::probe(name.as_deref(), host.as_deref(), &state_directory, &probes, now, format, out)?;
+            if let Some(error) = not_copied {
+                eprintln!(
+                    "muster-agent: what the agent remembers in {} could not be copied ({error}): this look began without \
+                     it, and file integrity compares with what is there now; look as root, or as the agent's user",
+                    state_directory.display()
+                );
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture { name, out } => {

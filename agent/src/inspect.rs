@@ -59,6 +59,9 @@ pub enum Format {
 /// With `capture`, it looks at that folder as of the time it was made; else at this machine, with a copy of what this machine's agent
 /// remembers in its folder `state`, so far as that is there and may be read, so that it sees what the agent would.
 ///
+/// Returns why something that is there could not be copied, if so: a probe then begins anew, and file integrity compares with what it
+/// finds now.
+///
 /// # Errors
 ///
 /// When there is no such probe or capture, or nothing can be written.
@@ -70,9 +73,9 @@ pub fn probe(
     now: Timestamp,
     format: Format,
     out: &mut dyn Write,
-) -> Result<(), Error> {
+) -> Result<Option<io::Error>, Error> {
     let probes = chosen(name)?;
-    let facts = match capture {
+    let (facts, not_copied) = match capture {
         Some(folder) => {
             let host = Recorded::at(folder)?;
             look(&host, &probes, None, settings, host.captured())?
@@ -86,7 +89,7 @@ pub fn probe(
         }
         Format::Text => facts.iter().try_for_each(|fact| show(fact, out))?,
     }
-    Ok(())
+    Ok(not_copied)
 }
 
 /// Makes the probe `name`, or every probe, look once at this machine, and keeps what it was answered in `folder`, which
@@ -115,22 +118,26 @@ fn chosen(name: Option<&str>) -> Result<Vec<&'static dyn Probe>, Error> {
     }
 }
 
-/// Looks with a memory that is forgotten after, so that the agent's own in `state` is left alone: it begins as a copy of that.
+/// Looks with a memory that is forgotten after, so that the agent's own in `state` is left alone: it begins as a copy of that. Returns
+/// why some of it could not be copied, if it is there.
 fn look(
     host: &dyn Host,
     probes: &[&dyn Probe],
     state: Option<&Path>,
     settings: &Settings,
     now: Timestamp,
-) -> Result<Vec<Fact>, Error> {
+) -> Result<(Vec<Fact>, Option<io::Error>), Error> {
     let memory = Memory::make()?;
-    let mut facts = Vec::new();
+    let (mut facts, mut not_copied) = (Vec::new(), None);
     for probe in probes {
         let folder = memory.0.join(probe.name());
-        let made = || -> io::Result<()> {
+        let mut made = || -> io::Result<()> {
             fs::create_dir(&folder)?;
             let Some(own) = state.map(|state| state.join("probes").join(probe.name())) else { return Ok(()) };
-            if remember(&own, &folder).is_err() {
+            if let Err(error) = remember(&own, &folder) {
+                if error.kind() != io::ErrorKind::NotFound {
+                    not_copied = Some(error);
+                }
                 // Of a part nothing can be told.
                 fs::remove_dir_all(&folder)?;
                 fs::create_dir(&folder)?;
@@ -149,7 +156,7 @@ fn look(
         };
         facts.extend(probe.look(&look));
     }
-    Ok(facts)
+    Ok((facts, not_copied))
 }
 
 /// Copies what an agent remembers for a probe: the files of its folder, each of which the agent replaces as a whole.
@@ -274,7 +281,8 @@ mod tests {
     /// Returns what a look by hand shows of file integrity.
     fn shown(state: &Path, settings: &Settings) -> serde_json::Value {
         let mut out = Vec::new();
-        probe(Some("file_integrity"), None, state, settings, now(), Format::Json, &mut out).unwrap();
+        let not_copied = probe(Some("file_integrity"), None, state, settings, now(), Format::Json, &mut out).unwrap();
+        assert!(not_copied.is_none(), "{not_copied:?}");
         serde_json::from_slice::<serde_json::Value>(&out).unwrap()[0]["state"].clone()
     }
 
@@ -317,6 +325,18 @@ mod tests {
         let by_hand = shown(&state.path().join("absent"), &settings);
         assert_eq!((&by_hand["changes_total"], &by_hand["baseline"]["reason"]), (&0.into(), &"first scan".into()));
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_look_by_hand_says_that_it_could_not_copy_what_the_agent_remembers() {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join("probes")).unwrap();
+        // As what is refused to the user: no folder that can be read.
+        fs::write(state.path().join("probes/capacity"), "").unwrap();
+        let (mut out, settings) = (Vec::new(), Settings::default());
+        let not_copied = probe(Some("capacity"), None, state.path(), &settings, now(), Format::Text, &mut out).unwrap();
+        assert!(not_copied.is_some());
+        assert!(out.starts_with(b"capacity"));
     }
 
     #[cfg(target_os = "linux")]
