@@ -13,6 +13,7 @@ mod cover;
 mod draft;
 pub mod explain;
 mod found;
+mod inode_times;
 mod known;
 mod legacy;
 pub mod manners;

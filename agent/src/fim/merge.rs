@@ -24,11 +24,12 @@ use super::{
     block::{Blocks, Cursor},
     check::{Error, Request},
     draft::{Draft, Drafted},
+    inode_times::InodeTimes,
     known::{Known, Unreadable, What},
     mounts::Mounts,
     place::{self, is_at_or_below, order},
     progress::Progress,
-    record::{State, is_racy},
+    record::State,
     scans::Scans,
     sets::Rule,
     slots::Due,
@@ -95,6 +96,7 @@ pub struct Merge<'a> {
     opened: &'a Opened,
     scans: &'a Scans,
     due: Due,
+    inode_times: InodeTimes,
     /// Whether differences that nothing explained are shown to the package databases again.
     asks_again: bool,
     baseline: Cursor<'a>,
@@ -169,6 +171,7 @@ impl<'a> Merge<'a> {
             opened,
             scans,
             due,
+            inode_times: InodeTimes::of(request.host),
             asks_again,
             baseline: Cursor::start(&opened.blocks).map_err(|error| Error::of_baseline(store, error))?,
             known: known.map(Cursor::start).transpose().map_err(|error| Error::of_changes(store, error))?,
@@ -471,7 +474,9 @@ impl<'a> Merge<'a> {
             (None, Before::None | Before::Hidden | Before::Unreadable(_)) => None,
         };
         recorded.is_some_and(|(recorded, seen)| {
-            recorded == metadata && !is_racy(metadata, seen) && !(self.due.is_any() && self.due.has(path))
+            recorded == metadata
+                && !self.inode_times.is_racy(metadata, seen)
+                && !(self.due.is_any() && self.due.has(path))
         })
     }
 

@@ -22,10 +22,6 @@ const HAS_ATTRIBUTES: u8 = 1 << 5;
 const HAS_SPECIAL: u8 = 1 << 6;
 const SPECIAL: [EntryKind; 4] =
     [EntryKind::Pipe, EntryKind::Socket, EntryKind::CharacterDevice, EntryKind::BlockDevice];
-/// A change of an inode so short before a look may be followed by another that leaves the same time: 2 s, the coarsest clock of a
-/// file system that Linux mounts for its own files.
-const RACY_NANOS: i64 = 2_000_000_000;
-
 /// What is kept of an entry that was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct State {
@@ -246,21 +242,6 @@ pub fn kind(r#type: FileType) -> EntryKind {
     }
 }
 
-/// Returns whether a state with `metadata`, recorded at a look that began at `seen`, may have changed since and kept its times.
-pub fn is_racy(metadata: &Metadata, seen: Timestamp) -> bool {
-    // Without the time of the inode any program can put the others back.
-    metadata.changed_nanos.is_none_or(|changed| {
-        changed >= seen.micros().saturating_mul(1000).saturating_sub(RACY_NANOS) || is_of_content(metadata, changed)
-    })
-}
-
-/// Returns whether the time of the inode, in nanoseconds, may be that of the content, which any program can put back: on FAT and exFAT
-/// it is (`fat_truncate_time` in Linux's `fs/fat/misc.c`), in steps of 2 s and of 10 ms. Elsewhere both are so by rare chance.
-fn is_of_content(metadata: &Metadata, changed: i64) -> bool {
-    const STEP_NANOS: i64 = 10_000_000;
-    changed % STEP_NANOS == 0 && metadata.modified.is_some_and(|modified| modified.micros() == changed / 1000)
-}
-
 fn has_own(kind: EntryKind) -> bool {
     !matches!(kind, EntryKind::Folder | EntryKind::Link)
 }
@@ -384,16 +365,5 @@ pub mod tests {
             |size| changed(|s| (s.metadata.kind, s.metadata.size_bytes, s.sha256) = (EntryKind::Folder, size, None));
         assert_eq!(folder(1).difference(&folder(2), Attributes::default()), None);
         assert_eq!(folder(1).difference(&folder(2), Attributes::all()), Some(ChangeKind::Metadata));
-    }
-
-    #[test]
-    fn a_state_is_racy_until_two_seconds_after_its_last_change() {
-        let seen = Timestamp::from_seconds(100).unwrap();
-        let of = |nanos| changed(|s| s.metadata.changed_nanos = nanos).metadata;
-        for (nanos, expected) in
-            [(Some(97_999_999_999), false), (Some(98_000_000_000), true), (Some(101_000_000_000), true), (None, true)]
-        {
-            assert_eq!(is_racy(&of(nanos), seen), expected, "{nanos:?}");
-        }
     }
 }

@@ -9,9 +9,10 @@ use muster_proto::{
 use super::{
     super::{
         baseline::Before,
+        inode_times::InodeTimes,
         known::{Difference, Known, Unreadable, What},
         place::is_at_or_below,
-        record::{State, is_racy},
+        record::State,
         watch_set::Attributes,
     },
     Entry, Merge,
@@ -50,13 +51,13 @@ impl Merge<'_> {
             Before::None => self.differs(entry.without_before(), ChangeKind::Created, None, Some(state)),
             Before::State(before) => match before.difference(&state, entry.attributes) {
                 Some(kind) => self.differs(entry.without_before(), kind, Some(before), Some(state)),
-                None if before.metadata == state.metadata && !is_racy(&state.metadata, created) => {
+                None if before.metadata == state.metadata && !self.inode_times.is_racy(&state.metadata, created) => {
                     plain(What::AsBaseline, false)
                 }
                 None => plain(What::Touched(state.metadata), false),
             },
         };
-        Known { unreadable, ..unless_same(found, entry.known.as_ref()) }
+        Known { unreadable, ..unless_same(found, entry.known.as_ref(), &self.inode_times) }
     }
 
     /// Returns the difference of `kind`, which may be known already.
@@ -86,7 +87,7 @@ impl Merge<'_> {
         {
             let is_recorded = known.found.as_ref().map(|state| &state.metadata)
                 == found.as_ref().map(|state| &state.metadata)
-                && found.as_ref().is_none_or(|state| !is_racy(&state.metadata, *seen));
+                && found.as_ref().is_none_or(|state| !self.inode_times.is_racy(&state.metadata, *seen));
             let difference = Difference { change: known.change.clone(), found, since: known.since };
             return of(difference, if is_recorded { *seen } else { now });
         }
@@ -186,10 +187,10 @@ fn is_same_state(known: Option<&State>, found: Option<&State>, attributes: Attri
 }
 
 /// Returns what was `known`, if what was found is the same and its time tells as much.
-fn unless_same(found: Known, known: Option<&Known>) -> Known {
+fn unless_same(found: Known, known: Option<&Known>, times: &InodeTimes) -> Known {
     match (known, &found.what) {
         (Some(known), What::Touched(metadata) | What::NotCompared(metadata))
-            if known.what == found.what && known.is_new == found.is_new && !is_racy(metadata, known.seen) =>
+            if known.what == found.what && known.is_new == found.is_new && !times.is_racy(metadata, known.seen) =>
         {
             Known { seen: known.seen, ..found }
         }
