@@ -16,6 +16,7 @@ use muster_proto::{
 };
 
 use crate::{
+    fim::Outcome,
     host::{self, Host, Live, Recorded, Recording, recorded},
     probe::{self, FileLook, Look, Probe, Settings},
 };
@@ -254,12 +255,7 @@ fn show(fact: &Fact, out: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 ///
 /// When the scan does not end or the baseline cannot be written.
-pub fn rebaseline(
-    state: &Path,
-    settings: &Settings,
-    now: Timestamp,
-    reason: &str,
-) -> Result<muster_proto::fact::Baseline, Error> {
+pub fn rebaseline(state: &Path, settings: &Settings, now: Timestamp, reason: &str) -> Result<Outcome, Error> {
     let written = |source| Error::Write { path: state.join("probes/file_integrity"), source };
     let folder = probe::Folder::open(state, &["probes", "file_integrity"]).map_err(written)?;
     probe::file_integrity::rebaseline(&host::Live::new(), settings, folder.path(), now, reason).map_err(written)

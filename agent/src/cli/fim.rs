@@ -392,9 +392,16 @@ pub(super) fn rebaseline(config: &Config, reason: &str) -> anyhow::Result<ExitCo
         Ok(_) | Err(identity::Error::Owner { user: 0, .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    let baseline = inspect::rebaseline(state, &config.probes, SystemClock.now(), reason)?;
+    let Outcome { baseline, unreadable_total, .. } =
+        inspect::rebaseline(state, &config.probes, SystemClock.now(), reason)?;
     let entries = counted(baseline.entries, "entry");
     super::print(&format!("baseline {} of {entries}, taken {}\n", baseline.id, baseline.created_time))?;
+    if unreadable_total > 0 {
+        eprintln!(
+            "muster-agent: {} could not be read: the next report lists what and why",
+            counted(unreadable_total, "entry")
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -77,7 +77,7 @@ pub fn rebaseline(
     memory: &Path,
     now: Timestamp,
     reason: &str,
-) -> io::Result<Baseline> {
+) -> io::Result<Outcome> {
     let (store, progress) = (Store::at(memory), Progress::default());
     let sets = match fim::left(&store) {
         Some((sets, _)) => sets,
@@ -86,7 +86,7 @@ pub fn rebaseline(
     // Somebody waits for it.
     let pace = Pace { owner_bytes: OWNER_BYTES, ..Pace::default() };
     let request = Request { pace, ..request(host, settings, &sets, &store, &progress, now) };
-    fim::take_baseline(&request, &Text::new(reason)).map(|outcome| outcome.baseline).map_err(io::Error::other)
+    fim::take_baseline(&request, &Text::new(reason)).map_err(io::Error::other)
 }
 
 fn state(look: &Look<'_>) -> Result<FileIntegrity, Unknown> {

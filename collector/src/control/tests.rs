@@ -446,7 +446,7 @@ fn a_catalogue_survives_the_log_and_one_that_an_entry_cannot_hold_is_refused() {
     let built_in = Catalogue::built_in();
     let beside = built_in.texts().built_in.len() + built_in.texts().support.len();
     let most = muster_proto::limits::ENTRY_BYTES - 1024 - beside;
-    assert!(most > 16 * 1024, "an operator has little place left: {most}");
+    assert!(most > 12 * 1024, "an operator has little place left: {most}");
     let catalogue = Catalogue::with_overlay(&comment(most)).unwrap();
     let entry = v1::LogEntry {
         received_time: Some(Timestamp::EPOCH.to_wire()),

@@ -303,7 +303,7 @@ fn a_baseline_is_taken_afresh_of_the_sets_of_the_one_before() {
     assert_eq!(machine.look(&["/a", "/b"], &changed).unwrap().changes_total, 2);
     // The settings of this host name less than what a collector gave the agent.
     let host = machine.host(&["/a", "/b"], &changed);
-    let baseline = rebaseline(&host, &settings(&["/a"]), machine.memory.path(), host.captured(), "reviewed").unwrap();
+    let taken = rebaseline(&host, &settings(&["/a"]), machine.memory.path(), host.captured(), "reviewed").unwrap();
     let after = machine.look(&["/a", "/b"], &changed).unwrap();
-    assert_eq!((after.baseline, after.changes_total, after.entries), (baseline, 0, before.entries));
+    assert_eq!((after.baseline, after.changes_total, after.entries), (taken.baseline, 0, before.entries));
 }
