@@ -24,6 +24,7 @@ mod security;
 mod sources;
 mod tar;
 mod transport;
+mod units;
 mod windows;
 mod xml;
 

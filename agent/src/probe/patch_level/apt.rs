@@ -17,6 +17,7 @@ use super::{
     dpkg::Installed,
     lists::{Distribution, Offers, Published},
     sources::truth,
+    units::{self, Unit, all},
 };
 use crate::{
     host::{self, EntryKind, FILE_BYTES, Host, Tool},
@@ -33,22 +34,11 @@ pub(super) const UPGRADE_STAMP: &str = "/var/lib/apt/periodic/upgrade-stamp";
 
 /// What the timers' services and the job of cron run, and what that runs to install updates.
 pub(super) const PROGRAMS: [&str; 2] = ["/usr/lib/apt/apt.systemd.daily", "/usr/bin/unattended-upgrade"];
-/// Folders of units that may have files beside them which change them (systemd.unit(5)).
-const UNITS: [&str; 4] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"];
-/// Where what fetches the lists and what runs unattended-upgrades may be masked: a link to `/dev/null`, or an empty file
-/// (systemctl(1)). What is in the first place holds, whatever is in the second.
-pub(super) const MASKS: [[&str; 2]; 4] = [
-    ["/etc/systemd/system/apt-daily-upgrade.timer", "/run/systemd/system/apt-daily-upgrade.timer"],
-    ["/etc/systemd/system/apt-daily-upgrade.service", "/run/systemd/system/apt-daily-upgrade.service"],
-    ["/etc/systemd/system/apt-daily.timer", "/run/systemd/system/apt-daily.timer"],
-    ["/etc/systemd/system/apt-daily.service", "/run/systemd/system/apt-daily.service"],
-];
-/// What has it started with the system: the link that `systemctl enable` makes, and one that may come with a distribution.
-pub(super) const WANTED: &[&str] = &[
-    "/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
-    "/usr/lib/systemd/system/timers.target.wants/apt-daily-upgrade.timer",
-];
+/// What fetches the lists and what runs unattended-upgrades.
+const UNITS: [&str; 5] =
+    ["apt-daily-upgrade.timer", "apt-daily-upgrade.service", "apt-daily.timer", "apt-daily.service", units::TIMERS];
+/// Days between two times that the lists are fetched, at most: what is found less often is not kept up to date.
+const LISTS_DAYS: i64 = 7;
 /// There while systemd runs the system (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
 /// Elsewhere cron starts this, which does what the timers would.
@@ -277,8 +267,8 @@ pub(super) fn automatic_updates(
 ) -> AutomaticUpdates {
     let enabled = match config {
         _ if !installed.has("unattended-upgrades") => Reading::Known(false),
-        Ok(config) if !is_on(&config) => Reading::Known(false),
         Ok(config) => all([
+            is_set(&config),
             is_started(host, installed),
             unattended::runs_on_days(&config),
             unattended::takes_security(&config, offers, distribution),
@@ -289,21 +279,33 @@ pub(super) fn automatic_updates(
     AutomaticUpdates { enabled, last_success_time: last_success(host) }
 }
 
-/// Returns whether all of `readings` are so; one that is not decides, whatever the others are.
-fn all(readings: impl IntoIterator<Item = Reading<bool>>) -> Reading<bool> {
-    let is_so = |reading: &Reading<bool>| *reading == Reading::Known(true);
-    let rank = |reading: &Reading<bool>| *reading != Reading::Known(false);
-    let others = readings.into_iter().filter(|reading| !is_so(reading));
-    others.min_by_key(rank).unwrap_or(Reading::Known(true))
+/// Returns whether the lists are to be fetched and their updates to be installed, as `apt.systemd.daily` takes its settings: 0 or
+/// nothing is off, else it is an interval, or `always`.
+fn is_set(config: &str) -> Reading<bool> {
+    let is_off = |word: &str| word.trim().parse() == Ok(0_i64);
+    let interval = |key| Some(value(config, key).unwrap_or("0")).filter(|word| !matches!(*word, "" | "0"));
+    const LISTS: &str = "APT::Periodic::Update-Package-Lists";
+    let (Some(lists), Some(_)) = (interval(LISTS), interval("APT::Periodic::Unattended-Upgrade")) else {
+        return Reading::Known(false);
+    };
+    if value(config, "APT::Periodic::Enable").is_some_and(is_off) {
+        return Reading::Known(false);
+    }
+    match seconds(lists) {
+        Some(seconds) => Reading::Known(seconds <= LISTS_DAYS * 86_400),
+        None => Reading::unknown(Cause::Unsupported, format!("{LISTS} is no interval that is known: {lists}")),
+    }
 }
 
-/// Returns whether the lists are to be fetched and their updates to be installed. `apt.systemd.daily`: 0 or nothing is off, else it is
-/// an interval, or `always`.
-fn is_on(config: &str) -> bool {
-    let is_periodic = |key| !matches!(value(config, key).unwrap_or("0"), "" | "0");
-    value(config, "APT::Periodic::Enable") != Some("0")
-        && is_periodic("APT::Periodic::Unattended-Upgrade")
-        && is_periodic("APT::Periodic::Update-Package-Lists")
+/// Returns the seconds of an interval: days, unless a unit is behind the number.
+fn seconds(interval: &str) -> Option<i64> {
+    if interval == "always" {
+        return Some(0);
+    }
+    let units = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+    let unit = units.iter().find_map(|(unit, seconds)| Some((interval.strip_suffix(*unit)?, *seconds)));
+    let (number, seconds) = unit.unwrap_or((interval, 86_400));
+    number.parse::<i64>().ok()?.checked_mul(seconds)
 }
 
 /// Returns when unattended-upgrades last ended well. Neither stamp says so for itself: one that ended well is not later than either.
@@ -321,97 +323,51 @@ fn last_success(host: &dyn Host) -> Reading<Timestamp> {
 /// Returns whether something fetches the lists and starts unattended-upgrades each day.
 fn is_started(host: &dyn Host, installed: &Installed) -> Reading<bool> {
     let mut own = None;
-    for places in MASKS {
-        match unit(host, places) {
+    for name in UNITS {
+        match units::unit(host, name) {
             Ok(Unit::Masked) => return Reading::Known(false),
             Ok(Unit::Own(place)) => own = own.or(Some(place)),
             Ok(Unit::Usual) => {}
             Err(unknown) => return Reading::Unknown { unknown },
         }
     }
-    for program in PROGRAMS {
-        match is_program(host, program) {
-            Ok(true) => {}
-            Ok(false) => return Reading::Known(false),
-            Err(unknown) => return Reading::Unknown { unknown },
+    let programs = all(PROGRAMS.map(|path| is_program(host, path)));
+    let started = match host.metadata(Path::new(SYSTEMD)) {
+        Ok(_) => {
+            let [upgrade, _, lists, ..] = UNITS;
+            all([units::is_wanted(host, upgrade), units::is_wanted(host, lists), is_as_delivered(host, own.as_deref())])
         }
-    }
-    match host.metadata(Path::new(SYSTEMD)) {
-        Ok(_) => all([is_wanted(host), is_as_delivered(host, own)]),
         Err(error) if host::cause(&error) == Cause::Absent => is_in_cron(host, installed),
         Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {SYSTEMD}"), &error) },
-    }
+    };
+    all([programs, started])
 }
 
 /// Returns whether a program is there and may be run.
-fn is_program(host: &dyn Host, path: &str) -> Result<bool, Unknown> {
+fn is_program(host: &dyn Host, path: &str) -> Reading<bool> {
     match host.metadata(Path::new(path)) {
-        Ok(file) => Ok(file.mode & 0o111 != 0),
-        Err(error) if host::cause(&error) == Cause::Absent => Ok(false),
-        Err(error) => Err(host::unknown(format!("look at {path}"), &error)),
+        Ok(file) if file.kind == EntryKind::Link => Reading::unknown(
+            Cause::Unsupported,
+            format!("{path} is a link, and not the program that its package delivers"),
+        ),
+        Ok(file) => Reading::Known(file.mode & 0o111 != 0),
+        Err(error) if host::cause(&error) == Cause::Absent => Reading::Known(false),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {path}"), &error) },
     }
 }
 
-/// Returns whether systemd runs the units that apt delivers: not the host's own, at `own`, and without drop-ins, whose settings are
-/// not followed.
-fn is_as_delivered(host: &dyn Host, own: Option<&str>) -> Reading<bool> {
+/// Returns whether systemd runs the units that are delivered: not the host's own, at `own`, and with nothing beside them that changes
+/// them.
+fn is_as_delivered(host: &dyn Host, own: Option<&Path>) -> Reading<bool> {
+    let untold = |place: &Path, what: &str| Reading::unknown(Cause::Unsupported, format!("{} {what}", place.display()));
     if let Some(place) = own {
-        return Reading::unknown(Cause::Unsupported, format!("{place} is in place of the unit that apt delivers"));
+        return untold(place, "is in place of the unit that is delivered");
     }
-    let names = MASKS.iter().filter_map(|[etc, _]| etc.rsplit('/').next());
-    for folder in names.flat_map(|name| UNITS.map(|folder| format!("{folder}/{name}.d"))) {
-        match host.list(Path::new(&folder)) {
-            Ok(names) => {
-                if let Some(name) = names.iter().find(|name| name.as_encoded_bytes().ends_with(b".conf")) {
-                    let detail = format!("{folder}/{} changes the unit that apt delivers", name.to_string_lossy());
-                    return Reading::unknown(Cause::Unsupported, detail);
-                }
-            }
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            Err(error) => return Reading::Unknown { unknown: host::unknown(format!("list {folder}"), &error) },
-        }
+    match units::changed(host, &UNITS) {
+        Ok(None) => Reading::Known(true),
+        Ok(Some(path)) => untold(&path, "changes the units that are delivered"),
+        Err(unknown) => Reading::Unknown { unknown },
     }
-    Reading::Known(true)
-}
-
-/// What the folders that go before that of packages have for a unit.
-enum Unit {
-    /// Nothing.
-    Usual,
-    Masked,
-    /// Another one, at this place.
-    Own(&'static str),
-}
-
-/// Returns what is in the first of `places` where something is.
-fn unit(host: &dyn Host, places: [&'static str; 2]) -> Result<Unit, Unknown> {
-    let of = |place, is_masked| if is_masked { Unit::Masked } else { Unit::Own(place) };
-    for place in places {
-        let unknown = |error: &io::Error| host::unknown(format!("look at {place}"), error);
-        match host.read_link(Path::new(place)) {
-            Ok(target) => return Ok(of(place, target == Path::new("/dev/null"))),
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            // EINVAL: it is no link.
-            Err(error) if error.raw_os_error() == Some(22) => {
-                let file = host.metadata(Path::new(place)).map_err(|error| unknown(&error))?;
-                return Ok(of(place, file.kind == EntryKind::File && file.size_bytes == 0));
-            }
-            Err(error) => return Err(unknown(&error)),
-        }
-    }
-    Ok(Unit::Usual)
-}
-
-/// Returns whether the timer starts with the system.
-fn is_wanted(host: &dyn Host) -> Reading<bool> {
-    for wanted in WANTED {
-        match host.read_link(Path::new(wanted)) {
-            Ok(_) => return Reading::Known(true),
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            Err(error) => return Reading::Unknown { unknown: host::unknown(format!("look at {wanted}"), &error) },
-        }
-    }
-    Reading::Known(false)
 }
 
 fn is_in_cron(host: &dyn Host, installed: &Installed) -> Reading<bool> {
@@ -541,9 +497,13 @@ mod tests {
         }
     }
 
-    const ETC: &str = WANTED[0];
-    const LIB: &str = WANTED[1];
+    const ETC: &str = "/etc/systemd/system/timers.target.wants/apt-daily-upgrade.timer";
+    const LIB: &str = "/usr/lib/systemd/system/timers.target.wants/apt-daily-upgrade.timer";
+    const LISTS: &str = "/etc/systemd/system/timers.target.wants/apt-daily.timer";
     const TIMER: &str = "/lib/systemd/system/apt-daily-upgrade.timer";
+    const LISTS_TIMER: &str = "/lib/systemd/system/apt-daily.timer";
+    /// Both timers are started.
+    const BOTH: [(&str, &str); 2] = [(ETC, TIMER), (LISTS, LISTS_TIMER)];
     const ORIGINS: &str = "Unattended-Upgrade::Origins-Pattern:: \"origin=Debian\";\n";
     const PERIODIC: &str = "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Unattended-Upgrade \"1\";\n";
 
@@ -557,22 +517,25 @@ mod tests {
 
     /// Returns a machine that has these links and is run by systemd, or has the job of cron.
     fn machine(links: &[(&str, &str)], systemd_runs: bool) -> crate::host::Recorded {
-        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
-        let mut host = crate::host::Recorded::at(&case).unwrap();
+        machine_at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13"), links, systemd_runs)
+    }
+
+    fn machine_at(case: &Path, links: &[(&str, &str)], systemd_runs: bool) -> crate::host::Recorded {
+        let mut host = crate::host::Recorded::at(case).unwrap();
         let index = host.index_mut();
-        for link in MASKS.iter().flatten().chain(WANTED) {
-            index.links.remove(&path(link));
+        let own = UNITS.iter().flat_map(|name| units::OWN.map(|folder| format!("{folder}/{name}")));
+        let wanted = [UNITS[0], UNITS[2]].iter().flat_map(|name| units::WANTED.map(|it| format!("{it}/{name}")));
+        for link in own.chain(wanted) {
+            index.links.remove(&path(&link));
             index.errors.insert(format!("link {link}"), absent());
         }
         for (link, target) in links {
             index.errors.remove(&format!("link {link}"));
             index.links.insert(path(link), path(target));
         }
-        let entry = *index.metadata.values().next().unwrap();
-        for [etc, _] in MASKS {
-            let name = etc.rsplit('/').next().unwrap();
-            index.errors.extend(UNITS.map(|folder| (format!("list {folder}/{name}.d"), absent())));
-        }
+        let entry = crate::host::Metadata { kind: EntryKind::File, ..*index.metadata.values().next().unwrap() };
+        let folders = units::OWN.iter().chain(["/usr/lib/systemd/system"].iter());
+        index.errors.extend(folders.map(|folder| (format!("list {folder}"), absent())));
         for program in PROGRAMS {
             index.metadata.insert(path(program), crate::host::Metadata { mode: 0o755, ..entry });
         }
@@ -594,20 +557,29 @@ mod tests {
     #[test]
     fn automatic_updates_need_a_timer_that_starts_with_the_system_or_cron() {
         let config = format!("{PERIODIC}{ORIGINS}");
-        let [[upgrade, upgrade_run], [service, _], [_, lists_run], _] = MASKS;
+        let own =
+            |folder: usize, unit: usize| -> &'static str { format!("{}/{}", units::OWN[folder], UNITS[unit]).leak() };
+        let (upgrade, upgrade_run, service, lists_run, local) = (own(2, 0), own(3, 0), own(2, 1), own(3, 2), own(4, 0));
+        let both_and = |more: &[(&'static str, &'static str)]| [&BOTH[..], more].concat();
         for (links, systemd_runs, expected) in [
-            (vec![(ETC, TIMER)], true, Some(true)),
-            (vec![(LIB, TIMER)], true, Some(true)),
+            (BOTH.to_vec(), true, Some(true)),
+            (vec![(LIB, TIMER), (LISTS, LISTS_TIMER)], true, Some(true)),
             (vec![], true, Some(false)),
-            (vec![(ETC, TIMER), (upgrade, "/dev/null")], true, Some(false)),
-            (vec![(ETC, TIMER), (upgrade_run, "/dev/null")], true, Some(false)),
-            (vec![(ETC, TIMER), (service, "/dev/null")], true, Some(false)),
-            (vec![(ETC, TIMER), (lists_run, "/dev/null")], true, Some(false)),
+            // What would be installed is not found, or what is found is not installed.
+            (vec![(ETC, TIMER)], true, Some(false)),
+            (vec![(LISTS, LISTS_TIMER)], true, Some(false)),
+            (both_and(&[(upgrade, "/dev/null")]), true, Some(false)),
+            (both_and(&[(upgrade_run, "/dev/null")]), true, Some(false)),
+            (both_and(&[(service, "/dev/null")]), true, Some(false)),
+            (both_and(&[(lists_run, "/dev/null")]), true, Some(false)),
+            (both_and(&[(own(2, 4), "/dev/null")]), true, Some(false)),
             // Something else in the first place holds.
-            (vec![(ETC, TIMER), (upgrade, "/srv/own.timer"), (upgrade_run, "/dev/null")], true, None),
+            (both_and(&[(upgrade, "/srv/own.timer"), (upgrade_run, "/dev/null")]), true, None),
+            (both_and(&[(own(0, 0), "/srv/own.timer"), (upgrade, "/dev/null")]), true, None),
+            (both_and(&[(local, "/srv/own.timer")]), true, None),
             (vec![(upgrade, "/srv/own.timer")], true, Some(false)),
             (vec![(upgrade, "/srv/own.timer")], false, Some(true)),
-            (vec![(ETC, TIMER), (upgrade, "/dev/null")], false, Some(false)),
+            (both_and(&[(upgrade, "/dev/null")]), false, Some(false)),
             (vec![], false, Some(true)),
         ] {
             let host = machine(&links, systemd_runs);
@@ -615,7 +587,7 @@ mod tests {
             assert_eq!(found.known().copied(), expected, "{links:?}, systemd runs: {systemd_runs}");
         }
         // A link of the timer says nothing where no systemd follows it.
-        let found = enabled(&machine(&[(ETC, TIMER)], false), &config, &["unattended-upgrades"]);
+        let found = enabled(&machine(&BOTH, false), &config, &["unattended-upgrades"]);
         assert!(matches!(&found, Reading::Unknown { unknown } if unknown.cause == Cause::Absent), "{found:?}");
         let mut host = machine(&[], false);
         host.index_mut().metadata.remove(&path(CRON_JOB));
@@ -626,12 +598,13 @@ mod tests {
     #[test]
     fn a_unit_of_the_hosts_own_masks_nothing_unless_it_is_empty() {
         for (size_bytes, expected) in [(0, Some(false)), (40, None)] {
-            let mut host = machine(&[(ETC, TIMER)], true);
+            let mut host = machine(&BOTH, true);
             let index = host.index_mut();
-            index.errors.insert(format!("link {}", MASKS[0][0]), Failure::of(&io::Error::from_raw_os_error(22)));
+            let own = format!("{}/{}", units::OWN[2], UNITS[0]);
+            index.errors.insert(format!("link {own}"), Failure::of(&io::Error::from_raw_os_error(22)));
             let entry = *index.metadata.values().next().unwrap();
             let file = crate::host::Metadata { kind: EntryKind::File, size_bytes, ..entry };
-            index.metadata.insert(path(MASKS[0][0]), file);
+            index.metadata.insert(path(&own), file);
             let found = enabled(&host, &format!("{PERIODIC}{ORIGINS}"), &["unattended-upgrades"]);
             assert_eq!(found.known().copied(), expected, "{found:?}");
         }
@@ -640,17 +613,34 @@ mod tests {
     #[test]
     fn whether_a_changed_unit_upgrades_is_unknown() {
         let config = format!("{PERIODIC}{ORIGINS}");
-        for (folder, name, expected) in [
-            ("/etc/systemd/system/apt-daily-upgrade.service.d", "x.conf", None),
-            ("/run/systemd/system/apt-daily-upgrade.timer.d", "x.conf", None),
-            ("/etc/systemd/system/apt-daily.service.d", "x.conf", None),
-            ("/etc/systemd/system/apt-daily.service.d", "x.conf.off", Some(true)),
+        for (place, content, expected) in [
+            ("/etc/systemd/system/apt-daily-upgrade.service.d/x.conf", "[Service]\nExecStart=\n", None),
+            ("/run/systemd/system/apt-daily-upgrade.timer.d/x.conf", "[Timer]\n", None),
+            ("/etc/systemd/system/apt-daily.service.d/x.conf", "[Unit]\n", None),
+            ("/etc/systemd/system/apt-.timer.d/x.conf", "[Timer]\nOnCalendar=\n", None),
+            ("/etc/systemd/system/timer.d/x.conf", "[Unit]\nConditionPathExists=/nonexistent\n", None),
+            ("/etc/systemd/system/service.d/x.conf", "[Service]\nExecCondition=/bin/false\n", None),
+            ("/etc/systemd/system.control/apt-daily-upgrade.timer.d/x.conf", "[Timer]\nOnCalendar=\n", None),
+            ("/etc/systemd/system/apt-daily.service.d/x.conf.off", "[Unit]\n", Some(true)),
+            ("/etc/systemd/system/other.service.d/x.conf", "[Unit]\n", Some(true)),
+            // As LXC has it.
+            ("/run/systemd/system/service.d/zzz-lxc-service.conf", "[Service]\nPrivateNetwork=no\n", Some(true)),
         ] {
-            let mut host = machine(&[(ETC, TIMER)], true);
-            host.index_mut().errors.remove(&format!("list {folder}"));
-            host.index_mut().lists.insert(path(folder), vec![path(name)]);
+            let case = tempfile::tempdir().unwrap();
+            let file = case.path().join("files").join(place.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
+            let of = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+            std::fs::copy(of.join("index.json"), case.path().join("index.json")).unwrap();
+            let mut host = machine_at(case.path(), &BOTH, true);
+            let (folder, name) = place.rsplit_once('/').unwrap();
+            let (above, own) = folder.rsplit_once('/').unwrap();
+            for (folder, name) in [(folder, name), (above, own)] {
+                host.index_mut().errors.remove(&format!("list {folder}"));
+                host.index_mut().lists.insert(path(folder), vec![path(name)]);
+            }
             let found = enabled(&host, &config, &["unattended-upgrades"]);
-            assert_eq!(found.known().copied(), expected, "{folder}: {found:?}");
+            assert_eq!(found.known().copied(), expected, "{place}: {found:?}");
         }
     }
 
@@ -658,9 +648,12 @@ mod tests {
     fn nothing_is_upgraded_without_the_programs_that_do_it() {
         let config = format!("{PERIODIC}{ORIGINS}");
         for (program, systemd_runs) in PROGRAMS.into_iter().flat_map(|program| [(program, true), (program, false)]) {
-            let mut host = machine(&[(ETC, TIMER)], systemd_runs);
+            let mut host = machine(&BOTH, systemd_runs);
             let packages = ["unattended-upgrades", "cron"];
             assert_eq!(enabled(&host, &config, &packages), Reading::Known(true), "{program}");
+            host.index_mut().metadata.get_mut(&path(program)).unwrap().kind = EntryKind::Link;
+            assert_eq!(enabled(&host, &config, &packages).known(), None, "{program}");
+            host.index_mut().metadata.get_mut(&path(program)).unwrap().kind = EntryKind::File;
             host.index_mut().metadata.get_mut(&path(program)).unwrap().mode = 0o644;
             assert_eq!(enabled(&host, &config, &packages), Reading::Known(false), "{program}");
             host.index_mut().metadata.remove(&path(program));
@@ -671,9 +664,17 @@ mod tests {
 
     #[test]
     fn whether_a_timer_is_started_is_unknown_where_it_is_not_told() {
-        for forbidden in [format!("link {ETC}"), format!("link {}", MASKS[0][1]), format!("metadata {SYSTEMD}")] {
-            let mut host = machine(&[], true);
+        for forbidden in [
+            format!("link {LISTS}"),
+            format!("link {}/{}", units::OWN[3], UNITS[0]),
+            format!("metadata {SYSTEMD}"),
+            format!("list {}", units::OWN[2]),
+        ] {
+            let mut host = machine(&BOTH, true);
             let index = host.index_mut();
+            if forbidden.ends_with(LISTS) {
+                index.links.remove(&path(LISTS));
+            }
             if forbidden.starts_with("metadata") {
                 index.metadata.remove(&path(SYSTEMD));
             }
@@ -685,7 +686,7 @@ mod tests {
 
     #[test]
     fn automatic_updates_need_the_package_both_intervals_and_the_main_switch() {
-        let host = machine(&[(ETC, TIMER)], true);
+        let host = machine(&BOTH, true);
         let on = format!("{PERIODIC}{ORIGINS}");
         let upgrade = "APT::Periodic::Unattended-Upgrade \"1\";\n";
         for (config, package, expected) in [
@@ -695,12 +696,36 @@ mod tests {
             ("APT::Periodic::Unattended-Upgrade \"0\";\n".to_owned(), "unattended-upgrades", false),
             (format!("{upgrade}{ORIGINS}"), "unattended-upgrades", false),
             (format!("{upgrade}APT::Periodic::Update-Package-Lists \"0\";\n{ORIGINS}"), "unattended-upgrades", false),
+            (format!("APT::Periodic::Enable \"00\";\n{on}"), "unattended-upgrades", false),
             (format!("{PERIODIC}Unattended-Upgrade::Origins-Pattern \"\";\n"), "unattended-upgrades", false),
             (format!("{on}Unattended-Upgrade::Package-Blacklist:: \".*\";\n"), "unattended-upgrades", false),
             (String::new(), "unattended-upgrades", false),
             (on.clone(), "other", false),
         ] {
             assert_eq!(enabled(&host, &config, &[package]), Reading::Known(expected), "{config}");
+        }
+    }
+
+    #[test]
+    fn lists_that_are_fetched_less_than_each_week_are_not_kept_up_to_date() {
+        for (interval, expected) in [
+            ("1", Some(true)),
+            ("always", Some(true)),
+            ("7", Some(true)),
+            ("12h", Some(true)),
+            ("0d", Some(true)),
+            ("8", Some(false)),
+            ("9999", Some(false)),
+            ("240h", Some(false)),
+            ("0", Some(false)),
+            ("", Some(false)),
+            ("daily", None),
+            ("99999999999999999d", None),
+        ] {
+            let config = format!(
+                "APT::Periodic::Update-Package-Lists \"{interval}\";\nAPT::Periodic::Unattended-Upgrade \"1\";\n"
+            );
+            assert_eq!(is_set(&config).known().copied(), expected, "{interval}");
         }
     }
 

@@ -16,6 +16,7 @@ use super::{
     restart::{self, Running},
     security,
     sources::{self, Configured},
+    units,
 };
 use crate::{
     host::{self, Host},
@@ -36,21 +37,22 @@ pub(super) const FILES: &[&str] = &[
     apt::CRON_JOB,
     apt::PROGRAMS[0],
     apt::PROGRAMS[1],
-    apt::MASKS[0][0],
-    apt::MASKS[0][1],
-    apt::MASKS[1][0],
-    apt::MASKS[1][1],
-    apt::MASKS[2][0],
-    apt::MASKS[2][1],
-    apt::MASKS[3][0],
-    apt::MASKS[3][1],
-    apt::WANTED[0],
-    apt::WANTED[1],
+    units::WANTED[1],
     sources::LIST,
     "/etc/apt/apt.conf",
 ];
 /// Folders of such files.
-pub(super) const FOLDERS: &[&str] = &[lists::FOLDER, apt::CONFIG_FOLDER, apt::PREFERENCES_FOLDER, sources::FOLDER];
+pub(super) const FOLDERS: &[&str] = &[
+    lists::FOLDER,
+    apt::CONFIG_FOLDER,
+    apt::PREFERENCES_FOLDER,
+    sources::FOLDER,
+    units::OWN[0],
+    units::OWN[1],
+    units::OWN[2],
+    units::OWN[3],
+    units::OWN[4],
+];
 
 pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let installed = dpkg::read(look.host)?;
