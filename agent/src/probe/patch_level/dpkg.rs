@@ -22,6 +22,8 @@ pub(super) struct InstalledPackage {
     pub architecture: String,
     /// Whether its selection is `hold`.
     pub held: bool,
+    /// Component of Debian or Ubuntu that it is of, beside `main`.
+    pub component: Option<String>,
 }
 
 /// Packages by name; a name has several when it is installed for several architectures.
@@ -85,30 +87,32 @@ fn parse(file: &mut dyn io::Read) -> Result<Installed, Unknown> {
     let mut installed = Installed::default();
     let mut count = 0;
     let mut garbled = None;
-    let mut stanzas = Stanzas::new(&["Package", "Status", "Version", "Architecture"], |fields| {
-        let field = |name| fields.get(name).map(String::as_str).unwrap_or_default();
-        let mut status = field("Status").split_whitespace();
-        let (selection, state) = (status.next(), status.nth(1));
-        if matches!(state, Some("not-installed" | "config-files")) {
-            return;
-        }
-        let (name, architecture) = (field("Package"), field("Architecture"));
-        match field("Version").parse::<Version>() {
-            Ok(version) if state.is_some() && !name.is_empty() && !architecture.is_empty() => {
-                count += 1;
-                if count <= PACKAGES {
-                    let package = InstalledPackage {
-                        version,
-                        version_text: field("Version").to_owned(),
-                        architecture: architecture.to_owned(),
-                        held: selection == Some("hold"),
-                    };
-                    installed.packages.entry(name.to_owned()).or_default().push(package);
-                }
+    let mut stanzas =
+        Stanzas::new(&["Package", "Status", "Version", "Architecture", "Section", "Maintainer"], |fields| {
+            let field = |name| fields.get(name).map(String::as_str).unwrap_or_default();
+            let mut status = field("Status").split_whitespace();
+            let (selection, state) = (status.next(), status.nth(1));
+            if matches!(state, Some("not-installed" | "config-files")) {
+                return;
             }
-            _ => garbled = Some(name.to_owned()),
-        }
-    });
+            let (name, architecture) = (field("Package"), field("Architecture"));
+            match field("Version").parse::<Version>() {
+                Ok(version) if state.is_some() && !name.is_empty() && !architecture.is_empty() => {
+                    count += 1;
+                    if count <= PACKAGES {
+                        let package = InstalledPackage {
+                            version,
+                            version_text: field("Version").to_owned(),
+                            architecture: architecture.to_owned(),
+                            held: selection == Some("hold"),
+                            component: component(field("Section"), field("Maintainer")).map(str::to_owned),
+                        };
+                        installed.packages.entry(name.to_owned()).or_default().push(package);
+                    }
+                }
+                _ => garbled = Some(name.to_owned()),
+            }
+        });
     let mut last = Last { to: &mut stanzas, byte: None };
     io::copy(file, &mut last).map_err(|error| host::unknown(format!("read {STATUS}"), &error))?;
     let has_end = last.byte == Some(b'\n');
@@ -126,6 +130,18 @@ fn parse(file: &mut dyn io::Read) -> Result<Installed, Unknown> {
         return Err(Unknown::new(Cause::Garbled, format!("{STATUS} has no installed package")));
     }
     Ok(installed)
+}
+
+/// Returns the component of a package, which is before the name of its section. Vendors write such names, too, so that only packages
+/// are taken whose maintainers have addresses of the distribution.
+fn component<'s>(section: &'s str, maintainer: &str) -> Option<&'s str> {
+    const COMPONENTS: &[&str] = &["contrib", "non-free", "non-free-firmware", "restricted", "universe", "multiverse"];
+    let (component, _) = section.split_once('/')?;
+    let (_, place) = maintainer.trim_end().strip_suffix('>')?.rsplit_once('@')?;
+    let is_own = ["debian.org", "ubuntu.com"]
+        .iter()
+        .any(|own| place.strip_suffix(own).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
+    (is_own && COMPONENTS.contains(&component)).then_some(component)
 }
 
 /// Returns what is installed, for tests of what is decided from it.
@@ -154,6 +170,28 @@ mod tests {
         let installed = parse(&mut text.as_bytes()).unwrap();
         assert_eq!(installed.packages.keys().collect::<Vec<_>>(), ["a", "c"]);
         assert!(installed.packages["a"][0].held && !installed.packages["c"][0].held);
+    }
+
+    #[test]
+    fn a_package_of_the_distribution_tells_its_component() {
+        let (own, ubuntu) = ("A B <a@debian.org>", "Ubuntu Developers <ubuntu-devel-discuss@lists.ubuntu.com>");
+        for (section, maintainer, expected) in [
+            ("non-free-firmware/admin", own, Some("non-free-firmware")),
+            ("universe/net", ubuntu, Some("universe")),
+            ("non-free/kernel", "Debian Kernel Team <debian-kernel@lists.debian.org>", Some("non-free")),
+            ("admin", own, None),
+            ("own/admin", own, None),
+            ("non-free/web", "Vendor <packages@example.com>", None),
+            ("non-free/web", "Vendor <packages@notdebian.org>", None),
+            ("non-free/web", "debian.org", None),
+            ("", "", None),
+        ] {
+            assert_eq!(component(section, maintainer), expected, "{section} {maintainer}");
+        }
+        let text = format!(
+            "Package: a\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\nSection: contrib/x\nMaintainer: {own}\n"
+        );
+        assert_eq!(parse(&mut text.as_bytes()).unwrap().packages["a"][0].component.as_deref(), Some("contrib"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(super) use coverage::Distribution;
-use coverage::{is_for_host, uncovered};
+use coverage::{is_for_host, uncovered, unlisted};
 use debversion::Version;
 use muster_proto::fact::{Cause, Reading, Unknown, UpdateSource};
 use release::{Release, Stated, is_whole, parse_release, release_file};
@@ -44,6 +44,8 @@ pub(super) struct Offers {
     pub releases_unknown: Option<Unknown>,
     /// Why none of the security repositories that are configured is for this host; `None` also where there are none.
     pub security_unknown: Option<Unknown>,
+    /// Of the installed packages with a component, those that some list has, in whatever version.
+    pub listed: BTreeSet<String>,
 }
 
 /// What apt_preferences(5) can tell a repository by.
@@ -158,7 +160,8 @@ pub(super) fn read(
         let found: BTreeSet<&str> = names.iter().filter_map(|name| packing(name)).map(|(list, _)| list).collect();
         let missing = configured.iter().find_map(|it| missing(it, releases.get(it.file.as_str()), &found, installed));
         let uncovered = || uncovered(configured, &releases, installed.native());
-        let missing = missing.or_else(uncovered).map(|what| Unknown::new(Cause::Absent, what));
+        let unlisted = || unlisted(configured, &releases, installed, &offers.listed);
+        let missing = missing.or_else(uncovered).or_else(unlisted).map(|what| Unknown::new(Cause::Absent, what));
         offers.incomplete = missing.or_else(|| offers.security_unknown.clone());
     }
     let components = |prefix: &str| -> Vec<String> {
@@ -284,6 +287,9 @@ impl Offers {
     fn add(&mut self, fields: &BTreeMap<&'static str, String>, release: &Release, installed: &Installed) {
         let (Some(name), Some(version)) = (fields.get("Package"), fields.get("Version")) else { return };
         let Some(packages) = installed.packages.get(name) else { return };
+        if packages.iter().any(|it| it.component.is_some()) && !self.listed.contains(name) {
+            self.listed.insert(name.clone());
+        }
         let architecture = fields.get("Architecture").map(String::as_str).unwrap_or_default();
         let Ok(version) = version.parse::<Version>() else { return };
         for (at, package) in packages.iter().enumerate() {
@@ -545,6 +551,19 @@ mod tests {
             let kind = result.err().map(|error| error.kind());
             assert_eq!(kind, (!expected).then_some(io::ErrorKind::InvalidData), "{stated_of_it:?}");
         }
+    }
+
+    #[test]
+    fn packages_with_a_component_are_listed_in_whatever_version() {
+        let mut installed = installed(&[("a", "amd64", "2"), ("b", "amd64", "2"), ("c", "amd64", "2")]);
+        for name in ["a", "b"] {
+            installed.packages.get_mut(name).unwrap()[0].component = Some("contrib".to_owned());
+        }
+        let text = b"Package: a\nVersion: 1\nArchitecture: i386\n\nPackage: c\nVersion: 2\nArchitecture: amd64\n";
+        let mut offers = Offers::default();
+        let file = Box::new(io::Cursor::new(text.to_vec()));
+        offers.add_list(file, Packing::None, None, &release("x", "y", ""), &installed).unwrap();
+        assert_eq!(offers.listed, BTreeSet::from(["a".to_owned()]));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Which repositories are those for this host's security updates, and whether they bring them for all that it takes packages from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::fact::UpdateSource;
 
-use super::{super::sources::Configured, release::Release};
+use super::{
+    super::{dpkg::Installed, sources::Configured},
+    release::Release,
+};
 use crate::probe::system::os_release_value;
 
 /// What os-release(5) says of the host's distribution. What it does not say is told by the repositories.
@@ -163,9 +166,35 @@ pub(super) fn uncovered(configured: &[Configured], releases: &BTreeMap<&str, Rel
     })
 }
 
+/// Returns an installed package of which updates are not seen, as no source has the component that it came from. What is in no list
+/// though its component is configured was taken from the archive.
+pub(super) fn unlisted(
+    configured: &[Configured],
+    releases: &BTreeMap<&str, Release>,
+    installed: &Installed,
+    listed: &BTreeSet<String>,
+) -> Option<String> {
+    /// Where Debian 12 has the firmware that was in `non-free` before.
+    const FIRMWARE: &str = "non-free-firmware";
+    let is_configured =
+        |component: &str| configured.iter().any(|it| it.components.iter().any(|own| plain(own) == component));
+    let place = format!("{FIRMWARE}/binary-{}/", installed.native());
+    let has_moved = !is_configured(FIRMWARE) && releases.values().any(|release| release.publishes(&place));
+    installed.packages.iter().filter(|(name, _)| !listed.contains(*name)).find_map(|(name, packages)| {
+        let component = packages.iter().find_map(|it| it.component.as_deref())?;
+        let lacking = match component {
+            _ if !is_configured(component) => component,
+            "non-free" if has_moved => FIRMWARE,
+            _ => return None,
+        };
+        Some(format!("no source has {lacking}, and {name} of {component}, which is installed, is in no list"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::release::parse_release, *};
+    use crate::probe::patch_level::dpkg::installed;
 
     /// Returns a repository: `file origin codename suite components`, and its lists as `component/architecture`.
     fn repository(of: &str, lists: &[&str]) -> (Configured, Release) {
@@ -317,5 +346,33 @@ mod tests {
         let esm = repository("e UbuntuESMApps jammy jammy-apps-security main", ALL);
         let found = seen(UBUNTU, &[jammy, esm], "amd64").1.unwrap();
         assert!(found.contains("no security repository of Ubuntu"), "{found}");
+    }
+
+    #[test]
+    fn what_no_list_has_came_from_a_component_that_is_not_configured() {
+        let mut host = installed(&[("dpkg", "amd64", "1"), ("a", "amd64", "1"), ("gone", "amd64", "1")]);
+        let all = &["main/amd64", "non-free/amd64", "non-free-firmware/amd64"][..];
+        for (component, components, lists, listed, expected) in [
+            ("non-free-firmware", "main", all, "", Some("no source has non-free-firmware, and a of")),
+            ("non-free-firmware", "main,non-free-firmware", all, "", None),
+            ("non-free-firmware", "updates/non-free-firmware", all, "", None),
+            ("contrib", "main", &all[..1], "", Some("no source has contrib, and a of contrib")),
+            // Another source has it.
+            ("contrib", "main", all, "a", None),
+            // It was in the component of before.
+            ("non-free", "main,non-free", all, "", Some("no source has non-free-firmware, and a of non-free,")),
+            ("non-free", "main,non-free", &all[..2], "", None),
+            ("non-free", "main,non-free,non-free-firmware", all, "", None),
+        ] {
+            host.packages.get_mut("a").unwrap()[0].component = Some(component.to_owned());
+            let (configured, release) = repository(&format!("m Debian bookworm stable {components}"), lists);
+            let (listed, releases) = (BTreeSet::from([listed.to_owned()]), BTreeMap::from([("m", release)]));
+            let found = unlisted(&[configured], &releases, &host, &listed);
+            let is_it = found
+                .as_deref()
+                .zip(expected)
+                .map_or(found.is_none() && expected.is_none(), |(found, expected)| found.starts_with(expected));
+            assert!(is_it, "{component} {components} {lists:?}: {found:?}");
+        }
     }
 }
