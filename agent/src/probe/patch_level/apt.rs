@@ -15,7 +15,7 @@ use muster_proto::{
 
 use super::{
     dpkg::Installed,
-    lists::{Distribution, Offers, Published},
+    lists::{Distribution, INSTALLED, Offers, Published},
     sources::truth,
     units::{self, Unit, all},
 };
@@ -190,10 +190,11 @@ fn could_choose(preferences: &[u8], published: &[Published], installed: &Install
     let is_pin = |line: &&[u8]| line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"pin:"));
     let pins = preferences.split(|&byte| byte == b'\n').filter(is_pin).count();
     let mut harmless = 0;
-    let mut stanzas = Stanzas::new(&["Package", "Pin"], |fields| {
+    let mut stanzas = Stanzas::new(&["Package", "Pin", "Pin-Priority"], |fields| {
         let field = |name| fields.get(name).map(String::as_str);
+        let priority = field("Pin-Priority").and_then(|priority| priority.trim().parse().ok());
         let is_harmless = field("Package").is_some_and(|names| names_nothing_installed(names, installed))
-            || field("Pin").is_some_and(|pin| names_nothing_published(pin, published));
+            || field("Pin").is_some_and(|pin| changes_nothing(pin, priority, published));
         harmless += usize::from(field("Pin").is_some() && is_harmless);
     });
     stanzas.write_all(preferences).expect("stanzas take every write");
@@ -216,8 +217,8 @@ fn names_nothing_installed(names: &str, installed: &Installed) -> bool {
         })
 }
 
-/// Returns whether no repository, nor dpkg's own list, is what `pin` tells of.
-fn names_nothing_published(pin: &str, published: &[Published]) -> bool {
+/// Returns whether each repository, and dpkg's own list, is not what `pin` tells of, or has this priority without it.
+fn changes_nothing(pin: &str, priority: Option<u32>, published: &[Published]) -> bool {
     let Some((kind, rest)) = pin.split_once(char::is_whitespace) else { return false };
     let rest = rest.trim();
     match kind.to_ascii_lowercase().as_str() {
@@ -225,20 +226,21 @@ fn names_nothing_published(pin: &str, published: &[Published]) -> bool {
             let conditions: Vec<(&str, &str)> =
                 rest.split(',').map(|part| part.trim().split_once('=').unwrap_or((part, ""))).collect();
             let keys: BTreeSet<_> = conditions.iter().map(|(key, _)| key.to_ascii_lowercase()).collect();
-            let dpkg = Published { suite: "now".to_owned(), ..Published::default() };
+            let dpkg = Published { suite: "now".to_owned(), priority: INSTALLED, ..Published::default() };
             // Of one that is given twice, apt takes the last.
             keys.len() == conditions.len()
-                && published
-                    .iter()
-                    .chain([&dpkg])
-                    .all(|published| conditions.iter().any(|(key, value)| surely_differs(key, value, published)))
+                && published.iter().chain([&dpkg]).all(|published| {
+                    priority == Some(published.priority)
+                        || conditions.iter().any(|(key, value)| surely_differs(key, value, published))
+                })
         }
         "origin" => {
             let host = rest.trim_matches('"').to_ascii_lowercase();
             let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+            let mut others = published.iter().filter(|published| priority != Some(published.priority));
             !host.is_empty()
                 && is_name(&host)
-                && !published.iter().any(|published| published.file.to_ascii_lowercase().starts_with(&host))
+                && !others.any(|published| published.file.to_ascii_lowercase().starts_with(&host))
         }
         _ => false,
     }
@@ -453,6 +455,7 @@ mod tests {
             label: label.to_owned(),
             codename: codename.to_owned(),
             suite: suite.to_owned(),
+            priority: 500,
             ..Published::default()
         };
         vec![
@@ -477,6 +480,12 @@ mod tests {
             ("Package: nodejs nsolid:amd64\nPin: origin \"\"\nPin-Priority: 600\n", false),
             ("Package: *\nPin: release l=Ubuntu, n=bionic\nPin-Priority: 600\n", false),
             ("Package: *\nPin: release o=Ubuntu\nPin-Priority: 600\n", true),
+            // The priority that they have without it.
+            ("Package: *\nPin: release o=Ubuntu\nPin-Priority: 500\n", false),
+            ("Package: *\nPin: origin security.ubuntu.com\nPin-Priority: 500\n", false),
+            ("Package: *\nPin: release o=Ubuntu\n", true),
+            ("Package: *\nPin: release a=now\nPin-Priority: 500\n", true),
+            ("Package: *\nPin: version 5*\nPin-Priority: 500\n", true),
             ("package: *\npin: release a=jammy-security\npin-priority: 600\n", true),
             ("Package: *\nPin: release o=UBUNTU\nPin-Priority: 600\n", true),
             ("Package: *\nPin: release o=*ESM*\nPin-Priority: 600\n", true),
@@ -759,7 +768,7 @@ mod tests {
             let _ = (value(&text, &key), moved(&text), preference(&text), scoped(&text).count());
             let _ = scoped(&format!("Binary::{text}")).count();
             let _ = could_choose(text.as_bytes(), &published(), &installed(&[("bash", "amd64", "5")]));
-            let _ = names_nothing_published(&text, &published());
+            let _ = changes_nothing(&text, Some(500), &published());
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 
 pub(super) const FOLDER: &str = "/var/lib/apt/lists";
 /// Priority of what is installed (apt_preferences(5)).
-const INSTALLED: u32 = 100;
+pub(super) const INSTALLED: u32 = 100;
 
 /// What all lists offer for what is installed.
 #[derive(Debug, Default)]
@@ -57,6 +57,8 @@ pub(super) struct Published {
     pub label: String,
     pub codename: String,
     pub suite: String,
+    /// Priority of what it has, unless a pin gives another.
+    pub priority: u32,
     /// Components that are configured.
     pub components: Vec<String>,
     /// The release that it belongs to, such as `bookworm`.

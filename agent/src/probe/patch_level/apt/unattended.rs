@@ -269,6 +269,7 @@ mod tests {
             label: label.to_owned(),
             codename: codename.to_owned(),
             suite: suite.to_owned(),
+            priority: 500,
             components: vec!["main".to_owned()],
             release: codename.split('-').next().unwrap_or_default().to_owned(),
             is_security: true,

@@ -94,6 +94,7 @@ impl Release {
             label: source.label.as_str().to_owned(),
             codename: source.codename.as_str().to_owned(),
             suite: source.suite.as_str().to_owned(),
+            priority: self.priority,
             components,
             release: base(source).to_owned(),
             // What is maintained for longer is beside them.
