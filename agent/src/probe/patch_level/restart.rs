@@ -27,8 +27,6 @@ const FIRST_PROCESS: &str = "/proc/1/stat";
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Live patches that are loaded, a folder each.
 const LIVE_PATCHES: &str = "/sys/kernel/livepatch";
-/// Flavour of Proxmox's kernels.
-const PROXMOX: &str = "pve";
 /// When a restart was first seen to be needed, in the probe's memory.
 const NEEDED: &str = "restart_needed.json";
 const VERSION: u32 = 1;
@@ -148,13 +146,18 @@ impl<'r> Release<'r> {
     /// flavour for itself, and Proxmox's are of no count of Debian's.
     fn is_comparable(self, other: Self) -> bool {
         let is_apart = |release: Self| {
-            if release.flavour == PROXMOX {
+            if release.is_proxmox() {
                 return true;
             }
             let number = release.abi.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
             number.is_some_and(|number| number >= 1000)
         };
-        self.flavour == other.flavour || !is_apart(self) && !is_apart(other)
+        self.flavour == other.flavour || self.is_proxmox() && other.is_proxmox() || !is_apart(self) && !is_apart(other)
+    }
+
+    /// Returns whether it is Proxmox's: `pve`, or `bpo12-pve` of one that was made for a later release first.
+    fn is_proxmox(self) -> bool {
+        self.flavour == "pve" || self.flavour.ends_with("-pve")
     }
 }
 
@@ -180,7 +183,7 @@ fn release_of(package: &str) -> Option<&str> {
     let is_version = |release: &str| release.starts_with(|c: char| c.is_ascii_digit());
     if let Some(release) = package.strip_prefix("proxmox-kernel-").or_else(|| package.strip_prefix("pve-kernel-")) {
         let release = release.strip_suffix("-signed").unwrap_or(release);
-        return (is_version(release) && Release::of(release).flavour == PROXMOX).then_some(release);
+        return (is_version(release) && Release::of(release).is_proxmox()).then_some(release);
     }
     let release = package.strip_prefix("linux-image-")?.trim_start_matches("unsigned-");
     let is_kernel = is_version(release) && !release.ends_with("-dbg");
@@ -208,6 +211,7 @@ fn is_of_installed(installed: &Installed, running: &Running) -> bool {
     let is_of_line = |kernel: Kernel<'_>| {
         let flavour = Release::of(kernel.release).flavour;
         kernel.release == own
+            || Release::of(kernel.release).is_proxmox() && Release::of(own).is_proxmox()
             || !flavour.is_empty() && (flavour == own_flavour || is_debian && machine(flavour) == machine(own_flavour))
     };
     kernels(installed).any(is_of_line)
@@ -413,6 +417,19 @@ mod tests {
             ("6.8.12-16-pve", proxmox, vec![old, "proxmox-kernel-6.8.12-16-pve-signed"], Some(false)),
             ("5.15.158-1-pve", proxmox, vec![old, "pve-kernel-5.15.158-2-pve", "pve-kernel-helper"], Some(true)),
             ("6.8.12-1-pve", proxmox, vec![old], None),
+            // Of a later release.
+            (
+                "6.14.8-2-bpo12-pve",
+                proxmox,
+                vec!["proxmox-kernel-6.14.8-2-bpo12-pve-signed", "proxmox-kernel-6.14.11-4-bpo12-pve-signed"],
+                Some(true),
+            ),
+            (
+                "6.14.11-4-bpo12-pve",
+                proxmox,
+                vec!["proxmox-kernel-6.14.11-4-bpo12-pve-signed", "proxmox-kernel-6.8.12-16-pve-signed"],
+                Some(false),
+            ),
             // A kernel that the host of a container or of a small virtual machine has.
             ("5.15.0-91-generic", ubuntu, vec![old], None),
             ("6.18.44-cloud", "#1 SMP", vec!["linux-image-5.10.0-32-cloud-amd64"], None),
