@@ -123,14 +123,23 @@ fn started(host: &dyn Host, running: &Running) -> Result<Timestamp, Unknown> {
 }
 
 /// Returns the names of packages of kernels, and what tells their flavours, in the order in which they are asked. Amazon Linux
-/// has some more, one for each line, such as `kernel6.12`.
+/// has some more, one for each line, such as `kernel6.12`; others have theirs for each flavour, such as `kernel-16k-core`.
 fn names(installed: &Installed) -> impl Iterator<Item = (&str, &str)> {
     let is_numbered = |name: &str| {
         let number = name.strip_prefix("kernel").filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
         number.is_some_and(|number| number.chars().all(|c| c.is_ascii_digit() || c == '.'))
     };
-    let numbered = installed.keys().map(|(name, _)| name.as_str()).filter(move |name| is_numbered(name));
-    KERNELS.iter().copied().chain(numbered.map(|name| (name, "")))
+    let all = || installed.keys().map(|(name, _)| name.as_str());
+    let numbered = all().filter(move |name| is_numbered(name));
+    let flavoured = all().filter_map(|name| Some((name, flavour(name)?)));
+    flavoured.chain(KERNELS.iter().copied()).chain(numbered.map(|name| (name, "")))
+}
+
+/// Returns the flavour of a package of a kernel that is not among those that are known: `16k` of `kernel-16k-core`.
+fn flavour(name: &str) -> Option<&str> {
+    let flavour = name.strip_prefix("kernel-")?.strip_suffix("-core")?;
+    let is_part = flavour.split('-').any(|part| part == "modules");
+    (!is_part && KERNELS.iter().all(|(known, _)| *known != name)).then_some(flavour)
 }
 
 fn packages<'i>(installed: &'i Installed, name: &str) -> impl Iterator<Item = &'i Rpm> {
@@ -152,7 +161,11 @@ fn newest<'i>(installed: &'i Installed, own: &str) -> Option<&'i Rpm> {
         end if end.starts_with('-') => own.ends_with(end),
         mark => own.contains(mark),
     };
-    let names: Vec<&str> = names(installed).filter(|(_, mark)| is_of_flavour(mark)).map(|(name, _)| name).collect();
+    // SUSE's flavours beside those that are known, such as `kvmsmall`.
+    let ends = |name: &&str| name.strip_prefix("kernel-").is_some_and(|end| is_end(own, end));
+    let others = installed.keys().map(|(name, _)| name.as_str()).filter(ends);
+    let known = names(installed).filter(|(_, mark)| is_of_flavour(mark)).map(|(name, _)| name);
+    let names: Vec<&str> = known.chain(others).collect();
     let by_version = |a: &&Rpm, b: &&Rpm| a.evr.cmp(&b.evr);
     let is_line = |name: &&&str| packages(installed, name).any(|package| is_of(package, own));
     if let Some(name) = names.iter().find(is_line) {
@@ -170,6 +183,12 @@ fn newest<'i>(installed: &'i Installed, own: &str) -> Option<&'i Rpm> {
     (is_newer(&newest.evr, &own) || series(&own.version) == series(&newest.evr.version)).then_some(newest)
 }
 
+/// Returns whether the running release ends in a flavour as SUSE writes it.
+fn is_end(own: &str, flavour: &str) -> bool {
+    let stem = own.strip_suffix(flavour).and_then(|own| own.strip_suffix('-'));
+    stem.is_some() && flavour.starts_with(|c: char| c.is_ascii_lowercase())
+}
+
 /// Returns what of a version tells its publisher, such as `elelrepo` of `1.el9.elrepo`.
 fn marks(release: &str) -> String {
     release.chars().filter(char::is_ascii_alphabetic).collect()
@@ -178,6 +197,9 @@ fn marks(release: &str) -> String {
 /// Returns the running release without what a package's version has not: `5.14.0-70.el9` of `5.14.0-70.el9.x86_64+rt` as Red
 /// Hat names it, and `6.4.0-150600.23.7` of `6.4.0-150600.23.7-default` as SUSE does; and whether it is SUSE's.
 fn stem<'o>(package: &Rpm, own: &'o str) -> (&'o str, bool) {
+    if let Some(flavour) = package.name.strip_prefix("kernel-").filter(|flavour| is_end(own, flavour)) {
+        return (own[..own.len() - flavour.len()].trim_end_matches('-'), true);
+    }
     let mut ends = KERNELS.iter().map(|(_, end)| *end).filter(|end| end.starts_with('-'));
     if let Some(stem) = ends.find_map(|end| own.strip_suffix(end)) {
         return (stem, true);
@@ -295,6 +317,50 @@ mod tests {
                 vec!["kernel-core x86_64 5.14.0-99.el9", "kernel-rt-core x86_64 5.14.0-70.el9"],
                 Some(true),
             ),
+            // Flavours that are not known.
+            (
+                "6.14.8-400.asahi.fc42.x86_64+16k",
+                vec![
+                    "kernel-16k-core x86_64 6.14.8-400.asahi.fc42",
+                    "kernel-16k-core x86_64 6.15.10-400.asahi.fc42",
+                    "kernel-core x86_64 6.14.8-400.asahi.fc42",
+                ],
+                Some(false),
+            ),
+            (
+                "6.12.0-60.el10.x86_64+rt-64k",
+                vec!["kernel-rt-64k-core x86_64 6.12.0-60.el10", "kernel-modules-core x86_64 6.12.0-99.el10"],
+                Some(true),
+            ),
+            (
+                "5.14.0-503.el9.x86_64+debug",
+                vec!["kernel-debug-core x86_64 5.14.0-503.el9", "kernel-debug-modules-core x86_64 5.14.0-503.el9"],
+                Some(true),
+            ),
+            (
+                "6.14.1-cachyos1.fc41.x86_64",
+                vec![
+                    "kernel-cachyos-core x86_64 6.14.1-cachyos1.fc41",
+                    "kernel-cachyos-core x86_64 6.15.1-cachyos1.fc41",
+                ],
+                Some(false),
+            ),
+            (
+                "5.14.0-503.el9.x86_64",
+                vec!["kernel-debug-core x86_64 5.14.0-503.el9", "kernel-core x86_64 5.14.0-504.el9"],
+                Some(false),
+            ),
+            ("6.4.0-150600.23.7-kvmsmall", vec!["kernel-kvmsmall x86_64 6.4.0-150600.23.7.1"], Some(true)),
+            (
+                "6.11.3-1-vanilla",
+                vec![
+                    "kernel-vanilla x86_64 6.11.3-1.1",
+                    "kernel-vanilla x86_64 6.12.3-1.1",
+                    "kernel-default x86_64 6.13.1-1.1",
+                ],
+                Some(false),
+            ),
+            ("6.11.3-1-vanilla", vec!["kernel-headers x86_64 6.11.3-1.1"], None),
             // Of a host that is another system's.
             ("5.15.0-91-generic", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
             ("6.18.44-fc-v669", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
