@@ -139,7 +139,9 @@ pub(super) fn advisories(
     let mut document = Document::new(|event| match event {
         Event::Open(element) => match element.name {
             "update" => {
-                security = element.attribute("type").as_deref() == Some("security");
+                // SUSE takes back what broke something, and zypper installs none of it.
+                let is_retracted = element.attribute("status").as_deref() == Some("retracted");
+                security = element.attribute("type").as_deref() == Some("security") && !is_retracted;
                 has_security |= security;
                 issued = None;
                 packages.clear();
@@ -235,7 +237,8 @@ mod tests {
             <collection><module name="m" stream="1" arch="x"/><package name="a" version="2" release="1" epoch="0" arch="noarch"/></collection>
             <collection><package name="a" version="3" release="1" arch="noarch"/><package name="z" version="3" release="1"/></collection>
             </pkglist><issued date="2026-10-01 00:00:00"/></update>
-            <update type="bugfix"><pkglist><collection><package name="a" version="4" release="1" epoch="0" arch="noarch"/></collection></pkglist></update></updates>"#;
+            <update type="bugfix"><pkglist><collection><package name="a" version="4" release="1" epoch="0" arch="noarch"/></collection></pkglist></update>
+            <update status="retracted" type="security"><pkglist><collection><package name="a" version="5" release="1" arch="noarch"/></collection></pkglist></update></updates>"#;
         let mut found = Vec::new();
         assert!(advisories(|to| to.write_all(text), |name| name == "a", |it| found.push(it.clone())).unwrap());
         let issued = "2026-10-01T00:00:00Z".parse().ok();
@@ -245,6 +248,7 @@ mod tests {
             ("2-1".to_owned(), true, issued, Some("m:1")),
             ("3-1".to_owned(), true, issued, None),
             ("4-1".to_owned(), false, None, None),
+            ("5-1".to_owned(), false, None, None),
         ];
         assert_eq!(shown, expected);
     }
