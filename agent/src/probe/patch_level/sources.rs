@@ -1,11 +1,14 @@
 //! Where apt is told to get packages from: sources.list(5), in both of its formats.
 
-use std::{io::Write as _, path::Path};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+};
 
 use muster_proto::fact::{Cause, Unknown};
 
 use crate::{
-    host::{self, FILE_BYTES, Host},
+    host::{self, EntryKind, FILE_BYTES, Host},
     probe::deb822::Stanzas,
 };
 
@@ -61,6 +64,7 @@ pub(super) fn read(host: &dyn Host, native: &str) -> Result<Vec<Configured>, Unk
                 .map_err(|what| Unknown::new(Cause::Garbled, format!("{path}: {what}")))?;
             }
             Err(error) if path == LIST && host::cause(&error) == Cause::Absent => {}
+            Err(_) if is_none(host, Path::new(&path)) => {}
             Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
         }
         if configured.len() > REPOSITORIES {
@@ -68,6 +72,17 @@ pub(super) fn read(host: &dyn Host, native: &str) -> Result<Vec<Configured>, Unk
         }
     }
     Ok(configured)
+}
+
+/// Returns whether something with the name of a file of sources is none for apt: a folder, or a link to nothing.
+fn is_none(host: &dyn Host, path: &Path) -> bool {
+    match host.metadata(path) {
+        Ok(it) if it.kind == EntryKind::Folder => true,
+        Ok(it) if it.kind == EntryKind::Link => {
+            matches!(host.read(path, FILE_BYTES), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        }
+        Ok(_) | Err(_) => false,
+    }
 }
 
 /// Returns whether apt takes a file of this name (sources.list(5)).
@@ -269,9 +284,11 @@ pub(super) fn truth(word: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::{Metadata, Recorded, recorded::Failure};
 
     /// Returns each repository as `file component,component architecture,architecture`, `!` before what is not verified.
     fn shown(result: Result<(), String>, configured: &[Configured]) -> Result<Vec<String>, String> {
@@ -346,6 +363,31 @@ mod tests {
         assert_eq!(shown(result, &configured).unwrap(), expected);
         for text in ["Types: deb\nURIs: http://a.org\n", "Types: deb\nURIs: a\nSuites: x\nComponents: main\n"] {
             assert!(stanzas(text, "amd64", &mut Vec::new()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_and_a_link_to_nothing_are_no_files_of_sources() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13");
+        let file = format!("{FOLDER}/x.list");
+        for (kind, error, expected) in [
+            (EntryKind::Folder, io::Error::from_raw_os_error(21), true),
+            (EntryKind::Link, io::Error::from_raw_os_error(2), true),
+            (EntryKind::Link, io::Error::from_raw_os_error(13), false),
+            // It went away while it was looked at.
+            (EntryKind::File, io::Error::from_raw_os_error(2), false),
+            (EntryKind::File, io::Error::from_raw_os_error(13), false),
+        ] {
+            let mut host = Recorded::at(&case).unwrap();
+            let (text, index) = (|text: &str| PathText::from_bytes(text.as_bytes()), host.index_mut());
+            let entry = *index.metadata.values().next().unwrap();
+            index.metadata.insert(text(&file), Metadata { kind, ..entry });
+            index.lists.insert(text(FOLDER), vec![text("x.list")]);
+            let code = error.raw_os_error();
+            index.errors.insert(format!("read {file}"), Failure::of(&error));
+            let found = read(&host, "amd64");
+            assert_eq!(found.is_ok(), expected, "{kind:?} {code:?}: {found:?}");
+            assert!(found.is_err() || !found.unwrap().is_empty());
         }
     }
 

@@ -13,13 +13,18 @@ pub(super) fn patch_level(patch: &PatchLevel) -> Vec<String> {
         Reading::Known(false) => ", list is not complete".to_owned(),
         Reading::Unknown { unknown: why } => format!(", whether the list is complete: {}", unknown(why)),
     };
+    let pending = match &patch.pending_complete {
+        // Where no source was read, none is no number.
+        Reading::Unknown { unknown: why } if patch.pending.is_empty() && patch.sources.is_empty() => unknown(why),
+        _ => format!("{} updates, {security} of them security{complete}", patch.pending.len()),
+    };
     let reboot = match (&patch.reboot_required, &patch.reboot_required_since_time) {
         (Reading::Known(true), Some(since)) => format!("required since {}", text(since)),
         (required, _) => yes_no(required),
     };
     let mut lines = table(&[
         ("manager", patch.manager.as_str().to_owned()),
-        ("pending", format!("{} updates, {security} of them security{complete}", patch.pending.len())),
+        ("pending", pending),
         (
             "metadata",
             format!(
