@@ -22,14 +22,16 @@ use super::{
     packing::{Packing, unpack},
     repodata::{self, Advised},
     repositories::{
-        DNF_REPOSITORIES, DNF_SETTINGS, MODULES, Repository, ZYPPER_LOCKS, ZYPPER_REPOSITORIES, held, is_left_out,
-        matches, module_streams, repositories, text,
+        DNF_REPOSITORIES, DNF_SETTINGS, MODULES, OVERRIDES, Repository, VERSION_LOCK_SETTINGS, ZYPPER_LOCKS,
+        ZYPPER_REPOSITORIES, ZYPPER_SETTINGS, ZYPPER_SETTINGS_FOLDER, held, is_left_out, matches, module_streams,
+        repositories, text,
     },
     restart::{self, Running},
     rpm::{self, Installed, Rpm},
     rpm_restart,
     rpm_version::Evr,
     security,
+    units::{self, Unit, all, any},
 };
 use crate::{
     host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES},
@@ -39,13 +41,16 @@ use crate::{
 const DNF_CACHES: &[&str] = &["/var/cache/libdnf5", "/var/cache/dnf"];
 const ZYPPER_CACHE: &str = "/var/cache/zypp/raw";
 const AUTOMATIC: &str = "/etc/dnf/automatic.conf";
-const TIMERS: &str = "/etc/systemd/system/timers.target.wants";
+/// There while the host runs an image that rpm-ostree or bootc brings up to date as a whole.
+const OSTREE: &str = "/run/ostree-booted";
 /// YaST's online update, which cron runs.
 const ONLINE_UPDATE: &[&str] = &[
     "/etc/cron.daily/opensuse.org-online_update",
     "/etc/cron.weekly/opensuse.org-online_update",
     "/etc/cron.monthly/opensuse.org-online_update",
 ];
+/// Its settings (sysconfig, `AOU_ENABLE_CRONJOB`).
+const ONLINE_UPDATE_SETTINGS: &str = "/etc/sysconfig/automatic_online_update";
 /// Of a distribution's own packages some are always installed. Advisories of a repository that has none of them, such as one of
 /// additions, say nothing about the distribution.
 const BASE: &[&str] = &[
@@ -64,9 +69,15 @@ const BASE: &[&str] = &[
 /// Files that the facts are made from, beside those of [`folders`].
 pub(super) const FILES: &[&str] = &[
     DNF_SETTINGS,
+    ZYPPER_SETTINGS[0],
+    ZYPPER_SETTINGS[1],
     ZYPPER_LOCKS,
     AUTOMATIC,
+    OSTREE,
+    ONLINE_UPDATE_SETTINGS,
+    units::WANTED[1],
     rpm_restart::NOTE,
+    VERSION_LOCK_SETTINGS,
     "/etc/dnf/plugins/versionlock.list",
     "/etc/dnf/versionlock.toml",
     "/etc/cron.daily/opensuse.org-online_update",
@@ -77,7 +88,8 @@ pub(super) const FILES: &[&str] = &[
 /// Returns the folders of files that the facts are made from.
 pub(super) fn folders(host: &dyn Host) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = rpm::FOLDERS.iter().chain(DNF_REPOSITORIES).map(PathBuf::from).collect();
-    folders.extend([ZYPPER_REPOSITORIES, MODULES, TIMERS].map(PathBuf::from));
+    folders.extend([ZYPPER_REPOSITORIES, ZYPPER_SETTINGS_FOLDER, MODULES].map(PathBuf::from));
+    folders.extend(OVERRIDES.iter().chain(&units::OWN).map(PathBuf::from));
     for cache in DNF_CACHES.iter().copied().chain([ZYPPER_CACHE]) {
         let names = host.list(Path::new(cache)).unwrap_or_default();
         folders.extend(names.iter().map(|name| Path::new(cache).join(name).join("repodata")));
@@ -102,7 +114,8 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let kernel = Running::look(host, running.as_deref().ok());
     let (restart, newest_kernel) = rpm_restart::look(look, &kernel, &installed);
     let newest_kernel = super::newest_kernel(&running, newest_kernel);
-    let pending_complete = match offers.incomplete.clone().or_else(|| offers.undecided()) {
+    let pending_complete = match offers.incomplete.clone().or_else(|| offers.undecided()).or_else(|| offers.unlisted())
+    {
         Some(unknown) => Reading::Unknown { unknown },
         None => Reading::Known(true),
     };
@@ -147,6 +160,10 @@ struct Offers<'i> {
     /// The newest installed version of each package.
     installed: BTreeMap<(&'i str, &'i str), &'i Rpm>,
     names: BTreeSet<&'i str>,
+    /// Names that a list has, in whatever version.
+    listed: BTreeSet<&'i str>,
+    /// Id of a repository of the distribution's own that is switched off.
+    switched_off: Option<String>,
     manager: PackageManager,
     streams: BTreeSet<String>,
     candidates: BTreeMap<(&'i str, &'i str), Candidate>,
@@ -211,6 +228,8 @@ impl<'i> Offers<'i> {
         Self {
             installed: newest.collect(),
             names: installed.keys().map(|(name, _)| name.as_str()).collect(),
+            listed: BTreeSet::new(),
+            switched_off: None,
             manager,
             streams: BTreeSet::new(),
             candidates: BTreeMap::new(),
@@ -227,10 +246,11 @@ impl<'i> Offers<'i> {
     fn add_all(&mut self, host: &dyn Host) -> Result<Vec<String>, Unknown> {
         self.streams = module_streams(host)?;
         let repositories = repositories(host, self.manager)?;
-        if repositories.is_empty() {
+        if repositories.used.is_empty() {
             return Err(Unknown::new(Cause::Absent, "no repository is enabled"));
         }
-        for repository in &repositories {
+        self.switched_off = repositories.switched_off;
+        for repository in &repositories.used {
             if let Err(unknown) = self.try_add(host, repository) {
                 self.lacks(unknown);
             }
@@ -246,9 +266,19 @@ impl<'i> Offers<'i> {
     }
 
     fn try_add(&mut self, host: &dyn Host, repository: &Repository) -> Result<(), Unknown> {
-        let (folder, index) = cache(host, self.manager, &repository.id)?;
+        let id = &repository.id;
+        if id.contains('$') {
+            let what = format!("repository {id} has a variable in its name, for which its metadata are not found");
+            return Err(Unknown::new(Cause::Unsupported, what));
+        }
+        let (folder, index) = cache(host, self.manager, id)?;
+        if ["primary", "updateinfo"].into_iter().any(|kind| is_zchunk_alone(host, &folder, &index, kind)) {
+            let what =
+                format!("lists of repository {id} are kept in the format of zchunk alone, which is not read here");
+            return Err(Unknown::new(Cause::Unsupported, what));
+        }
         let primary = list(&folder, &index, "primary").ok_or_else(|| {
-            let what = format!("metadata of repository {} have no list of packages that is read here", repository.id);
+            let what = format!("metadata of repository {id} have no list of packages that is read here");
             Unknown::new(Cause::Unsupported, what)
         })?;
         let mut has_base = false;
@@ -294,6 +324,7 @@ impl<'i> Offers<'i> {
     }
 
     fn add_package(&mut self, repository: &Repository, package: &repodata::Offered) {
+        self.listed.extend(self.names.get(package.name.as_str()));
         let Some(installed) = self.installed_as(&package.name, &package.architecture) else { return };
         let is_left_out = is_left_out(repository, &package.name, &package.architecture);
         if is_left_out || is_modular(&package.evr) || is_modular(&installed.evr) {
@@ -399,6 +430,20 @@ impl<'i> Offers<'i> {
         Some(Unknown::new(Cause::Undecidable, what))
     }
 
+    /// Returns which package may lack updates, as it is of the distribution, in no list, and a repository of the distribution's own is
+    /// switched off. Beside what such a mark tells of a release, what a release left behind is in no list either.
+    fn unlisted(&self) -> Option<Unknown> {
+        let id = self.switched_off.as_ref()?;
+        let publisher = |package: &'i Rpm| (package.vendor.as_str(), release_mark(&package.evr.release));
+        let (_, base) = self.installed.range(("bash", "")..).next().filter(|((name, _), _)| *name == "bash")?;
+        let is_lost = |((name, _), package): &(&(&str, &str), &&'i Rpm)| {
+            !self.listed.contains(name) && publisher(package) == publisher(base)
+        };
+        let ((name, _), _) = self.installed.iter().find(is_lost)?;
+        let what = format!("repository {id} is not enabled, and {name}, which is installed, is in no list");
+        Some(Unknown::new(Cause::Absent, what))
+    }
+
     fn pending(&self, held: &[String], now: Timestamp) -> Vec<Dated> {
         let update = |(key, installed): (&(&'i str, &'i str), &&'i Rpm)| {
             let candidate = self.candidates.get(key).filter(|candidate| candidate.evr > installed.evr);
@@ -427,6 +472,14 @@ impl<'i> Offers<'i> {
         };
         self.installed.iter().filter_map(update).collect()
     }
+}
+
+/// Returns what of a version tells the distribution's release: `el9` of `503.el9_4`.
+fn release_mark(release: &str) -> Option<&str> {
+    release.split(['.', '_', '+']).find(|part| {
+        let number = part.trim_start_matches(|c: char| c.is_ascii_lowercase());
+        number.len() < part.len() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Returns what tells vendors apart: zypper takes `SUSE LLC <https://www.suse.com/>` and `SUSE Linux GmbH` for one.
@@ -486,6 +539,12 @@ fn list(folder: &Path, index: &repodata::Index, kind: &str) -> Option<PathBuf> {
     index.lists.get(kind).map(|name| folder.join(name))
 }
 
+/// Returns whether a list of this kind was fetched in the format of zchunk, and not in the usual one.
+fn is_zchunk_alone(host: &dyn Host, folder: &Path, index: &repodata::Index, kind: &str) -> bool {
+    let is_there = |kind: &str| list(folder, index, kind).is_some_and(|path| host.metadata(&path).is_ok());
+    is_there(&format!("{kind}_zck")) && !is_there(kind)
+}
+
 /// Writes the unpacked content of a list.
 fn fill(host: &dyn Host, path: &Path, to: &mut dyn io::Write) -> io::Result<()> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
@@ -494,33 +553,91 @@ fn fill(host: &dyn Host, path: &Path, to: &mut dyn io::Write) -> io::Result<()> 
 }
 
 fn automatic_updates(host: &dyn Host, manager: PackageManager) -> AutomaticUpdates {
-    let is_there = |path: String| host.metadata(Path::new(&path)).is_ok();
-    let has_timer = |names: &[&str]| names.iter().any(|name| is_there(format!("{TIMERS}/{name}.timer")));
-    let enabled = match manager {
-        PackageManager::Zypper => {
-            let is_cron = ONLINE_UPDATE.iter().any(|path| is_there((*path).to_owned()));
-            Reading::Known(is_cron || has_timer(&["transactional-update"]))
+    let enabled = match (manager, is_there(host, OSTREE)) {
+        (PackageManager::Zypper, _) => any([online_update(host), is_started(host, "transactional-update.timer")]),
+        (_, Reading::Known(false)) => {
+            let usual = ["dnf-automatic.timer", "dnf5-automatic.timer"].map(|timer| is_started(host, timer));
+            any([is_started(host, "dnf-automatic-install.timer"), all([any(usual), applies_updates(host)])])
         }
-        _ if has_timer(&["dnf-automatic-install"]) => Reading::Known(true),
-        _ if has_timer(&["dnf-automatic", "dnf5-automatic"]) => match text(host, Path::new(AUTOMATIC)) {
-            Ok(text) => {
-                let sections = ini::sections(&text);
-                let commands = sections.iter().filter(|section| section.name == "commands");
-                Reading::Known(commands.filter_map(|section| section.switch("apply_updates")).next_back() == Some(true))
-            }
-            Err(unknown) => Reading::Unknown { unknown },
-        },
-        _ => Reading::Known(false),
+        (_, Reading::Known(true)) => {
+            let what = "this host runs an image, and whether something brings that up to date is not read here";
+            Reading::unknown(Cause::Unsupported, what)
+        }
+        (_, unknown) => unknown,
     };
     let last_success_time =
         Reading::unknown(Cause::Unsupported, "the host keeps when the job was started last, and not how it ended");
     AutomaticUpdates { enabled, last_success_time }
 }
 
+fn is_there(host: &dyn Host, path: &str) -> Reading<bool> {
+    match host.metadata(Path::new(path)) {
+        Ok(_) => Reading::Known(true),
+        Err(error) if host::cause(&error) == Cause::Absent => Reading::Known(false),
+        Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {path}"), &error) },
+    }
+}
+
+/// Returns whether a timer starts with the system. What a host has beside it may say when, and that is not followed.
+fn is_started(host: &dyn Host, timer: &str) -> Reading<bool> {
+    let is_wanted = units::is_wanted(host, timer);
+    if is_wanted == Reading::Known(false) {
+        return is_wanted;
+    }
+    let usual = [timer, units::TIMERS].map(|name| match units::unit(host, name) {
+        Ok(Unit::Usual) => Reading::Known(true),
+        Ok(Unit::Masked) => Reading::Known(false),
+        Ok(Unit::Own(place)) => {
+            let what = format!("{} is in place of the unit that is delivered", place.display());
+            Reading::unknown(Cause::Unsupported, what)
+        }
+        Err(unknown) => Reading::Unknown { unknown },
+    });
+    all(usual.into_iter().chain([is_wanted]))
+}
+
+/// Returns whether dnf-automatic is set to install what it finds.
+fn applies_updates(host: &dyn Host) -> Reading<bool> {
+    match text(host, Path::new(AUTOMATIC)) {
+        Ok(text) => {
+            let sections = ini::sections(&text);
+            let commands = sections.iter().filter(|section| section.name == "commands");
+            Reading::Known(commands.filter_map(|section| section.switch("apply_updates")).next_back() == Some(true))
+        }
+        Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+/// Returns whether cron runs YaST's online update.
+fn online_update(host: &dyn Host) -> Reading<bool> {
+    const SWITCH: &str = "AOU_ENABLE_CRONJOB";
+    let is_in_cron = any(ONLINE_UPDATE.iter().map(|path| is_there(host, path)));
+    if is_in_cron != Reading::Known(true) {
+        return is_in_cron;
+    }
+    let text = match text(host, Path::new(ONLINE_UPDATE_SETTINGS)) {
+        Ok(text) => text,
+        Err(unknown) => return Reading::Unknown { unknown },
+    };
+    let value = text.lines().rev().find_map(|line| line.trim().strip_prefix(SWITCH)?.strip_prefix('='));
+    match value.map(|value| value.trim_matches(['"', '\''])) {
+        None | Some("true") => Reading::Known(true),
+        Some(_) => {
+            let what = format!("cron runs the online update, and {ONLINE_UPDATE_SETTINGS} does not say so by {SWITCH}");
+            Reading::unknown(Cause::Undecidable, what)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
+
     use super::*;
-    use crate::probe::patch_level::{repositories::PRIORITY, rpm::installed, transport::Transport};
+    use crate::{
+        host::{Recorded, recorded::Failure},
+        probe::patch_level::{repositories::PRIORITY, rpm::installed, transport::Transport},
+    };
 
     fn any_repository(id: &str, priority: u32) -> Repository {
         let (excluded, included) = (Vec::new(), Vec::new());
@@ -694,6 +811,148 @@ mod tests {
         let installed = installed(&[old]);
         let unknown = offers(&installed, &[], &[], &[fix(new, Some("n:12"))]).undecided().unwrap();
         assert!(unknown.detail.as_str().contains("n to 12-1.module_el8 is of n:12"), "{unknown:?}");
+    }
+
+    #[test]
+    fn what_no_list_has_lacks_updates_where_a_repository_of_the_distribution_is_switched_off() {
+        let usual = any_repository("baseos", PRIORITY);
+        for (packages, switched_off, expected) in [
+            (
+                vec!["bash noarch 5-1.el9", "a noarch 1-1.el9_4"],
+                Some("appstream"),
+                Some("repository appstream is not enabled, and a,"),
+            ),
+            (vec!["bash noarch 5-1.el9", "a noarch 1-1.el9"], None, None),
+            // Of the release before, or of nobody who says.
+            (vec!["bash noarch 5-1.el9", "a noarch 1-1.el8"], Some("appstream"), None),
+            (vec!["bash noarch 5-1.el9", "a noarch 1-1"], Some("appstream"), None),
+            (vec!["bash noarch 5-1.el9", "listed noarch 1-1.el9"], Some("appstream"), None),
+            (vec!["a noarch 1-1.el9"], Some("appstream"), None),
+        ] {
+            let installed = installed(&packages);
+            let mut offers =
+                offers(&installed, &[], &[(&usual, "bash noarch 5-1.el9"), (&usual, "listed x86_64 9-1.el9")], &[]);
+            offers.switched_off = switched_off.map(str::to_owned);
+            let found = offers.unlisted().map(|unknown| unknown.detail.to_string());
+            let is_it = found
+                .as_deref()
+                .zip(expected)
+                .map_or(found.is_none() && expected.is_none(), |(found, expected)| found.starts_with(expected));
+            assert!(is_it, "{packages:?}: {found:?}");
+        }
+        let marks = ["503.el9_4", "1.module+el8.4.0+404", "1.fc43", "1"].map(release_mark);
+        assert_eq!(marks, [Some("el9"), Some("el8"), Some("fc43"), None]);
+    }
+
+    #[test]
+    fn updates_are_automatic_by_a_timer_that_nothing_is_in_place_of_or_by_cron() {
+        const WANTED: &str = units::WANTED[0];
+        let wanted = |timer: &str| format!("{WANTED}/{timer}.timer");
+        let own = |name: &str| format!("{}/{name}", units::OWN[2]);
+        let (install, usual) = (wanted("dnf-automatic-install"), wanted("dnf-automatic"));
+        let (applied, not) = ("[commands]\napply_updates = yes\n", "[commands]\napply_updates = no\n");
+        let (dnf, zypper) = (PackageManager::Dnf, PackageManager::Zypper);
+        let (null, unit) = ("/dev/null", "/usr/lib/systemd/system/x.timer");
+        for (manager, links, files, expected) in [
+            (dnf, vec![], vec![], Some(false)),
+            (dnf, vec![(install.clone(), unit)], vec![], Some(true)),
+            (dnf, vec![(install.clone(), unit), (own("dnf-automatic-install.timer"), null)], vec![], Some(false)),
+            (dnf, vec![(install.clone(), unit), (own("timers.target"), null)], vec![], Some(false)),
+            (dnf, vec![(install.clone(), unit), (own("dnf-automatic-install.timer"), "/srv/x")], vec![], None),
+            (dnf, vec![(usual.clone(), unit)], vec![(AUTOMATIC, applied)], Some(true)),
+            (dnf, vec![(usual.clone(), unit)], vec![(AUTOMATIC, not)], Some(false)),
+            (dnf, vec![(usual.clone(), unit)], vec![], Some(false)),
+            (dnf, vec![], vec![(AUTOMATIC, applied)], Some(false)),
+            // An image, whatever its package says.
+            (dnf, vec![], vec![(OSTREE, "")], None),
+            (dnf, vec![(install, unit)], vec![(OSTREE, "")], None),
+            (zypper, vec![], vec![], Some(false)),
+            (zypper, vec![(wanted("transactional-update"), unit)], vec![], Some(true)),
+            (
+                zypper,
+                vec![(wanted("transactional-update"), unit), (own("transactional-update.timer"), null)],
+                vec![],
+                Some(false),
+            ),
+            (zypper, vec![], vec![(ONLINE_UPDATE[0], "")], Some(true)),
+            (
+                zypper,
+                vec![],
+                vec![(ONLINE_UPDATE[1], ""), (ONLINE_UPDATE_SETTINGS, "A=\"\"\nAOU_ENABLE_CRONJOB=\"true\"\n")],
+                Some(true),
+            ),
+            (
+                zypper,
+                vec![],
+                vec![(ONLINE_UPDATE[1], ""), (ONLINE_UPDATE_SETTINGS, "AOU_ENABLE_CRONJOB=\"false\"\n")],
+                None,
+            ),
+            (zypper, vec![], vec![(ONLINE_UPDATE_SETTINGS, "AOU_ENABLE_CRONJOB=\"true\"\n")], Some(false)),
+        ] {
+            let (_case, host) = machine(&links, &files);
+            let found = automatic_updates(&host, manager).enabled;
+            assert_eq!(found.known().copied(), expected, "{links:?} {files:?}: {found:?}");
+        }
+        let (_case, mut host) = machine(&[], &[]);
+        let forbidden = || Failure::of(&io::Error::from_raw_os_error(13));
+        host.index_mut().errors.insert(format!("metadata {OSTREE}"), forbidden());
+        host.index_mut().errors.insert(format!("metadata {}", ONLINE_UPDATE[0]), forbidden());
+        assert_eq!(
+            (automatic_updates(&host, dnf).enabled.known(), automatic_updates(&host, zypper).enabled.known()),
+            (None, None)
+        );
+    }
+
+    /// Returns a machine with these links and files of those that tell whether updates are automatic.
+    fn machine(links: &[(String, &str)], files: &[(&str, &str)]) -> (tempfile::TempDir, Recorded) {
+        const TIMERS: [&str; 4] = ["dnf-automatic-install", "dnf-automatic", "dnf5-automatic", "transactional-update"];
+        let case = tempfile::tempdir().unwrap();
+        let of = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/rpm-dnf/index.json");
+        std::fs::copy(of, case.path().join("index.json")).unwrap();
+        let mut host = Recorded::at(case.path()).unwrap();
+        let index = host.index_mut();
+        let absent = || Failure::of(&io::ErrorKind::NotFound.into());
+        let text = |text: &str| PathText::from_bytes(text.as_bytes());
+        let names: Vec<String> =
+            TIMERS.iter().map(|timer| format!("{timer}.timer")).chain([units::TIMERS.to_owned()]).collect();
+        for folder in units::WANTED.iter().chain(&units::OWN) {
+            index.errors.extend(names.iter().map(|name| (format!("link {folder}/{name}"), absent())));
+        }
+        for (link, target) in links {
+            index.errors.remove(&format!("link {link}"));
+            index.links.insert(text(link), text(target));
+        }
+        let entry = *index.metadata.values().next().unwrap();
+        for path in ONLINE_UPDATE.iter().chain(&[OSTREE, AUTOMATIC, ONLINE_UPDATE_SETTINGS]) {
+            index.errors.extend(["read", "metadata"].map(|verb| (format!("{verb} {path}"), absent())));
+        }
+        for (path, content) in files {
+            for verb in ["read", "metadata"] {
+                index.errors.remove(&format!("{verb} {path}"));
+            }
+            index.metadata.insert(text(path), entry);
+            let file = case.path().join("files").join(path.trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, content).unwrap();
+        }
+        (case, host)
+    }
+
+    #[test]
+    fn lists_in_the_format_of_zchunk_alone_are_seen() {
+        let (_case, mut host) = machine(&[], &[]);
+        let lists = [("primary", "p.xml.gz"), ("primary_zck", "p.xml.zck"), ("updateinfo", "u.xml.gz")];
+        let lists = lists.map(|(kind, name)| (kind.to_owned(), name.to_owned())).into();
+        let index = repodata::Index { lists, ..repodata::Index::default() };
+        let entry = *host.index_mut().metadata.values().next().unwrap();
+        let mut is_alone = |there: &[&str]| {
+            let paths: Vec<_> = there.iter().map(|name| format!("/c/{name}")).collect();
+            host.index_mut().metadata =
+                paths.iter().map(|path| (PathText::from_bytes(path.as_bytes()), entry)).collect();
+            is_zchunk_alone(&host, Path::new("/c"), &index, "primary")
+        };
+        assert!(is_alone(&["p.xml.zck"]));
+        assert!(!is_alone(&["p.xml.zck", "p.xml.gz"]) && !is_alone(&["p.xml.gz"]) && !is_alone(&[]));
     }
 
     #[test]

@@ -20,6 +20,12 @@ impl Section {
         words.filter(|word| !word.is_empty()).collect()
     }
 
+    /// Takes the values of another section in place of its own; of the keys that are `lists`, beside its own.
+    pub fn lay(&mut self, over: &Self, lists: &[&str]) {
+        self.values.retain(|(key, _)| lists.contains(&key.as_str()) || !over.has(key));
+        self.values.extend(over.values.iter().cloned());
+    }
+
     /// Returns whether a key is there, with or without a value.
     pub fn has(&self, key: &str) -> bool {
         self.values.iter().any(|(own, _)| own == key)
@@ -76,6 +82,16 @@ mod tests {
         assert_eq!(found[1].words(&["exclude"]), ["x", "y*", "z"]);
         assert_eq!((found[1].switch("gpgcheck"), found[2].switch("enabled")), (Some(false), Some(true)));
         assert_eq!((found[1].switch("exclude"), found[2].value("x"), found[1].has("Color")), (None, None, true));
+    }
+
+    #[test]
+    fn values_of_another_section_are_laid_over_those_of_before() {
+        let found =
+            sections("[a]\nenabled=1\nbaseurl=https://a\nexclude=x\n[b]\nbaseurl=http://b\nbaseurl=\nexclude=y\n");
+        let mut own = found[1].clone();
+        own.lay(&found[2], &["exclude"]);
+        assert_eq!((own.value("enabled"), own.value("baseurl")), (Some("1"), Some("")));
+        assert_eq!((own.words(&["baseurl"]), own.words(&["exclude"])), (vec!["http://b"], vec!["x", "y"]));
     }
 
     proptest! {
