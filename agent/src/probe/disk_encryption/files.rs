@@ -35,7 +35,7 @@ impl Below<'_> {
             Some(folder) => self.with_policy_of(mount, folder, depth),
             None => self.of_mount(mount, depth),
         };
-        self.unless_covered(path, mount, chain, depth)
+        self.unless_covered(path, mount, None, chain, depth)
     }
 
     /// Returns what a swap file stands on.
@@ -44,7 +44,7 @@ impl Below<'_> {
     /// encrypts nothing of it: mm/page_io.c and mm/swapfile.c.
     pub fn of_swap_file(&self, path: &[u8]) -> Chain {
         match self.mount_of_file(path) {
-            Ok(mount) => self.unless_covered(path, mount, self.of_ground(mount, DEPTH), DEPTH),
+            Ok(mount) => self.unless_covered(path, mount, None, self.of_ground(mount, DEPTH), DEPTH),
             Err(unknown) => Chain::unknown(unknown),
         }
     }
@@ -63,8 +63,16 @@ impl Below<'_> {
     }
 
     /// Returns `chain`, which is that of the file or folder at `path` on `mount`, unless that could be another than the one in use: one
-    /// of the same name, in what `mount` covers since, and that is not known to be encrypted. No inode tells them apart.
-    pub fn unless_covered(&self, path: &[u8], mount: &Mount, chain: Chain, depth: usize) -> Chain {
+    /// of the same name, in what `mount` covers since, and that is not known to be encrypted. No inode tells them apart. It is not on
+    /// `above`, which is an overlay on it.
+    pub fn unless_covered(
+        &self,
+        path: &[u8],
+        mount: &Mount,
+        above: Option<&Mount>,
+        chain: Chain,
+        depth: usize,
+    ) -> Chain {
         if chain.encrypted != Reading::Known(true) {
             return chain;
         }
@@ -73,12 +81,19 @@ impl Below<'_> {
         };
         // What is in memory or in an image is no data at rest.
         let may_hold = |other: &Mount| {
-            other.holds(path) && !other.is_pseudo() && !other.is_memory() && !other.is_image() && !is_same(other)
+            other.holds(path)
+                && !other.is_pseudo()
+                && !other.is_memory()
+                && !other.is_image()
+                && !is_same(other)
+                && above.is_none_or(|above| above.id != other.id)
         };
         let others = self.mounts.iter().filter(|other| may_hold(other));
         let others: BTreeMap<_, _> = others.map(|other| ((other.device, &other.source), other)).collect();
         let darkness = |other: &Mount| {
-            let below = self.of_ground(other, depth.min(DEPTH_COVERED));
+            let depth = depth.min(DEPTH_COVERED);
+            let is_overlay = other.file_system == b"overlay";
+            let below = if is_overlay { self.of_overlay(other, depth) } else { self.of_ground(other, depth) };
             let cause = match below.encrypted {
                 _ if below.is_memory => return None,
                 Reading::Known(true) => return None,

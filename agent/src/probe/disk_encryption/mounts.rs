@@ -160,7 +160,14 @@ impl Mount {
 
     /// Returns the lower folders of an overlay, the uppermost first. A colon in a name has a backslash before it.
     pub fn lower_folders(&self) -> Vec<Vec<u8>> {
-        let Some(names) = self.option(b"lowerdir=") else { return Vec::new() };
+        let Some(names) = self.option(b"lowerdir=") else {
+            // Newer mounts name each by itself: `ovl_show_options` in fs/overlayfs/params.c.
+            let options = self.options.split(|&byte| byte == b',');
+            let folder = |option: &[u8]| {
+                option.strip_prefix(b"lowerdir+=").or_else(|| option.strip_prefix(b"datadir+=")).map(unescape)
+            };
+            return options.filter_map(folder).collect();
+        };
         let mut folders = vec![Vec::new()];
         let mut bytes = names.into_iter();
         while let Some(byte) = bytes.next() {
@@ -328,6 +335,8 @@ mod tests {
         let expected = [b"/a".to_vec(), b"/b,c:d e\\f".to_vec()];
         assert_eq!(folders(r"rw,lowerdir=/a:/b\054c\134:d\040e\134\134f,upperdir=/u"), expected);
         assert_eq!(folders("rw,lowerdir=/a::/data"), [b"/a".to_vec(), b"/data".to_vec()]);
+        let one_by_one = r"ro,lowerdir+=/a:b,lowerdir+=/c\134:\054d,datadir+=/data,metacopy=on";
+        assert_eq!(folders(one_by_one), [b"/a:b".to_vec(), b"/c\\:,d".to_vec(), b"/data".to_vec()]);
         assert_eq!(folders("rw"), Vec::<Vec<u8>>::new());
     }
 

@@ -13,30 +13,54 @@ const MEASURES: usize = 3;
 impl Below<'_> {
     /// What is written goes to the upper folder; without one, all that is there is in the lower ones.
     pub fn of_overlay(&self, mount: &Mount, depth: usize) -> Chain {
-        let folders = match mount.option(b"upperdir=") {
-            Some(upper) => vec![upper],
-            None => mount.lower_folders(),
-        };
-        let chain = Chain::all(folders.iter().map(|folder| self.of_folder(mount, folder, depth)));
-        match folders.first() {
-            Some(uppermost) => self.unless_replaced(mount, uppermost, chain),
-            None => chain,
+        if let Some(upper) = mount.option(b"upperdir=") {
+            let upper = self.as_named_now(mount, upper);
+            return self.unless_replaced(mount, &upper, self.of_folder(mount, &upper, depth));
         }
+        let folders = mount.lower_folders();
+        let mut chains = folders.iter().map(|folder| self.of_folder(mount, folder, depth));
+        let (Some(uppermost), Some(first)) = (folders.first(), chains.next()) else { return Chain::all(chains) };
+        let rest: Vec<_> = chains.collect();
+        if !first.is_memory || rest.iter().all(|chain| chain.is_memory) {
+            return self.unless_replaced(mount, uppermost, Chain::all(std::iter::once(first).chain(rest)));
+        }
+        let chain = Chain::all(rest.into_iter().map(|chain| if chain.is_memory { not_seen() } else { chain }));
+        // The image of names that composefs and ostree put above the folders of data is mounted no more: where it was is an empty
+        // folder in memory.
+        if chain.encrypted == Reading::Known(true) && self.is_image_now(mount) {
+            chain
+        } else {
+            self.unless_replaced(mount, uppermost, chain)
+        }
+    }
+
+    /// Returns the name that `upper` has now: where the initial ramdisk mounted the overlay, as that of MicroOS does, the root was at
+    /// `/sysroot`.
+    fn as_named_now(&self, mount: &Mount, upper: Vec<u8>) -> Vec<u8> {
+        let Some(rest) = upper.strip_prefix(b"/sysroot").filter(|rest| rest.starts_with(b"/")) else { return upper };
+        let is_gone = self.host.metadata(&path_of(&upper)).is_err_and(|error| host::cause(&error) == Cause::Absent);
+        match is_gone && self.have_same_space(&path_of(&mount.mount_point), &path_of(rest)) == Ok(true) {
+            true => rest.to_vec(),
+            false => upper,
+        }
+    }
+
+    /// Returns whether the uppermost file system of `mount` is known to be one that nothing can be written to: it has no room.
+    fn is_image_now(&self, mount: &Mount) -> bool {
+        self.host.space(&path_of(&mount.mount_point)).is_ok_and(|space| space.blocks > 0 && space.free == 0)
     }
 
     /// Returns what `folder`, which is below the overlay `mount`, stands on.
     fn of_folder(&self, mount: &Mount, folder: &[u8], depth: usize) -> Chain {
-        let hidden =
-            || Chain::unknown(Unknown::new(Cause::Hidden, "the folders below the overlay are not seen from inside"));
         if !folder.starts_with(b"/") {
-            return hidden();
+            return not_seen();
         }
         let Some(depth) = depth.checked_sub(1) else {
             return Chain::unknown(Unknown::new(Cause::Limit, "too many file systems on folders of each other"));
         };
         let metadata = match self.host.metadata(&path_of(folder)) {
             Ok(metadata) => metadata,
-            Err(error) if host::cause(&error) == Cause::Absent => return hidden(),
+            Err(error) if host::cause(&error) == Cause::Absent => return not_seen(),
             Err(error) => {
                 let folder = path_of(folder);
                 return Chain::unknown(host::unknown(format!("look at {}", folder.display()), &error));
@@ -46,9 +70,9 @@ impl Below<'_> {
         match self.holder(folder, metadata.device) {
             Some(holder) if holder != mount => {
                 let chain = self.with_policy_of(holder, &path_of(folder), depth);
-                self.unless_covered(folder, holder, chain, depth)
+                self.unless_covered(folder, holder, Some(mount), chain, depth)
             }
-            _ => hidden(),
+            _ => not_seen(),
         }
     }
 
@@ -58,7 +82,7 @@ impl Below<'_> {
     /// statfs(2) of an overlay or of eCryptfs tells the space of its uppermost folder: `ovl_statfs` in fs/overlayfs/super.c,
     /// `ecryptfs_statfs` in fs/ecryptfs/super.c.
     fn unless_replaced(&self, mount: &Mount, folder: &[u8], chain: Chain) -> Chain {
-        if chain.encrypted != Reading::Known(true) {
+        if chain.encrypted != Reading::Known(true) && !chain.is_memory {
             return chain;
         }
         let (point, folder) = (path_of(&mount.mount_point), path_of(folder));
@@ -73,7 +97,7 @@ impl Below<'_> {
             }
             Err(unknown) => unknown,
         };
-        Chain { encrypted: Reading::Unknown { unknown }, ..chain }
+        Chain { encrypted: Reading::Unknown { unknown }, is_memory: false, ..chain }
     }
 
     fn have_same_space(&self, upper: &Path, lower: &Path) -> Result<bool, Unknown> {
@@ -108,8 +132,14 @@ impl Below<'_> {
     }
 }
 
+fn not_seen() -> Chain {
+    Chain::unknown(Unknown::new(Cause::Hidden, "the folders below the overlay are not seen from inside"))
+}
+
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::VolumeKind;
+
     use super::{
         super::made::{MadeHost, cause, made, volume_at},
         *,
@@ -171,5 +201,84 @@ mod tests {
         for folder in [(9, 4), (9, 6), (8, 5), (10, 5)] {
             assert_eq!(cause(&encrypted(Some((9, 5)), folder)), Some(Cause::Undecidable), "{folder:?}");
         }
+    }
+
+    /// Returns what is said of `/o`, a read-only overlay on `lower`: `/run` is memory, and all but `/plain` is encrypted. The
+    /// overlay and `/run/x` have this many blocks, and those that are free.
+    fn read_only(lower: &str, overlay: (u64, u64), memory: (u64, u64)) -> (VolumeKind, Reading<bool>) {
+        let mut host = made(&format!(
+            "1 0 8:3 / / rw - xfs /dev/dm-3 rw\n2 1 8:2 / /enc rw - xfs /dev/dm-2 rw\n3 1 8:6 / /run rw - tmpfs tmpfs rw\n\
+             4 1 8:1 / /plain rw - xfs /dev/sdb rw\n5 1 0:40 / /o ro - overlay composefs ro,{lower},metacopy=on\n"
+        ));
+        for (folder, device) in [("/run/x", 6), ("/enc/x", 2), ("/plain/x", 1)] {
+            host.metadata.insert(folder.to_owned(), device);
+        }
+        for (at, space) in [("/o", overlay), ("/run/x", memory)] {
+            host.blocks.insert(at.to_owned(), space.0);
+            host.free.insert(at.to_owned(), space.1);
+        }
+        let volume = volume_at(&host, "/o");
+        (volume.kind, volume.encrypted)
+    }
+
+    #[test]
+    fn folders_of_data_decide_below_an_image_that_was_where_memory_is() {
+        use VolumeKind::{Fixed, Memory};
+        let (image, memory) = ((5, 0), (9, 8));
+        for (lower, expected) in [
+            ("lowerdir=/run/x::/enc/x", Reading::Known(true)),
+            ("lowerdir+=/run/x,datadir+=/enc/x", Reading::Known(true)),
+            ("lowerdir+=/run/x,datadir+=/plain/x", Reading::Known(false)),
+            ("lowerdir+=/run/x,datadir+=/enc/x,datadir+=/plain/x", Reading::Known(false)),
+        ] {
+            assert_eq!(read_only(lower, image, memory), (Fixed, expected), "{lower}");
+        }
+        let hidden = read_only("lowerdir+=/run/x,datadir+=/enc/x,datadir+=/run/x", image, memory);
+        assert_eq!((hidden.0, cause(&hidden.1)), (Fixed, Some(Cause::Hidden)));
+        // It is in memory indeed, or was on a disk that can be written to.
+        assert_eq!(read_only("lowerdir=/run/x:/enc/x", memory, memory), (Fixed, Reading::Known(true)));
+        let (kind, encrypted) = read_only("lowerdir=/run/x:/enc/x", (5, 1), memory);
+        assert_eq!((kind, cause(&encrypted)), (Fixed, Some(Cause::Undecidable)));
+        assert_eq!(read_only("lowerdir=/run/x", memory, memory), (Memory, Reading::Known(false)));
+        for other in [(5, 1), image] {
+            let (kind, encrypted) = read_only("lowerdir=/run/x", other, memory);
+            assert_eq!((kind, cause(&encrypted)), (Fixed, Some(Cause::Undecidable)));
+        }
+    }
+
+    #[test]
+    fn what_may_be_covered_by_an_overlay_is_as_encrypted_as_what_that_is_on() {
+        let encrypted = |data: &str| {
+            let mut host = made(&format!(
+                "1 0 0:40 / / ro - overlay composefs ro,lowerdir+=/run/x,datadir+={data}\n2 1 8:2 / /sysroot rw - xfs /dev/dm-2 rw\n\
+                 3 1 8:6 / /run rw - tmpfs tmpfs rw\n4 1 8:1 / /plain rw - xfs /dev/sdb rw\n{}",
+                OVERLAY.replace("/up", "/sysroot")
+            ));
+            for (folder, device) in [("/run/x", 6), ("/sysroot/x", 2), ("/plain/x", 1), ("/sysroot/u", 2)] {
+                host.metadata.insert(folder.to_owned(), device);
+            }
+            host.blocks.extend(["/", "/o", "/sysroot/u"].map(|at| (at.to_owned(), 9)));
+            (volume_at(&host, "/").encrypted, volume_at(&host, "/o").encrypted)
+        };
+        assert_eq!(encrypted("/sysroot/x"), (Reading::Known(true), Reading::Known(true)));
+        let (root, above) = encrypted("/plain/x");
+        assert_eq!((root, cause(&above)), (Reading::Known(false), Some(Cause::Undecidable)));
+    }
+
+    #[test]
+    fn an_upper_folder_is_found_that_the_initial_ramdisk_named() {
+        let encrypted = |space: u64, names: &[&str]| {
+            let mut host = made(&format!("{ROOT}{}", OVERLAY.replace("/up", "/sysroot/up")));
+            for name in names {
+                host.metadata.insert((*name).to_owned(), 2);
+            }
+            host.blocks.extend([("/o".to_owned(), 9), ("/up/u".to_owned(), space)]);
+            volume_at(&host, "/o").encrypted
+        };
+        assert_eq!(encrypted(9, &["/up/u"]), Reading::Known(true));
+        assert_eq!(cause(&encrypted(8, &["/up/u"])), Some(Cause::Hidden));
+        assert_eq!(cause(&encrypted(9, &[])), Some(Cause::Hidden));
+        // It has the name that it had.
+        assert_eq!(cause(&encrypted(9, &["/up/u", "/sysroot/up/u"])), Some(Cause::Absent));
     }
 }
