@@ -1,11 +1,14 @@
 //! Storage that is plugged in by USB: whether the kernel may load a driver for it, and whether devices are let in at all.
 //!
-//! Three things keep it out for certain: a kernel without the driver, a modprobe.d(5) that never loads it, and USBGuard (or a
-//! kernel that takes no new device) whose rules let no storage in. Rules of udev and polkit are programs in which everything is
+//! Three things keep it out for certain: a kernel that has no driver or loads none, a modprobe.d(5) that never loads it, and USBGuard
+//! (or a kernel that takes no new device) whose rules let no storage in. Rules of udev and polkit are programs in which everything is
 //! possible: where some speak of storage, a host that nothing else closes is unknown rather than open.
+
+mod modprobe;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     path::Path,
 };
 
@@ -14,6 +17,7 @@ use muster_proto::{
     report,
 };
 
+use self::modprobe::Settings;
 use super::{Look, Probe};
 use crate::host::{self, EntryKind, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
@@ -23,8 +27,10 @@ const MODPROBE: [&str; 5] =
 /// The driver as modules are named, and the one for newer devices, which needs it.
 const DRIVER: &str = "usb_storage";
 const UAS: &str = "uas";
-/// What stands in an `install` line that never loads anything.
-const NOTHING: [&str; 6] = ["/bin/true", "/bin/false", "/usr/bin/true", "/usr/bin/false", "/sbin/nologin", ":"];
+/// What tells a kernel to have no USB at all: of one that has it as a module, and of one that has it inside.
+const NO_USB: [&str; 2] = ["/sys/module/usbcore/parameters/nousb", "/sys/module/kernel/parameters/nousb"];
+/// Whether the kernel loads no further module until it is started anew: Documentation/admin-guide/sysctl/kernel.rst.
+const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const BUSES: &str = "/sys/bus/usb/devices";
 const USBGUARD: &str = "/etc/usbguard";
 const UDEV_RULES: &str = "/etc/udev/rules.d";
@@ -64,6 +70,7 @@ fn removable_media(host: &dyn Host) -> RemovableMedia {
     let mut mechanisms = BTreeSet::new();
     let loaded = driver_loaded(host);
     let findings = [
+        no_usb(host, &mut mechanisms),
         driver(host, &loaded, &mut mechanisms),
         authorization(host, &mut mechanisms),
         rules(host, UDEV_RULES, speaks_of_storage, &mut mechanisms),
@@ -92,6 +99,15 @@ fn driver_loaded(host: &dyn Host) -> Reading<bool> {
     }
 }
 
+/// Whether the kernel was told to have no USB. Where that cannot be read, the others decide.
+fn no_usb(host: &dyn Host, mechanisms: &mut BTreeSet<String>) -> Finding {
+    let is_told =
+        |path: &&str| host.read(Path::new(path), SMALL_FILE_BYTES).is_ok_and(|text| text.trim_ascii() == b"Y");
+    let Some(path) = NO_USB.into_iter().find(|path| is_told(path)) else { return Finding::Silent };
+    mechanisms.insert(format!("{path}: Y"));
+    Finding::Blocks
+}
+
 /// Whether the kernel can get the driver.
 fn driver(host: &dyn Host, loaded: &Reading<bool>, mechanisms: &mut BTreeSet<String>) -> Finding {
     match loaded {
@@ -100,23 +116,29 @@ fn driver(host: &dyn Host, loaded: &Reading<bool>, mechanisms: &mut BTreeSet<Str
         Reading::Known(false) => {}
         Reading::Unknown { unknown } => return Finding::Untold(unknown.clone()),
     }
-    match exists(host) {
-        Ok(true) => {}
-        Ok(false) => {
+    if host.read(Path::new(MODULES_DISABLED), SMALL_FILE_BYTES).is_ok_and(|text| text.trim_ascii() == b"1") {
+        mechanisms.insert(format!("{MODULES_DISABLED}: 1"));
+        return Finding::Blocks;
+    }
+    let modules = match modules(host) {
+        Ok(Some(modules)) => modules,
+        Ok(None) => {
             mechanisms.insert("the kernel has no driver of USB storage".to_owned());
             return Finding::Blocks;
         }
         Err(unknown) => return Finding::Untold(unknown),
-    }
+    };
     let cmdline = host.read(Path::new("/proc/cmdline"), SMALL_FILE_BYTES);
-    if let Ok(bytes) = &cmdline
-        && let Some(word) = blocking_word(&String::from_utf8_lossy(bytes))
-    {
+    let words = cmdline.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    if let Some(word) = modprobe::refused_by_kernel(&words) {
         mechanisms.insert(format!("/proc/cmdline: {word}"));
         return Finding::Blocks;
     }
-    let finding = match modprobe(host) {
-        Ok(modprobe) => modprobe.finding(mechanisms),
+    let finding = match settings(host) {
+        Ok(mut settings) => {
+            settings.add_command_line(&words);
+            settings.finding(&modules, mechanisms)
+        }
         Err(unknown) => Finding::Untold(unknown),
     };
     match (finding, cmdline) {
@@ -125,8 +147,8 @@ fn driver(host: &dyn Host, loaded: &Reading<bool>, mechanisms: &mut BTreeSet<Str
     }
 }
 
-/// Returns whether the running kernel has the driver as a module, which modprobe(8) would find.
-fn exists(host: &dyn Host) -> Result<bool, Unknown> {
+/// Returns the modules of the running kernel for USB storage that modprobe(8) would find; `None` where the driver is not among them.
+fn modules(host: &dyn Host) -> Result<Option<BTreeSet<String>>, Unknown> {
     let look = |path: &Path| match host.list(path) {
         Ok(names) => Ok(Some(names)),
         Err(error) if host::cause(&error) == Cause::Absent => Ok(None),
@@ -139,7 +161,7 @@ fn exists(host: &dyn Host) -> Result<bool, Unknown> {
     };
     // It is not in the kernel, or it had a folder; a kernel that loads no modules will not get it.
     if !is_modular {
-        return Ok(false);
+        return Ok(None);
     }
     let release = host.machine().map_err(|error| host::unknown("uname", &error))?.release;
     for root in ["/lib/modules", "/usr/lib/modules"] {
@@ -148,92 +170,31 @@ fn exists(host: &dyn Host) -> Result<bool, Unknown> {
             continue;
         }
         let names = look(&root.join("kernel/drivers/usb/storage"))?.unwrap_or_default();
-        if names.iter().any(|name| name.to_string_lossy().starts_with("usb-storage.ko")) {
-            return Ok(true);
+        let module = |name: &OsString| Some(modprobe::underscored(name.to_str()?.split_once(".ko")?.0));
+        let modules: BTreeSet<_> = names.iter().filter_map(module).collect();
+        if modules.contains(DRIVER) {
+            return Ok(Some(modules));
         }
         // Modules of another place, which a distribution or an administrator adds.
         let updates = ["updates", "extra", "weak-updates"].iter().map(|name| look(&root.join(name)));
         if updates.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().flatten().next().is_some() {
             return Err(Unknown::new(Cause::Undecidable, format!("{} has modules from elsewhere", root.display())));
         }
-        return Ok(false);
+        return Ok(None);
     }
     Err(Unknown::new(Cause::Absent, format!("/lib/modules has nothing of the running kernel {release}")))
 }
 
-/// Returns the word of a kernel's command line that keeps the driver out: of the kernel itself, or of modprobe(8) for both drivers.
-fn blocking_word(cmdline: &str) -> Option<&str> {
-    let lists = |word: &str, key: &str, name: &str| {
-        let names = word.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
-        names.is_some_and(|names| names.split(',').any(|own| own.replace('-', "_") == name))
-    };
-    let words = || cmdline.split_whitespace();
-    let by_kernel = words().find(|word| lists(word, "module_blacklist", DRIVER));
-    by_kernel.or_else(|| {
-        let uas = words().any(|word| lists(word, "modprobe.blacklist", UAS));
-        words().find(|word| uas && lists(word, "modprobe.blacklist", DRIVER))
-    })
-}
-
-/// What modprobe.d(5) says of the driver: each with file and line.
-#[derive(Debug, Default)]
-struct Modprobe {
-    installs_nothing: Option<String>,
-    installs_something: Option<String>,
-    blacklists: Option<String>,
-    blacklists_uas: Option<String>,
-}
-
-impl Modprobe {
-    fn add(&mut self, line: &str, at: &str) {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_whitespace();
-        let (Some(word), Some(module)) = (words.next(), words.next()) else { return };
-        let module = module.replace('-', "_");
-        let found = || Some(format!("{at}: {}", line.trim()));
-        match (word, module.as_str()) {
-            ("install", DRIVER) => {
-                let command: Vec<&str> = words.collect();
-                if matches!(command.as_slice(), [nothing] if NOTHING.contains(nothing)) {
-                    self.installs_nothing = found();
-                } else {
-                    self.installs_something = found();
-                }
-            }
-            ("blacklist", DRIVER) => self.blacklists = found(),
-            ("blacklist", UAS) => self.blacklists_uas = found(),
-            ("install", UAS) => {
-                let command: Vec<&str> = words.collect();
-                if matches!(command.as_slice(), [nothing] if NOTHING.contains(nothing)) {
-                    self.blacklists_uas = found();
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn finding(self, mechanisms: &mut BTreeSet<String>) -> Finding {
-        let noted = [&self.installs_nothing, &self.installs_something, &self.blacklists, &self.blacklists_uas];
-        mechanisms.extend(noted.into_iter().flatten().cloned());
-        if let Some(line) = self.installs_something {
-            return Finding::Untold(Unknown::new(Cause::Undecidable, line));
-        }
-        // The driver of newer devices needs the other, and so cannot be loaded without it; by the names of devices alone
-        // (`blacklist`) it would still bring the other along.
-        if self.installs_nothing.is_some() || self.blacklists.is_some() && self.blacklists_uas.is_some() {
-            Finding::Blocks
-        } else {
-            Finding::Silent
-        }
-    }
-}
-
-fn modprobe(host: &dyn Host) -> Result<Modprobe, Unknown> {
+fn settings(host: &dyn Host) -> Result<Settings, Unknown> {
     let mut files = BTreeMap::new();
     for folder in MODPROBE {
         match host.list(Path::new(folder)) {
             Ok(names) => {
-                for name in names.into_iter().filter(|name| name.to_string_lossy().ends_with(".conf")).take(FILES) {
+                let is_read = |name: &OsString| {
+                    let name = name.to_string_lossy();
+                    name.ends_with(".conf") && !name.starts_with('.')
+                };
+                for name in names.into_iter().filter(is_read).take(FILES) {
                     let path = Path::new(folder).join(&name);
                     files.entry(name).or_insert(path);
                 }
@@ -242,7 +203,7 @@ fn modprobe(host: &dyn Host) -> Result<Modprobe, Unknown> {
             Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
         }
     }
-    let mut modprobe = Modprobe::default();
+    let mut settings = Settings::default();
     for path in files.values() {
         let bytes = match host.read(path, SMALL_FILE_BYTES) {
             Ok(bytes) => bytes,
@@ -252,15 +213,15 @@ fn modprobe(host: &dyn Host) -> Result<Modprobe, Unknown> {
             Err(error) if host::cause(&error) == Cause::Garbled => continue,
             Err(error) => return Err(host::unknown(format!("read {}", path.display()), &error)),
         };
-        for (number, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-            let at = format!("{}:{}", path.display(), number + 1);
-            if is_garbled(line) {
+        for (number, line) in modprobe::lines(&String::from_utf8_lossy(&bytes)) {
+            let at = format!("{}:{number}", path.display());
+            if is_garbled(&line) {
                 return Err(Unknown::new(Cause::Garbled, at));
             }
-            modprobe.add(line, &at);
+            settings.add(&line, &at);
         }
     }
-    Ok(modprobe)
+    Ok(settings)
 }
 
 /// Returns whether a file that its folder named could not be read because it is a link to nothing.
@@ -430,37 +391,59 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::Recorded;
 
-    #[test]
-    fn a_driver_that_is_never_loaded_keeps_storage_out() {
-        for (lines, expected) in [
-            ("install usb-storage /bin/false", Some(true)),
-            ("install usb_storage /bin/true # x", Some(true)),
-            ("blacklist usb-storage", Some(false)),
-            ("blacklist usb-storage\nblacklist uas", Some(true)),
-            ("blacklist usb_storage\ninstall uas /bin/false", Some(true)),
-            ("install usb-storage /sbin/modprobe --ignore-install usb-storage", None),
-            ("install usb-storage /bin/false || /sbin/modprobe -i usb-storage", None),
-            ("# install usb-storage /bin/false", Some(false)),
-            ("options usb-storage quirks=1:2:u", Some(false)),
-        ] {
-            let mut modprobe = Modprobe::default();
-            lines.lines().for_each(|line| modprobe.add(line, "f:1"));
-            let found = match modprobe.finding(&mut BTreeSet::new()) {
-                Finding::Blocks => Some(true),
-                Finding::Silent => Some(false),
-                Finding::Untold(_) => None,
-            };
-            assert_eq!(found, expected, "{lines}");
+    /// Returns what a kernel comes to that has modules for USB storage and has loaded none, with these files.
+    fn policy(files: &[(&str, &str)]) -> Reading<RemovablePolicy> {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = "/lib/modules/6/kernel/drivers/usb/storage";
+        let absent = ["metadata /sys/module/usb_storage", "list /etc/udev/rules.d", "list /etc/polkit-1/rules.d"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(MODPROBE[1..].iter().map(|folder| format!("list {folder}")))
+            .chain([format!("list {BUSES}")])
+            .map(|asked| format!(r#""{asked}": {{"errno": 2}}"#));
+        let index = format!(
+            r#"{{"version": 1, "captured": "2026-11-24T12:00:00Z",
+            "machine": {{"ok": {{"hostname": "h", "release": "6", "machine": "x", "processors": 1, "memory_bytes": 0}}}},
+            "lists": {{"/etc/modprobe.d": ["a.conf", ".b.conf"], "/lib/modules/6": ["kernel"],
+                "{storage}": ["uas.ko.xz", "ums-realtek.ko.xz", "usb-storage.ko.xz"]}},
+            "metadata": {{"/proc/modules": {{"kind": "file", "size_bytes": 0, "modified": null, "mode": 0, "uid": 0,
+                "gid": 0, "device": [0, 5], "inode": 1}}}},
+            "errors": {{{}}}}}"#,
+            absent.collect::<Vec<_>>().join(", ")
+        );
+        std::fs::write(folder.path().join("index.json"), index).unwrap();
+        let files = [("/proc/cmdline", "ro\n"), ("/etc/modprobe.d/a.conf", "\n")].iter().chain(files);
+        for (path, content) in files {
+            let path = folder.path().join(format!("files{path}"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
         }
+        removable_media(&Recorded::at(folder.path()).unwrap()).policy
     }
 
     #[test]
-    fn a_command_line_keeps_both_drivers_out() {
-        assert_eq!(blocking_word("quiet module_blacklist=a,usb-storage ro"), Some("module_blacklist=a,usb-storage"));
-        assert_eq!(blocking_word("modprobe.blacklist=usb_storage"), None);
-        assert_eq!(blocking_word("modprobe.blacklist=usb_storage,uas"), Some("modprobe.blacklist=usb_storage,uas"));
-        assert_eq!(blocking_word("quiet"), None);
+    fn a_kernel_without_usb_and_one_that_loads_no_module_keep_storage_out() {
+        use RemovablePolicy::{Allow, Block};
+        let conf = "/etc/modprobe.d/a.conf";
+        for (file, content, expected) in [
+            ("/proc/cmdline", "ro quiet\n", Some(Allow)),
+            (NO_USB[0], "N\n", Some(Allow)),
+            (NO_USB[0], "Y\n", Some(Block)),
+            (NO_USB[1], "Y\n", Some(Block)),
+            (MODULES_DISABLED, "0\n", Some(Allow)),
+            (MODULES_DISABLED, "1\n", Some(Block)),
+            (conf, "install usb-storage /bin/false\n", Some(Block)),
+            (conf, "blacklist usb-storage\nblacklist uas\n", None),
+            (conf, "blacklist usb-storage\nblacklist uas\nblacklist ums-realtek\n", Some(Block)),
+            ("/proc/cmdline", "modprobe.blacklist=usb-storage,uas,ums-realtek\n", Some(Block)),
+            ("/proc/cmdline", "module_blacklist=usb_storage\n", Some(Block)),
+            // No file whose name begins with a dot is read.
+            ("/etc/modprobe.d/.b.conf", "install usb-storage /bin/false\n", Some(Allow)),
+        ] {
+            assert_eq!(policy(&[(file, content)]).known().copied(), expected, "{file} {content}");
+        }
     }
 
     #[test]
@@ -488,10 +471,6 @@ mod tests {
         #[test]
         fn arbitrary_lines_never_panic(text in "[a-z0-9 :*{}=,#/_-]{0,200}", any in "\\PC*") {
             for text in [text, any] {
-                let mut modprobe = Modprobe::default();
-                modprobe.add(&text, "f:1");
-                modprobe.finding(&mut BTreeSet::new());
-                blocking_word(&text);
                 may_let_storage_in(&text);
                 speaks_of_storage(&text);
             }

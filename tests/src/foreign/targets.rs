@@ -273,6 +273,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Seeds("system", "files/*"),
             Seeds("logging", "files/etc/machine-id"),
             Seeds("removable_media", "files/sys/*"),
+            Seeds("removable_media", "files/proc/sys/kernel/*"),
             Seeds("patch_level", "files/etc/os-release"),
         ],
     ),
