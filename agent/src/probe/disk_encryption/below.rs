@@ -304,6 +304,30 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_removable_that_is_on_usb_or_a_card_or_says_so_and_is_not_inside() {
+        let kind = |name: &str, attributes: &[(&str, &str)]| {
+            let mut host = made("1 0 8:5 / /m rw - vfat /dev/x rw\n");
+            host.device(5, name, "", &[]);
+            for (attribute, value) in attributes {
+                host.file(&format!("/sys/class/block/{name}/{attribute}"), &format!("{value}\n"));
+            }
+            volume_at(&host, "/m").kind
+        };
+        use VolumeKind::{Fixed, Removable};
+        for (name, attributes, expected) in [
+            ("mmcblk0", [("device/type", "SD"), ("removable", "0")], Removable),
+            ("mmcblk0", [("device/type", "MMC"), ("removable", "0")], Fixed),
+            ("sdx", [("device/type", "SD"), ("removable", "0")], Fixed),
+            ("sdx", [("device/vendor", "Generic"), ("removable", "1")], Removable),
+            ("sdx", [("device/vendor", "Generic"), ("removable", "0")], Fixed),
+            // A port of SATA at which a disk may be plugged in.
+            ("sdx", [("device/vendor", "ATA     "), ("removable", "1")], Fixed),
+        ] {
+            assert_eq!(kind(name, &attributes), expected, "{name} {attributes:?}");
+        }
+    }
+
+    #[test]
     fn a_journal_that_is_a_device_is_a_part_of_its_file_system() {
         // Names in /proc/fs/jbd2, the writer's process, its name, and what follows.
         let encrypted = |journals: &[&str], task: &str, comm: &str| {

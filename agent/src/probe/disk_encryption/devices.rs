@@ -210,6 +210,11 @@ impl<'h> Devices<'h> {
         let backing_file = if is_loop { self.path(&folder, "loop/backing_file")? } else { None };
         let zram_backing = if name.starts_with("zram") { self.path(&folder, "backing_dev")? } else { None };
         let is_on_usb = place.split('/').any(|part| part.starts_with("usb"));
+        let vendor = value(is_whole, "device/vendor")?;
+        // libata marks so each disk at a port where it may be plugged in, also inside the machine: `ata_dev_configure` and
+        // `ata_scsiop_inq_std` in drivers/ata.
+        let is_marked = value(is_whole, "removable")?.as_deref() == Some("1") && vendor.as_deref() != Some("ATA");
+        let is_card = value(is_whole && name.starts_with("mmcblk"), "device/type")?.as_deref() == Some("SD");
         Ok(Device {
             name: name.to_owned(),
             is_partition,
@@ -218,12 +223,8 @@ impl<'h> Devices<'h> {
             is_on_file: backing_file.as_deref().is_some_and(|path| self.is_file(path)),
             backing_file,
             zram_backing: zram_backing.filter(|path| path != b"none").map(|path| self.of_path(&path)).transpose()?,
-            model: [value(is_whole, "device/vendor")?, value(is_whole, "device/model")?]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" "),
-            is_removable: is_on_usb || value(is_whole, "removable")?.as_deref() == Some("1"),
+            is_removable: is_on_usb || is_card || is_marked,
+            model: [vendor, value(is_whole, "device/model")?].into_iter().flatten().collect::<Vec<_>>().join(" "),
             is_over_fabrics: has_paths && !is_partition && self.is_over_fabrics(&folder)?,
             is_read_only: value(is_loop, "ro")?.as_deref() == Some("1"),
             slaves,
