@@ -122,6 +122,56 @@ mod tests {
     }
 
     #[test]
+    fn what_a_snapshot_keeps_of_a_volume_is_a_part_of_it() {
+        let encrypted = |below_cow: &str, mounted: &str| {
+            let mut host = made(&format!("1 0 8:{mounted} / /home rw - xfs /dev/mapper/home rw\n"));
+            host.device(5, "dm-5", "LVM-abc-real", &["dm-2"]);
+            host.device(6, "dm-6", "LVM-def-cow", &[below_cow]);
+            host.device(7, "dm-7", "LVM-abc", &["dm-5"]);
+            host.device(8, "dm-8", "LVM-def", &["dm-5", "dm-6"]);
+            host.device(9, "dm-9", "CRYPT-PLAIN-c", &["dm-7"]);
+            for (lower, holders) in [("dm-5", vec!["dm-7", "dm-8"]), ("dm-6", vec!["dm-8"]), ("dm-7", vec!["dm-9"])] {
+                let holders = holders.into_iter().map(str::to_owned).collect();
+                host.lists.insert(format!("/sys/class/block/{lower}/holders"), holders);
+            }
+            volume_at(&host, "/home").encrypted
+        };
+        for mounted in ["7", "8"] {
+            assert_eq!(encrypted("dm-3", mounted), Reading::Known(true));
+            assert_eq!(encrypted("sdb", mounted), Reading::Known(false));
+        }
+        // What it keeps was encrypted before.
+        assert_eq!(encrypted("sdb", "9"), Reading::Known(true));
+    }
+
+    #[test]
+    fn two_devices_below_one_that_says_nothing_of_itself_may_keep_what_is_written_on_the_other() {
+        let encrypted = |mounted: &str, other: &str| {
+            let mut host = made(&format!("1 0 8:{mounted} / /home rw - xfs /dev/x rw\n"));
+            host.device(9, "dm-9", "", &["dm-2", other]);
+            for lower in ["dm-2", other] {
+                host.lists.insert(format!("/sys/class/block/{lower}/holders"), vec!["dm-9".to_owned()]);
+            }
+            volume_at(&host, "/home").encrypted
+        };
+        for mounted in ["2", "9"] {
+            assert_eq!(encrypted(mounted, "dm-3"), Reading::Known(true));
+        }
+        assert_eq!(encrypted("2", "sdb"), Reading::Known(false));
+    }
+
+    #[test]
+    fn more_devices_on_another_than_are_looked_at_leave_it_unknown() {
+        let mut host = made("1 0 8:2 / /home rw - xfs /dev/mapper/home rw\n");
+        let mut of = |count: usize| {
+            host.lists.insert("/sys/class/block/dm-2/holders".to_owned(), vec!["dm-9".to_owned(); count]);
+            volume_at(&host, "/home").encrypted
+        };
+        assert_eq!(of(1024), Reading::Known(true));
+        assert_eq!(cause(&of(1025)), Some(Cause::Limit));
+    }
+
+    #[test]
     fn a_device_in_the_midst_of_reencryption_is_unknown_where_its_header_is_not_read() {
         let encrypted = |helper: &str| {
             let mut host = made("1 0 8:5 / /data rw - xfs /dev/mapper/data rw\n");

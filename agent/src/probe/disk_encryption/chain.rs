@@ -165,9 +165,12 @@ impl Survey<'_> {
                     is_on_file: device.is_on_file || chain.is_on_file,
                 }
             }
-            None => {
-                device.below().iter().map(|name| self.look(name)).reduce(State::and).unwrap_or_else(|| lowest(device))
-            }
+            None => device
+                .stands_on()
+                .iter()
+                .map(|name| self.look(name))
+                .reduce(State::and)
+                .unwrap_or_else(|| lowest(device)),
         };
         let encrypted = match device.effect() {
             Effect::Encrypts => Reading::Known(true),
@@ -177,6 +180,8 @@ impl Survey<'_> {
             Effect::Untold { unknown } => Reading::Unknown { unknown },
         };
         let state = State { encrypted, is_removable: below.is_removable || device.is_removable, ..below };
+        // What is kept for a snapshot is what one reads from the device, whatever it does to what it passes on.
+        let state = device.kept_on.iter().map(|name| self.look(name)).fold(state, State::and);
         self.done.insert(name.to_owned(), Some(state.clone()));
         state
     }

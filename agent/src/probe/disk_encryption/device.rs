@@ -29,6 +29,8 @@ pub(super) struct Device {
     pub is_over_fabrics: bool,
     pub is_read_only: bool,
     pub slaves: Vec<String>,
+    /// Devices that snapshots of it copy to what is written over on it.
+    pub kept_on: Vec<String>,
     /// Header of a LUKS device; `None` of other devices.
     pub luks: Option<Result<Luks, Unknown>>,
     /// Of a crypt device whose cipher is not told: why some of it could be plain, or its cipher the one that encrypts nothing.
@@ -87,11 +89,18 @@ impl Device {
     }
 
     /// Returns the names of the devices that it stands on: its slaves, or the disk that a partition is a part of.
-    pub fn below(&self) -> Vec<String> {
+    pub fn stands_on(&self) -> Vec<String> {
         if self.is_partition {
             return self.place.rsplit('/').nth(1).map(str::to_owned).into_iter().collect();
         }
         self.slaves.iter().chain(&self.zram_backing).cloned().collect()
+    }
+
+    /// The same, and where snapshots keep what was on it.
+    pub fn below(&self) -> Vec<String> {
+        let mut names = self.stands_on();
+        names.extend(self.kept_on.iter().cloned());
+        names
     }
 
     pub fn kind(&self) -> LayerKind {
@@ -208,6 +217,16 @@ impl Device {
     }
 }
 
+/// Returns whether a device with the device-mapper uuid `of_other` may keep for a snapshot, that with `uuid` on top of it, what was
+/// written to the device of which it is one. LVM ends the uuid of such a device with its kind (`build_dm_uuid` in lib/uuid/uuid.c); what
+/// no known program made, which says nothing of itself, may be a snapshot.
+pub(super) fn may_keep_for_snapshot(uuid: &str, of_other: &str) -> bool {
+    if uuid.starts_with("LVM-") {
+        return of_other.starts_with("LVM-") && of_other.ends_with("-cow");
+    }
+    !uuid.starts_with("CRYPT-") && !PASS_ON.iter().any(|prefix| uuid.starts_with(prefix))
+}
+
 /// Returns whether `name` is `prefix` and then a digit.
 fn is_numbered(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.bytes().next().is_some_and(|byte| byte.is_ascii_digit()))
@@ -238,6 +257,24 @@ mod tests {
         ] {
             let layer = of_uuid(uuid).layer();
             assert_eq!((layer.kind, layer.crypt.map(|crypt| crypt.format)), (kind, format), "{uuid}");
+        }
+    }
+
+    #[test]
+    fn a_device_beside_another_below_a_third_may_keep_what_is_written_over_there() {
+        for (uuid, of_other, expected) in [
+            ("LVM-abc", "LVM-abc-cow", true),
+            // A volume over two disks, and one whose data and the pool's are on both.
+            ("LVM-abc", "CRYPT-LUKS2-00-x", false),
+            ("LVM-abc", "", false),
+            ("LVM-abc-tpool", "LVM-abc_tdata", false),
+            ("CRYPT-LUKS2-00-x", "", false),
+            ("mpath-36001", "", false),
+            ("stratis-1-x", "", false),
+            ("", "", true),
+            ("other", "CRYPT-LUKS2-00-x", true),
+        ] {
+            assert_eq!(may_keep_for_snapshot(uuid, of_other), expected, "{uuid} {of_other}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Block devices and what they stand on, from sysfs (Documentation/ABI/stable/sysfs-block, testing/sysfs-block-dm).
 
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
@@ -12,24 +12,28 @@ use muster_proto::fact::{Cause, LayerKind, Unknown};
 use super::{
     chain::Chain,
     crypto,
-    device::{Device, Effect},
+    device::{self, Device, Effect},
     journal,
 };
 use crate::host::{self, EntryKind, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
 
 /// Devices below one volume, at most.
 const DEVICES: usize = 256;
+/// Devices on one that may be snapshots of it, at most.
+const HOLDERS: usize = 1024;
 
 /// The block devices of a host.
 pub(super) struct Devices<'h> {
     host: &'h dyn Host,
     /// Whether something uses the cipher that encrypts nothing.
     null_cipher: OnceCell<Result<bool, Unknown>>,
+    /// Where snapshots keep what was written to a device before, by the device.
+    kept: RefCell<BTreeMap<String, Result<Vec<String>, Unknown>>>,
 }
 
 impl<'h> Devices<'h> {
     pub fn new(host: &'h dyn Host) -> Self {
-        Self { host, null_cipher: OnceCell::new() }
+        Self { host, null_cipher: OnceCell::new(), kept: RefCell::new(BTreeMap::new()) }
     }
 
     /// Returns the kernel's name of the device with these numbers.
@@ -178,7 +182,9 @@ impl<'h> Devices<'h> {
             if found.len() == DEVICES {
                 return Err(Unknown::new(Cause::Limit, "more devices than a volume may stand on"));
             }
-            let device = self.look(&name)?;
+            let mut device = self.look(&name)?;
+            // Of two below one that says nothing of itself, either may be the snapshot's own.
+            device.kept_on.retain(|other| !found.contains_key(other));
             waiting.extend(device.below());
             found.insert(name, device);
         }
@@ -189,12 +195,7 @@ impl<'h> Devices<'h> {
         let folder = format!("/sys/class/block/{name}");
         let refused = |what: &str, error: &io::Error| host::unknown(format!("{what} {folder}"), error);
         let place = self.host.read_link(Path::new(&folder)).map_err(|error| refused("look at", &error))?;
-        let slaves = match self.host.list(Path::new(&format!("{folder}/slaves"))) {
-            Ok(slaves) => slaves.into_iter().filter_map(|name| name.into_string().ok()).collect(),
-            // Partitions have no such folder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(refused("list slaves of", &error)),
-        };
+        let slaves = self.neighbours(&folder, "slaves")?;
         let place = place.to_string_lossy().into_owned();
         // Each attribute is asked only of devices that have it.
         let value = |has_it: bool, attribute: &str| {
@@ -227,11 +228,54 @@ impl<'h> Devices<'h> {
             model: [vendor, value(is_whole, "device/model")?].into_iter().flatten().collect::<Vec<_>>().join(" "),
             is_over_fabrics: has_paths && !is_partition && self.is_over_fabrics(&folder)?,
             is_read_only: value(is_loop, "ro")?.as_deref() == Some("1"),
+            kept_on: if is_mapping { self.kept_on(name)? } else { Vec::new() },
             slaves,
             place,
             luks: None,
             may_be_plain: None,
         })
+    }
+
+    /// Returns the names in a folder of `folder` that links a device with others; none of a device without it, such as a partition.
+    fn neighbours(&self, folder: &str, links: &str) -> Result<Vec<String>, Unknown> {
+        match self.host.list(Path::new(&format!("{folder}/{links}"))) {
+            Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(host::unknown(format!("list {links} of {folder}"), &error)),
+        }
+    }
+
+    /// Returns the devices to which what lies on the device-mapper device `name` is copied before it is written over: those that a
+    /// snapshot of it has besides (Documentation/admin-guide/device-mapper/snapshot.rst).
+    fn kept_on(&self, name: &str) -> Result<Vec<String>, Unknown> {
+        if let Some(known) = self.kept.borrow().get(name) {
+            return known.clone();
+        }
+        let found = self.look_for_snapshots(name);
+        self.kept.borrow_mut().insert(name.to_owned(), found.clone());
+        found
+    }
+
+    fn look_for_snapshots(&self, name: &str) -> Result<Vec<String>, Unknown> {
+        let holders = self.neighbours(&format!("/sys/class/block/{name}"), "holders")?;
+        if holders.len() > HOLDERS {
+            return Err(Unknown::new(
+                Cause::Limit,
+                format!("more devices on {name} than snapshots are looked for among"),
+            ));
+        }
+        let mut kept = Vec::new();
+        for holder in holders.iter().filter(|holder| holder.starts_with("dm-")) {
+            let folder = format!("/sys/class/block/{holder}");
+            let uuid = self.attribute(&folder, "dm/uuid")?.unwrap_or_default();
+            for other in self.neighbours(&folder, "slaves")?.into_iter().filter(|other| other != name) {
+                let of_other = self.attribute(&format!("/sys/class/block/{other}"), "dm/uuid")?.unwrap_or_default();
+                if device::may_keep_for_snapshot(&uuid, &of_other) && !kept.contains(&other) {
+                    kept.push(other);
+                }
+            }
+        }
+        Ok(kept)
     }
 
     /// Returns whether a loop device stands on a file: as far as is shown, what it names is none but a device below `/dev`.
