@@ -280,7 +280,9 @@ mod tests {
             host.file("/sys/class/block/loop7/ro", "1\n");
             host.device(8, "dm-8", "CRYPT-VERITY-00-x", &["loop7"]);
             host.device(9, "sr0", "", &[]);
+            host.links.insert("/sys/dev/block/11:0".to_owned(), "../../devices/x/block/sr0".to_owned());
             host.file("/sys/class/block/sr0/removable", "1\n");
+            host.device(10, "vda", "", &[]);
             host.metadata.insert("/x.img".to_owned(), 0);
             volume_at(&host, "/m").kind
         };
@@ -294,8 +296,11 @@ mod tests {
             ("8:7 / /m ro - squashfs /dev/loop7", "/dev/gone", Fixed),
             ("8:8 / /m ro - erofs /dev/mapper/x", "/dev/sdb", Fixed),
             ("8:1 / /m ro - squashfs /dev/sdb", "/x.img", Fixed),
-            ("8:9 / /m ro - squashfs /dev/sr0", "/x.img", Removable),
-            ("8:9 / /m ro - iso9660 /dev/sr0", "/x.img", Image),
+            ("11:0 / /m ro - squashfs /dev/sr0", "/x.img", Removable),
+            ("11:0 / /m ro - iso9660 /dev/sr0", "/x.img", Image),
+            ("8:7 / /m ro - iso9660 /dev/loop7", "/x.img", Image),
+            ("8:1 / /m ro - iso9660 /dev/sdb", "/x.img", Fixed),
+            ("8:10 / /m ro - iso9660 /dev/vda", "/x.img", Fixed),
             ("0:60 / /m ro - fuse.squashfuse x", "/x.img", Image),
             ("0:61 / /m ro - erofs /x.erofs", "/x.img", Image),
         ] {

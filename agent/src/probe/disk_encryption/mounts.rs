@@ -67,6 +67,8 @@ const MEMORY: &[&[u8]] = &[b"ramfs", b"tmpfs"];
 const IMAGE: &[&[u8]] = &[b"cramfs", b"erofs", b"fuse.snapfuse", b"fuse.squashfuse", b"iso9660", b"romfs", b"squashfs"];
 /// Those of them that are of optical disks.
 const OPTICAL: &[&[u8]] = &[b"iso9660", b"udf"];
+/// Major number of drives of optical disks: Documentation/admin-guide/devices.txt.
+const OPTICAL_MAJOR: u32 = 11;
 /// File systems that may encrypt by themselves, and of which this build cannot tell.
 const OWN_ENCRYPTION: &[&[u8]] = &[b"bcachefs", b"fuse.cryfs", b"fuse.encfs", b"fuse.gocryptfs"];
 /// File systems on devices that find these by themselves, so that the number of their device is that of none.
@@ -115,9 +117,10 @@ impl Mount {
         IMAGE.contains(&self.file_system.as_slice()) || is_read_only()
     }
 
-    /// Returns whether it is an image wherever it is, and not only in a file: on an optical disk, or given by a program.
+    /// Returns whether it is an image wherever that may be, and not only in a file: in a drive of optical disks, or given by a program.
     pub fn is_image_anywhere(&self) -> bool {
-        self.is_image() && (OPTICAL.contains(&self.file_system.as_slice()) || self.device.0 == 0)
+        let is_in_drive = || self.device.0 == OPTICAL_MAJOR && OPTICAL.contains(&self.file_system.as_slice());
+        self.is_image() && (self.device.0 == 0 || is_in_drive())
     }
 
     pub fn has_own_encryption(&self) -> bool {
