@@ -333,6 +333,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_of_a_cluster_is_where_its_device_is() {
+        for file_system in ["gfs2", "ocfs2"] {
+            let of = |number: usize, device: &str| {
+                volume_at(&made(&format!("1 0 8:{number} / /m rw - {file_system} /dev/{device} rw\n")), "/m")
+            };
+            let (plain, encrypted) = (of(1, "sdb"), of(2, "dm-2"));
+            assert_eq!((plain.kind, plain.encrypted), (VolumeKind::Fixed, Reading::Known(false)), "{file_system}");
+            assert_eq!(
+                (encrypted.kind, encrypted.encrypted),
+                (VolumeKind::Fixed, Reading::Known(true)),
+                "{file_system}"
+            );
+        }
+    }
+
+    #[test]
     fn a_journal_that_is_a_device_is_a_part_of_its_file_system() {
         // Names in /proc/fs/jbd2, the writer's process, its name, and what follows.
         let encrypted = |journals: &[&str], task: &str, comm: &str| {

@@ -34,7 +34,7 @@ const PSEUDO: &[&[u8]] = &[
     b"fuse.gvfsd-fuse",
     b"fuse.vmware-vmblock",
 ];
-/// Kept by another host, or by the one that a guest runs on.
+/// Kept by another host, or by the one that a guest runs on. Those of clusters on a block device, gfs2 and ocfs2, are where that is.
 const NETWORK: &[&[u8]] = &[
     b"9p",
     b"afs",
@@ -48,13 +48,11 @@ const NETWORK: &[&[u8]] = &[
     b"fuse.s3fs",
     b"fuse.sshfs",
     b"fuse.vmhgfs-fuse",
-    b"gfs2",
     b"gpfs",
     b"hostfs",
     b"lustre",
     b"nfs",
     b"nfs4",
-    b"ocfs2",
     b"orangefs",
     b"prl_fs",
     b"smb3",
