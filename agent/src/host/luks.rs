@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub const HEADER_BYTES: usize = 64 * 1024;
 
 const MAGIC: &[u8] = b"LUKS\xba\xbe";
+/// Place of the uuid, of both versions.
+const UUID_AT: usize = 168;
+const UUID_BYTES: usize = 40;
 const LUKS1_SLOTS: usize = 8;
 const LUKS1_SLOTS_AT: usize = 208;
 const LUKS1_SLOT_BYTES: usize = 48;
@@ -36,6 +39,10 @@ pub struct Luks {
     /// decrypted in place and that has not ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaves_plain: bool,
+    /// Uuid of the device, which the one that is opened by this header bears too. `None` in captures of a version that did not look
+    /// for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// What unlocks it, sorted by number. `None` in captures of a version that did not look for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_slots: Option<Vec<KeySlot>>,
@@ -66,6 +73,7 @@ fn parse_luks1(bytes: &[u8]) -> Option<Luks> {
         key_bits: u64::from(key_bytes) * 8,
         drive_encrypts: false,
         leaves_plain: is_null(cipher),
+        uuid: Some(uuid(bytes)?),
         key_slots: Some(key_slots.map(|(_, number)| KeySlot { number, kind: KeySlotKind::Passphrase }).collect()),
     })
 }
@@ -163,8 +171,15 @@ fn parse_luks2(bytes: &[u8]) -> Option<Luks> {
         key_bits: key_bytes.checked_mul(8)?,
         drive_encrypts: in_use().all(|(_, segment)| segment.is_of_drive()),
         leaves_plain: !in_use().all(|(_, segment)| segment.encrypts()),
+        uuid: Some(uuid(bytes)?),
         key_slots: Some(key_slots(&json, digest)),
     })
+}
+
+/// Returns the uuid of a header; empty where it has none.
+fn uuid(bytes: &[u8]) -> Option<String> {
+    let field = bytes.get(UUID_AT..UUID_AT + UUID_BYTES)?;
+    Some(c_text(field).unwrap_or_default().to_owned())
 }
 
 /// Returns the slots that `digest` binds to the volume key, each with the kind of the first token that names it.
@@ -198,6 +213,8 @@ mod tests {
 
     use super::*;
 
+    const UUID: &str = "3f2a1c44-9d0e-4f6b-8a77-0123456789ab";
+
     #[test]
     fn a_luks1_header_tells_its_cipher() {
         let mut header = vec![0; 592];
@@ -205,6 +222,7 @@ mod tests {
         header[8..11].copy_from_slice(b"aes");
         header[40..51].copy_from_slice(b"xts-plain64");
         header[108..112].copy_from_slice(&64_u32.to_be_bytes());
+        header[168..204].copy_from_slice(UUID.as_bytes());
         header[208..212].copy_from_slice(&0x0000_dead_u32.to_be_bytes());
         header[208 + 2 * 48..][..4].copy_from_slice(&0x00ac_71f3_u32.to_be_bytes());
         let luks = Luks {
@@ -213,6 +231,7 @@ mod tests {
             key_bits: 512,
             drive_encrypts: false,
             leaves_plain: false,
+            uuid: Some(UUID.to_owned()),
             key_slots: Some(vec![KeySlot { number: 2, kind: KeySlotKind::Passphrase }]),
         };
         assert_eq!(parse(&header), Some(luks));
@@ -233,6 +252,7 @@ mod tests {
         let mut header = vec![0; 16384];
         header[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
         header[8..16].copy_from_slice(&16384_u64.to_be_bytes());
+        header[168..204].copy_from_slice(UUID.as_bytes());
         header[4096..4096 + json.len()].copy_from_slice(json.as_bytes());
         header
     }
@@ -242,7 +262,15 @@ mod tests {
         let mut header = luks2(r#""0":{"type":"crypt","encryption":"aes-xts-plain64"}"#);
         let cipher = "aes-xts-plain64".to_owned();
         let key_slots = Some(vec![KeySlot { number: 1, kind: KeySlotKind::Passphrase }]);
-        let luks = Luks { version: 2, cipher, key_bits: 512, drive_encrypts: false, leaves_plain: false, key_slots };
+        let luks = Luks {
+            version: 2,
+            cipher,
+            key_bits: 512,
+            drive_encrypts: false,
+            leaves_plain: false,
+            uuid: Some(UUID.to_owned()),
+            key_slots,
+        };
         assert_eq!(parse(&header), Some(luks));
         header[4096] = b'!';
         assert_eq!(parse(&header), None);

@@ -98,6 +98,7 @@ mod tests {
         made::{ABSENT, captured, cause, failure, made, volume_at},
         *,
     };
+    use crate::host::Luks;
 
     #[test]
     fn an_nvme_disk_of_several_paths_is_what_its_model_and_its_controllers_say() {
@@ -199,6 +200,31 @@ mod tests {
         // The agent is shown no disks, or may not read them.
         assert_eq!(encrypted(None, "sda"), Reading::Known(true));
         assert_eq!(encrypted(Some(io::ErrorKind::PermissionDenied), "sda"), Reading::Known(true));
+    }
+
+    #[test]
+    fn a_header_that_another_device_was_opened_by_tells_nothing() {
+        let encrypted = |uuid: Option<&str>, name: &str| {
+            let mut host = made("1 0 8:5 / /data rw - xfs /dev/mapper/data rw\n");
+            host.device(5, "dm-5", &format!("CRYPT-LUKS2-00ab-{name}"), &["sda"]);
+            let header = Luks {
+                version: 2,
+                cipher: "aes-xts-plain64".to_owned(),
+                key_bits: 512,
+                drive_encrypts: false,
+                leaves_plain: false,
+                uuid: uuid.map(str::to_owned),
+                key_slots: None,
+            };
+            host.headers.insert("/dev/sda".to_owned(), header);
+            volume_at(&host, "/data").encrypted
+        };
+        assert_eq!(encrypted(Some("00-ab"), "data"), Reading::Known(true));
+        // A capture of an earlier version.
+        assert_eq!(encrypted(None, "data"), Reading::Known(true));
+        for uuid in ["11-cd", ""] {
+            assert_eq!(cause(&encrypted(Some(uuid), "11cd")), Some(Cause::Undecidable), "{uuid}");
+        }
     }
 
     #[test]

@@ -295,8 +295,15 @@ mod tests {
         let luks = |leaves_plain| {
             let cipher = "aes-xts-plain64".to_owned();
             let (name, mut device) = device("dm-0", Some("CRYPT-LUKS2-00-x"), &["sda"]);
-            let header =
-                Luks { version: 2, cipher, key_bits: 512, drive_encrypts: false, leaves_plain, key_slots: None };
+            let header = Luks {
+                version: 2,
+                cipher,
+                key_bits: 512,
+                drive_encrypts: false,
+                leaves_plain,
+                uuid: None,
+                key_slots: None,
+            };
             device.luks = Some(Ok(header));
             (name, device)
         };

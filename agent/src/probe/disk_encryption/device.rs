@@ -88,6 +88,16 @@ impl Device {
         self.kind() == LayerKind::Crypt && formats.contains(&self.crypt_format())
     }
 
+    /// Returns whether it was opened by a header with this uuid, which cryptsetup writes into its own without dashes (`dm_prepare_uuid` in
+    /// lib/libdevmapper.c).
+    pub fn is_of_header(&self, uuid: &str) -> bool {
+        let own = self.dm_uuid.as_deref().and_then(|own| {
+            let rest = own.strip_prefix("CRYPT-LUKS1-").or_else(|| own.strip_prefix("CRYPT-LUKS2-"))?;
+            rest.strip_prefix("OPAL-").unwrap_or(rest).split('-').next()
+        });
+        own.is_some_and(|own| own == uuid.replace('-', ""))
+    }
+
     /// Returns the names of the devices that it stands on: its slaves, or the disk that a partition is a part of.
     pub fn stands_on(&self) -> Vec<String> {
         if self.is_partition {
@@ -149,7 +159,9 @@ impl Device {
             "QEMU",
             "VMware",
             "VBOX",
-            "Virtual",
+            "VDASD",
+            "BHYVE",
+            "bhyve-NVMe",
             "Amazon Elastic Block Store",
             "Amazon EC2 NVMe Instance Storage",
             "Google",
@@ -160,6 +172,8 @@ impl Device {
         ];
         PLACES.iter().any(|place| self.place.contains(place))
             || MODELS.iter().any(|model| self.model.contains(model))
+            // Arrays of disks of Dell give what they show the host such a name.
+            || (self.model.contains("Virtual") && !self.model.to_ascii_lowercase().starts_with("dell "))
             || self.is_over_fabrics
             || ["vd", "xvd", "ubd"].iter().any(|prefix| self.name.starts_with(prefix))
     }
@@ -261,6 +275,22 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_of_the_header_whose_uuid_it_bears() {
+        let (own, other) = ("3f2a1c449d0e4f6b8a770123456789ab", "00000000000000000000000000000000");
+        for (uuid, expected) in [
+            (format!("CRYPT-LUKS2-{own}-x"), true),
+            (format!("CRYPT-LUKS1-{own}-x"), true),
+            (format!("CRYPT-LUKS2-OPAL-{own}-x"), true),
+            (format!("CRYPT-LUKS2-{other}-{own}"), false),
+            (format!("CRYPT-LUKS2-{other}-x"), false),
+            (format!("CRYPT-PLAIN-{own}"), false),
+        ] {
+            assert_eq!(of_uuid(&uuid).is_of_header("3f2a1c44-9d0e-4f6b-8a77-0123456789ab"), expected, "{uuid}");
+        }
+        assert!(!of_uuid(&format!("CRYPT-LUKS2-{own}-x")).is_of_header(""));
+    }
+
+    #[test]
     fn a_device_beside_another_below_a_third_may_keep_what_is_written_over_there() {
         for (uuid, of_other, expected) in [
             ("LVM-abc", "LVM-abc-cow", true),
@@ -287,6 +317,7 @@ mod tests {
                 key_bits: 512,
                 drive_encrypts: true,
                 leaves_plain: false,
+                uuid: None,
                 key_slots: Some(Vec::new()),
             };
             let device = Device { luks: Some(Ok(header)), ..of_uuid("CRYPT-LUKS2-OPAL-00-x") };
@@ -315,6 +346,10 @@ mod tests {
             ("sda", "Google PersistentDisk"),
             ("sda", "Msft Virtual Disk"),
             ("sda", "ATA QEMU HARDDISK"),
+            ("sda", "AIX VDASD"),
+            ("sda", "ATA BHYVE SATA DISK"),
+            ("nvme0n1", "bhyve-NVMe"),
+            ("sda", "ACME Virtual disk"),
             ("vda", ""),
             ("xvda", ""),
         ] {
@@ -323,6 +358,8 @@ mod tests {
         assert_eq!(disk("sda", "LIO-ORG disk", "../../devices/platform/host3/session1/target"), LayerKind::Virtual);
         let fabrics = "../../devices/virtual/nvme-fabrics/ctl/nvme0/nvme0n1";
         assert_eq!(disk("nvme0n1", "Linux", fabrics), LayerKind::Virtual);
-        assert_eq!(disk("nvme0n1", "Samsung SSD 980 PRO", pci), LayerKind::Disk);
+        for model in ["Samsung SSD 980 PRO", "Dell Virtual Disk", "DELL Virtual Disk"] {
+            assert_eq!(disk("nvme0n1", model, pci), LayerKind::Disk, "{model}");
+        }
     }
 }

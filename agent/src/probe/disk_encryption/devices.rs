@@ -334,7 +334,7 @@ impl<'h> Devices<'h> {
         let headers: Vec<_> = found
             .values()
             .filter(|device| device.has_header())
-            .map(|device| (device.name.clone(), self.header(header_device(device, found))))
+            .map(|device| (device.name.clone(), self.header_of(device, header_device(device, found))))
             .collect();
         for (name, header) in headers {
             found.get_mut(&name).expect("its name was taken from there").luks = Some(header);
@@ -356,7 +356,7 @@ impl<'h> Devices<'h> {
                 } else if header == Some(Cause::Garbled) {
                     // Whoever decrypts a device in use leaves its uuid as it was.
                     let detail = format!(
-                        "{} has no whole LUKS header below it: it was decrypted, or its header is elsewhere",
+                        "{} has no whole LUKS header of its own below it: it was decrypted, or its header is elsewhere",
                         device.name
                     );
                     Some(Unknown::new(Cause::Undecidable, detail))
@@ -364,6 +364,18 @@ impl<'h> Devices<'h> {
                     self.may_be_null(&device.name, header)
                 };
             }
+        }
+    }
+
+    /// Returns the header of `device` on `lower`. One that another device was opened by says nothing of it.
+    fn header_of(&self, device: &Device, lower: Option<&str>) -> Result<Luks, Unknown> {
+        let header = self.header(lower)?;
+        match &header.uuid {
+            Some(uuid) if !device.is_of_header(uuid) => {
+                let detail = format!("the LUKS header below {} has another uuid", device.name);
+                Err(Unknown::new(Cause::Garbled, detail))
+            }
+            _ => Ok(header),
         }
     }
 

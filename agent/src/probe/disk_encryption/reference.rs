@@ -360,6 +360,7 @@ impl Case {
                 key_bits: 512,
                 drive_encrypts: made == Made::Opal,
                 leaves_plain: matches!(made, Made::NullCrypt | Made::HalfCrypt),
+                uuid: None,
                 key_slots: None,
             };
             host.headers.insert(format!("/dev/{}", self.name(below[0])), header);
