@@ -152,6 +152,10 @@ impl Below<'_> {
         {
             others.push(Err(unknown));
         }
+        if mount.file_system == b"jfs" && first.encrypted == Reading::Known(true) {
+            let detail = format!("the journal of JFS may be a device of its own, and {device} does not tell which");
+            others.push(Err(Unknown::new(Cause::Undecidable, detail)));
+        }
         others.into_iter().fold(first, |chain, other| match other {
             Ok(device) => chain.and(self.of_device(&device, depth)),
             Err(unknown) => chain.and_untold(unknown),
@@ -370,6 +374,13 @@ mod tests {
         for (task, comm) in [("", ""), ("44", ""), ("45", "other"), ("../45", "jbd2/sdb")] {
             assert_eq!(cause(&encrypted(&["sdb"], task, comm)), Some(Cause::Undecidable), "{task} {comm}");
         }
+    }
+
+    #[test]
+    fn jfs_does_not_tell_where_its_journal_is() {
+        let encrypted = |device: &str| volume_at(&made(&format!("1 0 {device} / /data rw - jfs /dev/x rw\n")), "/data");
+        assert_eq!(cause(&encrypted("8:2").encrypted), Some(Cause::Undecidable));
+        assert_eq!(encrypted("8:1").encrypted, Reading::Known(false));
     }
 
     #[test]
