@@ -12,7 +12,7 @@ use muster_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Look, Probe, memory};
+use super::{Look, Probe, disk_encryption, memory};
 use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES, Space};
 
 /// Of the first process: the agent's own service sees everything as read-only.
@@ -40,8 +40,12 @@ const LOCAL: &[&[u8]] = &[
     b"xfs",
     b"zfs",
 ];
-/// Where desktops mount what a person plugs in.
+/// Where desktops mount what a person plugs in, and administrators other disks.
 const REMOVABLE: [&[u8]; 2] = [b"/media/", b"/run/media/"];
+/// File systems each of whose subvolumes has a device number of its own, which no mount tells.
+const OWN_NUMBERS: [&[u8]; 2] = [b"bcachefs", b"btrfs"];
+/// Mount points of one device that are tried to find one that no other mount covers, at most.
+const TRIES: usize = 16;
 /// Steps in which shares are told, in percent.
 const STEPS: [u64; 9] = [50, 60, 70, 80, 85, 90, 95, 98, 100];
 /// Points below the edge of a step at which the step below it is taken.
@@ -81,7 +85,7 @@ struct Told {
     version: u32,
     boot_id: String,
     boot_time: Option<Timestamp>,
-    /// Steps by mount point: used, inodes.
+    /// Steps by device and mount point: used, inodes.
     volumes: BTreeMap<String, (Option<u64>, Option<u64>)>,
 }
 
@@ -102,25 +106,55 @@ fn capacity(look: &Look<'_>) -> Result<Capacity, Unknown> {
     let (boot_id, boot_time) = boot(host, &before);
     let mut told = Told { version: VERSION, boot_id, boot_time: boot_time.known().copied(), ..Told::default() };
     let mut volumes = Vec::with_capacity(mounts.len());
-    for mount in mounts {
-        let path = host::path_of(&mount.mount_point);
+    for mounts in mounts.values() {
+        let Some((mount, space)) = space_of(host, mounts) else { continue };
         let name = PathText::from_bytes(&mount.mount_point);
-        let space = match mount.is_supported {
-            true => host::reading(format!("statvfs {}", name.as_str()), host.space(&path)),
-            false => Reading::unknown(Cause::Unsupported, "this build does not know how such a file system fills"),
-        };
-        let (used, inodes) = before.volumes.get(name.as_str()).copied().unwrap_or_default();
+        let key = format!("{} {}", String::from_utf8_lossy(&mount.device), name.as_str());
+        let (used, inodes) = before.volumes.get(&key).copied().unwrap_or_default();
         let used_percent = share(&space, used_percent, used);
         let inodes_percent = share(&space, inodes_percent, inodes);
-        told.volumes.insert(name.as_str().to_owned(), (used_percent.known().copied(), inodes_percent.known().copied()));
+        told.volumes.insert(key, (used_percent.known().copied(), inodes_percent.known().copied()));
         let file_system = Text::from_bytes(&mount.file_system);
         volumes.push(VolumeSpace { mount_point: name, file_system, used_percent, inodes_percent });
     }
-    volumes.sort_by(|a, b| a.mount_point.cmp(&b.mount_point));
+    // Stable: of two at one mount point, the order is that of their devices.
+    volumes.sort_by(|a: &VolumeSpace, b| a.mount_point.cmp(&b.mount_point));
     if told != before {
         memory::write_json(look.memory, TOLD, &told).map_err(|error| host::unknown("keep what was told", &error))?;
     }
     Ok(Capacity { volumes, boot_time })
+}
+
+/// Returns the mount of a device at which it is measured, of all in their order, and its space; `None` where it is one that a person
+/// plugged in.
+fn space_of<'m>(host: &dyn Host, mounts: &'m [Mount]) -> Option<(&'m Mount, Reading<Space>)> {
+    let first = mounts.first()?;
+    // What cannot be told to be removable is measured.
+    if first.is_below_media() && disk_encryption::is_removable(host, &first.line).is_ok_and(|removable| removable) {
+        return None;
+    }
+    let name = |mount: &Mount| PathText::from_bytes(&mount.mount_point);
+    if !first.is_supported {
+        let detail = "this build does not know how such a file system fills";
+        return Some((first, Reading::unknown(Cause::Unsupported, detail)));
+    }
+    for mount in mounts.iter().take(TRIES) {
+        let path = host::path_of(&mount.mount_point);
+        let is_there = match host.metadata(&path) {
+            Ok(metadata) => mount.is_on(metadata.device),
+            Err(error) => {
+                return Some((
+                    mount,
+                    Reading::Unknown { unknown: host::unknown(format!("look at {}", name(mount).as_str()), &error) },
+                ));
+            }
+        };
+        if is_there {
+            return Some((mount, host::reading(format!("statvfs {}", name(mount).as_str()), host.space(&path))));
+        }
+    }
+    let detail = format!("another mount covers {}", name(first).as_str());
+    Some((first, Reading::unknown(Cause::Hidden, detail)))
 }
 
 fn share(space: &Reading<Space>, of: fn(&Space) -> Option<u64>, before: Option<u64>) -> Reading<u64> {
@@ -207,13 +241,31 @@ struct Mount {
     file_system: Vec<u8>,
     /// Whether it is known to tell how full it is.
     is_supported: bool,
+    /// The whole line.
+    line: Vec<u8>,
 }
 
-/// Returns the file systems of local disks that can be written, each device once: those of known kinds, those of other kinds on a
+impl Mount {
+    fn is_below_media(&self) -> bool {
+        REMOVABLE.iter().any(|place| self.mount_point.starts_with(place))
+    }
+
+    /// Returns whether it is what lies at its mount point, where lstat(2) says of that that it is on `device`.
+    fn is_on(&self, (major, minor): (u32, u32)) -> bool {
+        OWN_NUMBERS.contains(&self.file_system.as_slice()) || self.device == format!("{major}:{minor}").as_bytes()
+    }
+
+    /// Returns its place among the mounts of one device: the shortest mount point first, and those of plugged in ones last.
+    fn rank(&self) -> (bool, usize, &[u8]) {
+        (self.is_below_media(), self.mount_point.len(), &self.mount_point)
+    }
+}
+
+/// Returns the file systems of local disks that can be written, by their devices: those of known kinds, those of other kinds on a
 /// block device, and an overlay that is the root, whose numbers are those of its upper layer. `bytes` is proc_pid_mountinfo(5); `None`
 /// when a line is none of that or is cut. Where they are the agent's own (`is_own`), its service made each of them read-only.
-fn parse(bytes: &[u8], is_own: bool) -> Option<Vec<Mount>> {
-    let mut by_device: BTreeMap<Vec<u8>, Mount> = BTreeMap::new();
+fn parse(bytes: &[u8], is_own: bool) -> Option<BTreeMap<Vec<u8>, Vec<Mount>>> {
+    let mut by_device: BTreeMap<Vec<u8>, Vec<Mount>> = BTreeMap::new();
     for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
         let mut fields = line.split(|&byte| byte == b' ');
         let device = fields.nth(2)?;
@@ -225,24 +277,23 @@ fn parse(bytes: &[u8], is_own: bool) -> Option<Vec<Mount>> {
         let is_supported = LOCAL.contains(&file_system) || (file_system == b"overlay" && mount_point == b"/");
         // What is on no block device has a number of the major 0.
         let is_on_block_device = !device.starts_with(b"0:");
-        if !(is_supported || is_on_block_device)
-            || is_read_only(super_options)
-            || REMOVABLE.iter().any(|place| mount_point.starts_with(place))
-        {
+        if !(is_supported || is_on_block_device) || is_read_only(super_options) {
             continue;
         }
-        // A read-only view of a file system says nothing of whether it fills; another mount of it may.
-        let mount = Mount { device: device.to_vec(), mount_point, file_system: file_system.to_vec(), is_supported };
-        let rank = |mount: &Mount| (mount.mount_point.len(), mount.mount_point.clone());
-        match by_device.get_mut(device) {
-            Some(other) if rank(&mount) < rank(other) => *other = mount,
-            Some(_) => {}
+        let (device, file_system) = (device.to_vec(), file_system.to_vec());
+        let mount = Mount { device, mount_point, file_system, is_supported, line: line.to_vec() };
+        match by_device.get_mut(&mount.device) {
+            Some(others) => others.push(mount),
+            // A read-only view of a file system says nothing of whether it fills; another mount of it may.
             None if is_read_only(options) && !is_own => {}
-            None => drop(by_device.insert(device.to_vec(), mount)),
+            None => drop(by_device.insert(mount.device.clone(), vec![mount])),
         }
     }
+    for mounts in by_device.values_mut() {
+        mounts.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    }
     // Something is always mounted, and each line has an end.
-    bytes.ends_with(b"\n").then(|| by_device.into_values().collect())
+    bytes.ends_with(b"\n").then_some(by_device)
 }
 
 /// Returns a field with its octal escapes read, as proc_pid_mountinfo(5) says of blanks and the like.
@@ -309,6 +360,97 @@ mod tests {
         }
     }
 
+    /// Returns the mount points at which devices are measured, sorted by device.
+    fn points(text: &[u8]) -> Vec<String> {
+        let found = parse(text, false).unwrap();
+        found.into_values().map(|mounts| String::from_utf8(mounts[0].mount_point.clone()).unwrap()).collect()
+    }
+
+    /// Returns what is said of each volume of a host with these mounts, whose mount points are on these devices.
+    fn volumes(
+        mounts: &str,
+        devices: &[(&str, (u32, u32))],
+        removable: &[(&str, &str)],
+    ) -> Vec<(String, Reading<u64>)> {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, content: &str| {
+            let path = folder.path().join(format!("files{path}"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        write(MOUNTS, mounts);
+        write("/proc/stat", "btime 1795687200\n");
+        write("/proc/sys/kernel/random/boot_id", "x\n");
+        for (device, value) in removable {
+            write(&format!("/sys/class/block/{device}/removable"), value);
+        }
+        let part = |name: &str, entries: Vec<String>| format!(r#""{name}": {{{}}}"#, entries.join(", "));
+        let metadata = |(path, (major, minor)): &(&str, (u32, u32))| {
+            format!(
+                r#""{path}": {{"kind": "folder", "size_bytes": 0, "modified": null, "mode": 0, "uid": 0, "gid": 0,
+                "device": [{major}, {minor}], "inode": 2}}"#
+            )
+        };
+        let space = |(path, _): &(&str, _)| {
+            format!(r#""{path}": {{"blocks": 100, "free": 30, "available": 30, "inodes": 0, "free_inodes": 0}}"#)
+        };
+        let mut links = Vec::new();
+        let mut lists = Vec::new();
+        let mut errors = Vec::new();
+        for (minor, (device, _)) in removable.iter().enumerate() {
+            let place = format!("../../devices/pci0000:00/ata1/block/{device}");
+            links.push(format!(r#""/sys/dev/block/8:{minor}": "{place}""#));
+            links.push(format!(r#""/sys/class/block/{device}": "{place}""#));
+            lists.push(format!(r#""/sys/class/block/{device}/slaves": []"#));
+            for attribute in ["partition", "device/vendor", "device/model"] {
+                errors.push(format!(r#""read /sys/class/block/{device}/{attribute}": {{"errno": 2}}"#));
+            }
+        }
+        let index = [
+            r#""version": 1, "captured": "2026-11-24T12:00:00Z""#.to_owned(),
+            part("metadata", devices.iter().map(metadata).collect()),
+            part("space", devices.iter().map(space).collect()),
+            part("links", links),
+            part("lists", lists),
+            part("errors", errors),
+        ];
+        std::fs::write(folder.path().join("index.json"), format!("{{{}}}", index.join(", "))).unwrap();
+        let host = crate::host::Recorded::at(folder.path()).unwrap();
+        let now = Timestamp::from_seconds(1_795_687_300).unwrap();
+        let (settings, watch) = (super::super::Settings::default(), muster_proto::fact::WatchState::Live);
+        let memory = folder.path();
+        let look = Look { host: &host, now, settings: &settings, memory, watch, run: 7, files: Default::default() };
+        let found = capacity(&look).unwrap().volumes;
+        found.into_iter().map(|volume| (volume.mount_point.as_str().to_owned(), volume.used_percent)).collect()
+    }
+
+    #[test]
+    fn a_disk_below_media_is_left_out_where_it_is_removable_alone() {
+        let mounts = "1 0 8:0 / / rw - ext4 /dev/sda rw\n2 1 8:1 / /media/data rw - ext4 /dev/sdb rw\n\
+                      3 1 8:2 / /media/stick rw - vfat /dev/sdc rw\n4 1 8:9 / /media/untold rw - vfat /dev/sdz rw\n";
+        let devices = [("/", (8, 0)), ("/media/data", (8, 1)), ("/media/stick", (8, 2)), ("/media/untold", (8, 9))];
+        let found = volumes(mounts, &devices, &[("sda", "0\n"), ("sdb", "0\n"), ("sdc", "1\n")]);
+        let points: Vec<_> = found.iter().map(|(point, _)| point.as_str()).collect();
+        assert_eq!(points, ["/", "/media/data", "/media/untold"]);
+    }
+
+    #[test]
+    fn a_volume_that_another_mount_covers_does_not_get_that_ones_numbers() {
+        let mounts = "1 0 8:0 / / rw - ext4 /dev/sda rw\n2 1 8:1 / /srv rw - ext4 /dev/sdb rw\n\
+                      3 2 8:2 / /srv rw - ext4 /dev/sdc rw\n4 1 0:40 / /b rw - btrfs /dev/sdd rw\n";
+        let devices = [("/", (8, 0)), ("/srv", (8, 2)), ("/b", (0, 41))];
+        let known = Reading::Known(70);
+        let covered = Reading::unknown(Cause::Hidden, "another mount covers /srv");
+        let expected = [("/", &known), ("/b", &known), ("/srv", &covered), ("/srv", &known)];
+        let found = volumes(mounts, &devices, &[]);
+        assert_eq!(found.iter().map(|(point, used)| (point.as_str(), used)).collect::<Vec<_>>(), expected);
+        // It is mounted elsewhere, too.
+        let mounts = format!("{mounts}5 1 8:1 /x /longer rw - ext4 /dev/sdb rw\n");
+        let found = volumes(&mounts, &[("/", (8, 0)), ("/srv", (8, 2)), ("/b", (0, 41)), ("/longer", (8, 1))], &[]);
+        let expected = [("/", &known), ("/b", &known), ("/longer", &known), ("/srv", &known)];
+        assert_eq!(found.iter().map(|(point, used)| (point.as_str(), used)).collect::<Vec<_>>(), expected);
+    }
+
     #[test]
     fn each_device_counts_once_and_what_cannot_fill_not_at_all() {
         let text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
@@ -319,8 +461,7 @@ mod tests {
             27 22 8:3 / /media/me/stick rw - vfat /dev/sdc1 rw\n\
             28 22 8:4 / /home\\134x rw - xfs /dev/sdd1 rw\n\
             29 22 0:9 / /n rw - nfs4 s:/ rw\n";
-        let found: Vec<_> = parse(text, false).unwrap().into_iter().map(|mount| mount.mount_point).collect();
-        assert_eq!(found, [b"/".to_vec(), b"/home\\x".to_vec()]);
+        assert_eq!(points(text), ["/", "/media/me/stick", "/home\\x"]);
         assert_eq!(parse(b"22 1\n", false), None);
         assert_eq!(parse(b"", false), None);
         assert_eq!(parse(&text[..text.len() - 1], false), None, "a line that is cut");
@@ -335,19 +476,16 @@ mod tests {
             26 22 8:34 / /image ro - newfs /dev/sdc2 ro\n\
             27 22 0:40 / /n rw - fuse.sshfs me@there: rw\n\
             28 22 0:41 / /etc/pve rw - fuse /dev/fuse rw\n";
-        let found: Vec<_> = parse(text, false)
-            .unwrap()
-            .into_iter()
-            .map(|mount| (String::from_utf8(mount.mount_point).unwrap(), mount.is_supported))
-            .collect();
-        let expected = [("/", true), ("/data", true), ("/new", false)];
-        assert_eq!(found, expected.map(|(at, is_supported)| (at.to_owned(), is_supported)));
+        assert_eq!(points(text), ["/", "/data", "/new"]);
+        let found = parse(text, false).unwrap();
+        let unsupported: Vec<_> = found.into_values().flatten().filter(|mount| !mount.is_supported).collect();
+        assert_eq!((unsupported.len(), &unsupported[0].mount_point), (1, &b"/new".to_vec()));
     }
 
     #[test]
     fn the_agents_own_view_is_read_only_and_the_file_systems_behind_it_are_not() {
         let text = b"22 1 8:1 / / ro,relatime - ext4 /dev/sda1 rw\n25 22 8:2 / /mnt ro - xfs /dev/sdb1 ro\n";
-        assert_eq!(parse(text, false), Some(Vec::new()));
+        assert_eq!(parse(text, false), Some(BTreeMap::new()));
         assert_eq!(parse(text, true).unwrap().len(), 1);
     }
 

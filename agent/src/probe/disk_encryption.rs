@@ -63,6 +63,13 @@ impl Probe for DiskEncryptionProbe {
     }
 }
 
+/// Returns whether all of what a line of proc_pid_mountinfo(5) mounts is on removable disks.
+pub(super) fn is_removable(host: &dyn Host, line: &[u8]) -> Result<bool, Unknown> {
+    let mounts = mounts::parse(line).unwrap_or_default();
+    let mount = mounts.first().ok_or_else(|| Unknown::new(Cause::Garbled, "no line of mountinfo"))?;
+    Devices::new(host).are_removable(mount)
+}
+
 fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     // The agent may run in a mount namespace of its own, whose binds and covers are not the host's. Its own mounts would leave out
     // what is covered in it.

@@ -177,6 +177,7 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("disk_encryption", "files/sys/class/block/*/md/array_state"),
             Files("disk_encryption", "files/sys/class/block/*/loop/backing_file"),
             Seeds("disk_encryption", "files/sys/class/block/*"),
+            Seeds("capacity", "files/sys/class/block/*"),
         ],
     ),
     ("audit", &[Files("logging", "answers/audit.rules"), Files("logging", "answers/audit.status")]),

@@ -14,6 +14,7 @@ use super::{
     crypto,
     device::{self, Device, Effect},
     journal,
+    mounts::Mount,
 };
 use crate::host::{self, EntryKind, FILE_BYTES, Host, Luks, SMALL_FILE_BYTES, path_of};
 
@@ -170,6 +171,24 @@ impl<'h> Devices<'h> {
         }
         self.read_headers(&mut found);
         Chain::of(device, &found, of_file)
+    }
+
+    /// Returns whether all devices of `mount` are removable disks, or are on nothing else.
+    pub fn are_removable(&self, mount: &Mount) -> Result<bool, Unknown> {
+        let devices = match mount.device.0 {
+            0 if mount.file_system == b"btrfs" => self.btrfs_members(&mount.source)?,
+            0 => vec![self.of_path(&mount.source)?],
+            _ => vec![self.name_of(mount.device)?],
+        };
+        let not_followed = |_: &[u8]| Chain::unknown(Unknown::new(Cause::Unsupported, "a file is not followed"));
+        for device in &devices {
+            let mut found = BTreeMap::new();
+            self.collect(device, &mut found)?;
+            if !Chain::of(device, &found, &not_followed).is_removable {
+                return Ok(false);
+            }
+        }
+        Ok(!devices.is_empty())
     }
 
     /// Looks at `name` and all below it.

@@ -48,4 +48,9 @@ pub(super) const ROWS: &[Expected] = &[
     row("backup", "metadata /usr/bin/", "absent", "backup.clients", "without its program it is not there"),
     row("backup", "metadata /etc/", "absent", "backup.clients[].has_settings", "a client without settings"),
     row("backup", "read /var/lib/dpkg/status", "absent", "backup.clients[].", "a host without dpkg: unsupported"),
+    // Capacity.
+    row("capacity", "*/sys/", "absent", "capacity.volumes", "what is not known to be removable is measured"),
+    row("capacity", "*/partition", "content", "capacity.volumes", "an empty number is none: not known, and measured"),
+    row("capacity", "", "error", "capacity.volumes", "the same, also of what is asked later"),
+    row("capacity", "read /proc/1/mountinfo", "content", "capacity.volumes", "cut at a line: fewer mounts"),
 ];
