@@ -5,7 +5,7 @@ use std::path::Path;
 use muster_proto::fact::{Cause, Reading, Unknown};
 
 use super::{below::Below, chain::Chain, mounts::Mount, own};
-use crate::host::{self, Space, path_of};
+use crate::host::{self, Space, path_bytes, path_of};
 
 /// How often the space of two file systems is compared, at most: it changes while one is written to.
 const MEASURES: usize = 3;
@@ -34,14 +34,23 @@ impl Below<'_> {
         }
     }
 
-    /// Returns the name that `upper` has now: where the initial ramdisk mounted the overlay, as that of MicroOS does, the root was at
-    /// `/sysroot`.
+    /// Returns the name that `upper` has now, where what has it is as large and as full.
+    ///
+    /// Where the initial ramdisk mounted the overlay, as that of MicroOS does, the root was at `/sysroot`. Docker names its layers from the
+    /// folder that has them all, two above the mount point, where the whole names of many would be too long (`mountFrom` in overlay2).
     fn as_named_now(&self, mount: &Mount, upper: Vec<u8>) -> Vec<u8> {
-        let Some(rest) = upper.strip_prefix(b"/sysroot").filter(|rest| rest.starts_with(b"/")) else { return upper };
-        let is_gone = self.host.metadata(&path_of(&upper)).is_err_and(|error| host::cause(&error) == Cause::Absent);
-        match is_gone && self.have_same_space(&path_of(&mount.mount_point), &path_of(rest)) == Ok(true) {
-            true => rest.to_vec(),
-            false => upper,
+        let point = path_of(&mount.mount_point);
+        let named_now = if upper.starts_with(b"/") {
+            let is_gone =
+                || self.host.metadata(&path_of(&upper)).is_err_and(|error| host::cause(&error) == Cause::Absent);
+            let below_root = upper.strip_prefix(b"/sysroot").filter(|rest| rest.starts_with(b"/"));
+            below_root.filter(|_| is_gone()).map(path_of)
+        } else {
+            point.ancestors().nth(2).map(|layers| layers.join(path_of(&upper)))
+        };
+        match named_now {
+            Some(name) if self.have_same_space(&point, &name) == Ok(true) => path_bytes(&name),
+            _ => upper,
         }
     }
 
@@ -280,5 +289,19 @@ mod tests {
         assert_eq!(cause(&encrypted(9, &[])), Some(Cause::Hidden));
         // It has the name that it had.
         assert_eq!(cause(&encrypted(9, &["/up/u", "/sysroot/up/u"])), Some(Cause::Absent));
+    }
+
+    #[test]
+    fn an_upper_folder_is_found_that_is_named_from_the_folder_of_layers() {
+        let encrypted = |upper: &str, space: u64| {
+            let overlay = OVERLAY.replace("/o ", "/d/overlay2/a/merged ").replace("/up/u", upper);
+            let mut host = made(&format!("{ROOT}{overlay}"));
+            host.metadata.insert("/d/overlay2/a/diff".to_owned(), 2);
+            host.blocks.extend([("/d/overlay2/a/merged".to_owned(), 9), ("/d/overlay2/a/diff".to_owned(), space)]);
+            volume_at(&host, "/d/overlay2/a/merged").encrypted
+        };
+        assert_eq!(encrypted("a/diff", 9), Reading::Known(true));
+        assert_eq!(cause(&encrypted("a/diff", 8)), Some(Cause::Hidden));
+        assert_eq!(cause(&encrypted("b/diff", 9)), Some(Cause::Hidden));
     }
 }
