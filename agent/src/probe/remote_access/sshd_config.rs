@@ -21,6 +21,8 @@ const DEPTH: usize = 16;
 const LINES: usize = 10_000;
 /// What a block is for that is for every connection.
 const ALL: &str = "all";
+/// Criteria of a block that each connection has something for.
+const CRITERIA: [&str; 3] = ["address", "host", "user"];
 /// Port without a setting.
 pub(super) const PORT: u16 = 22;
 /// Names of one setting.
@@ -219,6 +221,8 @@ impl Config {
             "authorizedkeyscommand" | "trustedusercakeys" => {
                 !words(&setting.value).first().is_some_and(|first| first.eq_ignore_ascii_case("none"))
             }
+            // The keys of the peer's host are taken for those of the account.
+            "hostbasedauthentication" => parse_yes_no(&setting.value) != Some(false),
             _ => false,
         };
         self.settings.iter().find(is_elsewhere).map(|setting| setting.at.as_str())
@@ -348,16 +352,13 @@ impl Config {
         if !takes {
             return Reading::Known(false);
         }
-        // Of AuthenticationMethods, each word is one way in, and a comma joins the methods that it needs together.
-        let methods = || self.settings.iter().filter(|setting| setting.name == "authenticationmethods");
-        let allows = |setting: &Setting| {
-            words(&setting.value).iter().any(|way| {
-                let mut needed = way.split(',').map(|method| method.split(':').next().unwrap_or_default());
-                needed.all(|method| matches!(method, "password" | "keyboard-interactive" | "any"))
-            })
-        };
-        let Some(own) = methods().find(|setting| setting.scope.is_none()) else { return Reading::Known(true) };
-        Reading::Known(allows(own) || methods().any(|setting| setting.scope.is_some() && allows(setting)))
+        self.worst(
+            &["authenticationmethods"],
+            |value| Some(is_one_enough(value)),
+            true,
+            |value| *value,
+            &mut Vec::new(),
+        )
     }
 
     /// Returns ports and addresses, sorted. An address of ListenAddress may have a port of its own.
@@ -403,13 +404,36 @@ pub(super) fn is_told(line: &str) -> bool {
 
 /// Returns what a `Match` is for that stands in a block which is for `outer`.
 fn inner_scope(outer: Option<&str>, value: &str) -> String {
-    let is_all = value.eq_ignore_ascii_case(ALL);
+    let is_all = is_for_all(value);
     match outer {
         Some(outer) if is_all => outer.to_owned(),
         Some(outer) => format!("{outer}, {value}"),
         None if is_all => ALL.to_owned(),
         None => value.to_owned(),
     }
+}
+
+/// Returns whether what a `Match` is for is every connection.
+fn is_for_all(value: &str) -> bool {
+    let words = words(value);
+    let is_any = |pair: &[String]| match pair {
+        [name, pattern] => pattern == "*" && CRITERIA.iter().any(|criterion| name.eq_ignore_ascii_case(criterion)),
+        _ => false,
+    };
+    match words.as_slice() {
+        [] => false,
+        [all] => all.eq_ignore_ascii_case(ALL),
+        pairs => pairs.chunks(2).all(is_any),
+    }
+}
+
+/// Returns whether a value of AuthenticationMethods asks for no more than a password: each word is one way in, and a comma joins the
+/// methods that it needs together. By `none` gets in who has no password.
+fn is_one_enough(value: &str) -> bool {
+    words(value).iter().any(|way| {
+        let mut needed = way.split(',').map(|method| method.split(':').next().unwrap_or_default());
+        needed.all(|method| matches!(method, "password" | "keyboard-interactive" | "any" | "none"))
+    })
 }
 
 fn parse_port(value: &str) -> Option<u16> {
@@ -445,7 +469,9 @@ mod tests {
         let mut scope = None;
         for (number, line) in text.lines().enumerate() {
             match parse_line(line) {
-                Ok(Some((name, value))) if name == "match" => scope = Some(Scope { text: value, block: number + 1 }),
+                Ok(Some((name, value))) if name == "match" => {
+                    scope = Some(Scope { text: inner_scope(None, &value), block: number + 1 })
+                }
                 Ok(Some((name, value))) => {
                     config.settings.push(Setting {
                         name,
@@ -519,6 +545,12 @@ mod tests {
         let text = "Match User git\nKbdInteractiveAuthentication no\nChallengeResponseAuthentication yes\nMatch all\nKbdInteractiveAuthentication no";
         assert_eq!(allowed(text).kbd_interactive, Reading::Known(false));
         assert_eq!([inner_scope(Some("User a"), "All"), inner_scope(None, "ALL")], ["User a", "all"]);
+        for all in ["User *", "address \"*\"", "Host * User *"] {
+            assert_eq!([inner_scope(None, all), inner_scope(Some("User a"), all)], ["all", "User a"], "{all}");
+        }
+        for some in ["User a", "User *,!a", "User * Address 10.0.0.0/8", "Group *", "User * Host", "User", ""] {
+            assert_eq!(inner_scope(None, some), some);
+        }
         let found = allowed("PermitRootLogin yes\nMatch Address 10.0.0.0/8\n PermitRootLogin no\n");
         assert_eq!((found.permit_root_login, found.loosened_by.len()), (Reading::Known(PermitRootLogin::Yes), 0));
     }
@@ -535,7 +567,15 @@ mod tests {
             ("AuthenticationMethods publickey,password password", true),
             ("AuthenticationMethods publickey,keyboard-interactive:pam\nUsePAM yes", false),
             ("AuthenticationMethods any", true),
+            ("AuthenticationMethods none\nPermitEmptyPasswords yes", true),
             ("AuthenticationMethods publickey\nMatch User old\nAuthenticationMethods password", true),
+            ("AuthenticationMethods password\nMatch User old\nAuthenticationMethods publickey", true),
+            ("Match User old\nForceCommand x\nMatch all\nAuthenticationMethods publickey", false),
+            ("Match User old\nAuthenticationMethods any\nMatch all\nAuthenticationMethods publickey", true),
+            ("Match all\nAuthenticationMethods publickey\nMatch User old\nAuthenticationMethods any", false),
+            ("Match User *\nAuthenticationMethods publickey", false),
+            ("Match User old\nAuthenticationMethods publickey", true),
+            ("KbdInteractiveAuthentication no\nMatch address * user *\nPasswordAuthentication no", false),
             (
                 "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMatch User old\nPasswordAuthentication yes",
                 true,
@@ -554,6 +594,8 @@ mod tests {
             ("AuthorizedKeysFile /etc/ssh/keys/%u", Some("f:1")),
             ("Match User git\nAuthorizedKeysCommand /usr/bin/keys", Some("f:2")),
             ("TrustedUserCAKeys /etc/ssh/ca.pub", Some("f:1")),
+            ("HostbasedAuthentication no", None),
+            ("Match Host *.example.org\nHostbasedAuthentication yes", Some("f:2")),
         ] {
             assert_eq!(config(text).keys_elsewhere(), expected, "{text}");
         }
