@@ -17,7 +17,7 @@ use crate::host::{self, EntryKind, Host, Metadata, SMALL_FILE_BYTES};
 
 /// Where it leaves its process id without a setting.
 const PID_FILES: [&str; 2] = ["/run/sshd.pid", "/var/run/sshd.pid"];
-/// Name of its process. Since OpenSSH 9.8 sessions have another one.
+/// Name of its process, unless it was started by another one. Since OpenSSH 9.8 sessions have another one.
 pub(super) const NAME: &str = "sshd";
 /// Processes that are looked at, at most.
 const PROCESSES: usize = 50_000;
@@ -27,6 +27,10 @@ const WITH_ARGUMENT: &str = "CEbcfghkopu";
 const NOT_WAITING: &str = "iRtTGQV";
 /// Programs of distributions, which take their settings from the files that are read. `/sbin` and `/bin` may be links.
 const PROGRAMS: [&str; 5] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd", "/bin/sshd", "/usr/lib/ssh/sshd"];
+/// Bytes of what it writes over its arguments, at most.
+const TITLE_BYTES: usize = 1023;
+/// What stands in that.
+const WAITS: &str = " [listener]";
 /// Parts of paths that are followed from one path, at most, and links among them (the kernel's own bound).
 const PARTS: usize = 1_000;
 const LINKS: usize = 40;
@@ -167,10 +171,14 @@ impl Process {
         let link = host.read_link(Path::new(&format!("/proc/{}/exe", self.id)));
         let program =
             link.map_or_else(|_| words.first().cloned().unwrap_or_default(), |path| path.display().to_string());
-        // proc_pid_exe(5): so it is marked once an update replaced it.
-        let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+        let program = current(&program);
         (!named && !PROGRAMS.contains(&program)).then(|| program.chars().take(SHOWN_CHARACTERS).collect())
     }
+}
+
+/// Returns the path of a program, without the mark that proc_pid_exe(5) puts behind it once an update replaced it.
+fn current(program: &str) -> &str {
+    program.strip_suffix(" (deleted)").unwrap_or(program)
 }
 
 impl Arguments {
@@ -197,7 +205,7 @@ fn processes(host: &dyn Host) -> Result<Server, Unknown> {
     let mut server = Server::default();
     for id in ids {
         let Some(name) = read(host, id, "comm")? else { continue };
-        if name.trim_end() != NAME {
+        if name.trim_end() != NAME && !is_renamed(host, id)? {
             continue;
         }
         let (Some(status), Some(cmdline)) = (read(host, id, "status")?, read(host, id, "cmdline")?) else { continue };
@@ -220,11 +228,31 @@ fn processes(host: &dyn Host) -> Result<Server, Unknown> {
     Ok(server)
 }
 
+/// Returns whether a process of another name is the server: by its program, or where that may not be asked or is of another build by
+/// its title.
+fn is_renamed(host: &dyn Host, id: u32) -> Result<bool, Unknown> {
+    match host.read_link(Path::new(&format!("/proc/{id}/exe"))) {
+        Ok(program) if PROGRAMS.contains(&current(&program.to_string_lossy())) => return Ok(true),
+        // Neither has one of the kernel.
+        Err(error) if is_gone(&error) => return Ok(false),
+        Ok(_) | Err(_) => {}
+    }
+    let path = format!("/proc/{id}/cmdline");
+    match host.read_start(Path::new(&path), TITLE_BYTES) {
+        Ok(start) => Ok(title(&String::from_utf8_lossy(&start)).is_some_and(|title| title.contains(WAITS))),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(host::unknown(format!("read {path}"), &error)),
+    }
+}
+
+/// Returns whether a process is not there any more: ENOENT and ESRCH are what /proc says of it.
+fn is_gone(error: &io::Error) -> bool {
+    host::cause(error) == Cause::Absent || error.raw_os_error() == Some(3)
+}
+
 /// Returns a file of a process; `None` of one that is gone.
 fn read(host: &dyn Host, id: u32, name: &str) -> Result<Option<String>, Unknown> {
     let path = format!("/proc/{id}/{name}");
-    // ENOENT and ESRCH are what /proc says of it.
-    let is_gone = |error: &io::Error| host::cause(error) == Cause::Absent || error.raw_os_error() == Some(3);
     match host.read(Path::new(&path), SMALL_FILE_BYTES) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_gone(&error) => Ok(None),
@@ -232,21 +260,26 @@ fn read(host: &dyn Host, id: u32, name: &str) -> Result<Option<String>, Unknown>
     }
 }
 
-/// Returns what a process of the name was started with; `None` of one that does not wait for peers, such as a session.
+/// Returns what a program wrote over its arguments, behind its own name; `None` of arguments as they were given.
+fn title(cmdline: &str) -> Option<&str> {
+    let (name, title) = cmdline.split_once(':')?;
+    (!name.contains(['/', ' ', '\0'])).then(|| title.trim_start())
+}
+
+/// Returns what a process of the server was started with; `None` of one that does not wait for peers, such as a session.
 ///
 /// Since OpenSSH 8.2 the one that waits writes over its arguments: `sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups`, as far
-/// as arguments and environment had room, and no more than 1023 bytes. Before, and before it does so, they are as they were given.
+/// as arguments and environment had room, and no more than [`TITLE_BYTES`]. Before, and before it does so, they are as they were given.
 fn arguments(cmdline: &str) -> Option<Arguments> {
     let text = cmdline.replace('\0', " ");
     let text = text.trim();
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let Some(title) = text.strip_prefix("sshd:") else {
+    let Some(title) = title(text) else {
         let words = words(text);
         let is_waiting = !words.is_empty() && !has_flag(&words);
         return is_waiting.then_some(Arguments::Told(words));
     };
-    let title = title.trim_start();
-    match title.rsplit_once(" [listener]") {
+    match title.rsplit_once(WAITS) {
         Some((words_of_it, _)) => Some(Arguments::Told(words(words_of_it))),
         // sshd(8) wants to be started by a whole path. A session's title has a name of a user, or `[accepted]` and the like.
         None if title.starts_with('/') => Some(Arguments::Cut(title.chars().take(SHOWN_CHARACTERS).collect())),
@@ -451,6 +484,9 @@ mod tests {
             ("sshd: eve@pts/0\0", None),
             ("sshd: [accepted]\0", None),
             ("sshd: \0", None),
+            ("sshd-sftp: /usr/sbin/sshd-sftp -p 9 [listener] 0 of 10-100", told(&["/usr/sbin/sshd-sftp", "-p", "9"])),
+            ("sshd-sftp: eve [priv]", None),
+            ("/usr/sbin/sshd\0-o\0Banner: x\0", told(&["/usr/sbin/sshd", "-o", "Banner:", "x"])),
             ("/usr/sbin/sshd\0-D\0-R\0", None),
             ("sshd\0-i\0", None),
             ("/usr/sbin/sshd\0-T\0", None),
@@ -490,12 +526,41 @@ mod tests {
         ] {
             check(&Made::new().process(77, status, cmdline), Cause::Undecidable, expected);
         }
-        let unnamed =
-            Made::new().process(77, own, title).file("/proc/14/comm", "bash\n").absent("read /var/run/sshd.pid");
+        let unnamed = Made::new()
+            .process(77, own, title)
+            .file("/proc/14/comm", "bash\n")
+            .file("/proc/14/cmdline", "bash\0")
+            .absent("read /var/run/sshd.pid");
         check(&unnamed, Cause::Undecidable, "process 77 is a server that no file of process ids names");
         check(&Made::new().process(77, own, title).absent("read /proc/77/comm"), Cause::Undecidable, "");
         let has_sessions = |made: Made| Server::look(&made.host).has_sessions;
         assert!(!has_sessions(Made::new()) && has_sessions(Made::new().process(77, own, "sshd: eve [priv]")));
+    }
+
+    #[test]
+    fn a_second_server_of_another_name_is_seen_by_its_program_or_its_title() {
+        let second = "process 77 is a server beside that of the settings: ";
+        let given = "/usr/sbin/sshd-sftp\0-f\0/etc/ssh/sshd-sftp_config\0";
+        let title = "sshd-sftp: /usr/sbin/sshd-sftp -f x [listener] 0 of 10-100 startups";
+        for (exe, cmdline, expected) in [
+            (Some("/usr/sbin/sshd"), given, second),
+            (Some("/usr/bin/sshd (deleted)"), title, second),
+            (Some("/opt/ssh/sbin/sshd"), title, second),
+            (None, title, second),
+            (Some("/usr/sbin/sshd"), "sshd-sftp: eve [priv]", ""),
+            (Some("/usr/bin/bash"), given, ""),
+            (None, given, ""),
+            (None, "", ""),
+        ] {
+            let made = Made::new().process(77, "PPid:\t1\nNSpid:\t77\n", cmdline).file("/proc/77/comm", "sshd-sftp\n");
+            let made = match exe {
+                Some(exe) => made.link("/proc/77/exe", exe),
+                None => made,
+            };
+            check(&made, Cause::Undecidable, expected);
+        }
+        let untold = Made::new().process(77, "", given).file("/proc/77/comm", "x\n").absent("link /proc/77/exe");
+        check(&untold, Cause::Undecidable, "");
     }
 
     #[test]
@@ -601,7 +666,7 @@ mod tests {
         fn arbitrary_arguments_never_panic(words in proptest::collection::vec("[-ofpED=a-z é]{0,6}", 0..8), any in "\\PC*") {
             setting(words.iter(), None);
             for text in [words.join("\0"), format!("sshd: {any} [listener]"), any] {
-                let _ = arguments(&text);
+                let _ = (arguments(&text), title(&text));
             }
         }
     }
