@@ -100,59 +100,59 @@ pub(super) fn without_server(enabled: Reading<bool>, why: &Unknown) -> SshServer
 
 /// Returns whether there is a server although its program is in none of the usual places.
 fn is_elsewhere(host: &dyn Host, server: &Server, listeners: &Reading<Listeners>) -> Reading<bool> {
-    let others = match held_by_others(server, listeners) {
-        Ok(others) => others,
-        Err(waits) => return waits,
-    };
-    let is_untold = |listener: &Listener| listener.port == PORT && program(listener).is_none();
-    if server.is_in_container && others.iter().any(|listener| is_untold(listener)) {
-        let what = format!("who waits on port {PORT} is not shown, and a container has an sshd");
-        return Reading::unknown(Cause::Forbidden, what);
-    }
-    // systemd may wait in its place. Otherwise what is not shown is none: it would be among the processes.
-    let is_by_systemd = |listener: &Listener| listener.port == PORT && program(listener) == Some("systemd");
-    if others.iter().any(|listener| is_untold(listener) || is_by_systemd(listener)) {
-        match is_there(host, &SOCKETS) {
-            Ok(true) => return Reading::Known(true),
-            Ok(false) => {}
-            Err(unknown) => return Reading::Unknown { unknown },
+    waits(server, listeners, |others| {
+        let is_untold = |listener: &Listener| listener.port == PORT && program(listener).is_none();
+        if server.is_in_container && others.iter().any(|listener| is_untold(listener)) {
+            let what = format!("who waits on port {PORT} is not shown, and a container has an sshd");
+            return Some(Reading::unknown(Cause::Forbidden, what));
         }
-    }
-    server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown })
+        // systemd may wait in its place. Otherwise what is not shown is none: it would be among the processes.
+        let is_by_systemd = |listener: &Listener| listener.port == PORT && program(listener) == Some("systemd");
+        if !others.iter().any(|listener| is_untold(listener) || is_by_systemd(listener)) {
+            return None;
+        }
+        match is_there(host, &SOCKETS) {
+            Ok(true) => Some(Reading::Known(true)),
+            Ok(false) => None,
+            Err(unknown) => Some(Reading::Unknown { unknown }),
+        }
+    })
 }
 
 /// Returns whether the server waits for peers, itself or by systemd in its place.
 fn running(server: &Server, listeners: &Reading<Listeners>, ports: &[u16]) -> Reading<bool> {
-    let others = match held_by_others(server, listeners) {
-        Ok(others) => others,
-        Err(waits) => return waits,
-    };
-    let mut at_its_ports = others.iter().filter(|listener| ports.contains(&listener.port));
-    if at_its_ports.clone().any(|listener| program(listener) == Some("systemd")) {
-        return Reading::Known(true);
-    }
-    // A port that somebody holds who may be it.
-    match at_its_ports.find(|listener| program(listener).is_none()) {
-        Some(listener) => {
-            Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", listener.port))
+    waits(server, listeners, |others| {
+        let mut at_its_ports = others.iter().filter(|listener| ports.contains(&listener.port));
+        if at_its_ports.clone().any(|listener| program(listener) == Some("systemd")) {
+            return Some(Reading::Known(true));
         }
-        None => server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown }),
-    }
+        // A port that somebody holds who may be it.
+        let untold = at_its_ports.find(|listener| program(listener).is_none())?;
+        Some(Reading::unknown(Cause::Forbidden, format!("who waits on port {} is not shown", untold.port)))
+    })
 }
 
-/// Returns the sockets of TCP whose holder is another, or not told. `Err` is whether the server itself waits for peers, where they are
-/// not needed to tell.
-fn held_by_others<'l>(server: &Server, listeners: &'l Reading<Listeners>) -> Result<Vec<&'l Listener>, Reading<bool>> {
+/// Returns whether the server itself waits for peers. Where neither its processes nor their sockets show that it does, `others` may tell
+/// of the sockets of TCP whose holder is another, or not told.
+fn waits(
+    server: &Server,
+    listeners: &Reading<Listeners>,
+    others: impl FnOnce(&[&Listener]) -> Option<Reading<bool>>,
+) -> Reading<bool> {
     if server.waits() {
-        return Err(Reading::Known(true));
+        return Reading::Known(true);
     }
     let listeners = match listeners {
         Reading::Known(listeners) => &listeners.listeners,
-        Reading::Unknown { unknown } => return Err(Reading::Unknown { unknown: unknown.clone() }),
+        Reading::Unknown { unknown } => return Reading::Unknown { unknown: unknown.clone() },
     };
     let tcp = listeners.iter().filter(|listener| listener.protocol == Transport::Tcp);
-    let (own, others): (Vec<_>, Vec<_>) = tcp.partition(|&listener| program(listener) == Some(server::NAME));
-    if own.is_empty() { Ok(others) } else { Err(Reading::Known(true)) }
+    let (own, of_others): (Vec<_>, Vec<_>) = tcp.partition(|&listener| program(listener) == Some(server::NAME));
+    if !own.is_empty() {
+        return Reading::Known(true);
+    }
+    let untold = || server.untold.clone().map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown });
+    others(&of_others).unwrap_or_else(untold)
 }
 
 /// Returns why there may be a server beside the one whose settings are read: one waits where these do not say.
