@@ -1,6 +1,7 @@
 //! KDE's screen locker: `kscreenlockerrc`, of the host and over it of the account.
 //!
-//! The files are those of KConfig: groups, keys, and a mark `[$i]` behind either that keeps later files from changing it.
+//! The files are those of KConfig: groups, keys, and a mark `[$i]` behind either that keeps later files from changing it, also a key
+//! of the group that the file does not have.
 
 use std::path::Path;
 
@@ -9,8 +10,13 @@ use muster_proto::fact::{Cause, Reading, Unknown};
 use super::Settings;
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
-/// The host's file.
-const SYSTEM: &str = "/etc/xdg/kscreenlockerrc";
+/// Folder of the host's files, and of folders whose files go before them in some sessions.
+const XDG: &str = "/etc/xdg";
+const NAME: &str = "kscreenlockerrc";
+/// Files of an account, the later over the earlier: what its theme sets, which startplasma puts before the host's folders, and its own.
+const OWN: [&str; 2] = [".config/kdedefaults/kscreenlockerrc", ".config/kscreenlockerrc"];
+/// Folders beside the host's files that are looked into, at most.
+const FOLDERS: usize = 100;
 /// Whether an idle session is locked, whether its lock ever closes, and whether it opens by a password alone. Each is on without a
 /// value, and without one of them whoever moves the mouse is in: KScreenLocker's `kscreenlockersettings.kcfg` and `ksldapp.cpp`.
 const NEEDED: [&str; 3] = ["Autolock", "Lock", "RequirePassword"];
@@ -26,26 +32,13 @@ pub fn settings(host: &dyn Host, home: Option<&Path>) -> Settings {
 }
 
 fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
-    let text = |path: &Path| match host.read(path, SMALL_FILE_BYTES) {
-        // KConfig writes UTF-8 alone.
-        Ok(bytes) => {
-            String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is no text", path.display())))
-        }
-        Err(error) if host::cause(&error) == Cause::Absent => Ok(String::new()),
-        Err(error) => Err(host::unknown(format!("read {}", path.display()), &error)),
-    };
-    let system = Daemon::parse(&text(Path::new(SYSTEM))?);
-    let own = match home {
-        Some(home) => Daemon::parse(&text(&home.join(".config/kscreenlockerrc"))?),
-        None => Daemon::default(),
-    };
-    let of = |key: &str| {
-        let system = system.get(key);
-        match system {
-            Some((value, true)) => Some(value),
-            _ => own.get(key).or(system).map(|(value, _)| value),
-        }
-    };
+    let system = daemon(host, &Path::new(XDG).join(NAME))?;
+    check_beside(host)?;
+    let mut files = vec![system];
+    for own in OWN {
+        files.extend(home.map(|home| daemon(host, &home.join(own))).transpose()?);
+    }
+    let of = |key: &str| value(&files, key);
     let garbled = |key: &str, value: &str| Unknown::new(Cause::Garbled, format!("kscreenlockerrc: {key}={value}"));
     let number =
         |key: &str, default: u64| of(key).map_or(Ok(default), |value| value.parse().map_err(|_| garbled(key, value)));
@@ -59,7 +52,7 @@ fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
     for key in NEEDED {
         enabled &= yes_no(key)?;
     }
-    let enforced = NEEDED.iter().chain(&TIMES).all(|key| system.is_fixed(key));
+    let enforced = NEEDED.iter().chain(&TIMES).all(|key| files[0].is_fixed(key));
     Ok(Settings {
         enabled: Reading::Known(enabled),
         // Minutes; the defaults are those of KScreenLocker's own description of its settings.
@@ -67,6 +60,45 @@ fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
         grace_seconds: Reading::Known(number("LockGrace", 5)?),
         enforced: Reading::Known(enforced),
     })
+}
+
+/// Returns the group `Daemon` of a file, which is empty without one.
+fn daemon(host: &dyn Host, path: &Path) -> Result<Daemon, Unknown> {
+    let bytes = match host.read(path, SMALL_FILE_BYTES) {
+        Ok(bytes) => bytes,
+        Err(error) if host::cause(&error) == Cause::Absent => return Ok(Daemon::default()),
+        Err(error) => return Err(host::unknown(format!("read {}", path.display()), &error)),
+    };
+    // KConfig writes UTF-8 alone.
+    let text =
+        String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is no text", path.display())))?;
+    Daemon::parse(&text).map_err(|line| Unknown::new(Cause::Undecidable, format!("{}: {line}", path.display())))
+}
+
+/// Checks that no folder like `/etc/xdg/xdg-plasma` sets anything, which display managers of some distributions put before `/etc/xdg`.
+fn check_beside(host: &dyn Host) -> Result<(), Unknown> {
+    let names = match host.list(Path::new(XDG)) {
+        Ok(names) => names,
+        Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+        Err(error) => return Err(host::unknown(format!("list {XDG}"), &error)),
+    };
+    let folders: Vec<_> = names.iter().filter(|name| name.to_string_lossy().starts_with("xdg-")).collect();
+    if folders.len() > FOLDERS {
+        return Err(Unknown::new(Cause::Limit, format!("{XDG} has more folders than are looked into")));
+    }
+    for folder in folders {
+        let path = Path::new(XDG).join(folder).join(NAME);
+        if !daemon(host, &path)?.is_empty() {
+            return Err(Unknown::new(Cause::Undecidable, format!("{} may hold in a session", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the value of a key of files, of which the first that fixes it is the last to be asked.
+fn value<'a>(files: &'a [Daemon], key: &str) -> Option<&'a str> {
+    let fixed = files.iter().position(|file| file.is_fixed(key)).unwrap_or(files.len());
+    files.iter().take(fixed + 1).rev().find_map(|file| file.get(key)).map(|(value, _)| value)
 }
 
 /// The group `Daemon` of a file.
@@ -78,33 +110,60 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn parse(text: &str) -> Self {
+    /// Returns the group of a file. `Err` names a line whose group or key is written with escapes, or whose value is for a language.
+    fn parse(text: &str) -> Result<Self, String> {
         let mut daemon = Self::default();
-        let (mut is_inside, mut is_all_fixed) = (false, false);
+        let mut is_inside = false;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             if line.starts_with('[') {
+                if line.contains('\\') {
+                    return Err(line.to_owned());
+                }
+                let (group, is_fixed) = group(line);
+                is_inside = group == ["Daemon"];
                 // The mark alone is of the whole file.
-                is_all_fixed |= line == "[$i]";
-                is_inside = matches!(line, "[Daemon]" | "[Daemon][$i]");
-                daemon.is_fixed |= line == "[Daemon][$i]";
+                daemon.is_fixed |= is_fixed && (is_inside || group.is_empty());
             } else if let Some((key, value)) = line.split_once('=').filter(|_| is_inside) {
                 let (name, marks) = key.trim().split_once('[').map_or((key.trim(), ""), |(name, marks)| (name, marks));
+                if key.contains('\\') || !marks.is_empty() && !marks.starts_with('$') {
+                    return Err(line.to_owned());
+                }
                 daemon.values.push((name.trim().to_owned(), value.trim().to_owned(), marks.contains("$i")));
             }
         }
-        daemon.is_fixed |= is_all_fixed;
-        daemon
+        Ok(daemon)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.values.is_empty() && !self.is_fixed
     }
 
     /// Returns the value of a key, and whether later files may not change it.
     fn get(&self, key: &str) -> Option<(&str, bool)> {
-        let (_, value, is_fixed) = self.values.iter().rev().find(|(own, _, _)| own == key)?;
+        let mut of_key = self.values.iter().filter(|(own, _, _)| own == key);
+        // In its own file, too, a value that is fixed stays.
+        let (_, value, is_fixed) = of_key.clone().find(|(_, _, is_fixed)| *is_fixed).or_else(|| of_key.next_back())?;
         Some((value.as_str(), *is_fixed || self.is_fixed))
     }
 
     fn is_fixed(&self, key: &str) -> bool {
         self.is_fixed || self.get(key).is_some_and(|(_, is_fixed)| is_fixed)
     }
+}
+
+/// Returns the names of a line such as `[Greeter][Wallpaper][$i]`, and whether the mark is among them. What is behind the last bracket
+/// counts for nothing.
+fn group(line: &str) -> (Vec<&str>, bool) {
+    let (mut names, mut is_fixed, mut rest) = (Vec::new(), false, line);
+    while let Some((name, after)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        if name == "$i" {
+            is_fixed = true;
+        } else {
+            names.push(name);
+        }
+        rest = after;
+    }
+    (names, is_fixed)
 }
 
 #[cfg(test)]
@@ -116,12 +175,18 @@ mod tests {
 
     /// Returns what the settings come to with these files of the host and of an account.
     fn look(system: &str, own: &str) -> Settings {
+        look_at(&[("etc/xdg", system), ("home/eve/.config", own)])
+    }
+
+    /// Returns what the settings come to with files in these folders.
+    fn look_at(files: &[(&str, &str)]) -> Settings {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
-            .unwrap();
-        for (path, text) in [("etc/xdg", system), ("home/eve/.config", own)] {
+        let index = r#"{"version": 1, "captured": "2026-11-26T00:00:00Z", "lists": {"/etc/xdg": ["xdg-plasma"]}}"#;
+        std::fs::write(folder.path().join("index.json"), index).unwrap();
+        for path in ["etc/xdg", "etc/xdg/xdg-plasma", "home/eve/.config", "home/eve/.config/kdedefaults"] {
             let beside = folder.path().join("files").join(path);
             std::fs::create_dir_all(&beside).unwrap();
+            let text = files.iter().find(|(of, _)| *of == path).map_or("", |(_, text)| *text);
             std::fs::write(beside.join("kscreenlockerrc"), text).unwrap();
         }
         settings(&Recorded::at(folder.path()).unwrap(), Some(Path::new("/home/eve")))
@@ -137,6 +202,12 @@ mod tests {
             ("[Daemon]\nAutolock=false\n", Some(false)),
             ("[Greeter]\nRequirePassword=false\n", Some(true)),
             ("[Daemon]\nRequirePassword=maybe\n", None),
+            ("[Daemon] x\nLock=false\n", Some(false)),
+            ("[Daemon][Other]\nLock=false\n", Some(true)),
+            ("[\\x44aemon]\nLock=false\n", None),
+            ("[Daemon]\nLoc\\x6b=false\n", None),
+            ("[Other]\nLoc\\x6b=false\n", Some(true)),
+            ("[Daemon]\nLock=false\nLock[de]=true\n", None),
         ] {
             assert_eq!(look("", own).enabled.known().copied(), expected, "{own}");
         }
@@ -160,20 +231,62 @@ mod tests {
 
     #[test]
     fn a_mark_keeps_a_value_from_being_changed() {
-        let daemon = Daemon::parse("[Other]\nTimeout=1\n[Daemon]\nTimeout[$i]=10\nAutolock=false\n# x\nLockGrace=0\n");
+        let text = "[Other]\nTimeout=1\n[Daemon]\nTimeout[$i]=10\nAutolock=false\n# x\nLockGrace=0\n";
+        let daemon = Daemon::parse(text).unwrap();
         assert_eq!(daemon.get("Timeout"), Some(("10", true)));
         assert_eq!(daemon.get("Autolock"), Some(("false", false)));
         assert!(!daemon.is_fixed("LockGrace"));
         for text in ["[$i]\n[Daemon]\nTimeout=3\n", "[Daemon][$i]\nTimeout=3\n"] {
-            assert!(Daemon::parse(text).is_fixed("Timeout") && Daemon::parse(text).is_fixed("LockGrace"), "{text}");
+            let daemon = Daemon::parse(text).unwrap();
+            assert!(daemon.is_fixed("Timeout") && daemon.is_fixed("LockGrace"), "{text}");
         }
+        let daemon = Daemon::parse("[Daemon]\nTimeout=1\nTimeout[$i]=2\nTimeout=3\nLock=on\nLock=off\n").unwrap();
+        assert_eq!((daemon.get("Timeout"), daemon.get("Lock")), (Some(("2", true)), Some(("off", false))));
+        assert!(!Daemon::parse("[Other][$i]\n[Daemon]\nTimeout=3\n").unwrap().is_fixed("Timeout"));
+    }
+
+    #[test]
+    fn what_the_host_fixed_holds_whatever_an_account_has() {
+        let own = "[Daemon]\nAutolock=false\nTimeout=0\n";
+        for (system, enabled, idle_seconds) in [
+            ("[Daemon]\nAutolock=true\nTimeout=7\n", false, 0),
+            ("[Daemon]\nAutolock=true\nTimeout[$i]=7\n", false, 420),
+            ("[Daemon][$i]\nAutolock=true\n", true, 300),
+            ("[$i]\n[Daemon]\nAutolock=true\nTimeout=7\n", true, 420),
+            ("[Daemon][$i]\n", true, 300),
+        ] {
+            let found = look(system, own);
+            assert_eq!(
+                (found.enabled, found.idle_seconds),
+                (Reading::Known(enabled), Reading::Known(idle_seconds)),
+                "{system}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_theme_or_a_folder_of_a_session_sets_counts() {
+        let off = "[Daemon]\nAutolock=false\n";
+        let of = |files: &[(&str, &str)]| look_at(files).enabled;
+        let (theme, own, host) = ("home/eve/.config/kdedefaults", "home/eve/.config", "etc/xdg");
+        assert_eq!(of(&[(theme, off)]), Reading::Known(false));
+        assert_eq!(of(&[(theme, off), (host, "[Daemon]\nAutolock=true\n")]), Reading::Known(false));
+        assert_eq!(of(&[(theme, off), (host, "[Daemon][$i]\nAutolock=true\n")]), Reading::Known(true));
+        assert_eq!(of(&[(theme, off), (own, "[Daemon]\nAutolock=true\n")]), Reading::Known(true));
+        assert_eq!(of(&[("etc/xdg/xdg-plasma", "[Greeter]\nTheme=x\n")]), Reading::Known(true));
+        let Reading::Unknown { unknown } = of(&[("etc/xdg/xdg-plasma", off)]) else { panic!() };
+        assert_eq!(unknown.cause, Cause::Undecidable);
+        assert_eq!(unknown.detail.as_str(), "/etc/xdg/xdg-plasma/kscreenlockerrc may hold in a session");
     }
 
     proptest! {
         #[test]
-        fn arbitrary_files_never_panic(text in "[\\[\\]$iA-Za-z=\n0-9]{0,200}", any in "\\PC*") {
+        fn arbitrary_files_never_panic(text in "[\\[\\]\\\\$iA-Za-z=\n0-9]{0,200}", any in "\\PC*") {
             for text in [text, any] {
-                Daemon::parse(&text).get("Timeout");
+                if let Ok(daemon) = Daemon::parse(&text) {
+                    daemon.get("Timeout");
+                }
+                group(&text);
             }
         }
     }
