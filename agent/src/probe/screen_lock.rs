@@ -18,7 +18,7 @@ use muster_proto::{
 
 use self::gvdb::{Database, Value};
 use super::{Look, Probe, accounts::passwd};
-use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
+use crate::host::{self, FILE_BYTES, Host, Metadata, SMALL_FILE_BYTES};
 
 /// Folders of session files, which display managers offer.
 const SESSIONS: [&str; 4] = [
@@ -34,8 +34,15 @@ const PROFILES: [&str; 2] = ["/etc/dconf/profile/user", "/usr/share/dconf/profil
 /// Databases of one profile, at most.
 const DATABASES: usize = 16;
 const SCHEMAS: &str = "/usr/share/glib-2.0/schemas";
-/// User ids of people: from `UID_MIN` of login.defs(5) where nothing else is set, `nobody` left out.
-const PEOPLE: std::ops::Range<u32> = 1000..65_534;
+/// What GSettings reads of it: its files as glib-compile-schemas(1) has them.
+const COMPILED: &str = "/usr/share/glib-2.0/schemas/gschemas.compiled";
+/// Variables of every session (pam_env(8)), and the one by which dconf takes another profile.
+const ENVIRONMENT: &str = "/etc/environment";
+const PROFILE_VARIABLE: &str = "DCONF_PROFILE";
+/// User ids of people: from `UID_MIN` of login.defs(5) where nothing else is set.
+const PEOPLE: std::ops::RangeFrom<u32> = 1000..;
+/// Those among them that are `nobody`, of 16 bits with and without a sign.
+const NOBODY: std::ops::RangeInclusive<u32> = 65_534..=65_535;
 /// Accounts whose settings are read, at most.
 const USERS: usize = 1_000;
 
@@ -75,19 +82,17 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
         let settings: Read<'_> = match desktop {
             Desktop::Gnome => {
                 let gnome = Gnome::look(host);
-                Box::new(move |home| gnome.of(host, home))
+                Box::new(move |person| gnome.of(host, person))
             }
-            Desktop::Kde => Box::new(|home| kde::settings(host, home)),
+            Desktop::Kde => Box::new(|person| kde::settings(host, person.map(|person| person.home.as_path()))),
             Desktop::Other => Box::new(|_| {
                 Settings::untold(&Unknown::new(Cause::Unsupported, "this build reads the settings of GNOME and KDE"))
             }),
         };
-        for (name, home) in
-            std::iter::once(("", None)).chain(people.iter().map(|(n, h)| (n.as_str(), Some(h.as_path()))))
-        {
-            let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(home);
+        for person in std::iter::once(None).chain(people.iter().map(Some)) {
+            let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(person);
             users.push(UserScreenLock {
-                user: Text::new(name),
+                user: Text::new(person.map_or("", |person| &person.name)),
                 desktop,
                 enabled,
                 idle_seconds,
@@ -99,8 +104,15 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     Ok(ScreenLock { sessions: Sessions::Graphical, users })
 }
 
-/// Gives what the settings of the account with a home come to; without one, of an account without its own.
-type Read<'a> = Box<dyn Fn(Option<&Path>) -> Settings + 'a>;
+/// Gives what the settings of an account come to; without one, of an account without its own.
+type Read<'a> = Box<dyn Fn(Option<&Person>) -> Settings + 'a>;
+
+/// An account that a person may sign in with.
+struct Person {
+    name: String,
+    home: PathBuf,
+    uid: u32,
+}
 
 /// What one account's settings come to.
 struct Settings {
@@ -147,8 +159,8 @@ fn desktop(name: &str) -> Option<Desktop> {
     })
 }
 
-/// Returns name and home of each account of the host's files that a person may sign in with, in order of name.
-fn people(host: &dyn Host) -> Result<BTreeMap<String, PathBuf>, Unknown> {
+/// Returns each account of the host's files that a person may sign in with, in order of name.
+fn people(host: &dyn Host) -> Result<Vec<Person>, Unknown> {
     const FILE: &str = "/etc/passwd";
     let passwd =
         host.read(Path::new(FILE), FILE_BYTES).map_err(|error| host::unknown(format!("read {FILE}"), &error))?;
@@ -156,14 +168,21 @@ fn people(host: &dyn Host) -> Result<BTreeMap<String, PathBuf>, Unknown> {
         return Err(Unknown::new(Cause::Garbled, format!("the last line of {FILE} has no end")));
     }
     let entries = passwd::parse_passwd(&passwd).into_iter();
-    let people: BTreeMap<String, PathBuf> = entries
-        .filter(|entry| entry.is_interactive() && PEOPLE.contains(&entry.uid))
-        .map(|entry| (entry.name, PathBuf::from(entry.home)))
+    let people: BTreeMap<String, Person> = entries
+        .filter(|entry| entry.is_interactive() && is_of_person(entry.uid))
+        .map(|entry| {
+            let passwd::Entry { name, home, uid, .. } = entry;
+            (name.clone(), Person { name, home: home.into(), uid })
+        })
         .collect();
     if people.len() > USERS {
         return Err(Unknown::new(Cause::Limit, format!("{} accounts may sign in", people.len())));
     }
-    Ok(people)
+    Ok(people.into_values().collect())
+}
+
+fn is_of_person(uid: u32) -> bool {
+    PEOPLE.contains(&uid) && !NOBODY.contains(&uid)
 }
 
 /// What dconf and the schemas say for every account.
@@ -178,25 +197,28 @@ struct Gnome {
 
 impl Gnome {
     fn look(host: &dyn Host) -> Self {
-        let (databases, has_own) = match profile(host) {
+        let (databases, has_own) = match no_variable(host).and_then(|()| profile(host)) {
             Ok((databases, has_own)) => (Ok(databases), has_own),
             Err(unknown) => (Err(unknown), true),
         };
         Self { databases, has_own, overrides: overrides(host) }
     }
 
-    fn of(&self, host: &dyn Host, home: Option<&Path>) -> Settings {
-        match self.settings(host, home) {
+    fn of(&self, host: &dyn Host, person: Option<&Person>) -> Settings {
+        match self.settings(host, person) {
             Ok(settings) => settings,
             Err(unknown) => Settings::untold(&unknown),
         }
     }
 
-    fn settings(&self, host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
+    fn settings(&self, host: &dyn Host, person: Option<&Person>) -> Result<Settings, Unknown> {
         let mut databases = Vec::new();
+        if let Some(person) = person {
+            no_profile_of(host, person.uid)?;
+        }
         if self.has_own {
-            let own = home.map(|home| read_database(host, &home.join(".config/dconf/user"))).transpose()?.flatten();
-            databases.push(own.unwrap_or_default());
+            let own = person.map(|person| read_database(host, &person.home.join(".config/dconf/user")));
+            databases.push(own.transpose()?.flatten().unwrap_or_default());
         }
         databases.extend(self.databases.clone()?);
         let overrides = self.overrides.clone()?;
@@ -233,6 +255,33 @@ fn value<'a>(databases: &'a [Database], key: &str) -> Option<&'a Value> {
     let locks = |database: &Database| database.locks.iter().any(|lock| lock == key);
     let from = databases.iter().rposition(locks).unwrap_or(0);
     databases[from..].iter().find_map(|database| database.values.get(key))
+}
+
+/// Checks that no variable of every session names another profile (dconf(7)).
+fn no_variable(host: &dyn Host) -> Result<(), Unknown> {
+    let text = match host.read(Path::new(ENVIRONMENT), SMALL_FILE_BYTES) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
+        Err(error) => return Err(host::unknown(format!("read {ENVIRONMENT}"), &error)),
+    };
+    if sets_profile(&text) {
+        return Err(Unknown::new(Cause::Undecidable, format!("{ENVIRONMENT} sets {PROFILE_VARIABLE}")));
+    }
+    Ok(())
+}
+
+fn sets_profile(text: &str) -> bool {
+    text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains(PROFILE_VARIABLE))
+}
+
+/// Checks that an account has no profile of its own, which goes before that of the host (dconf(7)).
+fn no_profile_of(host: &dyn Host, uid: u32) -> Result<(), Unknown> {
+    let path = format!("/run/dconf/user/{uid}");
+    match host.metadata(Path::new(&path)) {
+        Ok(_) => Err(Unknown::new(Cause::Undecidable, format!("{path} is another profile of dconf"))),
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
+        Err(error) => Err(host::unknown(format!("look at {path}"), &error)),
+    }
 }
 
 /// Returns the databases of the profile of users, and whether an account's own stands before them.
@@ -280,7 +329,8 @@ fn read_database(host: &dyn Host, path: &Path) -> Result<Option<Database>, Unkno
     }
 }
 
-/// Returns the defaults that a distribution or administrator changed: files of glib-compile-schemas(1), the last deciding.
+/// Returns the defaults that a distribution or administrator changed: files of glib-compile-schemas(1), the last deciding. One that was
+/// changed since is not in force.
 fn overrides(host: &dyn Host) -> Result<BTreeMap<String, Value>, Unknown> {
     let names = match host.list(Path::new(SCHEMAS)) {
         Ok(names) => names,
@@ -295,9 +345,22 @@ fn overrides(host: &dyn Host) -> Result<BTreeMap<String, Value>, Unknown> {
             .map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
         let found = parse_override(&String::from_utf8_lossy(&bytes))
             .map_err(|line| Unknown::new(Cause::Undecidable, format!("{}: {line}", path.display())))?;
+        if !found.is_empty() && is_newer(&look_at(host, &path)?, &look_at(host, Path::new(COMPILED))?) {
+            return Err(Unknown::new(Cause::Stale, format!("{} is newer than {COMPILED}", path.display())));
+        }
         values.extend(found);
     }
     Ok(values)
+}
+
+fn look_at(host: &dyn Host, path: &Path) -> Result<Metadata, Unknown> {
+    host.metadata(path).map_err(|error| host::unknown(format!("look at {}", path.display()), &error))
+}
+
+/// Returns whether content or inode of a file changed after those of what is made of it. A package's file is as old as its build, and
+/// its inode is not.
+fn is_newer(file: &Metadata, made: &Metadata) -> bool {
+    file.modified > made.modified || file.changed_nanos > made.changed_nanos
 }
 
 /// Returns the values of an override file that are asked for. `Err` names a line that holds in one desktop alone.
@@ -334,7 +397,10 @@ fn parse_override(text: &str) -> Result<BTreeMap<String, Value>, String> {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::{fact::PathText, time::Timestamp};
+
     use super::*;
+    use crate::host::{EntryKind, Recorded, recorded};
 
     fn database(values: &[(&str, Value)], locks: &[&str]) -> Database {
         Database {
@@ -379,5 +445,100 @@ mod tests {
         assert_eq!(found, expected.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
         assert!(parse_override("[org.gnome.desktop.session:ubuntu]\nidle-delay=0\n").is_err());
         assert!(parse_override("[org.gnome.shell:ubuntu]\nx=0\n").unwrap().is_empty());
+    }
+
+    #[test]
+    fn people_have_any_id_but_those_of_nobody() {
+        for (uid, expected) in [
+            (0, false),
+            (999, false),
+            (1000, true),
+            (65_533, true),
+            (65_534, false),
+            (65_535, false),
+            (65_536, true),
+            (100_001, true),
+            (1_871_200_500, true),
+        ] {
+            assert_eq!(is_of_person(uid), expected, "{uid}");
+        }
+    }
+
+    /// Returns what is known of locking, and the cause where it is not, for each account of the captured host with changes.
+    fn look(change: impl FnOnce(&mut recorded::Index)) -> Vec<Result<bool, Cause>> {
+        let mut host = host();
+        change(host.index_mut());
+        let users = screen_lock(&host).unwrap().users;
+        let gnome = users.into_iter().filter(|user| user.desktop == Desktop::Gnome);
+        let of = |enabled| match enabled {
+            Reading::Known(enabled) => Ok(enabled),
+            Reading::Unknown { unknown } => Err(unknown.cause),
+        };
+        gnome.map(|user| of(user.enabled)).collect()
+    }
+
+    fn host() -> Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/screen_lock/made-up-redhat");
+        Recorded::at(&case).unwrap()
+    }
+
+    fn text(path: &str) -> PathText {
+        PathText::from_bytes(path.as_bytes())
+    }
+
+    #[test]
+    fn an_account_with_a_profile_of_its_own_is_told_apart() {
+        let found = look(|index| {
+            index.errors.remove("metadata /run/dconf/user/1001");
+            index.metadata.insert(text("/run/dconf/user/1001"), metadata(0, 0));
+        });
+        assert_eq!(found, [Ok(true), Ok(true), Err(Cause::Undecidable)]);
+        for (line, expected) in [
+            ("DCONF_PROFILE=/x", true),
+            ("export DCONF_PROFILE=x", true),
+            (" # DCONF_PROFILE=x", false),
+            ("LANG=C", false),
+        ] {
+            assert_eq!(sets_profile(&format!("PATH=/bin\n{line}\n")), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_default_that_was_not_compiled_is_stale() {
+        let with = |file: Metadata| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
+                .unwrap();
+            let path = format!("{SCHEMAS}/99.gschema.override");
+            let place = folder.path().join("files").join(&path[1..]);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, "[org.gnome.desktop.session]\nidle-delay=300\n").unwrap();
+            let mut host = Recorded::at(folder.path()).unwrap();
+            let index = host.index_mut();
+            index.lists.insert(text(SCHEMAS), vec![text("99.gschema.override")]);
+            index.metadata.insert(text(&path), file);
+            index.metadata.insert(text(COMPILED), metadata(20, 20));
+            overrides(&host).map(|values| values.len()).map_err(|unknown| unknown.cause)
+        };
+        assert_eq!(with(metadata(10, 10)), Ok(1));
+        assert_eq!(with(metadata(20, 20)), Ok(1));
+        assert_eq!(with(metadata(30, 30)), Err(Cause::Stale));
+        assert_eq!(with(metadata(10, 30)), Err(Cause::Stale));
+    }
+
+    /// Returns what is said of a file whose content and inode changed at these seconds.
+    fn metadata(content: i64, inode: i64) -> Metadata {
+        Metadata {
+            kind: EntryKind::File,
+            size_bytes: 0,
+            modified: Timestamp::from_seconds(content),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            device: (254, 0),
+            inode: 1,
+            links: 1,
+            changed_nanos: Some(inode * 1_000_000_000),
+        }
     }
 }
