@@ -3,8 +3,10 @@
 //! A host on which no graphical session is installed has none that could be left alone. Other desktops than these two keep
 //! their settings where this build does not look, and so are unknown.
 
+mod display_manager;
 mod gvdb;
 mod kde;
+mod unlock;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,10 @@ use muster_proto::{
     report,
 };
 
-use self::gvdb::{Database, Value};
+use self::{
+    gvdb::{Database, Value},
+    unlock::Unlock,
+};
 use super::{Look, Probe, accounts::passwd};
 use crate::host::{self, FILE_BYTES, Host, Metadata, SMALL_FILE_BYTES};
 
@@ -78,6 +83,7 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     }
     let people = people(host)?;
     let mut users = Vec::new();
+    let manager = display_manager::look(host);
     for desktop in desktops {
         let settings: Read<'_> = match desktop {
             Desktop::Gnome => {
@@ -89,8 +95,16 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
                 Settings::untold(&Unknown::new(Cause::Unsupported, "this build reads the settings of GNOME and KDE"))
             }),
         };
+        let unlock = Unlock::look(host, &services(desktop, &manager));
         for person in std::iter::once(None).chain(people.iter().map(Some)) {
             let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(person);
+            let enabled = match enabled {
+                Reading::Known(true) => match stays_locked(desktop, &manager, &unlock, person) {
+                    Ok(locks) => Reading::Known(locks),
+                    Err(unknown) => Reading::Unknown { unknown },
+                },
+                Reading::Known(false) | Reading::Unknown { .. } => enabled,
+            };
             users.push(UserScreenLock {
                 user: Text::new(person.map_or("", |person| &person.name)),
                 desktop,
@@ -112,6 +126,7 @@ struct Person {
     name: String,
     home: PathBuf,
     uid: u32,
+    gid: u32,
 }
 
 /// What one account's settings come to.
@@ -159,6 +174,50 @@ fn desktop(name: &str) -> Option<Desktop> {
     })
 }
 
+/// Returns whether an account whose settings lock its sessions has them locked by its desktop, and is then asked for something. `manager`
+/// has the names of display managers.
+fn stays_locked(
+    desktop: Desktop,
+    manager: &Result<BTreeSet<String>, Unknown>,
+    unlock: &Unlock,
+    person: Option<&Person>,
+) -> Result<bool, Unknown> {
+    if !unlock.asks(person)? {
+        return Ok(false);
+    }
+    check_locks(desktop, manager)?;
+    Ok(true)
+}
+
+/// Checks that sessions of a desktop lock where their settings say so. `manager` has the names of display managers.
+fn check_locks(desktop: Desktop, manager: &Result<BTreeSet<String>, Unknown>) -> Result<(), Unknown> {
+    match (desktop, manager) {
+        (Desktop::Kde | Desktop::Other, _) => Ok(()),
+        (Desktop::Gnome, Ok(names)) => display_manager::keeps_gnome_open(names).map_or(Ok(()), Err),
+        (Desktop::Gnome, Err(unknown)) => Err(unknown.clone()),
+    }
+}
+
+/// Returns the services of PAM by which a locked session of a desktop is opened: its own, and that of the display manager, by which one
+/// comes back to it from another session. Where no display manager is named, it may be any.
+fn services(desktop: Desktop, manager: &Result<BTreeSet<String>, Unknown>) -> Vec<&'static str> {
+    let is_it = |name: &str| match manager {
+        Ok(names) => names.is_empty() || names.contains(name),
+        Err(_) => true,
+    };
+    match desktop {
+        // GDM asks in its shell's place.
+        Desktop::Gnome => vec!["gdm-password"],
+        Desktop::Kde => {
+            let managers =
+                [("gdm", "gdm-password"), ("gdm3", "gdm-password"), ("lightdm", "lightdm"), ("sddm", "sddm")];
+            let managers = managers.into_iter().filter(|(name, _)| is_it(name)).map(|(_, service)| service);
+            std::iter::once("kde").chain(managers).collect()
+        }
+        Desktop::Other => Vec::new(),
+    }
+}
+
 /// Returns each account of the host's files that a person may sign in with, in order of name.
 fn people(host: &dyn Host) -> Result<Vec<Person>, Unknown> {
     const FILE: &str = "/etc/passwd";
@@ -171,8 +230,8 @@ fn people(host: &dyn Host) -> Result<Vec<Person>, Unknown> {
     let people: BTreeMap<String, Person> = entries
         .filter(|entry| entry.is_interactive() && is_of_person(entry.uid))
         .map(|entry| {
-            let passwd::Entry { name, home, uid, .. } = entry;
-            (name.clone(), Person { name, home: home.into(), uid })
+            let passwd::Entry { name, home, uid, gid, .. } = entry;
+            (name.clone(), Person { name, home: home.into(), uid, gid })
         })
         .collect();
     if people.len() > USERS {
@@ -400,7 +459,10 @@ mod tests {
     use muster_proto::{fact::PathText, time::Timestamp};
 
     use super::*;
-    use crate::host::{EntryKind, Recorded, recorded};
+    use crate::host::{
+        EntryKind, Recorded,
+        recorded::{self, Failure},
+    };
 
     fn database(values: &[(&str, Value)], locks: &[&str]) -> Database {
         Database {
@@ -464,6 +526,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_session_is_opened_by_its_desktop_and_by_the_display_manager() {
+        let of =
+            |desktop, names: &[&str]| services(desktop, &Ok(names.iter().map(|name| (*name).to_owned()).collect()));
+        assert_eq!(of(Desktop::Gnome, &["gdm3"]), ["gdm-password"]);
+        assert_eq!(of(Desktop::Kde, &["sddm"]), ["kde", "sddm"]);
+        assert_eq!(of(Desktop::Kde, &["gdm3"]), ["kde", "gdm-password"]);
+        assert_eq!(of(Desktop::Kde, &["greetd"]), ["kde"]);
+        assert_eq!(of(Desktop::Kde, &[]), ["kde", "gdm-password", "gdm-password", "lightdm", "sddm"]);
+    }
+
     /// Returns what is known of locking, and the cause where it is not, for each account of the captured host with changes.
     fn look(change: impl FnOnce(&mut recorded::Index)) -> Vec<Result<bool, Cause>> {
         let mut host = host();
@@ -484,6 +557,60 @@ mod tests {
 
     fn text(path: &str) -> PathText {
         PathText::from_bytes(path.as_bytes())
+    }
+
+    #[test]
+    fn gnome_locks_by_its_own_display_manager_alone() {
+        const UNIT: &str = "/etc/systemd/system/display-manager.service";
+        assert_eq!(look(|_| {}), [Ok(true); 3]);
+        let by = |unit: &'static str| look(move |index| drop(index.links.insert(text(UNIT), text(unit))));
+        assert_eq!(by("/usr/lib/systemd/system/gdm3.service"), [Ok(true); 3]);
+        assert_eq!(by("/usr/lib/systemd/system/lightdm.service"), [Err(Cause::Undecidable); 3]);
+        assert_eq!(by("/dev/null"), [Err(Cause::Undecidable); 3]);
+        let without = look(|index| {
+            index.links.remove(&text(UNIT));
+            index.errors.insert(format!("link {UNIT}"), Failure::of(&std::io::ErrorKind::NotFound.into()));
+        });
+        assert_eq!(without, [Err(Cause::Absent); 3]);
+        let by_suse = |alternative: &'static str| {
+            look(move |index| {
+                let absent = || Failure::of(&std::io::ErrorKind::NotFound.into());
+                index.links.insert(text(UNIT), text("/usr/lib/systemd/system/display-manager-legacy.service"));
+                index.links.insert(text("/etc/alternatives/default-displaymanager"), text(alternative));
+                index.errors.insert("read /etc/sysconfig/displaymanager".to_owned(), absent());
+            })
+        };
+        assert_eq!(by_suse("/usr/lib/X11/displaymanagers/gdm"), [Ok(true); 3]);
+        assert_eq!(by_suse("/usr/lib/X11/displaymanagers/sddm"), [Err(Cause::Undecidable); 3]);
+    }
+
+    #[test]
+    fn who_is_let_in_without_a_password_is_not_locked_out_whatever_the_display_manager() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("etc/pam.d/gdm-password", "auth sufficient pam_succeed_if.so user ingroup nopasswdlogin\n"),
+            ("etc/pam.d/kde", "auth required pam_unix.so\n"),
+            ("etc/group", "nopasswdlogin:x:990:eve\n"),
+        ] {
+            let path = folder.path().join("files").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
+            .unwrap();
+        let host = Recorded::at(folder.path()).unwrap();
+        let eve = Person { name: "eve".to_owned(), home: "/home/eve".into(), uid: 1000, gid: 1000 };
+        for (desktop, name, someone, other) in [
+            (Desktop::Gnome, "gdm", Some(false), Some(true)),
+            (Desktop::Gnome, "greetd", Some(false), None),
+            (Desktop::Kde, "gdm", Some(false), Some(true)),
+            (Desktop::Kde, "greetd", Some(true), Some(true)),
+        ] {
+            let manager = Ok(BTreeSet::from([name.to_owned()]));
+            let unlock = Unlock::look(&host, &services(desktop, &manager));
+            let of = |person| stays_locked(desktop, &manager, &unlock, person).ok();
+            assert_eq!((of(Some(&eve)), of(None)), (someone, other), "{desktop:?} {name}");
+        }
     }
 
     #[test]
