@@ -17,6 +17,7 @@ const HEADER_BYTES: usize = 16;
 const FILTER_TASK: u32 = 1;
 const FILTER_ENTRY: u32 = 2;
 const FILTER_EXIT: u32 = 4;
+const FILTER_EXCLUDE: u32 = 5;
 const FILTER_URING_EXIT: u32 = 7;
 /// A flag beside the list.
 const FILTER_PREPEND: u32 = 0x10;
@@ -24,6 +25,13 @@ const NEVER: u32 = 0;
 /// Words of the mask of system calls, and fields of a rule at most.
 const MASK_WORDS: usize = 64;
 const MAX_FIELDS: u32 = 64;
+/// Words of `struct audit_rule_data` up to the text that follows it: how a field is compared stands in the last ones but one.
+const RULE_WORDS: usize = 4 + 4 * MASK_WORDS;
+/// `Audit_equal` of how a field is compared. Any other comparison may hold of every event.
+const EQUAL: u32 = 0x4000_0000;
+/// Fields whose value leaves no narrow part, though it be compared by equality: AUDIT_ARCH, AUDIT_SUCCESS, AUDIT_PERM,
+/// AUDIT_FILETYPE, AUDIT_FIELD_COMPARE, and the key, which is no condition.
+const WIDE: [u32; 6] = [11, 104, 106, 108, 111, 210];
 /// AUDIT_INODE and AUDIT_WATCH: such rules are kept by inode. Those of a folder (AUDIT_DIR) are in the list with the others.
 const OF_FILES: [u32; 2] = [102, 105];
 /// Digest of rules: `muster/audit-rules/v1`, and each rule with its length.
@@ -53,7 +61,7 @@ pub(super) fn look(host: &dyn Host) -> KernelAudit {
     };
     let rules = match host.audit(AuditQuery::Rules) {
         Ok(bytes) => rules(&bytes).ok_or_else(|| Unknown::new(Cause::Garbled, "the rules of the audit system are cut")),
-        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => Ok((0, digest(&[]))),
+        Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => Ok((Ok(0), digest(&[]))),
         Err(error) => Err(unknown(&error)),
     };
     let status = reading(status);
@@ -64,7 +72,10 @@ pub(super) fn look(host: &dyn Host) -> KernelAudit {
         daemon_running: status.clone().map(|status| status.daemon != 0),
         lost: status.clone().map(|status| power_of_ten(status.lost.into())),
         backlog_limit: status.map(|status| status.backlog_limit.into()),
-        rules: rules.clone().map(|(count, _)| count),
+        rules: match &rules {
+            Reading::Known((count, _)) => reading(count.clone()),
+            Reading::Unknown { unknown } => Reading::Unknown { unknown: unknown.clone() },
+        },
         rules_digest: rules.map(|(_, digest)| Text::new(&digest.to_string())),
     }
 }
@@ -115,33 +126,50 @@ fn status(mut bytes: &[u8]) -> Option<Status> {
     }
 }
 
-/// What is told of a rule: the begin of `struct audit_rule_data`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What is told of a rule, of `struct audit_rule_data`.
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Rule {
     list: u32,
     action: u32,
     fields: u32,
-    /// Whether it is of every system call.
-    of_all_calls: bool,
+    /// Bits of the system calls that it is of.
+    calls: Vec<u32>,
     /// Whether it is of a file, by its path or inode.
     of_files: bool,
+    /// Whether some field holds of a part of the events alone, for certain.
+    is_narrow: bool,
 }
 
 impl Rule {
     /// Returns `None` where it is cut.
     fn parse(body: &[u8]) -> Option<Self> {
-        let number = |at: usize| body.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        // flags, action, field_count, mask[64], fields[64]. auditctl leaves the last word of the mask, of classes of calls, empty.
-        let fields = number(2)?;
-        let of_all_calls = (0..MASK_WORDS - 1).all(|word| number(3 + word) == Some(u32::MAX));
-        let field = |at: u32| number(3 + MASK_WORDS + usize::try_from(at).ok()?);
-        let of_files = (0..fields.min(MAX_FIELDS)).filter_map(field).any(|field| OF_FILES.contains(&field));
-        Some(Self { list: number(0)? & !FILTER_PREPEND, action: number(1)?, fields, of_all_calls, of_files })
+        let (words, _) = body.get(..RULE_WORDS * 4)?.as_chunks::<4>();
+        let words: Vec<u32> = words.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+        // flags, action, field_count, mask[64], fields[64], values[64], fieldflags[64], buflen. auditctl leaves the last word of
+        // the mask, of classes of calls, empty.
+        let [flags, action, fields] = *words.first_chunk::<3>()?;
+        let part = |at: usize| &words[3 + at * MASK_WORDS..][..MASK_WORDS];
+        let named = || part(1).iter().zip(part(3)).take(fields.min(MAX_FIELDS) as usize);
+        Some(Self {
+            list: flags & !FILTER_PREPEND,
+            action,
+            fields,
+            calls: part(0)[..MASK_WORDS - 1].to_vec(),
+            of_files: named().any(|(field, _)| OF_FILES.contains(field)),
+            is_narrow: named().any(|(field, comparison)| *comparison == EQUAL && !WIDE.contains(field)),
+        })
+    }
+
+    fn is_of_all_calls(&self) -> bool {
+        self.calls.iter().all(|&word| word == u32::MAX)
     }
 }
 
-/// Returns how many rules record something, and the digest of all in their order.
-fn rules(mut bytes: &[u8]) -> Option<(u64, Digest)> {
+/// How many rules record something, where that can be told, and the digest of all in their order.
+type Rules = (Result<u64, Unknown>, Digest);
+
+/// Returns `None` where they are cut.
+fn rules(mut bytes: &[u8]) -> Option<Rules> {
     let (mut bodies, mut rules) = (Vec::new(), Vec::new());
     while !bytes.is_empty() {
         let (kind, body) = take(&mut bytes)?;
@@ -158,20 +186,51 @@ fn rules(mut bytes: &[u8]) -> Option<(u64, Digest)> {
 /// The first rule of the list `task` that a new task matches decides whether its system calls are looked at (auditctl(8)). With
 /// `-a task,never`, which some distributions load when nothing else is set, no task's are, and every other rule is idle. In the same
 /// way `-a exit,never` leaves those of system calls after it idle; the kernel asks those of a file's inode beside them (`kernel/auditsc.c`).
-fn recording(rules: &[Rule]) -> u64 {
+/// What a rule of the list `exclude` matches is not written at all. Where nothing but an order (`-F uid>=0`) says what such a rule
+/// matches, that may be everything.
+fn recording(rules: &[Rule]) -> Result<u64, Unknown> {
     let mut of_all_tasks = rules.iter().filter(|rule| rule.list == FILTER_TASK && rule.fields == 0);
     if of_all_tasks.next().is_some_and(|rule| rule.action == NEVER) {
-        return 0;
+        return Ok(0);
     }
     let is_end =
-        |rule: &Rule| rule.list == FILTER_EXIT && rule.fields == 0 && rule.of_all_calls && rule.action == NEVER;
+        |rule: &Rule| rule.list == FILTER_EXIT && rule.fields == 0 && rule.is_of_all_calls() && rule.action == NEVER;
     let end = rules.iter().position(is_end).unwrap_or(rules.len());
     let records = |(at, rule): &(usize, &Rule)| match rule.list {
         _ if rule.action == NEVER => false,
         FILTER_EXIT => *at < end || rule.of_files,
         list => matches!(list, FILTER_TASK | FILTER_ENTRY | FILTER_URING_EXIT),
     };
-    rules.iter().enumerate().filter(records).count() as u64
+    let count = rules.iter().enumerate().filter(records).count() as u64;
+    let undecidable = |(at, rule): (usize, &Rule)| {
+        let list = match rule.list {
+            FILTER_TASK => "task",
+            FILTER_EXCLUDE => "exclude",
+            _ => "exit",
+        };
+        let detail = format!("rule {} of the audit, of the list {list}, may keep out all that others record", at + 1);
+        Err(Unknown::new(Cause::Undecidable, detail))
+    };
+    match rules.iter().enumerate().find(|(at, rule)| may_leave_idle(rule, rules.get(at + 1..).unwrap_or_default())) {
+        Some(found) if count > 0 => undecidable(found),
+        _ => Ok(count),
+    }
+}
+
+/// Returns whether a rule that no part of the events bounds may keep out what those after it, or all, record.
+fn may_leave_idle(rule: &Rule, after: &[Rule]) -> bool {
+    if rule.is_narrow || rule.fields == 0 {
+        return false;
+    }
+    let covers = |other: &Rule| rule.calls.iter().zip(&other.calls).all(|(own, other)| own & other == *other);
+    match (rule.list, rule.action) {
+        // Its action is not asked (`audit_filter`).
+        (FILTER_EXCLUDE, _) | (FILTER_TASK, NEVER) => true,
+        (FILTER_EXIT, NEVER) => after
+            .iter()
+            .any(|other| other.list == FILTER_EXIT && other.action != NEVER && !other.of_files && covers(other)),
+        _ => false,
+    }
 }
 
 fn digest(rules: &[&[u8]]) -> Digest {
@@ -206,9 +265,35 @@ mod tests {
         assert_eq!(status(&[]), None);
     }
 
+    /// Names of fields and comparisons, as in linux/audit.h.
+    const UID: u32 = 1;
+    const AUID: u32 = 9;
+    const ARCH: u32 = 11;
+    const SUBJ_TYPE: u32 = 15;
+    const MSGTYPE: u32 = 12;
+    const DIR: u32 = 107;
+    const COMPARE: u32 = 111;
+    const KEY: u32 = 210;
+    const NOT_EQUAL: u32 = 0x3000_0000;
+    const AT_LEAST: u32 = 0x6000_0000;
+
+    fn full(list: u32, action: u32, mask: u32, fields: &[(u32, u32)]) -> Vec<u8> {
+        let mut body = vec![list, action, u32::try_from(fields.len()).unwrap()];
+        body.extend([mask; MASK_WORDS - 1].into_iter().chain([0]));
+        let pad = |words: Vec<u32>| words.into_iter().chain([0; MASK_WORDS]).take(MASK_WORDS);
+        body.extend(pad(fields.iter().map(|(field, _)| *field).collect()));
+        body.extend([0; MASK_WORDS]);
+        body.extend(pad(fields.iter().map(|(_, comparison)| *comparison).collect()));
+        body.push(0);
+        message(AUDIT_LIST_RULES, &body.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<_>>())
+    }
+
     fn rule(flags: u32, action: u32, fields: u32) -> Vec<u8> {
-        let body: Vec<u8> = [flags, action, fields, 7].into_iter().flat_map(u32::to_ne_bytes).collect();
-        message(AUDIT_LIST_RULES, &body)
+        full(flags, action, 7, &vec![(UID, EQUAL); fields as usize])
+    }
+
+    fn count(messages: &[u8]) -> Option<u64> {
+        rules(messages).unwrap().0.ok()
     }
 
     #[test]
@@ -216,11 +301,12 @@ mod tests {
         let (a, b) = (rule(FILTER_EXIT, 2, 3), rule(FILTER_EXIT, 2, 2));
         let (both, reverse) =
             (rules(&[a.clone(), b.clone()].concat()).unwrap(), rules(&[b, a.clone()].concat()).unwrap());
-        assert_eq!((both.0, reverse.0), (2, 2));
+        assert_eq!((both.0, reverse.0), (Ok(2), Ok(2)));
         assert_ne!(both.1, reverse.1);
-        assert_eq!(rules(&[]).unwrap().0, 0);
+        assert_eq!(count(&[]), Some(0));
         assert_eq!(rules(&a[..10]), None);
         assert_eq!(rules(&message(AUDIT_LIST_RULES, b"cut rule")), None);
+        assert_eq!(rules(&message(AUDIT_LIST_RULES, &a[HEADER_BYTES..a.len() - 8])), None);
     }
 
     #[test]
@@ -243,32 +329,70 @@ mod tests {
         ] {
             let messages: Vec<u8> =
                 list.iter().flat_map(|(flags, action, fields)| rule(*flags, *action, *fields)).collect();
-            assert_eq!(rules(&messages).unwrap().0, expected, "{list:?}");
+            assert_eq!(count(&messages), Some(expected), "{list:?}");
         }
     }
 
     #[test]
     fn what_comes_after_a_rule_that_keeps_every_call_out_does_not_count() {
-        let (never, always, (arch, uid, watch, dir)) = (0, 2, (11, 1, 105, 107));
-        let full = |list: u32, action: u32, mask: u32, fields: &[u32]| {
-            let mut body = vec![list, action, u32::try_from(fields.len()).unwrap()];
-            body.extend([mask; MASK_WORDS - 1].into_iter().chain([0]));
-            body.extend(fields.iter().copied().chain([0; 64]).take(64));
-            message(AUDIT_LIST_RULES, &body.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<_>>())
-        };
+        let (never, always, watch) = (0, 2, 105);
         let all = u32::MAX;
-        let (end, calls) = (full(FILTER_EXIT, never, all, &[]), full(FILTER_EXIT, always, all, &[arch, uid]));
-        let files = [full(FILTER_EXIT, always, all, &[watch, 106]), full(FILTER_EXIT, always, all, &[dir])].concat();
+        let (end, calls) =
+            (full(FILTER_EXIT, never, all, &[]), full(FILTER_EXIT, always, all, &[(ARCH, EQUAL), (UID, EQUAL)]));
+        let files = [
+            full(FILTER_EXIT, always, all, &[(watch, EQUAL), (106, EQUAL)]),
+            full(FILTER_EXIT, always, all, &[(DIR, EQUAL)]),
+        ]
+        .concat();
         for (messages, expected) in [
             ([&calls[..], &end, &calls, &files].concat(), 2),
             ([&end[..], &calls].concat(), 0),
             // Those of some calls, or of what some field says, leave the others in.
             ([&full(FILTER_EXIT, never, 7, &[])[..], &calls].concat(), 1),
-            ([&full(FILTER_EXIT, never, all, &[arch])[..], &calls].concat(), 1),
-            ([&end[..], &full(FILTER_URING_EXIT, always, all, &[uid])].concat(), 1),
+            ([&full(FILTER_EXIT, never, all, &[(UID, EQUAL)])[..], &calls].concat(), 1),
+            ([&end[..], &full(FILTER_URING_EXIT, always, all, &[(UID, EQUAL)])].concat(), 1),
         ] {
-            assert_eq!(rules(&messages).unwrap().0, expected);
+            assert_eq!(count(&messages), Some(expected));
         }
+    }
+
+    #[test]
+    fn a_rule_that_may_keep_everything_out_leaves_the_count_open() {
+        let (never, always, watch, all) = (0, 2, 105, u32::MAX);
+        let file = full(FILTER_EXIT, always, all, &[(watch, EQUAL), (106, EQUAL)]);
+        let call = full(FILTER_EXIT, always, 7, &[(ARCH, EQUAL), (AUID, AT_LEAST), (KEY, EQUAL)]);
+        let before =
+            |list, action, mask, fields: &[(u32, u32)]| [&full(list, action, mask, fields)[..], &file, &call].concat();
+        for (list, action, mask, fields) in [
+            (FILTER_EXCLUDE, always, all, &[(MSGTYPE, AT_LEAST)][..]),
+            (FILTER_EXCLUDE, never, all, &[(UID, AT_LEAST)]),
+            (FILTER_EXCLUDE, always, all, &[(AUID, NOT_EQUAL)]),
+            (FILTER_TASK, never, all, &[(UID, AT_LEAST), (KEY, EQUAL)]),
+            (FILTER_EXIT, never, all, &[(UID, AT_LEAST)]),
+            (FILTER_EXIT, never, all, &[(ARCH, EQUAL)]),
+            (FILTER_EXIT, never, 15, &[(COMPARE, EQUAL)]),
+        ] {
+            let found = rules(&before(list, action, mask, fields)).unwrap().0;
+            assert_eq!(found.map_err(|unknown| unknown.cause), Err(Cause::Undecidable), "{list} {fields:?}");
+        }
+        // As distributions and guides have them.
+        for (list, action, mask, fields) in [
+            (FILTER_EXCLUDE, always, all, &[(MSGTYPE, EQUAL)][..]),
+            (FILTER_EXCLUDE, never, all, &[(MSGTYPE, EQUAL)]),
+            (FILTER_EXCLUDE, always, all, &[(MSGTYPE, EQUAL), (UID, AT_LEAST)]),
+            (0, never, all, &[(SUBJ_TYPE, EQUAL)]),
+            (6, never, all, &[(26, EQUAL)]),
+            (FILTER_EXIT, never, all, &[(SUBJ_TYPE, EQUAL)]),
+            (FILTER_EXIT, never, all, &[(ARCH, EQUAL), (DIR, EQUAL), (KEY, EQUAL)]),
+            (FILTER_EXIT, never, 3, &[(ARCH, EQUAL)]),
+            (FILTER_TASK, always, all, &[(UID, AT_LEAST)]),
+        ] {
+            let expected = if list == FILTER_TASK { 3 } else { 2 };
+            assert_eq!(count(&before(list, action, mask, fields)), Some(expected), "{list} {fields:?}");
+        }
+        // It comes after what it would keep out, or there is nothing to keep out.
+        assert_eq!(count(&[&call[..], &full(FILTER_EXIT, never, all, &[(UID, AT_LEAST)])].concat()), Some(1));
+        assert_eq!(count(&full(FILTER_EXCLUDE, always, all, &[(MSGTYPE, AT_LEAST)])), Some(0));
     }
 
     #[test]
