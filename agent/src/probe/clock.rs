@@ -108,7 +108,7 @@ fn services(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<
     };
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     for (name, programs, units) in KNOWN {
-        let running = processes::running(processes, &owned(programs), &owned(units)).0;
+        let running = processes::running(host, processes, &owned(programs), &owned(units)).0;
         let is_there = processes::is_installed(host, programs).unwrap_or_else(|unknown| {
             complete = Reading::Unknown { unknown };
             false

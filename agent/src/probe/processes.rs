@@ -3,7 +3,7 @@
 //! A process chooses its own name. Which file it executes (proc_pid_exe(5)) and which control group systemd put it in
 //! (proc_pid_cgroup(5)) it does not choose, so those are what is counted. A process inside a container is not the host's.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use muster_proto::fact::{Cause, Reading, SensorSeen, Unknown};
 
@@ -13,6 +13,8 @@ use crate::host::{self, Host, SMALL_FILE_BYTES};
 const PROCESSES: usize = 50_000;
 /// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less its zero).
 const NAME_BYTES: usize = 15;
+/// Links that are followed to one program, at most.
+const LINKS: usize = 16;
 
 /// A process of the host itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -101,6 +103,7 @@ fn unit(groups: &str) -> Option<String> {
 
 /// Returns whether a process executes one of `programs` or belongs to one of `units`, and what shows it.
 pub(super) fn running(
+    host: &dyn Host,
     processes: &Result<Vec<Process>, Unknown>,
     programs: &[String],
     units: &[String],
@@ -109,21 +112,17 @@ pub(super) fn running(
         Ok(processes) => processes,
         Err(unknown) => return (Reading::Unknown { unknown: unknown.clone() }, SensorSeen::None),
     };
-    let is_program = |process: &Process| {
-        process.program.as_ref().is_some_and(|found| programs.iter().any(|program| is_version_of(found, program)))
-    };
-    if processes.iter().any(is_program) {
+    let places = places(host, programs);
+    let known: &[String] = places.as_deref().unwrap_or(programs);
+    if processes.iter().any(|process| is_program(process, known)) {
         return (Reading::Known(true), SensorSeen::Program);
     }
-    // A service may have helpers: what executes another file is no proof where the file can be seen.
-    let is_unit =
-        |process: &Process| process.program.is_none() && process.unit.as_ref().is_some_and(|unit| units.contains(unit));
-    if processes.iter().any(is_unit) {
+    if processes.iter().any(|process| is_unit(process, units)) {
         return (Reading::Known(true), SensorSeen::Unit);
     }
     let is_named = |process: &&Process| {
         process.program.is_none()
-            && programs.iter().any(|program| {
+            && known.iter().any(|program| {
                 let name = program.rsplit('/').next().unwrap_or_default();
                 process.name.as_bytes() == &name.as_bytes()[..name.len().min(NAME_BYTES)]
             })
@@ -132,7 +131,77 @@ pub(super) fn running(
         let detail = format!("a process names itself {}, and its program may not be seen", process.name);
         return (Reading::unknown(Cause::Undecidable, detail), SensorSeen::None);
     }
-    (Reading::Known(false), SensorSeen::None)
+    match places {
+        Ok(_) => (Reading::Known(false), SensorSeen::None),
+        Err(unknown) => (Reading::Unknown { unknown }, SensorSeen::None),
+    }
+}
+
+/// Returns the processes that execute one of `programs` or belong to one of `units`.
+pub(super) fn of<'a>(
+    host: &dyn Host,
+    processes: &'a [Process],
+    programs: &[String],
+    units: &[String],
+) -> Vec<&'a Process> {
+    let places = places(host, programs);
+    let known: &[String] = places.as_deref().unwrap_or(programs);
+    processes.iter().filter(|process| is_program(process, known) || is_unit(process, units)).collect()
+}
+
+fn is_program(process: &Process, places: &[String]) -> bool {
+    process.program.as_ref().is_some_and(|found| places.iter().any(|place| is_version_of(found, place)))
+}
+
+/// A service may have helpers: what executes another file is no proof where the file can be seen.
+fn is_unit(process: &Process, units: &[String]) -> bool {
+    process.program.is_none() && process.unit.as_ref().is_some_and(|unit| units.contains(unit))
+}
+
+/// Returns where `programs` are, with the places that links lead to: the kernel names the file behind them all.
+///
+/// Some distributions have made `/usr/sbin` a link to `/usr/bin`, or put there what stood in the other.
+fn places(host: &dyn Host, programs: &[String]) -> Result<Vec<String>, Unknown> {
+    let mut places = programs.to_vec();
+    for program in programs {
+        places.extend(program.strip_prefix("/usr/sbin/").map(|name| format!("/usr/bin/{name}")));
+        places.extend(behind_links(host, program)?);
+    }
+    Ok(places)
+}
+
+/// Returns the file behind the links of `program` and of its folders; `None` where there is no link, or one to a file of another
+/// name: programs that are many in one, such as busybox, are no program of the table.
+fn behind_links(host: &dyn Host, program: &str) -> Result<Option<String>, Unknown> {
+    let parts = |path: &str| path.split('/').rev().map(str::to_owned).collect::<Vec<_>>();
+    let (mut path, mut rest, mut links) = (PathBuf::from("/"), parts(program), 0);
+    while let Some(part) = rest.pop() {
+        match part.as_str() {
+            "" | "." => continue,
+            ".." => {
+                path.pop();
+                continue;
+            }
+            part => path.push(part),
+        }
+        match host.read_link(&path) {
+            Ok(target) => {
+                links += 1;
+                let Some(target) = target.to_str().filter(|_| links <= LINKS) else { return Ok(None) };
+                path = if target.starts_with('/') { PathBuf::from("/") } else { path.parent().unwrap_or(&path).into() };
+                rest.extend(parts(target));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(host::unknown(format!("read link {}", path.display()), &error));
+            }
+            Err(error) if host::cause(&error) == Cause::Absent => return Ok(None),
+            // It is no link.
+            Err(_) => {}
+        }
+    }
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let is_like = |path: &PathBuf| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(name));
+    Ok(Some(path).filter(|path| links > 0 && is_like(path)).and_then(|path| path.to_str().map(str::to_owned)))
 }
 
 /// Returns whether one of `programs` is there.
@@ -158,7 +227,19 @@ fn is_version_of(found: &str, program: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
+
     use super::*;
+    use crate::host::{Recorded, recorded::Failure};
+
+    /// A host that has nothing but these links.
+    fn linked(links: &[(&str, &str)]) -> Recorded {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sensors/debian-13");
+        let mut host = Recorded::at(&case).unwrap();
+        let text = |path: &str| PathText::from_bytes(path.as_bytes());
+        host.index_mut().links = links.iter().map(|(link, target)| (text(link), text(target))).collect();
+        host
+    }
 
     fn process(name: &str, program: Option<&str>, unit: Option<&str>) -> Process {
         Process { id: 1, name: name.to_owned(), program: program.map(str::to_owned), unit: unit.map(str::to_owned) }
@@ -195,11 +276,48 @@ mod tests {
             (process("clamd", None, None), (None, SensorSeen::None)),
             (process("sshd", None, None), known(false, SensorSeen::None)),
         ] {
-            let (reading, seen) = running(&Ok(vec![found.clone()]), &programs, &units);
+            let (reading, seen) = running(&linked(&[]), &Ok(vec![found.clone()]), &programs, &units);
             assert_eq!((reading.known().copied(), seen), expected, "{found:?}");
         }
         let unknown = Unknown::new(Cause::Forbidden, "list /proc");
-        assert!(running(&Err(unknown), &programs, &units).0.known().is_none());
+        assert!(running(&linked(&[]), &Err(unknown), &programs, &units).0.known().is_none());
+    }
+
+    #[test]
+    fn a_program_is_found_behind_its_links() {
+        let links = [
+            ("/usr/sbin", "bin"),
+            ("/opt/CrowdStrike/falcond", "/opt/CrowdStrike/falcond8305"),
+            ("/var/ossec", "/opt/../opt/ossec"),
+            ("/usr/bin/ntpd", "/bin/busybox"),
+            ("/opt/a", "b"),
+            ("/opt/b", "a"),
+        ];
+        let host = linked(&links);
+        for (program, found, expected) in [
+            ("/usr/sbin/rsyslogd", "/usr/bin/rsyslogd", true),
+            ("/opt/CrowdStrike/falcond", "/opt/CrowdStrike/falcond8305", true),
+            ("/opt/CrowdStrike/falcond", "/opt/CrowdStrike/falcond", true),
+            ("/var/ossec/bin/wazuh-agentd", "/opt/ossec/bin/wazuh-agentd", true),
+            ("/usr/sbin/ntpd", "/bin/busybox", false),
+            ("/usr/bin/rsyslogd", "/usr/sbin/rsyslogd", false),
+            ("/opt/CrowdStrike/falcond", "/opt/CrowdStrike/falcond8306", false),
+            ("/opt/a", "/opt/b", false),
+        ] {
+            let processes = vec![process("x", Some(found), None)];
+            assert_eq!(of(&host, &processes, &[program.to_owned()], &[]).len(), usize::from(expected));
+            let reading = running(&host, &Ok(processes), &[program.to_owned()], &[]).0;
+            assert_eq!(reading, Reading::Known(expected), "{program} {found}");
+        }
+        // Where /usr/sbin is a folder of its own.
+        let processes = Ok(vec![process("x", Some("/usr/bin/chronyd"), None)]);
+        let chrony = ["/usr/sbin/chronyd".to_owned()];
+        assert_eq!(running(&linked(&[]), &processes, &chrony, &[]).0, Reading::Known(true));
+        // A link that may not be read leaves it open.
+        let mut closed = linked(&[]);
+        let refused = Failure::of(&std::io::Error::from_raw_os_error(13));
+        closed.index_mut().errors.insert("link /usr/sbin".to_owned(), refused);
+        assert!(running(&closed, &Ok(vec![process("x", Some("/bin/x"), None)]), &chrony, &[]).0.known().is_none());
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn sensors(host: &dyn Host, table: &Table, now: Timestamp) -> Sensors {
     let mut complete = Reading::Known(true);
     let mut found = Vec::new();
     for known in &table.sensor {
-        let (running, seen) = processes::running(&processes, &known.programs, &known.units);
+        let (running, seen) = processes::running(host, &processes, &known.programs, &known.units);
         let program = program(host, known);
         if let Err(unknown) = &program {
             complete = Reading::Unknown { unknown: unknown.clone() };

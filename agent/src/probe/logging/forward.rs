@@ -59,7 +59,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
     };
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     for (program, paths, units) in KNOWN {
-        let running = processes::running(processes, &owned(paths), &owned(units)).0;
+        let running = processes::running(host, processes, &owned(paths), &owned(units)).0;
         let is_there = processes::is_installed(host, paths).unwrap_or_else(|unknown| {
             complete = Reading::Unknown { unknown };
             false
@@ -123,11 +123,9 @@ fn of_rsyslog(
     programs: &[&str],
     units: &[&str],
 ) -> Option<Unknown> {
-    let is_it = |process: &&Process| match (&process.program, &process.unit) {
-        (Some(program), _) => programs.contains(&program.as_str()),
-        (None, unit) => unit.as_ref().is_some_and(|unit| units.contains(&unit.as_str())),
-    };
-    let ids: Vec<u32> = processes.iter().flatten().filter(is_it).map(|process| process.id).collect();
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let found = processes::of(host, processes.as_deref().unwrap_or_default(), &owned(programs), &owned(units));
+    let ids: Vec<u32> = found.into_iter().map(|process| process.id).collect();
     if ids.is_empty() {
         return None;
     }

@@ -30,7 +30,7 @@ const HEADER_BYTES: usize = HEAD_TIME + 8;
 /// Returns where the journal is kept: by the setting in force, and by the file that is there.
 pub(super) fn storage(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> Reading<JournalStorage> {
     let programs = ["/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald"].map(str::to_owned);
-    match processes::running(processes, &programs, &["systemd-journald.service".to_owned()]).0 {
+    match processes::running(host, processes, &programs, &["systemd-journald.service".to_owned()]).0 {
         Reading::Known(true) => {}
         Reading::Known(false) => return Reading::Known(JournalStorage::None),
         Reading::Unknown { unknown } => return Reading::Unknown { unknown },

@@ -25,7 +25,7 @@ const ON_ACCESS: (&str, &[&str]) = ("/usr/sbin/clamonacc", &["clamav-clamonacc.s
 /// Returns what ClamAV does with what it finds.
 pub(super) fn mode(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> Reading<SensorMode> {
     let units: Vec<String> = ON_ACCESS.1.iter().map(|&unit| unit.to_owned()).collect();
-    match processes::running(processes, &[ON_ACCESS.0.to_owned()], &units).0 {
+    match processes::running(host, processes, &[ON_ACCESS.0.to_owned()], &units).0 {
         Reading::Known(false) => return Reading::Known(SensorMode::OnDemand),
         Reading::Known(true) => {}
         Reading::Unknown { unknown } => return Reading::Unknown { unknown },
