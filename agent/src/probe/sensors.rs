@@ -127,7 +127,7 @@ fn sensors(host: &dyn Host, table: &Table, now: Timestamp) -> Sensors {
             version,
             mode: mode(host, known, &processes),
             uses_definitions: known.definitions != Definitions::None,
-            definitions_time: definitions_time(host, known).map(|time| super::past(time, now)),
+            definitions_time: definitions_time(host, known, &processes).map(|time| super::past(time, now)),
             running,
             seen,
         });
@@ -171,14 +171,22 @@ fn mode(host: &dyn Host, known: &Known, processes: &Result<Vec<Process>, Unknown
     }
 }
 
-fn definitions_time(host: &dyn Host, known: &Known) -> Option<Reading<Timestamp>> {
+fn definitions_time(
+    host: &dyn Host,
+    known: &Known,
+    processes: &Result<Vec<Process>, Unknown>,
+) -> Option<Reading<Timestamp>> {
     match known.definitions {
         Definitions::None => None,
         Definitions::Unreadable => {
             let detail = format!("this build cannot read the definitions of {}", known.product);
             Some(Reading::unknown(Cause::Unsupported, detail))
         }
-        Definitions::Clamav => Some(clamav::definitions_time(host)),
+        Definitions::Clamav => {
+            let processes = processes.as_deref().unwrap_or_default();
+            let daemons = processes::of(host, processes, &known.programs, &known.units);
+            Some(clamav::definitions_time(host, &daemons))
+        }
     }
 }
 
