@@ -9,7 +9,7 @@ mod defender;
 use std::{collections::BTreeSet, path::Path, sync::LazyLock};
 
 use muster_proto::{
-    fact::{Cause, Fact, PathText, Reading, Sensor, SensorKind, SensorMode, Sensors, Text, Unknown},
+    fact::{Cause, Fact, PathText, Reading, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Text, Unknown},
     report,
     time::Timestamp,
 };
@@ -116,6 +116,10 @@ fn sensors(host: &dyn Host, table: &Table, now: Timestamp) -> Sensors {
                 (Reading::Unknown { unknown: unknown.clone() }, Reading::Unknown { unknown: unknown.clone() })
             }
         };
+        let (running, seen) = match stranger(known, &packages) {
+            Some(unknown) if running == Reading::Known(true) => (Reading::Unknown { unknown }, SensorSeen::None),
+            _ => (running, seen),
+        };
         let program = program.ok().flatten().unwrap_or_default();
         found.push(Sensor {
             name: Text::new(&known.name),
@@ -150,6 +154,16 @@ fn program(host: &dyn Host, known: &Known) -> Result<Option<String>, Unknown> {
         }
     }
     Ok(None)
+}
+
+/// Returns why what runs at a sensor's place need not be the sensor: any program can be put there, but its packages are not installed.
+///
+/// Of a sensor that comes in no package, and on a host whose packages cannot be read, its place is all that there is.
+fn stranger(known: &Known, packages: &Result<Packages, Unknown>) -> Option<Unknown> {
+    let packages = packages.as_ref().ok()?;
+    let is_foreign = !known.packages.is_empty() && !known.packages.iter().any(|name| packages.contains_key(name));
+    let detail = || format!("{} runs at its place, and dpkg has no {}", known.product, known.packages.join(" or "));
+    is_foreign.then(|| Unknown::new(Cause::Undecidable, detail()))
 }
 
 fn unowned(packages: &Result<Packages, Unknown>) -> (Reading<Text>, Reading<Text>) {
@@ -193,6 +207,36 @@ fn definitions_time(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_at_the_place_of_a_sensor_that_is_not_installed_may_be_another() {
+        let of = |name: &str| TABLE.sensor.iter().find(|known| known.name == name).unwrap();
+        let installed = |name: &str| Ok(Packages::from([(name.to_owned(), ("1".to_owned(), "amd64".to_owned()))]));
+        let unread = Err(Unknown::new(Cause::Unsupported, "no dpkg"));
+        for (name, packages, expected) in [
+            ("microsoft_defender", installed("mdatp"), false),
+            ("microsoft_defender", installed("falcon-sensor"), true),
+            ("eset", installed("eea"), false),
+            ("eset", Ok(Packages::new()), true),
+            // It has no package, or none can be read.
+            ("sophos", Ok(Packages::new()), false),
+            ("microsoft_defender", unread, false),
+        ] {
+            assert_eq!(stranger(of(name), &packages).is_some(), expected, "{name} {packages:?}");
+        }
+    }
+
+    #[test]
+    fn what_runs_in_the_place_of_a_sensor_is_not_known_to_be_it() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sensors/debian-12-clamav");
+        let host = crate::host::Recorded::at(&case).unwrap();
+        let now = "2026-11-26T14:00:00Z".parse().unwrap();
+        let mut table: Table = toml::from_str(include_str!("sensors/known.toml")).unwrap();
+        assert_eq!(sensors(&host, &table, now).sensors[0].running, Reading::Known(true));
+        table.sensor.iter_mut().for_each(|known| known.packages = vec!["not-installed".to_owned()]);
+        let found = sensors(&host, &table, now).sensors;
+        assert_eq!((found[0].running.known(), found[0].seen), (None, SensorSeen::None));
+    }
 
     #[test]
     fn the_table_is_in_order_of_name_and_names_absolute_places() {
