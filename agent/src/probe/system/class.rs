@@ -88,6 +88,15 @@ pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool
         || vendor == "Microsoft Corporation" && product == "Virtual Machine"
         || vendor == "Google" && product == "Google Compute Engine"
         || vendor == "Amazon EC2" && !product.contains("metal")
+        || vendor == "Scaleway" && product.starts_with("SCW-")
+        || matches!(
+            (vendor, product),
+            ("Hetzner", "vServer")
+                | ("Apple Inc.", "Apple Virtualization Generic Platform")
+                | ("Red Hat", "KVM")
+                | ("Nutanix", "AHV")
+                | ("UpCloud", "Server")
+        )
 }
 
 #[cfg(test)]
@@ -118,5 +127,19 @@ mod tests {
         assert!(is_virtual_hardware("Microsoft Corporation", "Virtual Machine"));
         assert!(!is_virtual_hardware("Microsoft Corporation", "Surface Pro"));
         assert!(!is_virtual_hardware("Amazon EC2", "m5.metal"));
+        // As the firmware of virtual machines on ARM says it, whose processors have no such bit.
+        for (vendor, product) in [
+            ("Hetzner", "vServer"),
+            ("Scaleway", "SCW-COPARM1-2C-8G"),
+            ("Apple Inc.", "Apple Virtualization Generic Platform"),
+            ("Red Hat", "KVM"),
+            ("Nutanix", "AHV"),
+            ("UpCloud", "Server"),
+        ] {
+            assert!(is_virtual_hardware(vendor, product), "{vendor}");
+        }
+        for (vendor, product) in [("Apple Inc.", "MacBookPro18,1"), ("Nutanix", "NX-3060"), ("Scaleway", "EM-A210R")] {
+            assert!(!is_virtual_hardware(vendor, product), "{vendor}");
+        }
     }
 }
