@@ -8,6 +8,9 @@ use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
 use super::read_text;
 
+/// Files that systemd, Docker and Podman leave in a container.
+const MARKS: [&str; 3] = ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"];
+
 /// What tells the class, as far as it could be read.
 #[derive(Debug, Default)]
 struct Signs {
@@ -27,15 +30,15 @@ pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
     let chassis = read_text(host, "/sys/class/dmi/id/chassis_type");
     let vendor = read_text(host, "/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let product = read_text(host, "/sys/class/dmi/id/product_name").unwrap_or_default();
-    // An image made from a container keeps its marks, but only the host's own first process is in the initial PID
-    // namespace, whose number is fixed (PROC_PID_INIT_INO of linux/proc_ns.h).
+    // An image made from a container keeps its marks, and a host's own administrator could leave one. Container managers give what
+    // they start a PID namespace of its own; the number of the initial one is fixed (PROC_PID_INIT_INO of linux/proc_ns.h).
     let is_initial = host
         .read_link(Path::new("/proc/self/ns/pid"))
         .is_ok_and(|target| target.as_os_str().as_encoded_bytes() == b"pid:[4026531836]");
     let signs = Signs {
-        container: exists("/run/systemd/container")
-            || !is_initial && (exists("/.dockerenv") || exists("/run/.containerenv"))
-            || environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container=")),
+        container: !is_initial
+            && (MARKS.iter().any(|mark| exists(mark))
+                || environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container="))),
         hypervisor: exists("/sys/hypervisor/type")
             || cpuinfo.as_deref().is_ok_and(names_a_hypervisor)
             || is_virtual_hardware(vendor.trim(), product.trim()),
@@ -101,7 +104,10 @@ pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PathText;
+
     use super::*;
+    use crate::host::Recorded;
 
     #[test]
     fn a_container_outweighs_a_hypervisor_and_that_the_chassis() {
@@ -116,6 +122,24 @@ mod tests {
             (signs(false, false, None), None),
         ] {
             assert_eq!(decide(&signs), expected, "{signs:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_a_container_holds_outside_of_the_initial_pid_namespace_alone() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/system/user-mode-linux");
+        let text = |path: &str| PathText::from_bytes(path.as_bytes());
+        for mark in MARKS {
+            for (namespace, expected) in [("pid:[4026532277]", true), ("pid:[4026531836]", false)] {
+                let mut host = Recorded::at(&case).unwrap();
+                let index = host.index_mut();
+                let any = *index.metadata.values().next().unwrap();
+                index.metadata.retain(|path, _| !MARKS.contains(&path.as_str()));
+                index.metadata.insert(text(mark), any);
+                index.links.insert(text("/proc/self/ns/pid"), text(namespace));
+                let is_container = look(&host) == Reading::Known(HostClass::Container);
+                assert_eq!(is_container, expected, "{mark} {namespace}");
+            }
         }
     }
 
