@@ -198,6 +198,7 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("sensors", "files/proc/*/status"),
             Files("sensors", "files/proc/*/cgroup"),
+            Files("sensors", "files/proc/*/cmdline"),
             Files("remote_access", "files/proc/*/cmdline"),
             Files("remote_access", "files/proc/*/comm"),
             Files("remote_access", "files/proc/*/status"),
@@ -257,6 +258,8 @@ const TARGETS: &[(&str, &[Of])] = &[
         &[
             Files("backup", "files/etc/rsnapshot.conf"),
             Files("backup", "files/var/log/rsnapshot.log"),
+            Files("backup", "files/root/.cache/duplicity/*.manifest"),
+            Files("backup", "files/proc/sys/kernel/hostname"),
             Files("backup", "files/etc/localtime"),
             Files("backup", "files/var/lib/dpkg/info/*.list"),
             Files("file_integrity", "files/var/lib/dpkg/info/*.list"),

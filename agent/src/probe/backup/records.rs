@@ -1,7 +1,12 @@
 //! Records that backup clients keep of backups that ended well.
 
-use std::{ffi::OsString, io, path::Path};
+use std::{
+    ffi::OsString,
+    io::{self, Read as _},
+    path::Path,
+};
 
+use flate2::read::MultiGzDecoder;
 use jiff::{civil::DateTime, tz::TimeZone};
 use muster_proto::{
     fact::{Cause, Reading, Unknown},
@@ -14,11 +19,16 @@ use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 const ARCHIVES: &str = "/root/.cache/duplicity";
 /// Sets of backups of duplicity that are looked at, at most.
 const SETS: usize = 100;
+/// Manifests whose host is looked for, at most.
+const MANIFESTS: usize = 1_000;
+/// Bytes of a manifest in which its first line ends.
+const MANIFEST_BYTES: usize = 512;
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 const RSNAPSHOT: &str = "/etc/rsnapshot.conf";
 const LOCALTIME: &str = "/etc/localtime";
 
 /// Returns when the newest whole backup of duplicity was begun. Its manifest gets its name when every volume is at its place; before
-/// that it ends with `.part`.
+/// that it ends with `.part`. Whoever looks at the backups of another host gets their manifests, which name that host.
 pub(super) fn duplicity(host: &dyn Host) -> Reading<Timestamp> {
     match newest_manifest(host) {
         Ok(Some(time)) => Reading::Known(time),
@@ -38,13 +48,44 @@ fn newest_manifest(host: &dyn Host) -> Result<Option<Timestamp>, Unknown> {
     if sets.len() > SETS {
         return Err(Unknown::new(Cause::Limit, format!("{ARCHIVES} has more than {SETS} sets")));
     }
-    let mut newest = None;
+    let mut manifests = Vec::new();
     for set in sets {
-        for name in list(&Path::new(ARCHIVES).join(set))? {
-            newest = newest.max(name.to_str().and_then(manifest_time));
+        let folder = Path::new(ARCHIVES).join(set);
+        for name in list(&folder)? {
+            manifests.extend(name.to_str().and_then(manifest_time).map(|time| (time, folder.join(&name))));
         }
     }
-    Ok(newest)
+    manifests.sort_unstable();
+    let Some((_, last)) = manifests.last() else { return Ok(None) };
+    let own = hostname(host)?;
+    let foreign = format!("{}: a backup of another host, or one that does not say of which", last.display());
+    for (time, path) in manifests.iter().rev().take(MANIFESTS) {
+        let start = host.read_start(path, MANIFEST_BYTES);
+        let start = start.map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
+        if manifest_host(&start).is_some_and(|name| is_same_host(name, &own)) {
+            return Ok(Some(*time));
+        }
+    }
+    Err(Unknown::new(Cause::Undecidable, foreign))
+}
+
+fn hostname(host: &dyn Host) -> Result<String, Unknown> {
+    let bytes = host.read(Path::new(HOSTNAME), SMALL_FILE_BYTES);
+    let bytes = bytes.map_err(|error| host::unknown(format!("read {HOSTNAME}"), &error))?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// Returns the host that a manifest is of: its first line is such as `Hostname web1.example.com`.
+fn manifest_host(start: &[u8]) -> Option<&str> {
+    let line = start.split(|&byte| byte == b'\n').next()?;
+    std::str::from_utf8(line).ok()?.strip_prefix("Hostname ").map(|name| name.trim().trim_matches('"'))
+}
+
+/// Returns whether two names are of one host. Of a name with its domain and one without, the first part counts.
+fn is_same_host(name: &str, other: &str) -> bool {
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let is_short = !name.contains('.') || !other.contains('.');
+    !name.is_empty() && (name.eq_ignore_ascii_case(other) || is_short && first(name) == first(other))
 }
 
 /// Returns the time of `duplicity-full.TIME.manifest` or `duplicity-inc.TIME.to.TIME.manifest`, such as `20261126T140056Z`.
@@ -78,30 +119,55 @@ fn last_success(host: &dyn Host) -> Result<Reading<Timestamp>, Unknown> {
         let detail = format!("{RSNAPSHOT} takes settings from {elsewhere}, which this build does not follow");
         return Ok(Reading::unknown(Cause::Undecidable, detail));
     }
-    let log = read(&settings.log, FILE_BYTES)?;
+    let mut path = settings.log.clone();
+    let mut log = read(&path, FILE_BYTES)?;
+    if last_end(&log, settings.command()).is_none()
+        && let Some(rotated) = rotated(host, &path)?
+    {
+        (path, log) = rotated;
+    }
     let at = match last_end(&log, settings.command()) {
         Some(End { is_well: true, at }) => at,
         Some(End { is_well: false, .. }) => {
-            let detail =
-                format!("{}: the last backup ended with warnings, which may be of what it left out", settings.log);
+            let detail = format!("{path}: the last backup ended with warnings, which may be of what it left out");
             return Ok(Reading::unknown(Cause::Undecidable, detail));
         }
-        None => return Ok(Reading::unknown(Cause::Absent, format!("{} tells of no end of a backup", settings.log))),
+        None => return Ok(Reading::unknown(Cause::Absent, format!("{path} tells of no end of a backup"))),
     };
     is_kept(host, &settings)?;
     let Some(time) = log_time(at, &zone(host)?) else {
-        return Ok(Reading::unknown(Cause::Garbled, format!("{} has a time that cannot be read", settings.log)));
+        return Ok(Reading::unknown(Cause::Garbled, format!("{path} has a time that cannot be read")));
     };
-    let written = host
-        .metadata(Path::new(&settings.log))
-        .map_err(|error| host::unknown(format!("look at {}", settings.log), &error))?
-        .modified;
+    let written =
+        host.metadata(Path::new(&path)).map_err(|error| host::unknown(format!("look at {path}"), &error))?.modified;
     // A job may have another time zone than the host. One that makes the backup younger than its log is not believed.
     if written.is_none_or(|written| time > written) {
-        let detail = format!("{} has a later time than that of its last change", settings.log);
+        let detail = format!("{path} has a later time than that of its last change");
         return Ok(Reading::unknown(Cause::Undecidable, detail));
     }
     Ok(Reading::Known(time))
+}
+
+/// Returns the log that was begun before the one at `path`, which logrotate(8) renamed and may have packed.
+fn rotated(host: &dyn Host, path: &str) -> Result<Option<(String, String)>, Unknown> {
+    for ending in [".1", ".1.gz"] {
+        let path = format!("{path}{ending}");
+        let unknown = |error: &io::Error| host::unknown(format!("read {path}"), error);
+        let bytes = match host.read(Path::new(&path), FILE_BYTES) {
+            Ok(bytes) if ending == ".1.gz" => unpack(&bytes).map_err(|error| unknown(&error))?,
+            Ok(bytes) => bytes,
+            Err(error) if host::cause(&error) == Cause::Absent => continue,
+            Err(error) => return Err(unknown(&error)),
+        };
+        return Ok(Some((path, String::from_utf8_lossy(&bytes).into_owned())));
+    }
+    Ok(None)
+}
+
+fn unpack(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut unpacked = Vec::new();
+    MultiGzDecoder::new(bytes).take(FILE_BYTES as u64 + 1).read_to_end(&mut unpacked)?;
+    if unpacked.len() > FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(unpacked) }
 }
 
 /// Checks that the newest copy is there.
@@ -214,7 +280,7 @@ fn log_time(text: &str, zone: &TimeZone) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io::Write as _};
 
     use muster_proto::fact::PathText;
     use proptest::prelude::*;
@@ -305,6 +371,11 @@ mod tests {
 
     /// The captured host, with these settings added and this log, changed last at the end of 2026-11-26.
     fn last_success_with(settings: &str, log: &str) -> Result<Timestamp, Cause> {
+        last_success_of(settings, log, [None, None])
+    }
+
+    /// The same, with what `log.1` and, packed, `log.1.gz` hold.
+    fn last_success_of(settings: &str, log: &str, rotated: [Option<&str>; 2]) -> Result<Timestamp, Cause> {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/backup/debian-13-rsnapshot");
         let folder = tempfile::tempdir().unwrap();
         let mut host = Recorded::at(&case).unwrap();
@@ -313,10 +384,29 @@ mod tests {
         let log_entry = Metadata { modified: Some("2026-11-26T23:59:59Z".parse().unwrap()), ..any };
         index.metadata.insert(PathText::from_bytes(b"/var/log/rsnapshot.log"), log_entry);
         let absent: Failure = serde_json::from_value(serde_json::json!({ "errno": 2 })).unwrap();
+        let pack = |text: &str| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(text.as_bytes()).unwrap();
+            packed.finish().unwrap()
+        };
+        let base = fs::read_to_string(case.join("files/etc/rsnapshot.conf")).unwrap();
+        let mut files = vec![
+            ("etc/rsnapshot.conf", (base + settings).into_bytes()),
+            ("var/log/rsnapshot.log", log.as_bytes().to_vec()),
+        ];
+        for (path, content) in [
+            ("var/log/rsnapshot.log.1", rotated[0].map(|text| text.as_bytes().to_vec())),
+            ("var/log/rsnapshot.log.1.gz", rotated[1].map(pack)),
+        ] {
+            index.metadata.insert(PathText::from_bytes(format!("/{path}").as_bytes()), log_entry);
+            match content {
+                Some(content) => files.push((path, content)),
+                None => drop(index.errors.insert(format!("read /{path}"), absent.clone())),
+            }
+        }
         index.errors.insert(format!("read {LOCALTIME}"), absent.clone());
         index.errors.insert("metadata /var/cache/rsnapshot/.sync".to_owned(), absent);
-        let base = fs::read_to_string(case.join("files/etc/rsnapshot.conf")).unwrap();
-        for (path, content) in [("etc/rsnapshot.conf", base + settings), ("var/log/rsnapshot.log", log.to_owned())] {
+        for (path, content) in files {
             let place = folder.path().join("files").join(path);
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             fs::write(place, content).unwrap();
@@ -356,10 +446,79 @@ mod tests {
         assert_eq!(last_success_with("include_conf\t/etc/x.conf\n", &good), Err(Cause::Undecidable));
     }
 
+    #[test]
+    fn a_log_that_was_rotated_still_tells_of_the_last_backup() {
+        let good = "[2026-11-16T01:00:00] /usr/bin/rsnapshot alpha: completed successfully\n";
+        let newer = "[2026-11-26T01:00:00] /usr/bin/rsnapshot alpha: completed successfully\n";
+        let failed = "[2026-11-26T01:00:00] /usr/bin/rsnapshot alpha: ERROR: no space\n";
+        let warned = "[2026-11-26T01:00:00] WARNING: /usr/bin/rsnapshot alpha: completed, but with some warnings\n";
+        let time = |text: &str| Ok(text.parse().unwrap());
+        for (log, rotated, expected) in [
+            ("", [Some(good), None], time("2026-11-16T01:00:00Z")),
+            ("", [None, Some(good)], time("2026-11-16T01:00:00Z")),
+            ("", [Some(newer), Some(good)], time("2026-11-26T01:00:00Z")),
+            (failed, [Some(good), None], time("2026-11-16T01:00:00Z")),
+            (newer, [Some(good), None], time("2026-11-26T01:00:00Z")),
+            (warned, [Some(good), None], Err(Cause::Undecidable)),
+            ("", [Some(warned), Some(good)], Err(Cause::Undecidable)),
+            ("", [None, Some(failed)], Err(Cause::Absent)),
+            ("", [None, None], Err(Cause::Absent)),
+        ] {
+            assert_eq!(last_success_of("", log, rotated), expected, "{log}{rotated:?}");
+        }
+    }
+
+    #[test]
+    fn a_packed_log_that_is_cut_or_too_large_is_not_read() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&vec![b'x'; FILE_BYTES + 1]).unwrap();
+        let packed = packed.finish().unwrap();
+        assert_eq!(unpack(&packed).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(unpack(&packed[..packed.len() / 2]).is_err());
+    }
+
+    /// The captured host of this name, with these first lines of its manifest of 14:00:56 and that of 14:00:59.
+    fn newest_of(name: &str, first: &str, second: &str) -> Result<Option<Timestamp>, Cause> {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/backup/debian-11-duplicity");
+        let set = "root/.cache/duplicity/8356406298d158b94a68ec4c715d3874";
+        let folder = tempfile::tempdir().unwrap();
+        for (path, content) in [
+            ("proc/sys/kernel/hostname".to_owned(), name),
+            (format!("{set}/duplicity-full.20261126T140056Z.manifest"), first),
+            (format!("{set}/duplicity-inc.20261126T140056Z.to.20261126T140059Z.manifest"), second),
+        ] {
+            let place = folder.path().join("files").join(path);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(place, content).unwrap();
+        }
+        fs::copy(case.join("index.json"), folder.path().join("index.json")).unwrap();
+        newest_manifest(&Recorded::at(folder.path()).unwrap()).map_err(|unknown| unknown.cause)
+    }
+
+    #[test]
+    fn a_manifest_of_another_host_is_no_backup_of_this_one() {
+        let time = |text: &str| Ok(Some(text.parse().unwrap()));
+        let (own, other) = ("Hostname web1\nLocaldir /srv\n", "Hostname web2\nLocaldir /srv\n");
+        for (first, second, expected) in [
+            (own, own, time("2026-11-26T14:00:59Z")),
+            (own, other, time("2026-11-26T14:00:56Z")),
+            (other, other, Err(Cause::Undecidable)),
+            ("", "Localdir /srv\n", Err(Cause::Undecidable)),
+        ] {
+            assert_eq!(newest_of("web1\n", first, second), expected, "{first}{second}");
+        }
+        assert!(is_same_host("web1.example.com", "web1") && is_same_host("WEB1", "web1.example.com"));
+        assert!(
+            !is_same_host("web1.example.com", "web1.example.org") && !is_same_host("", "") && !is_same_host("a", "b")
+        );
+    }
+
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in any::<String>(), level in any::<String>()) {
             let _ = manifest_time(&text);
+            let _ = unpack(text.as_bytes());
+            let _ = manifest_host(text.as_bytes()).map(|name| is_same_host(name, &level));
             let _ = last_end(&text, &level);
             let _ = log_time(&text, &TimeZone::UTC);
             let _ = Rsnapshot::parse(&text);
