@@ -172,6 +172,9 @@ impl Pf {
                 (Some(_), Some((name, _))) => {
                     Reading::unknown(Cause::Undecidable, format!("rules of the pf anchor {}", Text::new(name)))
                 }
+                (Some(Verdict::Undecided(rule)), None) => {
+                    Reading::unknown(Cause::Undecidable, format!("what the pf rule {} lets pass", Text::new(rule)))
+                }
                 (Some(Verdict::Block), None) => match &self.skipped {
                     Ok(_) => Reading::Known(Inbound::Deny),
                     Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
