@@ -46,6 +46,12 @@ impl Mounted {
     fn has_path(&self) -> bool {
         self.path.as_ref().is_some_and(|path| !path.eq_ignore_ascii_case(&self.id))
     }
+
+    /// Whether it only starts or repairs the system. What a letter or a folder leads to may hold anything, whatever starts from it.
+    fn is_boot(&self, boot_paths: &[String]) -> bool {
+        let is_by_type = boot_paths.contains(&self.id.to_ascii_lowercase());
+        !self.has_path() && (is_by_type || self.system == Some(true) && self.boot == Some(false))
+    }
 }
 
 /// `Win32_EncryptableVolume` with what its methods return: for each the result, 0 for success, and the value.
@@ -116,15 +122,13 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         if mounted.capacity.is_none() && matches!(mounted.drive_type, Some(2 | 5)) {
             continue;
         }
-        let is_boot = boot_paths.contains(&mounted.id.to_ascii_lowercase())
-            || mounted.system == Some(true) && mounted.boot == Some(false);
         let bitlocker = match &encryptable {
             Ok(volumes) => volumes.get(&mounted.id.to_ascii_lowercase()).ok_or_else(|| {
                 Unknown::new(Cause::Unsupported, "BitLocker does not list the volume, and nothing else is asked")
             }),
             Err(unknown) => Err(unknown.clone()),
         };
-        let mut volume = volume(mounted, is_boot, bitlocker, &is_virtual);
+        let mut volume = volume(mounted, mounted.is_boot(&boot_paths), bitlocker, &is_virtual);
         // Without the partitions a volume that no path leads to may be one that only starts or repairs the system.
         if let (Err(unknown), false, Reading::Known(false)) = (&partitions, mounted.has_path(), &volume.encrypted) {
             volume.encrypted = Reading::Unknown { unknown: unknown.clone() };
@@ -153,6 +157,8 @@ fn volume(
     // DriveType of Win32_Volume; VolumeType of Win32_EncryptableVolume, where 2 is portable.
     let kind = match mounted.drive_type {
         _ if is_boot => VolumeKind::Boot,
+        // Wherever the disk is: Windows runs from it.
+        _ if mounted.boot == Some(true) => VolumeKind::Fixed,
         Some(2) => VolumeKind::Removable,
         Some(4) => VolumeKind::Network,
         Some(5) => VolumeKind::Image,
@@ -370,6 +376,59 @@ mod tests {
             let is_converting = (2..=5).contains(&conversion);
             assert_eq!(state.percent, is_converting.then_some(Reading::Known(42)), "{expected:?}");
         }
+    }
+
+    /// Returns the kinds of `C:`, as `c` says, and of a data drive with these signs.
+    fn kinds(c: (u32, bool), path: &str, is_system: bool, gpt_type: &str) -> Vec<VolumeKind> {
+        let id = r"\\?\Volume{3f2a1b04-0000-4000-8000-000000000004}\";
+        let mounted = |path: &str, drive_type, boot, system| Mounted {
+            id: if boot { "c".to_owned() } else { id.to_owned() },
+            path: Some(if path.is_empty() { id.to_owned() } else { path.to_owned() }),
+            file_system: None,
+            drive_type: Some(drive_type),
+            capacity: Some(1),
+            boot: Some(boot),
+            system: Some(system),
+        };
+        let boot_paths = Partition { paths: Vec::new(), gpt_type: Some(gpt_type.to_owned()), mbr_type: None };
+        let boot_paths = if boot_paths.is_boot() { vec![id.to_ascii_lowercase()] } else { Vec::new() };
+        [mounted(r"C:\", c.0, c.1, false), mounted(path, 3, false, is_system)]
+            .iter()
+            .map(|mounted| {
+                let unlisted = Err(Unknown::new(Cause::Unsupported, ""));
+                volume(mounted, mounted.is_boot(&boot_paths), unlisted, &Ok(false)).kind
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_volume_is_what_is_kept_on_it_and_not_what_it_is_called() {
+        use VolumeKind::{Boot, Fixed, Removable};
+        let (efi, data) = ("{c12a7328-f81f-11d2-ba4b-00a0c93ec93b}", "{ebd0a0a2-b9e5-4433-87c0-68b6b72699c7}");
+        let recovery = "{DE94BBA4-06D1-4D40-A16A-BFD50179D6AC}";
+        for (c, path, is_system, gpt_type, expected) in [
+            ((3, true), "", true, efi, [Fixed, Boot]),
+            ((3, true), "", false, recovery, [Fixed, Boot]),
+            ((3, true), "", false, data, [Fixed, Fixed]),
+            // The boot manager is on it too, or its partition has the type of another use.
+            ((3, true), r"D:\", true, data, [Fixed, Fixed]),
+            ((3, true), r"C:\data\", false, recovery, [Fixed, Fixed]),
+            // Windows runs from a removable disk.
+            ((2, true), "", true, efi, [Fixed, Boot]),
+        ] {
+            assert_eq!(kinds(c, path, is_system, gpt_type), expected, "{c:?} {path} {is_system} {gpt_type}");
+        }
+        let stick = Mounted {
+            id: "e".to_owned(),
+            path: Some(r"E:\".to_owned()),
+            file_system: None,
+            drive_type: Some(2),
+            capacity: Some(1),
+            boot: Some(false),
+            system: Some(true),
+        };
+        let unlisted = Err(Unknown::new(Cause::Unsupported, ""));
+        assert_eq!(volume(&stick, stick.is_boot(&[]), unlisted, &Ok(false)).kind, Removable);
     }
 
     #[test]
