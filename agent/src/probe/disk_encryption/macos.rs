@@ -19,11 +19,14 @@ use crate::{
     },
 };
 
-/// Roles of volumes that start or repair the system, or belong to its hardware.
+/// Roles of volumes that start or repair the system, or belong to its hardware. Anyone who makes a volume may give it one.
 const BOOT_ROLES: &[&str] = &["Preboot", "Recovery", "Update", "Hardware", "xART", "Prelogin", "Installer"];
 
 /// Where the system that runs has its files: since macOS 10.15 `/` is what Apple published, and the rest is in the other.
 const OWN_PLACES: &[&[u8]] = &[b"/", b"/System/Volumes/Data"];
+
+/// Where the system mounts volumes of its own, the one with all data among them: nobody else can make a folder there.
+const SYSTEM_PLACE: &[u8] = b"/System/Volumes/";
 
 /// Where the volume with the role VM is mounted, and was until macOS 10.15.
 const SWAP_PLACES: &[&[u8]] = &[b"/System/Volumes/VM", b"/private/var/vm"];
@@ -109,31 +112,41 @@ impl Mount {
         OWN_PLACES.contains(&self.mount_point.as_slice())
     }
 
+    /// Whether the system mounted it for itself.
+    fn is_by_system(&self) -> bool {
+        self.mount_point.strip_prefix(SYSTEM_PLACE).is_some_and(|rest| !rest.starts_with(b"Data/"))
+    }
+
     /// Returns the name of its device, such as `disk3s1s1`.
+    ///
+    /// A snapshot of Time Machine is `com.apple.TimeMachine.2026-11-24-101500.local@/dev/disk3s5`, a file system that a program of
+    /// macOS serves `msdos://disk5s1/STICK`.
     fn device(&self) -> Option<&str> {
-        std::str::from_utf8(self.source.strip_prefix(b"/dev/")?).ok()
+        let source = std::str::from_utf8(&self.source).ok()?;
+        match self.file_system.as_str() {
+            "apfs" => source.rsplit_once('@').map_or(source, |(_, device)| device).strip_prefix("/dev/"),
+            "lifs" => source.split_once("://")?.1.split('/').next(),
+            _ => source.strip_prefix("/dev/"),
+        }
     }
 }
 
 /// Returns the mounts of mount(8): lines such as `/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled)`.
 ///
-/// `None` when a line does not follow that. A device's name has no blank, so that the first ` on ` ends it.
+/// `None` when a line does not follow that. A device's name has no blank, so that the first ` on ` before a path ends it.
 fn parse_mounts(output: &[u8]) -> Option<Vec<Mount>> {
     output.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(parse_mount).collect()
 }
 
 fn parse_mount(line: &[u8]) -> Option<Mount> {
     let find = |pattern: &[u8]| line.windows(pattern.len()).position(|window| window == pattern);
-    let on = find(b" on ")?;
+    let on = find(b" on /")?;
     let open = line.windows(2).rposition(|window| window == b" (").filter(|open| *open >= on + 4)?;
     let inside = std::str::from_utf8(line[open + 2..].strip_suffix(b")")?).ok()?;
     let mut words = inside.split(", ").map(str::to_owned);
     let file_system = words.next().filter(|name| !name.is_empty())?;
-    let mount_point = line[on + 4..open].to_vec();
-    if !mount_point.starts_with(b"/") {
-        return None;
-    }
-    Some(Mount { source: line[..on].to_vec(), mount_point, file_system, options: words.collect() })
+    let (source, mount_point) = (line[..on].to_vec(), line[on + 4..open].to_vec());
+    Some(Mount { source, mount_point, file_system, options: words.collect() })
 }
 
 /// A container of APFS.
@@ -285,7 +298,7 @@ impl Look<'_> {
         match found {
             _ if !mount.has("local") => VolumeKind::Network,
             _ if mount.file_system == "tmpfs" => VolumeKind::Memory,
-            Some((_, volume)) if volume.has_role(BOOT_ROLES) => VolumeKind::Boot,
+            Some((_, volume)) if volume.has_role(BOOT_ROLES) && mount.is_by_system() => VolumeKind::Boot,
             // Sealed, it holds what Apple published and nothing else.
             Some((_, volume)) if volume.has_role(&["System"]) && mount.has("read-only") && mount.has("sealed") => {
                 VolumeKind::Image
@@ -456,6 +469,49 @@ mod tests {
         for garbled in ["/dev/disk1 on /", "/dev/disk1 (apfs)", "x on y (apfs)", "/dev/disk1 on / ()", "Fehler"] {
             assert_eq!(parse_mounts(garbled.as_bytes()), None, "{garbled}");
         }
+    }
+
+    #[test]
+    fn a_device_is_found_in_what_its_snapshots_and_programs_are_called() {
+        for (line, device) in [
+            ("/dev/disk3s1s1 on / (apfs, sealed, local)", Some("disk3s1s1")),
+            (
+                "com.apple.TimeMachine.2025-09-20-101500.local@/dev/disk3s5 on /Volumes/a@/dev/b (apfs, local, read-only)",
+                Some("disk3s5"),
+            ),
+            ("msdos://disk5s1/STICK on /Volumes/STICK (lifs, local, nodev)", Some("disk5s1")),
+            ("msdos://disk5s1/Bilder on B on /Volumes/Bilder on B (lifs, local)", Some("disk5s1")),
+            // Such a name is told by nobody but these.
+            ("sshfs@/dev/disk3s5 on /Volumes/x (macfuse, local)", None),
+            ("msdos://disk5s1/STICK on /Volumes/STICK (macfuse, local)", None),
+            ("//user@/dev/disk3s5 on /Volumes/x (smbfs, nodev)", None),
+        ] {
+            let mount = parse_mount(line.as_bytes()).unwrap();
+            assert_eq!(mount.device(), device, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_role_exempts_no_volume_that_the_system_did_not_mount() {
+        let kind = |mount_point: &str, role: &str| {
+            let line = format!("/dev/disk5s1 on {mount_point} (apfs, local, journaled)");
+            let volume =
+                ApfsVolume { device: "disk5s1".to_owned(), roles: vec![role.to_owned()], ..ApfsVolume::default() };
+            let container =
+                Container { device: "disk5".to_owned(), stores: vec!["disk0s4".to_owned()], volumes: Vec::new() };
+            let none = Unknown::new(Cause::Absent, "");
+            let host = crate::host::Recorded::at(
+                &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/disk_encryption/made-up-macos-guest"),
+            );
+            let host = host.unwrap();
+            let look =
+                Look { host: &host, apfs: Err(none), external: Ok(BTreeSet::new()), images: Ok(BTreeSet::new()) };
+            look.kind(&parse_mount(line.as_bytes()).unwrap(), Some((&container, &volume)))
+        };
+        assert_eq!(kind("/System/Volumes/Preboot", "Preboot"), VolumeKind::Boot);
+        assert_eq!(kind("/Volumes/Work", "Installer"), VolumeKind::Fixed);
+        assert_eq!(kind("/System/Volumes/Data/Users/a/Work", "Recovery"), VolumeKind::Fixed);
+        assert_eq!(kind("/System/Volumes/Preboot", "Backup"), VolumeKind::Fixed);
     }
 
     #[test]
