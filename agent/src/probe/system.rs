@@ -20,7 +20,7 @@ use muster_proto::{
 };
 
 pub(super) use class::is_virtual_hardware;
-pub(super) use macos::{is_guest, product_version};
+pub(super) use macos::{is_guest, product_build, product_version};
 
 use super::{Look, Probe};
 use crate::host::{self, Host, SMALL_FILE_BYTES};

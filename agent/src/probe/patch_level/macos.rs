@@ -16,7 +16,7 @@ use crate::{
     probe::{
         Look,
         plist::{self, Value},
-        system::product_version,
+        system::{product_build, product_version},
     },
 };
 
@@ -35,6 +35,19 @@ const WITHOUT_PROFILES: u64 = 26;
 const CHECK: &str = "AutomaticCheckEnabled";
 /// First release without it.
 const WITHOUT_CHECK: u64 = 15;
+/// What a manager of devices restricts, the delay of updates among it (Apple's "Device Management Profile", Restrictions).
+const RESTRICTIONS: &str = "/Library/Managed Preferences/com.apple.applicationaccess.plist";
+/// What holds updates back, with how long: the system's own, and those of the rest. Of the next release nothing is asked.
+const DELAYS: [(&str, &str); 2] = [
+    ("forceDelayedSoftwareUpdates", "enforcedSoftwareUpdateMinorOSDeferredInstallDelay"),
+    ("forceDelayedAppSoftwareUpdates", "enforcedSoftwareUpdateNonOSDeferredInstallDelay"),
+];
+/// How long, where nothing is said of the kind.
+const DELAY: &str = "enforcedSoftwareUpdateDelay";
+/// How long, where nothing is said, on the same page.
+const DELAY_DAYS: i64 = 30;
+/// First release that keeps no count of what the last search found (`LastRecommendedUpdatesAvailable`), or one that nothing updates.
+const WITHOUT_COUNT: (u64, u64) = (15, 4);
 /// All of these on, updates of the system that were found are fetched and installed without a person. Each with its name in a declaration.
 const SWITCHES: [(&str, &str); 3] = [
     ("AutomaticDownload", "automaticallyDownload"),
@@ -44,11 +57,13 @@ const SWITCHES: [(&str, &str); 3] = [
 
 pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let preferences = read(look.host, PREFERENCES)?;
-    let (updates, pending_complete) = match recommended(&preferences) {
-        Ok(updates) => (updates, Reading::Known(true)),
+    let running = product_version(look.host);
+    let build = product_build(look.host);
+    let has_count = running.known().is_none_or(|version| release(version.as_str()) < Some(WITHOUT_COUNT));
+    let (updates, pending_complete) = match recommended(&preferences, has_count) {
+        Ok(updates) => (updates, held_back(look.host)),
         Err(unknown) => (Vec::new(), Reading::Unknown { unknown }),
     };
-    let running = product_version(look.host);
     let pending_complete = match &running {
         Reading::Unknown { unknown } if updates.iter().any(|update| update.is_system) => {
             Reading::Unknown { unknown: unknown.clone() }
@@ -58,7 +73,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     // The list stays as it is until the next search, the installed update included; without the version of the system, an
     // update of it may be that one.
     let is_pending = |update: &Update| {
-        !update.is_system || running.known().is_some_and(|version| version.as_str() != update.version)
+        !update.is_system || running.known().is_some_and(|version| !update.is(version, build.known()))
     };
     let updates: Vec<Update> = updates.into_iter().filter(is_pending).collect();
     let searched = searched(&preferences);
@@ -69,8 +84,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         _ => String::new(),
     };
     let major_version = running.known().and_then(|version| major(version.as_str()));
-    // Apple has security updates for the release before, so that the next one is not the only way to them.
-    let is_security = |update: &Update| !update.is_next_release(major_version);
+    let is_security = |update: &Update| update.is_security(major_version);
     let seen: Vec<offered::Update> = updates
         .iter()
         .map(|update| offered::Update {
@@ -141,12 +155,28 @@ fn read(host: &dyn Host, path: &str) -> Result<Value, Unknown> {
 #[derive(Debug)]
 struct Update {
     key: String,
+    /// What Apple calls it in no language, such as `Safari18.2SequoiaAuto`; the key of most is a number.
+    identifier: String,
     version: String,
     /// Whether it is the system itself.
     is_system: bool,
 }
 
 impl Update {
+    /// Returns whether it is what runs. Apple has given one version two builds; the key of the system names it, as `MSU_UPDATE_24B83_patch_15.1`.
+    fn is(&self, version: &Text, build: Option<&Text>) -> bool {
+        let own = self.key.strip_prefix(SYSTEM).and_then(|rest| rest.split('_').next()).filter(|own| is_build(own));
+        let is_build = own.zip(build).is_none_or(|(own, build)| own == build.as_str());
+        self.version == version.as_str() && is_build
+    }
+
+    /// Returns whether it mends what the host is exposed by: the system, and the browser that is updated beside it. Apple has security
+    /// updates for the release before, so that the next one is not the only way to them.
+    fn is_security(&self, running: Option<u64>) -> bool {
+        let is_beside = ["Safari", "Security Update", "SecUpd"].iter().any(|name| self.identifier.starts_with(name));
+        is_beside || self.is_system && !self.is_next_release(running)
+    }
+
     /// Returns whether it is another release of the system than the one that runs, not an update of that. Software Update's keys of the
     /// system end in `_minor` or `_major`.
     fn is_next_release(&self, running: Option<u64>) -> bool {
@@ -155,19 +185,71 @@ impl Update {
     }
 }
 
+/// What the keys of the system begin with.
+const SYSTEM: &str = "MSU_UPDATE_";
+
 /// Returns the first number of a version such as `15.2`.
 fn major(version: &str) -> Option<u64> {
     version.split('.').next()?.parse().ok()
 }
 
+/// Returns the first two numbers of a version.
+fn release(version: &str) -> Option<(u64, u64)> {
+    let second = version.split('.').nth(1).map_or(Some(0), |second| second.parse().ok());
+    major(version).zip(second)
+}
+
+/// Whether `text` has the form of a build: `24B83`, `24C5089c`.
+fn is_build(text: &str) -> bool {
+    let rest = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let number = rest.trim_start_matches(|letter: char| letter.is_ascii_uppercase());
+    rest.len() < text.len() && number.len() < rest.len() && number.starts_with(|digit: char| digit.is_ascii_digit())
+}
+
+/// Returns `true` when no manager of devices keeps updates from Software Update for a time after their release.
+fn held_back(host: &dyn Host) -> Reading<bool> {
+    match read_if_there(host, RESTRICTIONS) {
+        Ok(restrictions) => restrictions.as_ref().map_or(Reading::Known(true), delayed),
+        Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+fn delayed(restrictions: &Value) -> Reading<bool> {
+    for (switch, own_delay) in DELAYS {
+        match restrictions.get(switch) {
+            None | Some(Value::Bool(false)) => continue,
+            Some(Value::Bool(true)) => {}
+            Some(_) => return Reading::unknown(Cause::Garbled, format!("{switch} of {RESTRICTIONS} is no switch")),
+        }
+        let days = match restrictions.get(own_delay).or_else(|| restrictions.get(DELAY)) {
+            Some(Value::Integer(days)) => *days,
+            Some(_) => return Reading::unknown(Cause::Garbled, format!("a delay of {RESTRICTIONS} is no number")),
+            None => DELAY_DAYS,
+        };
+        if days > 0 {
+            let detail = format!("{switch}: updates of the last {days} days are held back");
+            return Reading::unknown(Cause::Hidden, detail);
+        }
+    }
+    Reading::Known(true)
+}
+
 /// Returns what the last search found, when that is told without contradiction.
-fn recommended(preferences: &Value) -> Result<Vec<Update>, Unknown> {
+fn recommended(preferences: &Value, has_count: bool) -> Result<Vec<Update>, Unknown> {
     let garbled = || Unknown::new(Cause::Garbled, "RecommendedUpdates does not follow its format");
     let updates = match preferences.get("RecommendedUpdates") {
         Some(Value::Array(items)) => items.iter().map(update).collect::<Option<Vec<_>>>().ok_or_else(garbled)?,
         Some(_) => return Err(garbled()),
-        None => Vec::new(),
+        None if has_count => Vec::new(),
+        None => return Err(Unknown::new(Cause::Absent, "RecommendedUpdates is not set: no search is on record")),
     };
+    if !has_count {
+        return match preferences.get("LastFullSuccessfulDate") {
+            Some(Value::Date(_)) => Ok(updates),
+            Some(_) => Err(Unknown::new(Cause::Garbled, "LastFullSuccessfulDate is no date")),
+            None => Err(Unknown::new(Cause::Absent, "LastFullSuccessfulDate is not set: no search is on record")),
+        };
+    }
     match preferences.get("LastRecommendedUpdatesAvailable") {
         Some(Value::Integer(count)) if usize::try_from(*count) == Ok(updates.len()) => Ok(updates),
         // The count has been seen to outlive the list.
@@ -182,10 +264,12 @@ fn recommended(preferences: &Value) -> Result<Vec<Update>, Unknown> {
 }
 
 fn update(update: &Value) -> Option<Update> {
+    let key = update.text("Product Key").or_else(|| update.text("Identifier"))?;
     Some(Update {
-        key: update.text("Product Key").or_else(|| update.text("Identifier"))?.to_owned(),
+        key: key.to_owned(),
+        identifier: update.text("Identifier").unwrap_or_default().to_owned(),
         version: update.text("Display Version").unwrap_or_default().to_owned(),
-        is_system: update.bool("MobileSoftwareUpdate") == Some(true),
+        is_system: update.bool("MobileSoftwareUpdate") == Some(true) || key.starts_with(SYSTEM),
     })
 }
 
@@ -311,6 +395,7 @@ mod tests {
     fn the_next_release_is_no_update_of_the_one_that_runs() {
         let update = |key: &str, version: &str, is_system| Update {
             key: key.to_owned(),
+            identifier: String::new(),
             version: version.to_owned(),
             is_system,
         };
@@ -325,6 +410,98 @@ mod tests {
         ] {
             let found = update(key, version, is_system).is_next_release(running);
             assert_eq!(found, expected, "{key} {version} {running:?}");
+        }
+    }
+
+    fn found(key: &str, identifier: &str, version: &str, is_system: bool) -> Update {
+        let entries = format!(
+            "<key>Product Key</key><string>{key}</string><key>Identifier</key><string>{identifier}</string>\
+             <key>Display Version</key><string>{version}</string><key>MobileSoftwareUpdate</key><{is_system}/>"
+        );
+        update(&list(&entries)).unwrap()
+    }
+
+    #[test]
+    fn security_is_the_system_and_its_browser() {
+        for (key, identifier, version, is_system, expected) in [
+            ("MSU_UPDATE_24C101_patch_15.2_minor", "MSU_UPDATE_24C101_patch_15.2", "15.2", true, true),
+            ("MSU_UPDATE_24C101_patch_15.2_minor", "MSU_UPDATE_24C101_patch_15.2", "15.2", false, true),
+            ("MSU_UPDATE_25B78_patch_26.1_major", "MSU_UPDATE_25B78_patch_26.1", "26.1", true, false),
+            ("072-44430", "Safari18.2SonomaAuto", "18.2", false, true),
+            ("072-44426", "Command Line Tools for Xcode", "16.2", false, false),
+            ("062-97924", "Pro Video Formats", "2.3.2", false, false),
+        ] {
+            assert_eq!(found(key, identifier, version, is_system).is_security(Some(15)), expected, "{identifier}");
+        }
+    }
+
+    #[test]
+    fn the_same_version_in_another_build_is_not_installed() {
+        let text = Text::new;
+        for (key, version, build, expected) in [
+            ("MSU_UPDATE_24B83_patch_15.1_minor", "15.1", Some("24B83"), true),
+            ("MSU_UPDATE_24B91_patch_15.1_minor", "15.1", Some("24B83"), false),
+            ("MSU_UPDATE_24B83_patch_15.1_minor", "15.0", Some("24B83"), false),
+            // Without one of the builds the version alone tells.
+            ("MSU_UPDATE_24B91_patch_15.1_minor", "15.1", None, true),
+            ("MSU_UPDATE_patch_15.1_minor", "15.1", Some("24B83"), true),
+            ("072-1", "15.1", Some("24B83"), true),
+        ] {
+            let build = build.map(text);
+            assert_eq!(found(key, "", "15.1", true).is(&text(version), build.as_ref()), expected, "{key} {version}");
+        }
+        for (name, expected) in [("24B83", true), ("24C5089c", true), ("24B", false), ("B83", false), ("", false)] {
+            assert_eq!(is_build(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_believed_without_its_count_where_none_is_kept() {
+        let cause =
+            |entries: &str, has_count| recommended(&list(entries), has_count).err().map(|unknown| unknown.cause);
+        let date = "<key>LastFullSuccessfulDate</key><date>2026-11-24T05:30:00Z</date>";
+        let empty = "<key>RecommendedUpdates</key><array/>";
+        let count = "<key>LastRecommendedUpdatesAvailable</key><integer>1</integer>";
+        for (entries, without, with) in [
+            (format!("{date}{empty}"), None, Some(Cause::Absent)),
+            (format!("{date}{empty}{count}"), None, Some(Cause::Undecidable)),
+            (empty.to_owned(), Some(Cause::Absent), Some(Cause::Absent)),
+            (date.to_owned(), Some(Cause::Absent), Some(Cause::Absent)),
+            (format!("{date}<key>RecommendedUpdates</key><true/>"), Some(Cause::Garbled), Some(Cause::Garbled)),
+        ] {
+            assert_eq!((cause(&entries, false), cause(&entries, true)), (without, with), "{entries}");
+        }
+        for (version, expected) in [("15.3.2", true), ("15.4", false), ("15.10", false), ("14.7", true), ("26", false)]
+        {
+            assert_eq!(release(version) < Some(WITHOUT_COUNT), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_after_its_release_is_not_all_that_there_is() {
+        let held = |entries: &str| match delayed(&list(entries)) {
+            Reading::Known(complete) => Ok(complete),
+            Reading::Unknown { unknown } => Err((unknown.cause, unknown.detail.to_string())),
+        };
+        let on = "<key>forceDelayedSoftwareUpdates</key><true/>";
+        let days = |key: &str, days: u8| format!("<key>{key}</key><integer>{days}</integer>");
+        let hidden = |switch: &str, days: u8| {
+            Err((Cause::Hidden, format!("{switch}: updates of the last {days} days are held back")))
+        };
+        assert_eq!(held(on), hidden("forceDelayedSoftwareUpdates", 30));
+        assert_eq!(held(&format!("{on}{}", days(DELAY, 90))), hidden("forceDelayedSoftwareUpdates", 90));
+        let own = days(DELAYS[0].1, 7);
+        assert_eq!(held(&format!("{on}{own}{}", days(DELAY, 90))), hidden("forceDelayedSoftwareUpdates", 7));
+        let app = "<key>forceDelayedAppSoftwareUpdates</key><true/>";
+        assert_eq!(held(app), hidden("forceDelayedAppSoftwareUpdates", 30));
+        // A delay without its switch, none at all, and one of the next release alone.
+        for nothing in
+            ["", &own, &format!("{on}{}", days(DELAY, 0)), "<key>forceDelayedMajorSoftwareUpdates</key><true/>"]
+        {
+            assert_eq!(held(nothing), Ok(true), "{nothing}");
+        }
+        for garbled in [on.replace("<true/>", "<string>yes</string>"), format!("{on}<key>{DELAY}</key><true/>")] {
+            assert_eq!(held(&garbled).unwrap_err().0, Cause::Garbled, "{garbled}");
         }
     }
 

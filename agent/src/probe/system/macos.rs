@@ -53,6 +53,11 @@ pub(in crate::probe) fn product_version(host: &dyn Host) -> Reading<Text> {
     text(&system_version(host), "ProductVersion")
 }
 
+/// Returns the build of macOS, such as `24B83`.
+pub(in crate::probe) fn product_build(host: &dyn Host) -> Reading<Text> {
+    text(&system_version(host), "ProductBuildVersion")
+}
+
 fn system_version(host: &dyn Host) -> Result<Value, Unknown> {
     let bytes =
         host.read(Path::new(VERSION), FILE_BYTES).map_err(|error| host::unknown(format!("read {VERSION}"), &error))?;
