@@ -169,8 +169,8 @@ fn searched(automatic: &Result<Automatic, Unknown>) -> Reading<Timestamp> {
 
 /// Returns when a run of updates last ended well. `wanted` are the ids of the updates that are pending, if all are known.
 ///
-/// Definition updates do not count. Where the newest try to install another update failed and that is still wanted, it is when one was
-/// last installed; else all that could be done was done when it was last searched.
+/// Definition updates do not count. Where the newest try to install another update failed, or that of one that is still wanted, it is when
+/// one was last installed; else all that could be done was done when it was last searched.
 fn last_run(events: &[Event], wanted: Option<&BTreeSet<String>>, searched: Reading<Timestamp>) -> Reading<Timestamp> {
     let garbled = |detail| Reading::unknown(Cause::Garbled, detail);
     // By the id of an update, its newest try. Of two at one time, the failure.
@@ -204,7 +204,9 @@ fn last_run(events: &[Event], wanted: Option<&BTreeSet<String>>, searched: Readi
         *newest_try = (time, failed).max(*newest_try);
     }
     let is_wanted = |id: &Option<String>| id.as_ref().zip(wanted).is_none_or(|(id, wanted)| wanted.contains(id));
-    let is_failing = newest.iter().any(|(id, (_, failed))| *failed && is_wanted(id));
+    // An update that was replaced is wanted no more, and what replaced it has not been tried.
+    let is_last_failed = newest.values().max().is_some_and(|(_, failed)| *failed);
+    let is_failing = is_last_failed || newest.iter().any(|(id, (_, failed))| *failed && is_wanted(id));
     match (is_failing, success, searched) {
         (false, _, Reading::Known(searched)) => Reading::Known(searched),
         (_, Some(success), _) => Reading::Known(success),
@@ -314,8 +316,12 @@ mod tests {
         // What is pending is not known: it may be that one.
         assert_eq!(last(&events(), None, search), Ok("2026-09-10".to_owned()));
         assert_eq!(last(&events()[..3], Some(&["a"]), search), Err(Cause::Absent));
-        // Installed by another way, or replaced.
-        assert_eq!(last(&events(), Some(&["c"]), search), Ok("2026-11-24".to_owned()));
+        // Installed by another way, or replaced by what has not been tried yet.
+        assert_eq!(last(&events(), Some(&["c"]), search), Ok("2026-09-10".to_owned()));
+        // Another was installed since, and it is wanted no more.
+        let mut events_since = events();
+        events_since.push(event("2026-11-23T12:00:00Z", "c", CUMULATIVE, 2));
+        assert_eq!(last(&events_since, Some(&[]), search), Ok("2026-11-24".to_owned()));
         // It succeeded later, or earlier, or at the same second.
         for (time, expected) in [("24T01", "2026-11-24"), ("22T01", "2026-11-22"), ("23T03", "2026-11-23")] {
             let mut events = events();
