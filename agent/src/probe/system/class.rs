@@ -87,19 +87,21 @@ fn names_a_hypervisor(cpuinfo: &[u8]) -> bool {
 pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool {
     const VENDORS: &[&str] =
         &["QEMU", "KVM", "VMware", "innotek GmbH", "Xen", "Bochs", "Parallels", "OpenStack", "DigitalOcean", "BHYVE"];
+    // What hypervisors call a guest below the name of a maker who may sell machines too.
+    const PRODUCTS: &[&str] =
+        &["KVM", "Bochs", "RHEV Hypervisor", "Standard PC (", "HVM domU", "VirtualBox", "Apple Virtualization"];
     VENDORS.iter().any(|name| vendor.starts_with(name))
+        || PRODUCTS.iter().any(|name| product.starts_with(name))
+        || matches!(vendor, "oVirt" | "KubeVirt")
+        || matches!(
+            (vendor, product),
+            ("Nutanix", "AHV") | ("Tencent Cloud", "CVM") | ("Hetzner", "vServer") | ("UpCloud", "Server")
+        )
+        || vendor == "Scaleway" && product.starts_with("SCW-")
+        || vendor == "Vultr" && ["VC2", "VHF", "VHP"].iter().any(|plan| product.starts_with(plan))
         || vendor == "Microsoft Corporation" && product == "Virtual Machine"
         || vendor == "Google" && product == "Google Compute Engine"
         || vendor == "Amazon EC2" && !product.contains("metal")
-        || vendor == "Scaleway" && product.starts_with("SCW-")
-        || matches!(
-            (vendor, product),
-            ("Hetzner", "vServer")
-                | ("Apple Inc.", "Apple Virtualization Generic Platform")
-                | ("Red Hat", "KVM")
-                | ("Nutanix", "AHV")
-                | ("UpCloud", "Server")
-        )
 }
 
 #[cfg(test)]
@@ -151,19 +153,30 @@ mod tests {
         assert!(is_virtual_hardware("Microsoft Corporation", "Virtual Machine"));
         assert!(!is_virtual_hardware("Microsoft Corporation", "Surface Pro"));
         assert!(!is_virtual_hardware("Amazon EC2", "m5.metal"));
-        // As the firmware of virtual machines on ARM says it, whose processors have no such bit.
         for (vendor, product) in [
-            ("Hetzner", "vServer"),
-            ("Scaleway", "SCW-COPARM1-2C-8G"),
-            ("Apple Inc.", "Apple Virtualization Generic Platform"),
             ("Red Hat", "KVM"),
+            ("KVM Server", ""),
             ("Nutanix", "AHV"),
+            ("oVirt", "RHEL"),
+            ("Red Hat", "RHEV Hypervisor"),
+            ("KubeVirt", "None"),
+            ("Tencent Cloud", "CVM"),
+            ("Hetzner", "vServer"),
+            ("Scaleway", "SCW-PLAY2-MICRO"),
             ("UpCloud", "Server"),
+            ("Vultr", "VC2"),
+            ("Apple Inc.", "Apple Virtualization Generic Platform"),
         ] {
-            assert!(is_virtual_hardware(vendor, product), "{vendor}");
+            assert!(is_virtual_hardware(vendor, product), "{vendor} {product}");
         }
-        for (vendor, product) in [("Apple Inc.", "MacBookPro18,1"), ("Nutanix", "NX-3060"), ("Scaleway", "EM-A210R")] {
-            assert!(!is_virtual_hardware(vendor, product), "{vendor}");
+        for (vendor, product) in [
+            ("Nutanix", "NX-3060-G5"),
+            ("Hetzner", "AX41"),
+            ("Apple Inc.", "Macmini9,1"),
+            ("Supermicro", "Super Server"),
+            ("Scaleway", "EM-A210R"),
+        ] {
+            assert!(!is_virtual_hardware(vendor, product), "{vendor} {product}");
         }
     }
 }
