@@ -82,13 +82,13 @@ pub(super) fn verdict(rules: &[u8], family: Family) -> Option<Verdict<'_>> {
     let mut undecided = None;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let words = words(line)?;
-        let is_pass = match words.first()? {
-            &"pass" => true,
-            &"block" => false,
+        let is_pass = match *words.first()? {
+            "pass" => true,
+            "block" => false,
             // They change packets or name other rules, which are read for themselves.
-            &("scrub" | "scrub-anchor" | "no" | "match" | "anchor" | "nat" | "nat-anchor" | "rdr" | "rdr-anchor"
+            "scrub" | "scrub-anchor" | "no" | "match" | "anchor" | "nat" | "nat-anchor" | "rdr" | "rdr-anchor"
             | "binat-anchor" | "dummynet" | "dummynet-anchor" | "antispoof" | "load" | "set" | "table" | "altq"
-            | "queue") => continue,
+            | "queue" => continue,
             _ => return None,
         };
         let is_quick = words.contains(&"quick");
