@@ -1,6 +1,7 @@
 //! Programs that send the log to other hosts, and by which way. Names and secrets of the other hosts are not kept.
 
 mod fluent_bit;
+mod others;
 mod rsyslog;
 mod syslog_ng;
 

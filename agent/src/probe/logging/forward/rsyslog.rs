@@ -1,8 +1,10 @@
 //! Actions of rsyslog.conf(5) that send to other hosts, in its old form and in RainerScript.
 //!
 //! An action is done for what its filter lets through. Only what is sent whatever a message says counts as sent: a selector is
-//! followed, any other filter is not.
+//! followed, any other filter is not. What a `stop` under one may keep back is in doubt, unless the filter is certainly for nothing
+//! of sign-ins or of the kernel.
 
+mod condition;
 pub(super) mod started;
 mod tokens;
 
@@ -22,6 +24,9 @@ const INPUTS: [&str; 2] = ["imjournal", "imuxsock"];
 const DEFAULT_RULESET: &str = "RSYSLOG_DefaultRuleset";
 /// Blocks that stand in one another, at most.
 const DEPTH: usize = 100;
+/// Conditions that are told apart, at most, and of each so much.
+const CONDITIONS: usize = 1_000;
+const CONDITION_CHARS: usize = 100;
 /// Rulesets that are told apart, at most.
 const RULESETS: usize = 100;
 /// Facilities in the order of their numbers (RFC 5424); `security` is an old name of `auth`.
@@ -123,13 +128,17 @@ struct Scope {
     messages: Messages,
     /// A condition that is not followed stands before it.
     is_conditional: bool,
+    /// A condition before it lets through nothing of sign-ins or of the kernel.
+    is_of_others: bool,
+    /// Place of the last condition before it.
+    condition: usize,
     /// Number of its ruleset.
     ruleset: usize,
 }
 
 impl Scope {
     fn of_ruleset(ruleset: usize) -> Self {
-        Self { messages: Messages::ALL, is_conditional: false, ruleset }
+        Self { messages: Messages::ALL, is_conditional: false, is_of_others: false, condition: 0, ruleset }
     }
 }
 
@@ -139,6 +148,8 @@ struct Ruleset {
     name: String,
     /// What nothing has stopped so far.
     left: Messages,
+    /// What of it may have been stopped.
+    in_doubt: Messages,
     sent: Messages,
     ways: BTreeSet<Transmission>,
     /// What is handed to other rulesets, by their names.
@@ -150,6 +161,7 @@ impl Ruleset {
         Self {
             name: name.to_owned(),
             left: Messages::ALL,
+            in_doubt: Messages::NONE,
             sent: Messages::NONE,
             ways: BTreeSet::new(),
             calls: BTreeMap::new(),
@@ -185,6 +197,12 @@ struct Evaluation<'a> {
     bound: BTreeSet<String>,
     /// Settings are taken from elsewhere, so that what comes after may be stopped there.
     is_open: bool,
+    /// Conditions, shortened; the first stands for those without a text.
+    conditions: Vec<String>,
+    /// Why what is sent may have been stopped before.
+    stopped: Option<String>,
+    /// Why of what is in doubt in a ruleset something may have been stopped.
+    stop: String,
     doubt: Option<String>,
 }
 
@@ -206,6 +224,9 @@ impl<'a> Evaluation<'a> {
             omits_system_socket: false,
             bound: BTreeSet::new(),
             is_open: false,
+            conditions: vec!["else".to_owned()],
+            stopped: None,
+            stop: String::new(),
             doubt: None,
         };
         evaluation.read(main, true);
@@ -236,6 +257,8 @@ impl<'a> Evaluation<'a> {
             Some(format!("no input gives what the host logs to the ruleset that sends: {}", INPUTS.join(", ")))
         } else if sent.are_the_log() {
             return Sending { ways, doubt: None };
+        } else if self.stopped.is_some() {
+            self.stopped
         } else if sent != Messages::NONE {
             Some(format!("only a part of the log is sent: without some of {}, from info up", NEEDED.join(", ")))
         } else if self.rulesets.iter().any(|ruleset| ruleset.sent != Messages::NONE) {
@@ -257,12 +280,14 @@ impl<'a> Evaluation<'a> {
                     let current = self.current();
                     self.next = Some(match Messages::parse(selector) {
                         Some(messages) => Scope { messages: current.messages.and(messages), ..current },
-                        None => Scope { is_conditional: true, ..current },
+                        None => Scope { is_conditional: true, condition: self.condition(selector), ..current },
                     });
                 }
-                Token::Condition => {
+                Token::Condition(filter) => {
                     let scope = self.next.unwrap_or(self.current());
-                    self.next = Some(Scope { is_conditional: true, ..scope });
+                    let is_of_others = scope.is_of_others || condition::is_of_others(filter);
+                    let condition = self.condition(filter);
+                    self.next = Some(Scope { is_conditional: true, is_of_others, condition, ..scope });
                 }
                 Token::Open if self.blocks.len() == DEPTH => {
                     self.doubt = Some(format!("more than {DEPTH} blocks stand in one another"));
@@ -280,27 +305,17 @@ impl<'a> Evaluation<'a> {
                 Token::And => self.next = Some(self.last),
                 Token::Stop => {
                     let scope = self.scope_of_action();
-                    if !scope.is_conditional {
-                        let ruleset = &mut self.rulesets[scope.ruleset];
-                        ruleset.left = ruleset.left.without(scope.messages);
-                    }
+                    self.stop(scope);
                 }
                 Token::Call(name) => {
                     let scope = self.scope_of_action();
-                    // That of a condition leaves what the ruleset sends in doubt.
-                    if !scope.is_conditional && !self.is_open {
-                        let ruleset = &mut self.rulesets[scope.ruleset];
-                        let messages = scope.messages.and(ruleset.left);
-                        if let Some(handed) = ruleset.calls.get_mut(name) {
-                            *handed = handed.or(messages);
-                        } else if ruleset.calls.len() < RULESETS {
-                            ruleset.calls.insert(name.to_owned(), messages);
-                        }
-                    }
+                    self.call(name, scope);
                 }
                 Token::Old(action) => {
                     let scope = self.scope_of_action();
-                    if let Some(way) = old(action, self.is_tls) {
+                    if action.starts_with(":omdiscard:") {
+                        self.stop(scope);
+                    } else if let Some(way) = old(action, self.is_tls) {
                         self.send(
                             way,
                             Scope { is_conditional: scope.is_conditional || !self.limits.is_empty(), ..scope },
@@ -309,6 +324,54 @@ impl<'a> Evaluation<'a> {
                 }
                 Token::Object(name, parameters) => self.object(&name, &parameters, is_main),
             }
+        }
+    }
+
+    /// Takes note of the text of a condition.
+    fn condition(&mut self, text: &str) -> usize {
+        if text.is_empty() || self.conditions.len() == CONDITIONS {
+            return 0;
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        self.conditions.push(words.join(" ").chars().take(CONDITION_CHARS).collect());
+        self.conditions.len() - 1
+    }
+
+    fn stop(&mut self, scope: Scope) {
+        let ruleset = &mut self.rulesets[scope.ruleset];
+        if !scope.is_conditional {
+            ruleset.left = ruleset.left.without(scope.messages);
+        } else if !scope.is_of_others {
+            ruleset.in_doubt = ruleset.in_doubt.or(scope.messages);
+            self.stop = format!("a stop under a condition: {}", self.conditions[scope.condition]);
+        }
+    }
+
+    fn call(&mut self, name: &str, scope: Scope) {
+        let called = self.rulesets.iter().find(|ruleset| ruleset.name == name && !name.is_empty());
+        // What is stopped there goes no further here either.
+        let stops = called.is_none_or(|called| {
+            called.left != Messages::ALL || called.in_doubt != Messages::NONE || !called.calls.is_empty()
+        });
+        let sends = called.is_none_or(|called| called.sent != Messages::NONE);
+        let ruleset = &mut self.rulesets[scope.ruleset];
+        let messages = scope.messages.and(ruleset.left);
+        // That of a condition leaves what the ruleset sends in doubt.
+        if !scope.is_conditional && !self.is_open {
+            if sends && messages.and(ruleset.in_doubt) != Messages::NONE {
+                self.stopped.get_or_insert_with(|| self.stop.clone());
+            }
+            let messages = messages.without(ruleset.in_doubt);
+            if let Some(handed) = ruleset.calls.get_mut(name) {
+                *handed = handed.or(messages);
+            } else if ruleset.calls.len() < RULESETS {
+                ruleset.calls.insert(name.to_owned(), messages);
+            }
+        }
+        if stops && !scope.is_of_others {
+            ruleset.in_doubt = ruleset.in_doubt.or(messages);
+            let name: String = name.chars().take(CONDITION_CHARS).collect();
+            self.stop = format!("what is stopped in a ruleset that is called: {name}");
         }
     }
 
@@ -364,6 +427,7 @@ impl<'a> Evaluation<'a> {
                     name.starts_with("action.execonly") && values.iter().any(|value| is_limit(value))
                 });
                 match action(parameters) {
+                    _ if value("type") == Some("omdiscard") => self.stop(scope),
                     Ok(Some(way)) => {
                         self.send(way, Scope { is_conditional: scope.is_conditional || is_limited, ..scope })
                     }
@@ -412,6 +476,10 @@ impl<'a> Evaluation<'a> {
         }
         let ruleset = &mut self.rulesets[scope.ruleset];
         let messages = scope.messages.and(ruleset.left);
+        if messages.and(ruleset.in_doubt) != Messages::NONE {
+            self.stopped.get_or_insert_with(|| self.stop.clone());
+        }
+        let messages = messages.without(ruleset.in_doubt);
         if messages != Messages::NONE {
             ruleset.sent = ruleset.sent.or(messages);
             ruleset.ways.insert(way);
@@ -543,6 +611,24 @@ mod tests {
             ("if $programname == 'sshd' then @@l.example\n", "condition"),
             ("if $programname == 'sshd' then {\n /var/log/x\n @@l.example\n}\n", "condition"),
             ("if $a == 'b' then {\n stop\n} else {\n @@l.example\n}\n", "condition"),
+            (
+                ":programname, isequal, \"sshd\" /var/log/sshd.log\n& stop\n*.* @@l\n",
+                "condition: :programname, isequal",
+            ),
+            ("if $syslogfacility-text == \"authpriv\" then {\n /x\n stop }\n*.* @@l\n", "== \"authpriv\""),
+            ("if $syslogseverity <= 7 then stop\n*.* @@l\n", "<= 7"),
+            (":msg, regex, \".*\" ~\n*.* @@l\n", ":msg, regex"),
+            (":msg, contains, \"x\" stop\n*.* @@l\n", "stop"),
+            ("if $programname == 'haproxy' then /x\nelse stop\n*.* @@l\n", "condition: else"),
+            ("if $programname == 'x' then { if $msg == 'y' then /x\n } else { stop }\n*.* @@l\n", "condition: else"),
+            ("mark.* stop\n*.* @@l\n", "condition: mark.*"),
+            (":msg, contains, \"x\" :omdiscard:\n*.* @@l\n", ":msg, contains"),
+            ("if $msg == 'x' then action(type=\"omdiscard\")\n*.* @@l\n", "$msg == 'x'"),
+            ("ruleset(name=\"r\") {\n if $msg == 'x' then stop\n @@l\n}\ncall r\n", "$msg == 'x'"),
+            ("ruleset(name=\"r\") {\n @@l\n}\nif $msg == 'x' then stop\ncall r\n", "$msg == 'x'"),
+            ("ruleset(name=\"r\") {\n stop\n}\ncall r\n*.* @@l\n", "called: r"),
+            ("call r\n*.* @@l\nruleset(name=\"r\") {\n stop\n}\n", "called: r"),
+            ("call_indirect $.r;\n*.* @@l\n", "called"),
             (":programname, isequal, \"x\" @@l.example\n", "condition"),
             (":programname, isequal, \"x\" /var/log/x\n& @@l.example\n", "condition"),
             ("$ActionExecOnlyWhenPreviousIsSuspended on\n*.* @@l.example\n", "condition"),
@@ -574,9 +660,14 @@ mod tests {
             "*.info @@l.example\n",
             "*.* -/var/log/syslog\n*.* @@l.example\n",
             "*.info;authpriv.none @@l.example\nauthpriv.* @@l.example\n",
-            ":msg, contains, \"x\" stop\n*.* @@l.example\n",
+            "*.* @@l.example\n:msg, contains, \"x\" stop\n",
+            "mail.* {\n if $msg contains 'x' then stop\n}\n*.* @@l.example\n",
+            ":programname, startswith, \"haproxy\" {\n /var/log/haproxy.log\n stop\n}\n*.* @@l.example\n",
+            "if $programname == 'haproxy' then { if $msg contains 'x' then stop }\n*.* @@l.example\n",
+            "ruleset(name=\"r\") {\n /x\n}\ncall r\n*.* @@l.example\n",
+            ":msg,contains,\"[UFW \" /var/log/ufw.log\n# & stop\n*.* @@l.example\n",
             ":syslogtag, isequal, \"[CLOUDINIT]\" /var/log/cloud-init.log\n& stop\n*.* @@l.example\n",
-            "if $a == 'then' then {\n stop\n}\n*.* @@l.example\n",
+            "if $programname == 'then' then {\n stop\n}\n*.* @@l.example\n",
             "ruleset(name=\"r\") { /var/log/x\n stop\n}\n*.* @@l.example\n",
             "template(name=\"t\" type=\"list\") { property(name=\"msg\") constant(value=\"\\n\") }\n*.* @@l.example;t\n",
             "*.* \\\n @@l.example\n",

@@ -10,13 +10,14 @@ pub(super) enum Token<'a> {
     Directive(&'a str),
     /// A selector such as `*.*;mail.none`.
     Selector(&'a str),
-    /// A filter by a property, `if … then`, `else` or `foreach … do`.
-    Condition,
+    /// A filter by a property such as `:msg, contains, "x"`, what stands between `if` and `then`, or `else` or `foreach … do`, which
+    /// say nothing of what they let through and are empty.
+    Condition(&'a str),
     /// Such as `action(type="omfwd")`; its name is in lower case.
     Object(String, Parameters),
     Open,
     Close,
-    /// `call NAME`: what gets here is handed to a ruleset.
+    /// `call NAME`: what gets here is handed to a ruleset; empty where its name is that of no ruleset in the text.
     Call(&'a str),
     /// What comes next is done for what the action before was done for.
     And,
@@ -67,20 +68,22 @@ impl<'a> Tokens<'a> {
         part
     }
 
-    /// Skips what is written up to `word`, outside quotes and comments, and the word too.
-    fn skip_past(&mut self, word: &str) {
+    /// Takes what is written up to `word`, outside quotes and comments, and skips the word too.
+    fn take_past(&mut self, word: &str) -> &'a str {
         let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '!' | '.');
+        let start = self.rest;
         loop {
             self.skip_expression_space();
-            let Some(first) = self.rest.chars().next() else { return };
+            let before = &start[..start.len() - self.rest.len()];
+            let Some(first) = self.rest.chars().next() else { return before };
             if matches!(first, '"' | '\'' | '`') {
                 self.quoted();
             } else if word.starts_with(first) && !is_of_word(first) {
                 self.rest = &self.rest[first.len_utf8()..];
-                return;
+                return before;
             } else if is_of_word(first) {
                 if self.take(is_of_word).eq_ignore_ascii_case(word) {
-                    return;
+                    return before;
                 }
             } else {
                 self.rest = &self.rest[first.len_utf8()..];
@@ -157,6 +160,7 @@ impl<'a> Tokens<'a> {
         if name.is_some_and(|rest| rest.starts_with(':')) {
             return Token::Old(self.line());
         }
+        let start = self.rest;
         match line.find('"') {
             Some(at) => {
                 self.rest = &self.rest[at..];
@@ -166,7 +170,7 @@ impl<'a> Tokens<'a> {
                 self.line();
             }
         }
-        Token::Condition
+        Token::Condition(&start[..start.len() - self.rest.len()])
     }
 }
 
@@ -201,12 +205,19 @@ impl<'a> Iterator for Tokens<'a> {
             let start = self.rest;
             let word = self.take(|c| c.is_ascii_alphanumeric() || c == '_').to_ascii_lowercase();
             match word.as_str() {
-                "if" => self.skip_past("then"),
-                "foreach" => self.skip_past("do"),
-                "else" => {}
-                "set" | "unset" | "reset" | "call_indirect" => {
-                    self.skip_past(";");
+                "if" => return Some(Token::Condition(self.take_past("then").trim())),
+                "foreach" => {
+                    self.take_past("do");
+                    return Some(Token::Condition(""));
+                }
+                "else" => return Some(Token::Condition("")),
+                "set" | "unset" | "reset" => {
+                    self.take_past(";");
                     continue;
+                }
+                "call_indirect" => {
+                    self.take_past(";");
+                    return Some(Token::Call(""));
                 }
                 "call" => {
                     self.skip();
@@ -226,7 +237,6 @@ impl<'a> Iterator for Tokens<'a> {
                     return Some(Token::Object(word, self.parameters()));
                 }
             }
-            return Some(Token::Condition);
         }
     }
 }
@@ -257,12 +267,23 @@ mod tests {
             ),
             ("*.* /* a\n@x */ ~", vec![Token::Selector("*.*"), Token::Stop]),
             ("*.emerg :omusrmsg:*\n", vec![Token::Selector("*.emerg"), Token::Old(":omusrmsg:*")]),
-            (":msg, contains, \"a \\\" b\" @h\n", vec![Token::Condition, Token::Old("@h")]),
+            (
+                ":msg, contains, \"a \\\" b\" @h\n",
+                vec![Token::Condition(":msg, contains, \"a \\\" b\""), Token::Old("@h")],
+            ),
             (
                 "if ( \\\n /* then */ $a == 'then' ) THEN {\n stop }\nelse @h",
-                vec![Token::Condition, Token::Open, Token::Stop, Token::Close, Token::Condition, Token::Old("@h")],
+                vec![
+                    Token::Condition("( \\\n /* then */ $a == 'then' )"),
+                    Token::Open,
+                    Token::Stop,
+                    Token::Close,
+                    Token::Condition(""),
+                    Token::Old("@h"),
+                ],
             ),
             ("set $!a = \"x;\" & 'y';\ncall b.c\nstop", vec![Token::Call("b.c"), Token::Stop]),
+            ("call_indirect $!a;\nstop", vec![Token::Call(""), Token::Stop]),
             (
                 "Action (Type=\"a)b\" # x)\n target=[\"c\", \"d\"])\n$Umask 0022",
                 vec![object("action", &[("type", &["a)b"]), ("target", &["c", "d"])]), Token::Directive("Umask 0022")],
