@@ -2,6 +2,7 @@
 
 mod fluent_bit;
 mod others;
+mod own;
 mod rsyslog;
 mod syslog_ng;
 
@@ -12,6 +13,7 @@ use std::{
 
 use muster_proto::fact::{Cause, Forwarder, ForwarderProgram, Reading, Transmission, Unknown};
 
+use self::own::Own;
 use super::{
     super::processes::{self, Process},
     units,
@@ -72,7 +74,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
             ForwarderProgram::Rsyslog => of_rsyslog(host, processes, paths, units),
             _ => None,
         };
-        let (sends, ways) = match differs.map_or_else(|| sending(host, *program), Err) {
+        let (sends, ways) = match differs.map_or_else(|| sending_away(host, *program), Err) {
             Ok(Sending { ways, .. }) if !ways.is_empty() => (Reading::Known(true), ways.into_iter().collect()),
             Ok(Sending { doubt: Some(doubt), .. }) => (Reading::unknown(Cause::Undecidable, doubt), Vec::new()),
             Ok(_) => (Reading::Known(false), Vec::new()),
@@ -83,24 +85,30 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
     (forwarders, complete)
 }
 
-fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknown> {
+/// Returns what a program sends to hosts that are not this one. Who this one is, is asked for where that matters alone.
+fn sending_away(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknown> {
+    let found = sending(host, program, &Own::default())?;
+    if found.ways.is_empty() { Ok(found) } else { sending(host, program, &Own::look(host)?) }
+}
+
+fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Sending, Unknown> {
     match program {
         ForwarderProgram::Rsyslog => {
             let main = text(host, RSYSLOG_MAIN, FILE_BYTES)?;
             let folder =
                 if rsyslog::takes_folder(&main) { folder(host, RSYSLOG_FOLDER, FILE_BYTES)? } else { String::new() };
-            Ok(rsyslog::parse(&main, &folder))
+            Ok(rsyslog::parse(&main, &folder, own))
         }
         ForwarderProgram::SyslogNg => {
             let mut all = text(host, "/etc/syslog-ng/syslog-ng.conf", FILE_BYTES)?;
             if syslog_ng::takes_folder(&all) {
                 all += &folder(host, "/etc/syslog-ng/conf.d", FILE_BYTES)?;
             }
-            Ok(syslog_ng::parse(&all))
+            Ok(syslog_ng::parse(&all, own))
         }
         ForwarderProgram::JournalUpload => {
             let url = units::setting(host, "journal-upload.conf", "Upload", "URL")?;
-            let ways = url.filter(|url| !is_local(url_host(url))).map(|_| Transmission::Http).into_iter().collect();
+            let ways = url.filter(|url| !own.is_local(url_host(url))).map(|_| Transmission::Http).into_iter().collect();
             Ok(Sending { ways, doubt: None })
         }
         ForwarderProgram::FluentBit => {
@@ -108,7 +116,7 @@ fn sending(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknow
             if fluent_bit::takes_folder(&all) {
                 all += &folder(host, "/etc/fluent-bit/conf.d", SMALL_FILE_BYTES)?;
             }
-            Ok(fluent_bit::parse(&all))
+            Ok(fluent_bit::parse(&all, own))
         }
         ForwarderProgram::Filebeat | ForwarderProgram::Vector => {
             let detail = format!("this build does not read the settings of {}", program.as_str());
@@ -167,16 +175,8 @@ fn folder(host: &dyn Host, folder: &str, limit: usize) -> Result<String, Unknown
 /// Returns the host of a URL or of `host:port`.
 fn url_host(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default()
-}
-
-/// Returns whether `target` is the host itself: what is sent there has not left it.
-fn is_local(target: &str) -> bool {
-    let target = target.trim().trim_start_matches('[');
-    let is_of_name = |c: char| c.is_alphanumeric() || c == '-';
-    target.is_empty()
-        || ["127.", "::1", "0.0.0.0"].iter().any(|local| target.starts_with(local))
-        || target.strip_prefix("localhost").is_some_and(|rest| !rest.starts_with(is_of_name))
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -186,28 +186,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_itself_is_no_other_host() {
-        for target in ["127.0.0.1", "localhost:514", "[::1]:514", "::1", "", " localhost"] {
-            assert!(is_local(target), "{target}");
+    fn the_host_of_a_url_is_found() {
+        for (url, host) in [
+            ("https://logs.example.com:19532/x", "logs.example.com:19532"),
+            ("http://logs.example.com@127.0.0.1/", "127.0.0.1"),
+            ("http://[::1]?x", "[::1]"),
+            ("logs:514", "logs:514"),
+        ] {
+            assert_eq!(url_host(url), host, "{url}");
         }
-        for target in ["10.0.0.1", "logs.example.com", "[2001:db8::1]:514", "localhost-logs.example.com"] {
-            assert!(!is_local(target), "{target}");
-        }
-        assert_eq!(url_host("https://logs.example.com:19532/x"), "logs.example.com:19532");
     }
 
     proptest! {
         #[test]
         fn arbitrary_text_never_panics(text in any::<String>()) {
-            let _ = (fluent_bit::parse(&text), rsyslog::parse(&text, &text), syslog_ng::parse(&text));
-            let _ = (is_local(&text), url_host(&text));
+            let own = Own::default();
+            let _ = (fluent_bit::parse(&text, &own), rsyslog::parse(&text, &text, &own), syslog_ng::parse(&text, &own));
+            let _ = url_host(&text);
         }
 
         #[test]
         fn arbitrary_settings_of_rsyslog_never_panic(
             text in r#"([a-z*.,;:$&{}~()"'\\/#@=!-]|[ \n]|if |then |set |call |action\(|type="omfwd"|\*\.\*|/\*|\*/){0,60}"#
         ) {
-            let _ = rsyslog::parse(&text, &text);
+            let _ = rsyslog::parse(&text, &text, &Own::default());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use muster_proto::fact::Transmission;
 
-use super::{Sending, is_local, url_host};
+use super::{Sending, own::Own, url_host};
 
 /// How the main file takes in the files of the folder.
 const FOLDER: [&str; 2] = ["conf.d/*.conf", "/etc/fluent-bit/conf.d/*.conf"];
@@ -73,13 +73,13 @@ pub(super) fn takes_folder(main: &str) -> bool {
 }
 
 /// Returns what settings in `text` send. Of what they take in from elsewhere only `conf.d` is in the text.
-pub(super) fn parse(text: &str) -> Sending {
+pub(super) fn parse(text: &str, own: &Own) -> Sending {
     let mut sending = Sending::default();
     let mut output: Option<Output> = None;
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
             if let Some(output) = output.take() {
-                output.end(&mut sending);
+                output.end(own, &mut sending);
             }
             output = line.eq_ignore_ascii_case("[OUTPUT]").then(Output::default);
         } else if let Some(path) = included(line) {
@@ -93,7 +93,7 @@ pub(super) fn parse(text: &str) -> Sending {
         }
     }
     if let Some(output) = output {
-        output.end(&mut sending);
+        output.end(own, &mut sending);
     }
     sending
 }
@@ -136,7 +136,7 @@ impl Output {
         }
     }
 
-    fn end(self, sending: &mut Sending) {
+    fn end(self, own: &Own, sending: &mut Sending) {
         if self.name.is_empty() || !self.matches {
             return;
         }
@@ -147,8 +147,8 @@ impl Output {
         let is_variable = self.targets.iter().any(|target| target.contains("${"));
         let leaves = match default {
             Default::Nowhere => return,
-            Default::Itself => self.targets.iter().any(|target| !is_local(target)),
-            Default::Service => self.targets.is_empty() || self.targets.iter().any(|target| !is_local(target)),
+            Default::Itself => self.targets.iter().any(|target| !own.is_local(target)),
+            Default::Service => self.targets.is_empty() || self.targets.iter().any(|target| !own.is_local(target)),
         };
         if self.is_elsewhere || is_variable {
             sending.doubt = Some(format!("where the output {} sends to is set elsewhere", self.name));
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn an_output_that_leaves_the_host_counts() {
         let of = |text: &str| {
-            let Sending { ways, doubt } = parse(&format!("[OUTPUT]\n Match *\n{text}"));
+            let Sending { ways, doubt } = parse(&format!("[OUTPUT]\n Match *\n{text}"), &Own::default());
             doubt.map_or(Ok(ways.into_iter().collect::<Vec<_>>()), Err)
         };
         for (text, expected) in [
@@ -197,16 +197,19 @@ mod tests {
             assert!(of(text).is_err(), "{text}");
         }
         // Nothing is for it.
-        assert_eq!(parse("[OUTPUT]\n Name es\n Host es.example.com\n"), Sending::default());
-        assert_eq!(parse("# [OUTPUT]\n[INPUT]\n Name forward\n Host l\n Match *\n"), Sending::default());
+        assert_eq!(parse("[OUTPUT]\n Name es\n Host es.example.com\n", &Own::default()), Sending::default());
+        assert_eq!(
+            parse("# [OUTPUT]\n[INPUT]\n Name forward\n Host l\n Match *\n", &Own::default()),
+            Sending::default()
+        );
     }
 
     #[test]
     fn the_folder_is_read_where_it_is_taken_in() {
         assert!(takes_folder("[SERVICE]\n Flush 1\n@include  conf.d/*.conf\n"));
         assert!(!takes_folder("[SERVICE]\n Flush 1\n# @INCLUDE conf.d/*.conf\n@INCLUDE other.conf\n"));
-        assert!(parse("@INCLUDE other.conf\n").doubt.unwrap().contains("other.conf"));
-        assert_eq!(parse("@INCLUDE conf.d/*.conf\n").doubt, None);
+        assert!(parse("@INCLUDE other.conf\n", &Own::default()).doubt.unwrap().contains("other.conf"));
+        assert_eq!(parse("@INCLUDE conf.d/*.conf\n", &Own::default()).doubt, None);
     }
 
     #[test]

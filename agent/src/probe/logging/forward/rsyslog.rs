@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::Transmission;
 
 use self::tokens::{Parameters, Token, Tokens};
-use super::{Sending, is_local, url_host};
+use super::{Sending, own::Own, url_host};
 
 /// How the main file takes in the files of the folder.
 const FOLDER: [&str; 2] = ["/etc/rsyslog.d/*.conf", "/etc/rsyslog.d/"];
@@ -55,12 +55,12 @@ const LOCAL: [&str; 10] =
 
 /// Returns whether the main file takes in the files of `/etc/rsyslog.d`.
 pub(super) fn takes_folder(main: &str) -> bool {
-    Evaluation::of(main, "").takes_folder
+    Evaluation::of(main, "", &Own::default()).takes_folder
 }
 
 /// Returns what settings in `main` send. `folder` is the text of `/etc/rsyslog.d`, in order of name.
-pub(super) fn parse(main: &str, folder: &str) -> Sending {
-    Evaluation::of(main, folder).sending()
+pub(super) fn parse(main: &str, folder: &str, own: &Own) -> Sending {
+    Evaluation::of(main, folder, own).sending()
 }
 
 /// Levels of each facility, a bit for each.
@@ -172,6 +172,7 @@ impl Ruleset {
 /// What was read so far.
 struct Evaluation<'a> {
     folder: &'a str,
+    own: &'a Own,
     takes_folder: bool,
     /// The first is the one for what stands outside of rulesets.
     rulesets: Vec<Ruleset>,
@@ -207,9 +208,10 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn of(main: &str, folder: &'a str) -> Self {
+    fn of(main: &str, folder: &'a str, own: &'a Own) -> Self {
         let mut evaluation = Self {
             folder,
+            own,
             takes_folder: false,
             rulesets: vec![Ruleset::new(DEFAULT_RULESET)],
             default: DEFAULT_RULESET.to_owned(),
@@ -315,7 +317,7 @@ impl<'a> Evaluation<'a> {
                     let scope = self.scope_of_action();
                     if action.starts_with(":omdiscard:") {
                         self.stop(scope);
-                    } else if let Some(way) = old(action, self.is_tls) {
+                    } else if let Some(way) = old(action, self.is_tls, self.own) {
                         self.send(
                             way,
                             Scope { is_conditional: scope.is_conditional || !self.limits.is_empty(), ..scope },
@@ -426,7 +428,7 @@ impl<'a> Evaluation<'a> {
                 let is_limited = parameters.iter().any(|(name, values)| {
                     name.starts_with("action.execonly") && values.iter().any(|value| is_limit(value))
                 });
-                match action(parameters) {
+                match action(parameters, self.own) {
                     _ if value("type") == Some("omdiscard") => self.stop(scope),
                     Ok(Some(way)) => {
                         self.send(way, Scope { is_conditional: scope.is_conditional || is_limited, ..scope })
@@ -506,7 +508,7 @@ fn is_limit(value: &str) -> bool {
 }
 
 /// Returns the way of an action of the old form: `@host`, `@@host` or `:omrelp:host`, options in brackets before the host.
-fn old(action: &str, is_tls: bool) -> Option<Transmission> {
+fn old(action: &str, is_tls: bool, own: &Own) -> Option<Transmission> {
     let (way, rest) = if let Some(rest) = action.strip_prefix("@@") {
         (if is_tls { Transmission::SyslogTls } else { Transmission::SyslogTcp }, rest)
     } else if let Some(rest) = action.strip_prefix('@') {
@@ -518,7 +520,7 @@ fn old(action: &str, is_tls: bool) -> Option<Transmission> {
         Some(options) => options.split_once(')')?.1,
         None => rest,
     };
-    (!is_local(target)).then_some(way)
+    (!own.is_local(target)).then_some(way)
 }
 
 fn values<'a>(parameters: &'a Parameters, name: &str) -> impl Iterator<Item = &'a str> {
@@ -530,7 +532,7 @@ fn values<'a>(parameters: &'a Parameters, name: &str) -> impl Iterator<Item = &'
 /// # Errors
 ///
 /// Its module, where that is not known.
-fn action(parameters: &Parameters) -> Result<Option<Transmission>, String> {
+fn action(parameters: &Parameters, own: &Own) -> Result<Option<Transmission>, String> {
     let is = |name, value: &str| values(parameters, name).any(|found| found == value);
     let kind = values(parameters, "type").next().unwrap_or_default();
     // What is not set is the host itself in the modules that have a default, and a mistake in the others.
@@ -545,7 +547,7 @@ fn action(parameters: &Parameters) -> Result<Option<Transmission>, String> {
         local if LOCAL.contains(&local) || !local.starts_with("om") => return Ok(None),
         other => return Err(other.to_owned()),
     };
-    let is_elsewhere = |target: &str| !is_local(url_host(target));
+    let is_elsewhere = |target: &str| !own.is_local(url_host(target));
     Ok(values(parameters, target).any(is_elsewhere).then_some(way))
 }
 
@@ -554,7 +556,7 @@ mod tests {
     use super::*;
 
     fn ways(main: &str, folder: &str) -> Result<Vec<Transmission>, String> {
-        let Sending { ways, doubt } = parse(&format!("module(load=\"imuxsock\")\n{main}"), folder);
+        let Sending { ways, doubt } = parse(&format!("module(load=\"imuxsock\")\n{main}"), folder, &Own::default());
         doubt.map_or(Ok(ways.into_iter().collect()), Err)
     }
 
@@ -697,7 +699,7 @@ mod tests {
             ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" ruleset=\"a\")", false),
             ("module(load=\"imudp\")\ninput(type=\"imudp\" port=\"514\")", false),
         ] {
-            let Sending { ways, doubt } = parse(&format!("{inputs}\n*.* @@l.example\n"), "");
+            let Sending { ways, doubt } = parse(&format!("{inputs}\n*.* @@l.example\n"), "", &Own::default());
             assert_eq!((ways.len(), doubt.is_none()), (usize::from(has), has), "{inputs}: {doubt:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use muster_proto::fact::Transmission;
 
-use super::{Sending, is_local};
+use super::{Sending, own::Own};
 
 /// Drivers that send to other hosts; the way of `network` and `syslog` is in their option `transport`.
 const DRIVERS: &[(&str, Transmission)] = &[
@@ -42,7 +42,7 @@ fn is_folder(path: &str) -> bool {
 }
 
 /// Returns what settings in `text` send. Of what they take in from elsewhere only `conf.d` is in the text.
-pub(super) fn parse(text: &str) -> Sending {
+pub(super) fn parse(text: &str, own: &Own) -> Sending {
     let text = without_comments(text);
     let mut sending = Sending::default();
     for path in included(&text).filter(|&path| path != "scl.conf" && !is_folder(path)) {
@@ -57,7 +57,7 @@ pub(super) fn parse(text: &str) -> Sending {
         let Some(body) = rest.trim_start().strip_prefix('{') else { continue };
         // One without a name stands in the log path itself.
         if name.is_empty() || is_used(&text, name) {
-            ways(&body[..closing(body, '{', '}')], &mut sending);
+            ways(&body[..closing(body, '{', '}')], own, &mut sending);
         }
     }
     sending
@@ -111,7 +111,7 @@ fn closing(body: &str, open: char, close: char) -> usize {
 }
 
 /// Adds the ways of the drivers in a destination.
-fn ways(body: &str, sending: &mut Sending) {
+fn ways(body: &str, own: &Own, sending: &mut Sending) {
     let mut rest = body;
     while let Some(open) = rest.find('(') {
         let before = rest[..open].trim_end();
@@ -122,7 +122,7 @@ fn ways(body: &str, sending: &mut Sending) {
         let (options, driver) = (&inside[..end], &before[start..]);
         if let Some((_, way)) = DRIVERS.iter().find(|(name, _)| *name == driver) {
             let target = options.trim_start().trim_start_matches(['"', '\'']);
-            if !is_local(target) {
+            if !own.is_local(target) {
                 sending.ways.insert(transport(options).filter(|_| *way == Transmission::SyslogTcp).unwrap_or(*way));
             }
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_destination_counts_when_a_log_path_uses_it_and_it_leaves_the_host() {
-        let of = |text: &str| parse(text).ways.into_iter().collect::<Vec<_>>();
+        let of = |text: &str| parse(text, &Own::default()).ways.into_iter().collect::<Vec<_>>();
         let log = "log { source(s); destination(d); };";
         for (destination, expected) in [
             ("file(\"/var/log/x\")", vec![]),
@@ -162,8 +162,11 @@ mod tests {
         assert_eq!(of("destination d { udp(\"10.0.0.1\"); };\n"), [], "no log path uses it");
         assert_eq!(of("#destination d { udp(\"10.0.0.1\"); };\nlog { destination(d); };"), []);
         assert_eq!(of("log { source(s); destination { udp(\"10.0.0.1\"); }; };"), [Transmission::SyslogUdp]);
-        assert!(parse("@include \"/opt/x.conf\"\n").doubt.unwrap().contains("/opt/x.conf"));
-        assert_eq!(parse("@include \"scl.conf\"\n@include \"/etc/syslog-ng/conf.d/*.conf\"\n").doubt, None);
+        assert!(parse("@include \"/opt/x.conf\"\n", &Own::default()).doubt.unwrap().contains("/opt/x.conf"));
+        assert_eq!(
+            parse("@include \"scl.conf\"\n@include \"/etc/syslog-ng/conf.d/*.conf\"\n", &Own::default()).doubt,
+            None
+        );
     }
 
     #[test]
