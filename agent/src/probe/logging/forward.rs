@@ -4,6 +4,7 @@ mod fluent_bit;
 mod others;
 mod own;
 mod rsyslog;
+mod started;
 mod syslog_ng;
 
 use std::{
@@ -38,6 +39,10 @@ impl Sending {
 
 const RSYSLOG_MAIN: &str = "/etc/rsyslog.conf";
 const RSYSLOG_FOLDER: &str = "/etc/rsyslog.d";
+const SYSLOG_NG_MAIN: &str = "/etc/syslog-ng/syslog-ng.conf";
+const SYSLOG_NG_FOLDER: &str = "/etc/syslog-ng/conf.d";
+const FLUENT_BIT_MAIN: &str = "/etc/fluent-bit/fluent-bit.conf";
+const FLUENT_BIT_FOLDER: &str = "/etc/fluent-bit/conf.d";
 
 /// Programs that may send, in order of name: where they are, and systemd units that run them.
 const KNOWN: &[(ForwarderProgram, &[&str], &[&str])] = &[
@@ -70,10 +75,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
         if !is_there && running != Reading::Known(true) {
             continue;
         }
-        let differs = match program {
-            ForwarderProgram::Rsyslog => of_rsyslog(host, processes, paths, units),
-            _ => None,
-        };
+        let differs = differs(host, *program, processes, paths, units);
         let (sends, ways) = match differs.map_or_else(|| sending_away(host, *program), Err) {
             Ok(Sending { ways, .. }) if !ways.is_empty() => (Reading::Known(true), ways.into_iter().collect()),
             Ok(Sending { doubt: Some(doubt), .. }) => (Reading::unknown(Cause::Undecidable, doubt), Vec::new()),
@@ -100,11 +102,13 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
             Ok(rsyslog::parse(&main, &folder, own))
         }
         ForwarderProgram::SyslogNg => {
-            let mut all = text(host, "/etc/syslog-ng/syslog-ng.conf", FILE_BYTES)?;
-            if syslog_ng::takes_folder(&all) {
-                all += &folder(host, "/etc/syslog-ng/conf.d", FILE_BYTES)?;
-            }
-            Ok(syslog_ng::parse(&all, own))
+            let main = text(host, SYSLOG_NG_MAIN, FILE_BYTES)?;
+            let folder = if syslog_ng::takes_folder(&main) {
+                folder(host, SYSLOG_NG_FOLDER, FILE_BYTES)?
+            } else {
+                String::new()
+            };
+            Ok(syslog_ng::parse(&main, &folder, own))
         }
         ForwarderProgram::JournalUpload => {
             let url = units::setting(host, "journal-upload.conf", "Upload", "URL")?;
@@ -112,9 +116,9 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
             Ok(Sending { ways, doubt: None })
         }
         ForwarderProgram::FluentBit => {
-            let mut all = text(host, "/etc/fluent-bit/fluent-bit.conf", SMALL_FILE_BYTES)?;
+            let mut all = text(host, FLUENT_BIT_MAIN, SMALL_FILE_BYTES)?;
             if fluent_bit::takes_folder(&all) {
-                all += &folder(host, "/etc/fluent-bit/conf.d", SMALL_FILE_BYTES)?;
+                all += &folder(host, FLUENT_BIT_FOLDER, SMALL_FILE_BYTES)?;
             }
             Ok(fluent_bit::parse(&all, own))
         }
@@ -125,27 +129,38 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
     }
 }
 
-/// Returns why an rsyslogd that runs may have other settings than its files hold.
-fn of_rsyslog(
+/// Returns why a program that runs may have other settings than its files hold.
+fn differs(
     host: &dyn Host,
+    program: ForwarderProgram,
     processes: &Result<Vec<Process>, Unknown>,
     programs: &[&str],
     units: &[&str],
 ) -> Option<Unknown> {
+    type TakesFolder = fn(&str) -> bool;
+    let (line, main, folder, takes_folder): (_, _, _, TakesFolder) = match program {
+        ForwarderProgram::Rsyslog => (started::RSYSLOG, RSYSLOG_MAIN, RSYSLOG_FOLDER, rsyslog::takes_folder),
+        ForwarderProgram::SyslogNg => (started::SYSLOG_NG, SYSLOG_NG_MAIN, SYSLOG_NG_FOLDER, syslog_ng::takes_folder),
+        ForwarderProgram::FluentBit => {
+            (started::FLUENT_BIT, FLUENT_BIT_MAIN, FLUENT_BIT_FOLDER, fluent_bit::takes_folder)
+        }
+        ForwarderProgram::Filebeat | ForwarderProgram::JournalUpload | ForwarderProgram::Vector => return None,
+    };
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let found = processes::of(host, processes.as_deref().unwrap_or_default(), &owned(programs), &owned(units));
     let ids: Vec<u32> = found.into_iter().map(|process| process.id).collect();
     if ids.is_empty() {
         return None;
     }
-    let mut files = vec![PathBuf::from(RSYSLOG_MAIN)];
-    let takes_folder = text(host, RSYSLOG_MAIN, FILE_BYTES).is_ok_and(|main| rsyslog::takes_folder(&main));
-    if takes_folder && let Ok(names) = host.list(Path::new(RSYSLOG_FOLDER)) {
+    let mut files = vec![PathBuf::from(main)];
+    let takes_folder = text(host, main, FILE_BYTES).is_ok_and(|main| takes_folder(&main));
+    // A folder that is not there has no files that may be newer.
+    if takes_folder && let Ok(names) = host.list(Path::new(folder)) {
         let names = names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".conf"));
-        files.push(PathBuf::from(RSYSLOG_FOLDER));
-        files.extend(names.map(|name| Path::new(RSYSLOG_FOLDER).join(name)));
+        files.push(PathBuf::from(folder));
+        files.extend(names.map(|name| Path::new(folder).join(name)));
     }
-    rsyslog::started::differs(host, &ids, &files)
+    started::differs(host, line, &ids, &files)
 }
 
 fn text(host: &dyn Host, path: impl AsRef<Path>, limit: usize) -> Result<String, Unknown> {
@@ -201,7 +216,7 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(text in any::<String>()) {
             let own = Own::default();
-            let _ = (fluent_bit::parse(&text, &own), rsyslog::parse(&text, &text, &own), syslog_ng::parse(&text, &own));
+            let _ = (fluent_bit::parse(&text, &own), rsyslog::parse(&text, &text, &own), syslog_ng::parse(&text, &text, &own));
             let _ = url_host(&text);
         }
 

@@ -5,7 +5,6 @@
 //! of sign-ins or of the kernel.
 
 mod condition;
-pub(super) mod started;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
