@@ -58,6 +58,46 @@ const KNOWN: &[(ForwarderProgram, &[&str], &[&str])] = &[
     (ForwarderProgram::Vector, &["/usr/bin/vector"], &["vector.service"]),
 ];
 
+/// Other programs that may send and whose settings are not read, in order of name.
+const OTHERS: &[(&str, &[&str], &[&str])] = &[
+    ("Alloy", &["/usr/bin/alloy", "/usr/bin/grafana-agent"], &["alloy.service", "grafana-agent.service"]),
+    ("Azure Monitor Agent", &["/opt/microsoft/azuremonitoragent/bin/mdsd"], &["azuremonitoragent.service"]),
+    (
+        "CloudWatch Agent",
+        &["/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent"],
+        &["amazon-cloudwatch-agent.service"],
+    ),
+    ("Datadog Agent", &["/opt/datadog-agent/bin/agent/agent"], &["datadog-agent.service"]),
+    ("Elastic Agent", &["/opt/Elastic/Agent/elastic-agent", "/usr/bin/elastic-agent"], &["elastic-agent.service"]),
+    (
+        "Fluentd",
+        &["/opt/fluent/bin/ruby", "/opt/td-agent/bin/ruby", "/opt/td-agent/embedded/bin/ruby"],
+        &["fluentd.service", "td-agent.service"],
+    ),
+    ("Journalbeat", &["/usr/share/journalbeat/bin/journalbeat"], &["journalbeat.service"]),
+    ("NXLog", &["/opt/nxlog/bin/nxlog", "/usr/bin/nxlog"], &["nxlog.service"]),
+    (
+        "OpenTelemetry Collector",
+        &["/usr/bin/otelcol", "/usr/bin/otelcol-contrib", "/usr/local/bin/otelcol-sumo"],
+        &["otelcol.service", "otelcol-contrib.service", "otelcol-sumo.service"],
+    ),
+    (
+        "Ops Agent",
+        &[
+            "/opt/google-cloud-ops-agent/libexec/google_cloud_ops_agent_wrapper",
+            "/opt/google-cloud-ops-agent/subagents/fluent-bit/bin/fluent-bit",
+        ],
+        &["google-cloud-ops-agent-fluent-bit.service"],
+    ),
+    ("Promtail", &["/usr/bin/promtail", "/usr/local/bin/promtail"], &["promtail.service"]),
+    (
+        "Splunk",
+        &["/opt/splunk/bin/splunkd", "/opt/splunkforwarder/bin/splunkd"],
+        &["SplunkForwarder.service", "Splunkd.service"],
+    ),
+    ("Wazuh", &["/var/ossec/bin/wazuh-logcollector"], &["wazuh-agent.service"]),
+];
+
 /// Returns the programs that run or are there, and whether each could be looked for.
 pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<Forwarder>, Reading<bool>) {
     let mut forwarders = Vec::new();
@@ -83,6 +123,14 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
             Err(unknown) => (Reading::Unknown { unknown }, Vec::new()),
         };
         forwarders.push(Forwarder { program: *program, running, sends, ways });
+    }
+    if complete == Reading::Known(true)
+        && let Some((name, ..)) = OTHERS.iter().find(|(_, paths, units)| {
+            processes::running(processes, &owned(paths), &owned(units)).0 != Reading::Known(false)
+        })
+    {
+        let detail = format!("{name} runs or may run, and this build does not read its settings");
+        complete = Reading::unknown(Cause::Unsupported, detail);
     }
     (forwarders, complete)
 }
@@ -199,6 +247,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_program_whose_settings_are_not_read_leaves_open_what_is_sent() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/logging/cloud-vm-audit");
+        let host = host::Recorded::at(&case).unwrap();
+        let complete = |program: &str| {
+            let process = Process { id: 7, name: "x".to_owned(), program: Some(program.to_owned()), unit: None };
+            look(&host, &Ok(vec![process])).1
+        };
+        assert_eq!(complete("/usr/bin/sleep"), Reading::Known(true));
+        for program in ["/opt/splunkforwarder/bin/splunkd", "/usr/bin/promtail"] {
+            assert!(complete(program).known().is_none(), "{program}");
+        }
+        assert!(OTHERS.is_sorted_by(|a, b| a.0 < b.0));
+    }
 
     #[test]
     fn the_host_of_a_url_is_found() {
