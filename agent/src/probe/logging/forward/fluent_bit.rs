@@ -1,5 +1,7 @@
-//! Outputs of fluent-bit that send to other hosts, in its classic format: sections such as `[OUTPUT]`, and a name and a value on
-//! each line.
+//! Outputs of fluent-bit that send the host's own log to other hosts, in its classic format: sections such as `[OUTPUT]`, and a name
+//! and a value on each line. One that sends counts where what it matches is the system's log, and no filter may drop any of it.
+
+use std::collections::BTreeMap;
 
 use muster_proto::fact::Transmission;
 
@@ -67,6 +69,24 @@ const OUTPUTS: &[(&str, Default, Transmission)] = &[
     ("websocket", Default::Itself, Transmission::Http),
 ];
 
+/// Filters that drop nothing.
+const HARMLESS: [&str; 11] = [
+    "aws",
+    "checklist",
+    "ecs",
+    "geoip2",
+    "kubernetes",
+    "modify",
+    "nest",
+    "parser",
+    "record_modifier",
+    "stdout",
+    "type_converter",
+];
+/// Files that syslog daemons write sign-ins to, and all else; of SUSE the last has both.
+const SIGN_INS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/*"];
+const OTHER_LOGS: [&str; 3] = ["/var/log/syslog", "/var/log/messages", "/var/log/*"];
+
 /// Returns whether the main file takes in the files of `conf.d`.
 pub(super) fn takes_folder(main: &str) -> bool {
     main.lines().filter_map(included).any(|path| FOLDER.contains(&path))
@@ -74,28 +94,135 @@ pub(super) fn takes_folder(main: &str) -> bool {
 
 /// Returns what settings in `text` send. Of what they take in from elsewhere only `conf.d` is in the text.
 pub(super) fn parse(text: &str, own: &Own) -> Sending {
-    let mut sending = Sending::default();
-    let mut output: Option<Output> = None;
+    let (mut sending, mut inputs, mut outputs) = (Sending::default(), Vec::new(), Vec::new());
+    let (mut section, mut dropping, mut is_variable) = (Section::Other, None, false);
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         if line.starts_with('[') {
-            if let Some(output) = output.take() {
-                output.end(own, &mut sending);
-            }
-            output = line.eq_ignore_ascii_case("[OUTPUT]").then(Output::default);
+            section = Section::of(line, &mut inputs, &mut outputs);
         } else if let Some(path) = included(line) {
             if !FOLDER.contains(&path) {
                 sending.doubt = Some(Sending::elsewhere(path));
             }
-        } else if let Some(output) = &mut output
-            && let Some((key, value)) = line.split_once(char::is_whitespace)
-        {
-            output.set(&key.to_ascii_lowercase(), value.trim());
+        } else if let Some((key, value)) = line.split_once(char::is_whitespace) {
+            let (key, value) = (key.to_ascii_lowercase(), value.trim());
+            match section {
+                Section::Input => inputs.last_mut().into_iter().for_each(|input: &mut Input| input.set(&key, value)),
+                Section::Output => {
+                    outputs.last_mut().into_iter().for_each(|output: &mut Output| output.set(&key, value))
+                }
+                Section::Filter if key == "name" && !HARMLESS.contains(&value.to_ascii_lowercase().as_str()) => {
+                    dropping = Some(value.to_owned());
+                }
+                Section::Filter | Section::Other => {}
+            }
+            is_variable |= value.contains("${") && matches!(section, Section::Input);
         }
     }
-    if let Some(output) = output {
-        output.end(own, &mut sending);
+    number(&mut inputs);
+    for output in outputs {
+        let gets_the_log = output.gets_the_log(&inputs);
+        let Some(way) = output.way(own, &mut sending) else { continue };
+        if let Some(filter) = &dropping {
+            sending.doubt = Some(format!("the filter {filter} may drop a part of what is sent"));
+        } else if is_variable || sending.doubt.is_some() {
+            sending.doubt.get_or_insert_with(|| "what an input takes in is set elsewhere".to_owned());
+        } else if gets_the_log {
+            sending.ways.insert(way);
+        } else {
+            sending.doubt = Some("no input of the system's log is certainly for an output that sends".to_owned());
+        }
     }
     sending
+}
+
+/// Kind of a section.
+#[derive(Clone, Copy, Debug)]
+enum Section {
+    Input,
+    Filter,
+    Output,
+    Other,
+}
+
+impl Section {
+    /// Begins a section.
+    fn of(line: &str, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) -> Self {
+        match line.to_ascii_uppercase().as_str() {
+            "[INPUT]" => {
+                inputs.push(Input::default());
+                Self::Input
+            }
+            "[OUTPUT]" => {
+                outputs.push(Output::default());
+                Self::Output
+            }
+            "[FILTER]" => Self::Filter,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A section `[INPUT]`.
+#[derive(Debug, std::default::Default)]
+struct Input {
+    name: String,
+    tag: String,
+    paths: String,
+    mode: String,
+    /// It takes in only a part.
+    is_part: bool,
+}
+
+impl Input {
+    fn set(&mut self, key: &str, value: &str) {
+        match key {
+            "name" => self.name = value.to_ascii_lowercase(),
+            "tag" => self.tag = value.to_owned(),
+            "path" => self.paths = value.to_owned(),
+            "mode" => self.mode = value.to_ascii_lowercase(),
+            "systemd_filter" | "exclude_path" | "ignore_older" | "tag_regex" | "processors" => self.is_part = true,
+            _ => {}
+        }
+    }
+
+    /// Returns whether sign-ins are taken in, and whether all else is.
+    fn takes_in(&self) -> (bool, bool) {
+        let reads = |files: &[&str]| self.paths.split(',').any(|path| files.contains(&path.trim()));
+        match self.name.as_str() {
+            _ if self.is_part => (false, false),
+            "systemd" if self.paths.is_empty() || self.paths.trim_end_matches('/') == "/var/log/journal" => {
+                (true, true)
+            }
+            "syslog" if !self.paths.is_empty() && !matches!(self.mode.as_str(), "tcp" | "udp") => (true, true),
+            "tail" => (reads(&SIGN_INS), reads(&OTHER_LOGS)),
+            _ => (false, false),
+        }
+    }
+}
+
+/// Gives inputs without a tag the one that they get: their name and their place among those of the name.
+fn number(inputs: &mut [Input]) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for input in inputs {
+        let count = counts.entry(input.name.clone()).or_default();
+        if input.tag.is_empty() {
+            input.tag = format!("{}.{count}", input.name);
+        }
+        *count += 1;
+    }
+}
+
+/// Returns whether `pattern`, in which `*` stands for any text, fits `tag` whatever stands for a `*` in that.
+fn fits(pattern: &str, tag: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|start| tag.strip_prefix(start)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() && !tag.contains('*') };
+    for part in middle {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// Returns the path of a line such as `@INCLUDE conf.d/*.conf`.
@@ -113,8 +240,10 @@ struct Output {
     /// How syslog is sent.
     mode: String,
     is_tls: bool,
-    /// Whether some record is for it: without a rule, none is.
-    matches: bool,
+    /// Which records are for it: without a rule, none is.
+    pattern: Option<String>,
+    /// It has a rule that is not followed.
+    has_regex: bool,
     /// Where it sends to stands in another file.
     is_elsewhere: bool,
 }
@@ -130,36 +259,46 @@ impl Output {
             "cloud_id" => self.targets.push("elsewhere".to_owned()),
             "mode" => self.mode = value.to_ascii_lowercase(),
             "tls" => self.is_tls = matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes"),
-            "match" | "match_regex" => self.matches = true,
+            "match" => self.pattern = Some(value.to_owned()),
+            "match_regex" => self.has_regex = true,
             "upstream" => self.is_elsewhere = true,
             _ => {}
         }
     }
 
-    fn end(self, own: &Own, sending: &mut Sending) {
-        if self.name.is_empty() || !self.matches {
-            return;
+    /// Returns whether all of the system's log is for it.
+    fn gets_the_log(&self, inputs: &[Input]) -> bool {
+        let Some(pattern) = self.pattern.as_deref().filter(|_| !self.has_regex) else { return false };
+        let taken = inputs.iter().filter(|input| fits(pattern, &input.tag)).map(Input::takes_in);
+        let (sign_ins, others) = taken.fold((false, false), |all, one| (all.0 || one.0, all.1 || one.1));
+        sign_ins && others
+    }
+
+    /// Returns the way to other hosts, if there is one.
+    fn way(self, own: &Own, sending: &mut Sending) -> Option<Transmission> {
+        if self.name.is_empty() || (self.pattern.is_none() && !self.has_regex) {
+            return None;
         }
         let Some((_, default, way)) = OUTPUTS.iter().find(|(name, ..)| *name == self.name) else {
             sending.doubt = Some(format!("this build does not know where the output {} sends to", self.name));
-            return;
+            return None;
         };
         let is_variable = self.targets.iter().any(|target| target.contains("${"));
         let leaves = match default {
-            Default::Nowhere => return,
+            Default::Nowhere => return None,
             Default::Itself => self.targets.iter().any(|target| !own.is_local(target)),
             Default::Service => self.targets.is_empty() || self.targets.iter().any(|target| !own.is_local(target)),
         };
         if self.is_elsewhere || is_variable {
             sending.doubt = Some(format!("where the output {} sends to is set elsewhere", self.name));
-        } else if leaves {
-            sending.ways.insert(match (self.name.as_str(), self.mode.as_str()) {
-                ("syslog", "tls") => Transmission::SyslogTls,
-                ("syslog", "tcp") if self.is_tls => Transmission::SyslogTls,
-                ("syslog", "tcp") => Transmission::SyslogTcp,
-                _ => *way,
-            });
+            return None;
         }
+        leaves.then_some(match (self.name.as_str(), self.mode.as_str()) {
+            ("syslog", "tls") => Transmission::SyslogTls,
+            ("syslog", "tcp") if self.is_tls => Transmission::SyslogTls,
+            ("syslog", "tcp") => Transmission::SyslogTcp,
+            _ => *way,
+        })
     }
 }
 
@@ -170,7 +309,8 @@ mod tests {
     #[test]
     fn an_output_that_leaves_the_host_counts() {
         let of = |text: &str| {
-            let Sending { ways, doubt } = parse(&format!("[OUTPUT]\n Match *\n{text}"), &Own::default());
+            let Sending { ways, doubt } =
+                parse(&format!("[INPUT]\n Name systemd\n[OUTPUT]\n Match *\n{text}"), &Own::default());
             doubt.map_or(Ok(ways.into_iter().collect::<Vec<_>>()), Err)
         };
         for (text, expected) in [
@@ -202,6 +342,55 @@ mod tests {
             parse("# [OUTPUT]\n[INPUT]\n Name forward\n Host l\n Match *\n", &Own::default()),
             Sending::default()
         );
+    }
+
+    #[test]
+    fn what_may_not_be_sent_is_in_doubt() {
+        let of = |inputs: &str, output: &str| {
+            let text = format!("{inputs}[OUTPUT]\n Name es\n Host es.example.com\n {output}\n");
+            parse(&text, &Own::default()).doubt.is_none()
+        };
+        for (inputs, output) in [
+            ("[INPUT]\n Name systemd\n", "Match *"),
+            ("[INPUT]\n Name systemd\n", "Match systemd.0"),
+            ("[INPUT]\n Name cpu\n[INPUT]\n Name systemd\n Tag host.*\n", "Match host.*"),
+            ("[INPUT]\n Name systemd\n[FILTER]\n Name modify\n Match *\n", "Match *"),
+            ("[INPUT]\n Name syslog\n Path /dev/log\n", "Match *"),
+            ("[INPUT]\n Name tail\n Path /var/log/syslog,/var/log/auth.log\n", "Match tail.*"),
+            ("[INPUT]\n Name tail\n Path /var/log/messages\n[INPUT]\n Name tail\n Path /var/log/secure\n", "Match *"),
+        ] {
+            assert!(of(inputs, output), "{inputs}{output}");
+        }
+        for (inputs, output) in [
+            ("", "Match *"),
+            ("[INPUT]\n Name cpu\n", "Match *"),
+            ("[INPUT]\n Name systemd\n Tag host.*\n", "Match nosuch.*"),
+            ("[INPUT]\n Name systemd\n Tag host.*\n", "Match host.x"),
+            ("[INPUT]\n Name systemd\n", "Match_Regex nosuch"),
+            ("[INPUT]\n Name systemd\n Systemd_Filter _SYSTEMD_UNIT=x.service\n", "Match *"),
+            ("[INPUT]\n Name systemd\n Path /opt/journal\n", "Match *"),
+            ("[INPUT]\n Name systemd\n Tag ${TAG}\n", "Match *"),
+            ("[INPUT]\n Name syslog\n Mode tcp\n", "Match *"),
+            ("[INPUT]\n Name tail\n Path /var/log/nginx/access.log\n", "Match *"),
+            ("[INPUT]\n Name tail\n Path /var/log/syslog\n", "Match *"),
+            ("[INPUT]\n Name systemd\n[FILTER]\n Name grep\n Match *\n", "Match *"),
+            ("@INCLUDE x.conf\n[INPUT]\n Name systemd\n", "Match *"),
+        ] {
+            assert!(!of(inputs, output), "{inputs}{output}");
+        }
+        for (pattern, tag, does) in [
+            ("*", "a.*", true),
+            ("a*c", "abc", true),
+            ("a*b*c", "a1b2c", true),
+            ("a*c", "ab", false),
+            ("abc", "abc", true),
+            ("ab", "abc", false),
+            ("a*a", "a", false),
+            ("", "", true),
+            ("a.*", "a.*", true),
+        ] {
+            assert_eq!(fits(pattern, tag), does, "{pattern} {tag}");
+        }
     }
 
     #[test]
