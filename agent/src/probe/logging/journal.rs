@@ -1,6 +1,9 @@
 //! What the host keeps of its own log.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::{
     fact::{Cause, JournalStorage, Reading, Unknown},
@@ -21,6 +24,11 @@ const LOGS: &str = "/var/log";
 const SYSLOGS: [&str; 4] = ["auth.log", "messages", "secure", "syslog"];
 /// Seconds within which a log is written, if it is written at all: a day, and two hours for what runs once a day.
 const LIVE_SECONDS: u64 = 26 * 3_600;
+/// Seconds between two files that were put aside, at most, where it does not show how far they usually lie apart: a month, and some
+/// days.
+const MONTH_SECONDS: i64 = 35 * 86_400;
+/// Seconds between them that are never too many.
+const QUIET_SECONDS: i64 = 4 * 86_400;
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 /// Offset of `head_entry_realtime` in a journal file ("Journal File Format" of systemd), microseconds since 1970, little-endian.
 const HEAD_TIME: usize = 184;
@@ -183,15 +191,18 @@ fn oldest_syslog(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
     let names = host.list(Path::new(LOGS)).map_err(|error| host::unknown(format!("list {LOGS}"), &error))?;
     let (mut live, mut has_dead) = (None, false);
     for log in SYSLOGS {
-        let (mut oldest, mut is_written) = (None, false);
+        let (mut written, mut is_written, mut put_aside) = (None, false, Vec::new());
         for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_of_syslog(name, log)) {
             let path = Path::new(LOGS).join(name);
             match host.metadata(&path) {
                 Ok(metadata) if metadata.kind == host::EntryKind::File => {
                     // It is empty after it was put aside.
-                    is_written |= name == log && is_live(metadata.modified, now);
-                    if metadata.size_bytes > 0 {
-                        oldest = earlier(oldest, metadata.modified);
+                    let time = metadata.modified.filter(|_| metadata.size_bytes > 0);
+                    if name == log {
+                        is_written = is_live(metadata.modified, now);
+                        written = time;
+                    } else {
+                        put_aside.push(Aside { number: number(name, log), time });
                     }
                 }
                 Ok(_) => {}
@@ -200,6 +211,7 @@ fn oldest_syslog(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
                 Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
             }
         }
+        let oldest = earlier(written, unbroken(written, put_aside));
         match Log::new(oldest, is_written) {
             Log::None => {}
             Log::Dead => has_dead = true,
@@ -211,6 +223,56 @@ fn oldest_syslog(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
         None if has_dead => Log::Dead,
         None => Log::None,
     })
+}
+
+/// A file that was put aside.
+#[derive(Clone, Copy, Debug)]
+struct Aside {
+    /// That of `syslog.2.gz`, but none of `syslog-20261101`.
+    number: Option<u32>,
+    /// When it was last written; `None` of one that is empty.
+    time: Option<Timestamp>,
+}
+
+/// Returns the number of a file that was put aside from `log`.
+fn number(name: &str, log: &str) -> Option<u32> {
+    let rest = name.strip_prefix(log)?.strip_prefix('.')?;
+    // A larger one is a date.
+    rest.split('.').next()?.parse().ok().filter(|number| *number < 10_000)
+}
+
+/// Returns the earliest time of the files that were put aside one after another, back from the file that is written. What lies
+/// behind a gap was left over when fewer were kept: behind a number that is not there, or much longer ago than they lie apart.
+fn unbroken(written: Option<Timestamp>, put_aside: Vec<Aside>) -> Option<Timestamp> {
+    let numbers: BTreeSet<u32> = put_aside.iter().filter_map(|aside| aside.number).collect();
+    let first = u32::from(!numbers.contains(&0));
+    let end = (first..).find(|number| !numbers.contains(number))?;
+    let is_next = |aside: &Aside| aside.number.is_none_or(|number| number < end);
+    let mut times: Vec<i64> = put_aside
+        .iter()
+        .filter(|aside| is_next(aside))
+        .filter_map(|aside| aside.time)
+        .map(Timestamp::seconds)
+        .collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    let mut apart: Vec<i64> = times.windows(2).map(|pair| pair[0] - pair[1]).collect();
+    apart.sort_unstable();
+    // Of files that are put aside by their size, some lie a few quiet days apart. Two or three do not show what is usual.
+    let limit = match apart.len() {
+        0..3 => MONTH_SECONDS,
+        count => (apart[(count - 1) / 2].saturating_mul(4)).max(QUIET_SECONDS),
+    };
+    let mut oldest = *times.first()?;
+    if written.is_some_and(|written| written.seconds().saturating_sub(oldest) > MONTH_SECONDS) {
+        return None;
+    }
+    for time in times {
+        if oldest - time > limit {
+            break;
+        }
+        oldest = time;
+    }
+    Timestamp::from_seconds(oldest)
 }
 
 /// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz` or `syslog-20261101`, of the syslog `log`.
@@ -300,6 +362,35 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_behind_a_gap_is_left_over() {
+        let days = |days: i64| Timestamp::from_seconds((2_000 - days) * 86_400).unwrap();
+        let kept = |files: &[(&str, i64)]| {
+            let aside = |(name, age): &(&str, i64)| Aside { number: number(name, "syslog"), time: Some(days(*age)) };
+            let kept = unbroken(Some(days(0)), files.iter().map(aside).collect());
+            kept.map(|time| 2_000 - time.seconds() / 86_400)
+        };
+        for (files, expected) in [
+            (vec![], None),
+            (vec![("syslog.1", 1)], Some(1)),
+            (vec![("syslog.1", 1), ("syslog.2.gz", 2), ("syslog.3.gz", 3)], Some(3)),
+            (vec![("syslog.0", 1), ("syslog.1.gz", 2)], Some(2)),
+            // What `rotate 14` left when it became `rotate 1`.
+            (vec![("syslog.1.gz", 1), ("syslog.3.gz", 3), ("syslog.4.gz", 4)], Some(1)),
+            (vec![("syslog.2.gz", 3), ("syslog.3.gz", 4)], None),
+            (vec![("syslog-1", 1), ("syslog-2", 2), ("syslog-3", 12), ("syslog-4", 13), ("syslog-5", 14)], Some(2)),
+            (vec![("syslog-1", 1), ("syslog-2", 2), ("syslog-3", 1_900)], Some(2)),
+            (vec![("syslog-1", 1_000)], None),
+            // By the week, by the month, and by size.
+            (vec![("syslog-1", 6), ("syslog-2", 13), ("syslog-3", 20), ("syslog-4", 27)], Some(27)),
+            (vec![("syslog.1", 2), ("syslog.2.gz", 33), ("syslog.3.gz", 63), ("syslog.4.gz", 94)], Some(94)),
+            (vec![("syslog.1", 2), ("syslog.2.gz", 33)], Some(33)),
+            (vec![("syslog.1", 0), ("syslog.2", 0), ("syslog.3", 1), ("syslog.4", 4), ("syslog.5", 8)], Some(8)),
+        ] {
+            assert_eq!(kept(&files), expected, "{files:?}");
+        }
+    }
+
+    #[test]
     fn a_journal_that_nothing_writes_keeps_nothing() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/logging/debian-13-journal-upload");
         let host = Recorded::at(&case).unwrap();
@@ -313,7 +404,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..250), name in any::<String>()) {
             let _ = head_time(&bytes);
             let _ = archive_time(&name);
-            let _ = is_of_syslog(&name, SYSLOGS[0]);
+            let _ = (is_of_syslog(&name, SYSLOGS[0]), number(&format!("syslog{name}"), "syslog"));
         }
     }
 }
