@@ -28,13 +28,8 @@ pub(super) struct CommandLine {
 }
 
 /// As in rsyslogd(8).
-pub(super) const RSYSLOG: CommandLine = CommandLine {
-    name: "rsyslogd",
-    with_argument: "acfgilmMNpsStTu",
-    file: ('f', ""),
-    others: "T",
-    needs_file: false,
-};
+pub(super) const RSYSLOG: CommandLine =
+    CommandLine { name: "rsyslogd", with_argument: "acfgilmMNpsStTu", file: ('f', ""), others: "T", needs_file: false };
 /// As in syslog-ng(8).
 pub(super) const SYSLOG_NG: CommandLine = CommandLine {
     name: "syslog-ng",
