@@ -493,6 +493,7 @@ pub enum Dump {
     Tables,
     Chains,
     Rules,
+    Sets,
 }
 
 impl Dump {
@@ -502,6 +503,7 @@ impl Dump {
             Self::Tables => "tables",
             Self::Chains => "chains",
             Self::Rules => "rules",
+            Self::Sets => "sets",
         }
     }
 }

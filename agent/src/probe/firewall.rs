@@ -34,6 +34,7 @@ use muster_proto::{
 use sha2::{Digest as _, Sha256};
 
 use self::{
+    nf_tables::{Kind, Set},
     reach::{Place, Reaches, place_of},
     rule_set::{Hook, Name, Rewriting, RuleSet},
     rules::Verdict,
@@ -242,7 +243,11 @@ fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
     let [tables, chains, rules] = dumps;
     let garbled = || Unknown::new(Cause::Garbled, "nf_tables dump does not follow its format");
     let mut sets = BTreeMap::new();
-    for name in nf_tables::wanted_sets(&rules).ok_or_else(garbled)? {
+    let wanted = nf_tables::wanted_sets(&rules).ok_or_else(garbled)?;
+    // Where it is not told of which kind a set is, what hangs on that is unclear.
+    let kinds = if wanted.is_empty() { None } else { host.nf_tables(Dump::Sets).ok() };
+    let kinds = nf_tables::parse_kinds(&kinds.unwrap_or_default()).ok_or_else(garbled)?;
+    for name in wanted {
         if sets.len() == SETS {
             return Err(Unknown::new(Cause::Limit, "more sets than are followed"));
         }
@@ -254,7 +259,9 @@ fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
             Err(error) if host::cause(&error) == Cause::Limit && !nf_tables::is_anonymous(set) => continue,
             Err(error) => return Err(host::unknown(format!("dump nf_tables set {set}"), &error)),
         };
-        sets.insert(name, nf_tables::parse_elements(&elements).ok_or_else(garbled)?);
+        let elements = nf_tables::parse_elements(&elements).ok_or_else(garbled)?;
+        let kind = kinds.get(&name).copied().unwrap_or(Kind::Untold);
+        sets.insert(name, Set { kind, elements });
     }
     nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)
 }

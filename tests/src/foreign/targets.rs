@@ -87,7 +87,11 @@ const TARGETS: &[(&str, &[Of])] = &[
     ("nf_tables_elements", &[Files("firewall", "answers/nf_tables.elements.*")]),
     (
         "nf_tables_chains",
-        &[Files("firewall", "answers/nf_tables.chains"), Files("firewall", "answers/nf_tables.tables")],
+        &[
+            Files("firewall", "answers/nf_tables.chains"),
+            Files("firewall", "answers/nf_tables.tables"),
+            Files("firewall", "answers/nf_tables.sets"),
+        ],
     ),
     ("iptables", &[Files("firewall", "answers/iptables.ipv4.*"), Files("firewall", "answers/iptables.ipv6.*")]),
     (
@@ -225,6 +229,7 @@ const TARGETS: &[(&str, &[Of])] = &[
     (
         "addresses",
         &[
+            Files("firewall", "files/sys/class/net/*/ifindex"),
             Files("firewall", "files/proc/net/dev"),
             Files("firewall", "files/proc/net/fib_trie"),
             Files("firewall", "files/proc/net/if_inet6"),

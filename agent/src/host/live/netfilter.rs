@@ -23,6 +23,7 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_GETRULE: u16 = 7;
+const NFT_MSG_GETSET: u16 = 10;
 const NFT_MSG_GETSETELEM: u16 = 13;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -48,6 +49,7 @@ pub(super) fn dump(what: Dump) -> io::Result<Vec<u8>> {
         Dump::Tables => NFT_MSG_GETTABLE,
         Dump::Chains => NFT_MSG_GETCHAIN,
         Dump::Rules => NFT_MSG_GETRULE,
+        Dump::Sets => NFT_MSG_GETSET,
     };
     ask(&request(message, 0, &[]))
 }

@@ -14,8 +14,7 @@ use super::{
     rules::Scope,
 };
 
-use elements::Element;
-pub(super) use elements::parse_elements;
+pub(super) use elements::{Kind, Set, parse_elements, parse_kinds};
 use expressions::RuleReader;
 
 // Messages.
@@ -27,7 +26,7 @@ const NETDEV: u8 = 5;
 const TABLE_IS_DORMANT: u32 = 1;
 
 /// Sets by name.
-pub(super) type Sets = BTreeMap<Name, Vec<Element>>;
+pub(super) type Sets = BTreeMap<Name, Set>;
 
 /// Sets that packets themselves add to or take from, so that what they hold says little of the next packet. Each with
 /// whether only senders do that are over some limit.
@@ -174,7 +173,7 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Fill
     keep(set, message, &canonical);
     // An anonymous set is a part of its rule; what is in a named one may change by itself.
     for wanted in reader.wanted.iter().filter(|wanted| is_anonymous(&wanted.2)) {
-        let elements: Vec<_> = sets.get(wanted).into_iter().flatten().map(Element::canonical).collect();
+        let elements: Vec<_> = sets.get(wanted).into_iter().flat_map(Set::canonical).collect();
         let parts: Vec<_> = elements.iter().flatten().map(|(kind, value)| (*kind, value.as_slice())).collect();
         keep(set, message, &parts);
     }
@@ -225,6 +224,7 @@ mod tests {
             let _ = parse(&tables, &chains, &rules, &Sets::new()).map(|set| set.inputs());
             let _ = wanted_sets(&rules);
             let _ = parse_elements(&rules);
+            let _ = parse_kinds(&rules);
         }
     }
 }

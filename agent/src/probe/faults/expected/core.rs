@@ -115,6 +115,8 @@ pub(super) const ROWS: &[Expected] = &[
     row("firewall", "read /proc/sys/net/ipv6/conf/", "absent", "firewall.inbound_ipv6", "an interface without IPv6"),
     row("firewall", "nf_tables.", "content", "firewall.", "cut between two messages: fewer objects"),
     row("firewall", "nf_tables.elements.", "error", "firewall.", "what an unread set may hold is undecidable"),
+    row("firewall", "nf_tables.sets", "absent", "firewall.", "whether a set holds one value or all is undecidable"),
+    row("firewall", "nf_tables.sets", "error", "firewall.", "whether a set holds one value or all is undecidable"),
     row("firewall", "tool.pfctl.", "content", "firewall.", "cut between two lines: fewer rules or anchors"),
     // System.
     row(

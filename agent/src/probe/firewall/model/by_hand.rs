@@ -5,7 +5,7 @@ use muster_proto::fact::{Cause, Inbound, Reach, Reading, Transport, Unknown};
 use super::{
     super::{
         inbound,
-        nf_tables::{Sets, parse, parse_elements},
+        nf_tables::{Kind, Set, Sets, parse, parse_elements},
         reach::{Place, Reaches},
         rule_set::RuleSet,
         surroundings::{Surroundings, name_number},
@@ -47,10 +47,15 @@ impl Table {
     }
 
     /// Adds a set of addresses that holds one.
-    fn set(mut self, name: &str) -> Self {
-        let element = attribute(1, &data(1, &[10, 0, 0, 1]));
-        let dump = message(12, &[text(1, TABLE), text(2, name), attribute(3, &element)]);
-        self.sets.insert((IPV4, TABLE.to_owned(), name.to_owned()), parse_elements(&dump).unwrap());
+    fn set(self, name: &str) -> Self {
+        self.set_of(name, Kind::Values, &[&[10, 0, 0, 1]])
+    }
+
+    fn set_of(mut self, name: &str, kind: Kind, keys: &[&[u8]]) -> Self {
+        let elements: Vec<_> = keys.iter().map(|key| attribute(1, &data(1, key))).collect();
+        let dump = message(12, &[text(1, TABLE), text(2, name), attribute(3, &elements.concat())]);
+        let set = Set { kind, elements: parse_elements(&dump).unwrap() };
+        self.sets.insert((IPV4, TABLE.to_owned(), name.to_owned()), set);
         self
     }
 
@@ -195,6 +200,28 @@ fn a_set_that_packets_fill_is_not_judged_by_what_it_holds_now() {
     let keeps_out = vec![sender_is_in("seen"), verdict(DROP)];
     assert_eq!(table(ACCEPT, &[counts(), keeps_out]).reach(22), Reading::Known(Reach::Any));
     assert!(matches!(table(DROP, &[lets_in, counts()]).reach(22), Reading::Unknown { .. }));
+}
+
+#[test]
+fn a_set_that_holds_the_value_0_holds_not_everything() {
+    let table = |kind: Kind, keys: &[&[u8]], policy: i32, code: i32| {
+        let to_port = vec![load(HEADER_OF_TRANSPORT, 2, 2), expression("lookup", &[text(1, "ports"), number(2, 1)])];
+        let rule = vec![to_port, verdict(code)];
+        Table::default().set_of("ports", kind, keys).chain("input", "filter", INPUT, policy, &[rule])
+    };
+    let (zero, telnet): (&[u8], &[u8]) = (&[0, 0], &[0, 23]);
+    for keys in [&[zero][..], &[zero, telnet]] {
+        assert_eq!(table(Kind::Values, keys, ACCEPT, DROP).reach(22), Reading::Known(Reach::Any));
+        assert_eq!(table(Kind::Values, keys, ACCEPT, DROP).inbound(), Reading::Known(Inbound::Allow));
+        assert_eq!(table(Kind::Values, keys, DROP, ACCEPT).reach(22), Reading::Known(Reach::None));
+        assert_eq!(table(Kind::Values, keys, DROP, ACCEPT).inbound(), Reading::Known(Inbound::Deny));
+    }
+    for keys in [&[zero][..], &[zero, telnet]] {
+        assert_eq!(table(Kind::Ranges, keys, ACCEPT, DROP).reach(22), Reading::Known(Reach::None));
+        let untold = table(Kind::Untold, keys, ACCEPT, DROP);
+        assert_eq!(untold.reach(22), undecidable("rule 1 of chain input of table filter"));
+        assert_eq!(untold.inbound(), undecidable("rule 1 of chain input of table filter"));
+    }
 }
 
 #[test]

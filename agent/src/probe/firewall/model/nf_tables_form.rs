@@ -4,7 +4,7 @@ use muster_proto::fact::ChainPolicy;
 
 use super::{
     super::{
-        nf_tables::{Sets, parse, parse_elements},
+        nf_tables::{Kind, Set, Sets, parse, parse_elements},
         rule_set::{Hook, RuleSet},
     },
     Acts, Conditions, Not, Random, Rules,
@@ -69,8 +69,14 @@ impl Writer<'_> {
     /// Asks for a range in one of the ways in which nft writes it.
     fn within(&mut self, first: &[u8], last: &[u8], is_inverted: bool) {
         let operator = u32::from(is_inverted);
-        match self.random.below(3) {
+        let element = |key: &[u8], flags: u32| attribute(1, &[data(1, key), number(3, flags)].concat());
+        match self.random.below(4) {
             0 if first == last => self.compare(operator, first),
+            // Of values, of which one says nothing of packets that are tried.
+            3 if first == last => {
+                let set = self.set(Kind::Values, &[element(&vec![0; first.len()], 0), element(first, 0)]);
+                self.push("lookup", &[text(1, &set), number(2, 1), number(5, operator)]);
+            }
             0 if !is_inverted => {
                 self.compare(5, first);
                 self.compare(3, last);
@@ -84,17 +90,17 @@ impl Writer<'_> {
                 });
                 let mut after: Vec<u8> = after.collect();
                 after.reverse();
-                let element = |key: &[u8], flags: u32| attribute(1, &[data(1, key), number(3, flags)].concat());
-                let set = self.set(&[element(&after, 1), element(first, 0)]);
+                let set = self.set(Kind::Ranges, &[element(&after, 1), element(first, 0)]);
                 self.push("lookup", &[text(1, &set), number(2, 1), number(5, operator)]);
             }
         }
     }
 
-    fn set(&mut self, elements: &[Vec<u8>]) -> String {
+    fn set(&mut self, kind: Kind, elements: &[Vec<u8>]) -> String {
         let name = format!("__set{}", self.sets.len());
         let dump = message(12, &[text(1, TABLE), text(2, &name), attribute(3, &elements.concat())]);
-        self.sets.insert((IPV4, TABLE.to_owned(), name.clone()), parse_elements(&dump).unwrap());
+        let set = Set { kind, elements: parse_elements(&dump).unwrap() };
+        self.sets.insert((IPV4, TABLE.to_owned(), name.clone()), set);
         name
     }
 
@@ -158,7 +164,7 @@ impl Writer<'_> {
                 let element = |(port, acts): &(u16, Acts)| {
                     attribute(1, &[data(1, &port.to_be_bytes()), attribute(2, &verdict(acts))].concat())
                 };
-                let set = self.set(&map.iter().map(element).collect::<Vec<_>>());
+                let set = self.set(Kind::Values, &map.iter().map(element).collect::<Vec<_>>());
                 self.payload(2, 2, 2);
                 self.push("lookup", &[text(1, &set), number(2, 1), number(3, 0)]);
             }

@@ -291,9 +291,9 @@ impl<'n> RuleReader<'n> {
     fn look_up(&mut self, register: u32, set: String, is_map: bool, is_inverted: bool) {
         let name = (self.chain.0, self.chain.1.clone(), set);
         let filled = self.filled.get(&name);
-        let elements = self.sets.get(&name).filter(|_| filled.is_none() && !self.rewrites);
+        let set = self.sets.get(&name).filter(|_| filled.is_none() && !self.rewrites);
         self.wanted.insert(name);
-        let Some(elements) = elements else {
+        let Some(spans) = set.and_then(spans) else {
             // A sender that is not busy is not in a set of those that are.
             let condition = match filled {
                 Some(true) if !is_map && !is_inverted => Condition::Seldom,
@@ -304,7 +304,6 @@ impl<'n> RuleReader<'n> {
             self.act = if is_map { Act::Unclear } else { Act::Continue };
             return;
         };
-        let spans = spans(elements);
         let shares: Vec<(Share, &Element)> = spans
             .iter()
             .map(|(span, element)| {
