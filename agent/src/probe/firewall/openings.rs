@@ -188,7 +188,8 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
         match test.field {
             Field::Ipv4Sender => !is_ipv4,
             Field::Ipv6Sender => is_ipv4,
-            Field::ReceiverPort => false,
+            // A sender chooses its own port.
+            Field::ReceiverPort | Field::SenderPort => false,
             Field::CtState => !test.ask.holds(STATE_NEW) && !test.ask.holds(STATE_UNTRACKED),
             Field::Interface => test.ask == Ask::Within(LOOPBACK, LOOPBACK),
             Field::InterfaceName => test.ask == Ask::Within(name_number("lo"), name_number("lo")),
@@ -441,7 +442,8 @@ mod tests {
             let name = name_number(name);
             Condition::test(Field::InterfaceName, Ask::Within(name, name), false)
         };
-        for wide in [number(TCP), number(UDP), name("eth0"), Condition::Mostly, Condition::Unclear] {
+        let sender_port = within(Field::SenderPort, 53, 53);
+        for wide in [number(TCP), number(UDP), name("eth0"), sender_port, Condition::Mostly, Condition::Unclear] {
             assert_eq!(with(wide.clone()), DefaultVerdict::Undecidable, "{wide:?}");
         }
         let known = within(Field::CtState, 2, 2);

@@ -24,6 +24,8 @@ pub(super) enum Share {
     All,
     /// At most so much.
     Part(u128),
+    /// What a sender may make of any packet, and need not.
+    Chosen,
 }
 
 impl Share {
@@ -36,6 +38,7 @@ impl Share {
             Self::All => Scope::All,
             Self::Part(part) if part <= NARROW => Scope::Narrow,
             Self::Part(_) => Scope::Unclear,
+            Self::Chosen => Scope::Chosen,
         }
     }
 
@@ -45,6 +48,8 @@ impl Share {
             (Self::All, other) => other,
             (part, Self::All) => part,
             (Self::Part(a), Self::Part(b)) => Self::Part(a.min(b)),
+            (Self::Chosen, other) | (other, Self::Chosen) if other.scope() == Scope::Narrow => other,
+            (Self::Chosen, _) | (_, Self::Chosen) => Self::Chosen,
         }
     }
 
@@ -53,6 +58,8 @@ impl Share {
         match (self, other) {
             (Self::All, _) | (_, Self::All) => Self::All,
             (Self::Part(a), Self::Part(b)) => Self::Part(a.saturating_add(b)),
+            (Self::Chosen, other) | (other, Self::Chosen) if other.scope() == Scope::Narrow => Self::Chosen,
+            (Self::Chosen, other) | (other, Self::Chosen) => other,
         }
     }
 }
@@ -60,6 +67,11 @@ impl Share {
 /// Returns the share of the ports from `first` to `last`.
 pub(super) fn ports(first: u16, last: u16) -> Share {
     port_count((u32::from(last) + 1).saturating_sub(first.into()))
+}
+
+/// Returns the share of the packets from the ports from `first` to `last`, of which a sender chooses one.
+pub(super) fn sender_ports(first: u16, last: u16) -> Share {
+    if (first, last) == (0, u16::MAX) { Share::UNTOLD } else { Share::Chosen }
 }
 
 /// Returns the share of so many ports.
@@ -140,6 +152,22 @@ mod tests {
         }
         assert_eq!(ports(0, 1023).or(ports(1024, 65_535)).scope(), Scope::Unclear);
         assert_eq!(ports(22, 22).or(ports(80, 80)).or(ports(443, 443)).scope(), Scope::Narrow);
+    }
+
+    #[test]
+    fn a_senders_port_is_narrow_only_with_what_is_narrow() {
+        let (chosen, port, most) = (sender_ports(53, 53), ports(22, 22), ports(1024, 65_535));
+        assert_eq!(chosen.scope(), Scope::Chosen);
+        assert_eq!(sender_ports(0, 65_535).scope(), Scope::Unclear);
+        for (other, both, either) in [
+            (port, Scope::Narrow, Scope::Chosen),
+            (most, Scope::Chosen, Scope::Unclear),
+            (chosen, Scope::Chosen, Scope::Chosen),
+            (Share::All, Scope::Chosen, Scope::All),
+        ] {
+            assert_eq!((chosen.and(other).scope(), other.and(chosen).scope()), (both, both), "{other:?}");
+            assert_eq!((chosen.or(other).scope(), other.or(chosen).scope()), (either, either), "{other:?}");
+        }
     }
 
     #[test]

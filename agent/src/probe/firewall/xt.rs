@@ -194,18 +194,27 @@ fn ports_match(info: &[u8], invert: usize) -> Scope {
     let (Some(source), Some(destination), Some(inverts)) = (ports(0), ports(4), info.get(invert)) else {
         return Scope::Unclear;
     };
-    let scope = |(first, last): (u16, u16), inverts: bool| {
-        let scope = if (first, last) == (0, u16::MAX) { Scope::All } else { share::ports(first, last).scope() };
+    let scope = |(first, last): (u16, u16), share: fn(u16, u16) -> Share, inverts: bool| {
+        let scope = if (first, last) == (0, u16::MAX) { Scope::All } else { share(first, last).scope() };
         scope.inverted_if(inverts)
     };
-    scope(source, inverts & INVERTS_SOURCE != 0).and(scope(destination, inverts & INVERTS_DESTINATION != 0))
+    scope(source, share::sender_ports, inverts & INVERTS_SOURCE != 0).and(scope(
+        destination,
+        share::ports,
+        inverts & INVERTS_DESTINATION != 0,
+    ))
 }
 
 /// `struct xt_multiport_v1` (linux/netfilter/xt_multiport.h): flags, count, 15 ports, 15 flags that say of a port that it
 /// begins a range, invert.
 fn multiport(info: &[u8]) -> Option<Scope> {
     let (ranges, inverts) = multiport_ranges(info)?;
-    let share = ranges.iter().fold(Share::LEAST, |share, (first, last)| share.or(share::ports(*first, *last)));
+    // Of the sender, or of either: the sender chooses.
+    let share: fn(u16, u16) -> Share = match info.first()? {
+        0 | 2 => share::sender_ports,
+        _ => share::ports,
+    };
+    let share = ranges.iter().fold(Share::LEAST, |total, (first, last)| total.or(share(*first, *last)));
     Some(share.scope().inverted_if(inverts))
 }
 
@@ -325,8 +334,10 @@ mod tests {
             (ANY, (22, 22), [0, 0, 0, INVERTS_DESTINATION], Scope::All),
             (ANY, (1, 65_535), [0, 0, 0, 0], Scope::Unclear),
             (ANY, (1, 65_535), [0, 0, 0, INVERTS_DESTINATION], Scope::Unclear),
-            ((53, 53), ANY, [0, 0, 0, 0], Scope::Narrow),
-            ((53, 53), ANY, [0, 0, 0, INVERTS_SOURCE], Scope::All),
+            ((53, 53), ANY, [0, 0, 0, 0], Scope::Chosen),
+            ((1024, 5119), ANY, [0, 0, 0, 0], Scope::Chosen),
+            ((53, 53), ANY, [0, 0, 0, INVERTS_SOURCE], Scope::Unclear),
+            ((67, 67), (68, 68), [0, 0, 0, 0], Scope::Narrow),
             // Flags: `--syn`.
             (ANY, ANY, [0, 0x17, 2, 0], Scope::Unclear),
             (ANY, (22, 22), [0, 0x17, 2, 0], Scope::Narrow),
@@ -362,6 +373,14 @@ mod tests {
             (list(&[22, 80], &[], 0)[..5].to_vec(), Scope::Unclear),
         ] {
             assert_eq!(matches("multiport", &info), expected, "{info:?}");
+        }
+        // `--sports` and `--ports`
+        for of_sender in [0, 2] {
+            let mut info = list(&[53, 80, 443], &[], 0);
+            info[0] = of_sender;
+            assert_eq!(matches("multiport", &info), Scope::Chosen);
+            info[47] = 1;
+            assert_eq!(matches("multiport", &info), Scope::Unclear);
         }
     }
 

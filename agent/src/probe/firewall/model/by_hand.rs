@@ -82,6 +82,16 @@ impl Table {
     }
 }
 
+/// `tcp sport`
+fn sender_port_is(port: u16) -> Expressions {
+    vec![load(HEADER_OF_TRANSPORT, 0, 2), compare(&port.to_be_bytes())]
+}
+
+/// `ct state`
+fn state_is(state: u32) -> Expressions {
+    vec![expression("ct", &[number(1, 1), number(2, 0)]), compare(&state.to_ne_bytes())]
+}
+
 /// `tcp dport`
 fn port_is(port: u16) -> Expressions {
     vec![load(HEADER_OF_TRANSPORT, 2, 2), compare(&port.to_be_bytes())]
@@ -222,6 +232,18 @@ fn a_set_that_holds_the_value_0_holds_not_everything() {
         assert_eq!(untold.reach(22), undecidable("rule 1 of chain input of table filter"));
         assert_eq!(untold.inbound(), undecidable("rule 1 of chain input of table filter"));
     }
+}
+
+#[test]
+fn a_rule_by_the_port_that_a_sender_chooses_keeps_nobody_out() {
+    let inbound = |rule: Vec<Expressions>, policy: i32| {
+        Table::default().chain("input", "filter", INPUT, policy, &[rule]).inbound()
+    };
+    let named = undecidable("rule 1 of chain input of table filter");
+    assert_eq!(inbound(vec![sender_port_is(53), verdict(ACCEPT)], DROP), named);
+    assert_eq!(inbound(vec![sender_port_is(53), port_is(68), verdict(ACCEPT)], DROP), Reading::Known(Inbound::Deny));
+    assert_eq!(inbound(vec![sender_port_is(53), state_is(2), verdict(ACCEPT)], DROP), Reading::Known(Inbound::Deny));
+    assert_eq!(inbound(vec![sender_port_is(53), verdict(DROP)], ACCEPT), Reading::Known(Inbound::Allow));
 }
 
 #[test]

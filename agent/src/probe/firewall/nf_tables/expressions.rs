@@ -336,6 +336,7 @@ impl<'n> RuleReader<'n> {
                 Share::All => Scope::All,
                 Share::LEAST => Scope::Narrow,
                 Share::Part(_) => parts,
+                Share::Chosen => Scope::Chosen,
             };
             let act = element.verdict.clone().map_or(Act::Unclear, |(code, chain)| self.act_of(code, chain));
             let conditions = self.conditions.iter().cloned().chain([condition]).collect();

@@ -94,7 +94,10 @@ impl Source {
     /// Returns how many packets have a value from `first` to `last` here.
     pub fn share(self, first: &[u8], last: &[u8]) -> Share {
         match (self, first, last) {
-            (Self::SenderPort | Self::ReceiverPort, &[a, b], &[c, d]) => {
+            (Self::SenderPort, &[a, b], &[c, d]) => {
+                share::sender_ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+            }
+            (Self::ReceiverPort, &[a, b], &[c, d]) => {
                 share::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
             }
             (Self::Sender(_), _, _) => share::sources(first, last),
