@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    packet::{Ask, Condition, Field, IPV4, IPV6, KIND_LOCAL, STATE_NEW, STATE_UNTRACKED, SYN, TCP, Test},
+    packet::{
+        Ask, Condition, Field, IPV4, IPV6, KIND_LOCAL, STATE_INVALID, STATE_NEW, STATE_UNTRACKED, SYN, TCP, Test,
+        Tracking,
+    },
     rules::{Act, DEPTH, Rule, Scope},
     senders::{Part, Senders},
     share::{self, Share},
@@ -25,7 +28,7 @@ const ALL_SENDERS: u32 = 66;
 pub(super) fn one_too_many<C: Clone + Ord>(
     chains: &BTreeMap<C, Vec<Rule<C>>>,
     chain: &C,
-    family: Family,
+    (family, tracking): (Family, Tracking),
     falls: &dyn Fn(&C) -> bool,
 ) -> Option<(C, u32)> {
     let every = Kind { ports: Part::All, senders: Part::All, is_narrow: false };
@@ -33,6 +36,7 @@ pub(super) fn one_too_many<C: Clone + Ord>(
         let mut sum = Sum {
             chains,
             family,
+            tracking,
             protocol,
             falls,
             lets_in: BTreeMap::new(),
@@ -57,6 +61,7 @@ struct Kind {
 struct Sum<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
     family: Family,
+    tracking: Tracking,
     protocol: u8,
     falls: &'c dyn Fn(&C) -> bool,
     /// Chains by whether some rule in them or further on lets packets in.
@@ -76,7 +81,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
         let (name, rules) = self.chains.get_key_value(name)?;
         let depth = depth.checked_sub(1)?;
         for rule in rules {
-            let scope = rule.scope_in(self.family);
+            let scope = rule.scope_in(self.family, self.tracking);
             if let Some(found) = self.rule(name, rule, scope, kind, depth) {
                 return Some(found);
             }
@@ -173,7 +178,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
         match field {
             Field::Family => ask.holds(self.family_number()),
             Field::Protocol => ask.holds(self.protocol.into()),
-            Field::CtState => ask.holds(STATE_NEW),
+            Field::CtState => self.states().iter().all(|state| ask.holds(*state)),
             Field::TcpFlags => self.protocol == TCP && ask.holds(SYN.into()),
             Field::SenderPort => *ask == Ask::Within(0, u16::MAX.into()),
             Field::ReceiverKind => ask.holds(KIND_LOCAL.into()),
@@ -190,12 +195,23 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
             Field::Ipv6Sender => is_ipv4,
             // A sender chooses its own port.
             Field::ReceiverPort | Field::SenderPort => false,
-            Field::CtState => !test.ask.holds(STATE_NEW) && !test.ask.holds(STATE_UNTRACKED),
+            Field::CtState => {
+                !test.ask.holds(STATE_UNTRACKED) && !self.states().iter().any(|state| test.ask.holds(*state))
+            }
             Field::Interface => test.ask == Ask::Within(LOOPBACK, LOOPBACK),
             Field::InterfaceName => test.ask == Ask::Within(name_number("lo"), name_number("lo")),
             Field::Ipv4Receiver => !is_ipv4 || is_for_many(test.ask, 4),
             Field::Ipv6Receiver => is_ipv4 || is_for_many(test.ask, 16),
             _ => !self.is_wide(test),
+        }
+    }
+
+    /// Returns the states that a new packet may be in.
+    fn states(&self) -> &'static [u128] {
+        match self.tracking {
+            Tracking::Before => &[STATE_INVALID],
+            Tracking::Untold => &[STATE_INVALID, STATE_NEW],
+            Tracking::After => &[STATE_NEW],
         }
     }
 
@@ -365,7 +381,7 @@ mod tests {
     }
 
     fn told(chains: Vec<Vec<Rule<u8>>>) -> (DefaultVerdict, Option<(u8, u32)>) {
-        let found = rules::verdict(&numbered(chains), &0, ChainPolicy::Drop, Family::Ipv4);
+        let found = rules::verdict(&numbered(chains), &0, ChainPolicy::Drop, Family::Ipv4, Tracking::After);
         (found.verdict, found.because)
     }
 
@@ -401,7 +417,7 @@ mod tests {
         });
         assert_eq!(told(vec![own.to_vec()]), CLOSED);
         // Of the other family, they let nothing in.
-        let of_ipv6 = rules::verdict(&numbered(vec![all]), &0, ChainPolicy::Drop, Family::Ipv6);
+        let of_ipv6 = rules::verdict(&numbered(vec![all]), &0, ChainPolicy::Drop, Family::Ipv6, Tracking::After);
         assert_eq!(of_ipv6.verdict, DefaultVerdict::Drop);
     }
 

@@ -109,6 +109,16 @@ pub(super) struct Receiver {
     pub kind: u32,
 }
 
+/// Whether the connection of a packet is looked up yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Tracking {
+    /// No: it counts as invalid, whatever it is.
+    Before,
+    /// It is or not, as to which of two of one priority was there first.
+    Untold,
+    After,
+}
+
 /// The first packet of a connection, of which everything but its sender's address is chosen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
@@ -122,8 +132,7 @@ pub(super) struct Packet {
     pub receiver: Option<Receiver>,
     /// `None` when it is not told which interfaces there are.
     pub interface: Option<Interface>,
-    /// Whether its connection is looked up yet, which is done at priority -200 of the hook before routing.
-    pub is_tracked: bool,
+    pub tracking: Tracking,
     /// Whether some rule keeps packets from being tracked.
     pub may_be_untracked: bool,
     /// Whether some rule changes to whom a packet goes.
@@ -194,11 +203,18 @@ impl Packet {
             },
             Field::Interface => told(self.interface.and_then(|interface| interface.index).map(u128::from)),
             Field::InterfaceName => told(self.interface.map(|interface| interface.name)),
-            Field::CtState if !self.is_tracked => ask.holds(STATE_INVALID).into(),
-            Field::CtState => match (ask.holds(STATE_NEW), ask.holds(STATE_UNTRACKED)) {
-                (new, untracked) if self.may_be_untracked && new != untracked => Passes::Unclear,
-                (new, _) => new.into(),
-            },
+            Field::CtState => {
+                let before = ask.holds(STATE_INVALID).into();
+                let after = match (ask.holds(STATE_NEW), ask.holds(STATE_UNTRACKED)) {
+                    (new, untracked) if self.may_be_untracked && new != untracked => Passes::Unclear,
+                    (new, _) => new.into(),
+                };
+                match self.tracking {
+                    Tracking::Before => before,
+                    Tracking::Untold if before != after => Passes::Unclear,
+                    Tracking::Untold | Tracking::After => after,
+                }
+            }
             Field::CtStatus => match *ask {
                 Ask::Bits { mask, value } if mask & !STATUS_OF_KNOWN == 0 && !self.may_be_translated => {
                     (value == 0).into()

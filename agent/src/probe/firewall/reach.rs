@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
-    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, Packet, Receiver, SYN, TCP, Test},
+    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, Packet, Receiver, SYN, TCP, Test, Tracking},
     rule_set::{Base, Hook, Name, RuleSet},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
@@ -22,8 +22,6 @@ const UDP: u8 = 17;
 const STEPS: u64 = 50_000_000;
 /// Kinds of packets that are tried for one socket, at most.
 const KINDS: usize = 512;
-/// Priority of the hook before routing at which the kernel looks up a packet's connection (NF_IP_PRI_CONNTRACK).
-const TRACKING: i32 = -200;
 /// A port that senders use and rules do not name.
 const SENDER_PORT: u16 = 49_517;
 
@@ -275,7 +273,7 @@ impl Reaches {
             tcp_flags,
             receiver,
             interface,
-            is_tracked: false,
+            tracking: Tracking::Before,
             may_be_untracked: is_unread,
             may_be_translated: is_unread || self.sets.iter().any(|set| set.translates),
         };
@@ -303,12 +301,7 @@ impl Reaches {
             if sees == Some(false) {
                 continue;
             }
-            let is_tracked = match base.hook {
-                Hook::Ingress => false,
-                Hook::Prerouting => base.priority >= TRACKING,
-                Hook::Input => true,
-            };
-            let packet = Packet { is_tracked, ..*packet };
+            let packet = Packet { tracking: base.tracking(), ..*packet };
             let before = flow.perhaps.clone();
             let walked = walk(&set.chains, &base.name, base.policy, &packet, flow, &mut self.steps)?;
             flow = walked.accepted;

@@ -1,15 +1,21 @@
 //! The chains of one engine that packets from outside meet. Pure, and the same for both engines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily, FilterHook, InputChain, Text};
 
 use super::{
     Input,
-    packet::Condition,
+    packet::{Condition, Tracking},
     rules::{self, Act, Rule, Verdict},
 };
 use crate::host::Family;
+
+/// Priority of the hook before routing at which the kernel looks up a packet's connection (NF_IP_PRI_CONNTRACK).
+const TRACKING: i32 = -200;
 
 /// `NFPROTO_` number of the family, table, and chain or set.
 pub(super) type Name = (u8, String, String);
@@ -64,6 +70,15 @@ impl Base {
             FilterFamily::Inet | FilterFamily::Netdev => true,
             FilterFamily::Ip => family == Family::Ipv4,
             FilterFamily::Ip6 => family == Family::Ipv6,
+        }
+    }
+
+    /// Returns whether the connection of a packet is looked up before the packet comes here.
+    pub fn tracking(&self) -> Tracking {
+        match (self.hook, self.priority.cmp(&TRACKING)) {
+            (Hook::Ingress, _) | (Hook::Prerouting, Ordering::Less) => Tracking::Before,
+            (Hook::Prerouting, Ordering::Equal) => Tracking::Untold,
+            (Hook::Prerouting, Ordering::Greater) | (Hook::Input, _) => Tracking::After,
         }
     }
 }
@@ -148,7 +163,7 @@ impl RuleSet {
     }
 
     fn verdict(&self, base: &Base, family: Family) -> Verdict<Name> {
-        let found = rules::verdict(&self.chains, &base.name, base.policy, family);
+        let found = rules::verdict(&self.chains, &base.name, base.policy, family, base.tracking());
         match (base.hook, found.verdict) {
             // It is so for the packets of some interfaces.
             (Hook::Ingress, DefaultVerdict::Drop | DefaultVerdict::Reject) => {

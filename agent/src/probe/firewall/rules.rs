@@ -6,7 +6,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 use super::{
     openings,
-    packet::{Ask, Condition, Field, IPV4, IPV6},
+    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_INVALID, Test, Tracking},
 };
 use crate::host::Family;
 
@@ -80,8 +80,9 @@ pub(super) struct Rule<C> {
 }
 
 impl<C> Rule<C> {
-    /// Returns the scope for packets of `family`, which a rule for the other does not speak of.
-    pub fn scope_in(&self, family: Family) -> Scope {
+    /// Returns the scope for packets of `family`, which a rule for the other does not speak of. Before connections are looked
+    /// up, every packet is invalid.
+    pub fn scope_in(&self, family: Family, tracking: Tracking) -> Scope {
         let number = match family {
             Family::Ipv4 => IPV4,
             Family::Ipv6 => IPV6,
@@ -96,8 +97,31 @@ impl<C> Rule<C> {
             },
             Condition::Mostly | Condition::Seldom | Condition::Unclear => false,
         };
-        if self.conditions.iter().any(is_other) { Scope::Narrow } else { self.scope }
+        if self.conditions.iter().any(is_other) {
+            return Scope::Narrow;
+        }
+        if tracking == Tracking::After {
+            return self.scope;
+        }
+        let mut scope = self.scope;
+        for condition in &self.conditions {
+            match is_met_by_invalid(condition) {
+                Some(true) if tracking == Tracking::Before && scope == Scope::All => {}
+                Some(false) if tracking == Tracking::Before || scope == Scope::Narrow => return Scope::Narrow,
+                Some(true | false) => scope = Scope::Unclear,
+                None => {}
+            }
+        }
+        scope
     }
+}
+
+/// Returns whether an invalid packet meets a condition on states of connections; `None` for another condition.
+fn is_met_by_invalid(condition: &Condition) -> Option<bool> {
+    let Condition::AnyOf { lists, is_inverted } = condition else { return None };
+    let is_of_state = condition.tests().next().is_some_and(|test| test.field == Field::CtState);
+    let is_met = |tests: &Vec<Test>| tests.iter().all(|test| test.ask.holds(STATE_INVALID));
+    is_of_state.then(|| lists.iter().any(is_met) != *is_inverted)
 }
 
 /// What becomes of the packet, and the rule because of which it cannot be told: its chain and its number.
@@ -107,14 +131,15 @@ pub(super) struct Verdict<C> {
     pub because: Option<(C, u32)>,
 }
 
-/// Returns what becomes of the packet of `family` in the base chain `chain`.
+/// Returns what becomes of the packet of `family` in the base chain `chain`, where its connection is looked up or not.
 pub(super) fn verdict<C: Clone + Ord>(
     chains: &BTreeMap<C, Vec<Rule<C>>>,
     chain: &C,
     policy: ChainPolicy,
     family: Family,
+    tracking: Tracking,
 ) -> Verdict<C> {
-    let mut follow = Follow { chains, family, known: BTreeMap::new(), doubts: BTreeMap::new() };
+    let mut follow = Follow { chains, family, tracking, known: BTreeMap::new(), doubts: BTreeMap::new() };
     let found = follow.chain(chain, DEPTH);
     let policy = match policy {
         ChainPolicy::Accept => Outcomes::ACCEPT,
@@ -124,7 +149,7 @@ pub(super) fn verdict<C: Clone + Ord>(
     if !all.has(Outcomes::ACCEPT) && !all.has(Outcomes::UNDECIDABLE) {
         let falls =
             |chain: &C| follow.known.get(chain).is_none_or(|known| known.is_none_or(|one| one.has(Outcomes::FALLS)));
-        let because = openings::one_too_many(chains, chain, family, &falls);
+        let because = openings::one_too_many(chains, chain, (family, tracking), &falls);
         if because.is_some() {
             return Verdict { verdict: DefaultVerdict::Undecidable, because };
         }
@@ -180,6 +205,7 @@ impl Outcomes {
 struct Follow<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
     family: Family,
+    tracking: Tracking,
     /// Chains that were followed, each once, since a chain does the same wherever it is called from; `None` while it is.
     known: BTreeMap<&'c C, Option<Outcomes>>,
     /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
@@ -205,7 +231,7 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
     fn rules(&mut self, name: &C, rules: &'c [Rule<C>], depth: usize) -> Outcomes {
         let mut outcomes = Outcomes::NONE;
         for rule in rules {
-            let scope = rule.scope_in(self.family);
+            let scope = rule.scope_in(self.family, self.tracking);
             // Nobody has to make a packet one that is kept out.
             let is_avoidable = scope == Scope::Chosen && matches!(rule.act, Act::Drop | Act::Reject);
             if scope == Scope::Narrow || is_avoidable {
@@ -310,7 +336,11 @@ mod tests {
             let called =
                 [other.clone(), returns.clone(), may_return.clone(), zone.clone(), accepts.clone(), zones.clone()];
             let chains = chains([vec![rules.clone()], called.to_vec()].concat());
-            assert_eq!(verdict(&chains, &0, policy, Family::Ipv4).verdict, expected, "{policy:?} {rules:?}");
+            assert_eq!(
+                verdict(&chains, &0, policy, Family::Ipv4, Tracking::After).verdict,
+                expected,
+                "{policy:?} {rules:?}"
+            );
         }
     }
 
@@ -324,7 +354,8 @@ mod tests {
             ];
             Rule { conditions, ..rule(Scope::Narrow, Act::Accept) }
         };
-        let told = |rules: Vec<Rule<u8>>| verdict(&chains(vec![rules]), &0, ChainPolicy::Drop, Family::Ipv4);
+        let told =
+            |rules: Vec<Rule<u8>>| verdict(&chains(vec![rules]), &0, ChainPolicy::Drop, Family::Ipv4, Tracking::After);
         let all: Vec<_> = (0..16).map(|part| ports(part * 4096, part * 4096 + 4095)).collect();
         let found = told(all.clone());
         assert_eq!((found.verdict, found.because), (DefaultVerdict::Undecidable, Some((0, 2))));
@@ -355,7 +386,7 @@ mod tests {
             (vec![rule(All, Drop)], vec![], ChainPolicy::Accept, None),
         ] {
             let chains = chains(vec![rules.clone(), called]);
-            assert_eq!(verdict(&chains, &0, policy, Family::Ipv4).because, expected, "{rules:?}");
+            assert_eq!(verdict(&chains, &0, policy, Family::Ipv4, Tracking::After).because, expected, "{rules:?}");
         }
     }
 
@@ -365,9 +396,15 @@ mod tests {
         let mut rules: Vec<_> = (0..15).map(twice).collect();
         rules.push(vec![rule(Scope::All, Act::Drop)]);
         let rules = chains(rules);
-        assert_eq!(verdict(&rules, &0, ChainPolicy::Accept, Family::Ipv4).verdict, DefaultVerdict::Drop);
+        assert_eq!(
+            verdict(&rules, &0, ChainPolicy::Accept, Family::Ipv4, Tracking::After).verdict,
+            DefaultVerdict::Drop
+        );
         let deeper = chains([vec![twice(0)], rules.into_values().map(deeper).collect()].concat());
-        assert_eq!(verdict(&deeper, &0, ChainPolicy::Accept, Family::Ipv4).verdict, DefaultVerdict::Undecidable);
+        assert_eq!(
+            verdict(&deeper, &0, ChainPolicy::Accept, Family::Ipv4, Tracking::After).verdict,
+            DefaultVerdict::Undecidable
+        );
     }
 
     fn deeper(rules: Vec<Rule<u8>>) -> Vec<Rule<u8>> {
@@ -437,7 +474,7 @@ mod tests {
 
     fn judged(reals: &[Vec<Real>], policy: ChainPolicy) -> DefaultVerdict {
         let rules = reals.iter().map(|chain| chain.iter().map(|real| real.rule.clone()).collect()).collect();
-        let verdict = verdict(&chains(rules), &0, policy, Family::Ipv4);
+        let verdict = verdict(&chains(rules), &0, policy, Family::Ipv4, Tracking::After);
         assert!(verdict.because.is_none() || verdict.verdict == DefaultVerdict::Undecidable);
         verdict.verdict
     }

@@ -35,8 +35,20 @@ struct Table {
 
 impl Table {
     /// Adds a chain that the kernel calls, with its rules.
-    fn chain(mut self, name: &str, kind: &str, hook: u32, policy: i32, rules: &[Vec<Expressions>]) -> Self {
-        let hook = attribute(4, &[number(1, hook), number(2, 0)].concat());
+    fn chain(self, name: &str, kind: &str, hook: u32, policy: i32, rules: &[Vec<Expressions>]) -> Self {
+        self.chain_at(0, name, kind, hook, policy, rules)
+    }
+
+    fn chain_at(
+        mut self,
+        priority: i32,
+        name: &str,
+        kind: &str,
+        hook: u32,
+        policy: i32,
+        rules: &[Vec<Expressions>],
+    ) -> Self {
+        let hook = attribute(4, &[number(1, hook), number(2, priority.cast_unsigned())].concat());
         let policy = number(5, policy.cast_unsigned());
         self.chains.extend(message(3, &[text(1, TABLE), text(3, name), hook, policy, text(7, kind)]));
         for rule in rules {
@@ -244,6 +256,46 @@ fn a_rule_by_the_port_that_a_sender_chooses_keeps_nobody_out() {
     assert_eq!(inbound(vec![sender_port_is(53), port_is(68), verdict(ACCEPT)], DROP), Reading::Known(Inbound::Deny));
     assert_eq!(inbound(vec![sender_port_is(53), state_is(2), verdict(ACCEPT)], DROP), Reading::Known(Inbound::Deny));
     assert_eq!(inbound(vec![sender_port_is(53), verdict(DROP)], ACCEPT), Reading::Known(Inbound::Allow));
+}
+
+#[test]
+fn every_packet_is_invalid_before_connections_are_looked_up() {
+    let table = |priority: i32, state: u32| {
+        let rule = vec![state_is(state), verdict(ACCEPT)];
+        Table::default().chain_at(priority, "early", "filter", PREROUTING, DROP, &[rule])
+    };
+    let named = undecidable("rule 1 of chain early of table filter");
+    // Invalid, established, new: before the look-up, at its own priority, and after.
+    for (priority, state, inbound, reach) in [
+        (-300, 1, named.clone(), Reading::Known(Reach::Any)),
+        (-300, 2, Reading::Known(Inbound::Deny), Reading::Known(Reach::None)),
+        (-300, 8, Reading::Known(Inbound::Deny), Reading::Known(Reach::None)),
+        (-200, 1, named.clone(), undecidable("rule 1 of chain early of table filter")),
+        (-200, 2, Reading::Known(Inbound::Deny), Reading::Known(Reach::None)),
+        (-200, 8, named.clone(), undecidable("rule 1 of chain early of table filter")),
+        (-199, 1, Reading::Known(Inbound::Deny), Reading::Known(Reach::None)),
+        (-199, 8, Reading::Known(Inbound::Allow), Reading::Known(Reach::Any)),
+    ] {
+        let table = table(priority, state);
+        assert_eq!((table.inbound(), table.reach(22)), (inbound, reach), "{priority} {state}");
+    }
+    // Ports that are narrow each, of packets that are invalid.
+    let few = |block: u16| {
+        let ports = expression(
+            "range",
+            &[
+                number(1, 1),
+                number(2, 0),
+                data(3, &(block << 12).to_be_bytes()),
+                data(4, &(block << 12 | 0xfff).to_be_bytes()),
+            ],
+        );
+        vec![state_is(1), vec![load(HEADER_OF_TRANSPORT, 2, 2), ports], verdict(ACCEPT)]
+    };
+    let all: Vec<_> = (0..16).map(few).collect();
+    let table = |priority: i32| Table::default().chain_at(priority, "early", "filter", PREROUTING, DROP, &all);
+    assert_eq!(table(-300).inbound(), named);
+    assert_eq!(table(-199).inbound(), Reading::Known(Inbound::Deny));
 }
 
 #[test]
