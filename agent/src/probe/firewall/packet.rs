@@ -84,6 +84,14 @@ impl Condition {
         Self::AnyOf { lists: Vec::new(), is_inverted: is_met }
     }
 
+    /// Returns the `NFPROTO_` number of the family whose packets alone meet it, if it is so told.
+    pub fn family(&self) -> Option<u128> {
+        let Self::AnyOf { lists, is_inverted: false } = self else { return None };
+        let [tests] = lists.as_slice() else { return None };
+        let [Test { field: Field::Family, ask: Ask::Within(first, last) }] = tests.as_slice() else { return None };
+        (first == last).then_some(*first)
+    }
+
     /// Returns every test in it.
     pub fn tests(&self) -> impl Iterator<Item = &Test> {
         let lists = match self {

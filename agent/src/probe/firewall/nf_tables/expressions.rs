@@ -125,7 +125,8 @@ impl<'n> RuleReader<'n> {
             "notrack" => self.untracking = Some(self.conditions.clone()),
             "payload" if field(1).is_some() => {
                 let (offset, length) = (value_at(3), value_at(4));
-                self.load(value_at(1), Source::of_payload(value_at(2), offset, length), length as usize);
+                let source = Source::of_payload(self.family(), value_at(2), offset, length);
+                self.load(value_at(1), source, length as usize);
             }
             "meta" if field(1).is_some() => {
                 let (source, bytes) = Source::of_meta(value_at(2));
@@ -258,6 +259,13 @@ impl<'n> RuleReader<'n> {
         let (scope, condition) = if self.rewrites { (Scope::Unclear, Condition::Unclear) } else { (scope, condition) };
         self.scope = self.scope.and(scope);
         self.conditions.push(condition);
+    }
+
+    /// Returns the `NFPROTO_` number of the family whose packets alone come so far, if it is told.
+    fn family(&self) -> Option<u128> {
+        let of_table = u128::from(self.chain.0);
+        let is_told = matches!(of_table, packet::IPV4 | packet::IPV6);
+        if is_told { Some(of_table) } else { self.conditions.iter().find_map(Condition::family) }
     }
 
     fn load(&mut self, register: u32, source: Source, bytes: usize) {
@@ -648,6 +656,27 @@ mod tests {
         }
         assert_eq!(scope(&[("numgen", vec![])], 1, 1), Scope::Unclear);
         assert_eq!(scope(&[("counter", vec![])], 1, 1), Scope::Narrow);
+    }
+
+    #[test]
+    fn a_raw_place_in_a_header_is_told_where_the_family_is() {
+        let numbers = |numbers: &[u32]| -> Vec<u8> {
+            (1..).zip(numbers).flat_map(|(kind, number)| attribute(kind, &number.to_be_bytes())).collect()
+        };
+        let compare = |wanted: &[u8]| {
+            let value = attribute(3, &attribute(1, wanted));
+            [attribute(1, &1_u32.to_be_bytes()), attribute(2, &[0; 4]), value].concat()
+        };
+        // `meta nfproto`, and `@nh,72,8`.
+        let family = |number: u8| [("meta", numbers(&[1, 15])), ("cmp", compare(&[number]))];
+        let protocol = |number: u8| [("payload", numbers(&[1, 1, 9, 1])), ("cmp", compare(&[number]))];
+        let scope = |parts: &[&[(&str, Vec<u8>)]]| {
+            rule_of(&[parts.concat(), vec![("immediate", verdict(1))]].concat())[0].scope
+        };
+        assert_eq!(scope(&[&protocol(1)]), Scope::Unclear);
+        assert_eq!(scope(&[&family(2), &protocol(1)]), Scope::Narrow);
+        assert_eq!(scope(&[&family(10), &protocol(1)]), Scope::Unclear);
+        assert_eq!(scope(&[&protocol(1), &family(2)]), Scope::Unclear);
     }
 
     #[test]

@@ -56,23 +56,34 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Returns what a part of a header is. Base 1 is the network header, of IPv4 or IPv6, and 2 the transport's.
-    pub fn of_payload(base: u32, offset: u32, length: u32) -> Self {
-        match (base, offset, length) {
-            (1, 9, 1) => Self::Protocol,
-            (1, 6, 1) => Self::NextHeader,
-            (1, 6, 2) => Self::Fragment,
-            // Networks are loaded by the bytes of their prefix. One byte at 8 is the time to live of IPv4.
-            (1, 8, 2..=16) => Self::Sender(16),
-            (1, 24, 1..=16) => Self::Receiver(16),
-            (1, 12, 1..=4) => Self::Sender(4),
-            (1, 16, 1..=4) => Self::Receiver(4),
-            (1, 12, 8) => Self::Addresses(4),
-            (1, 8, 32) => Self::Addresses(16),
-            (2, 0, 4) => Self::Ports,
-            (2, 0, 2) => Self::SenderPort,
-            (2, 2, 2) => Self::ReceiverPort,
-            (2, 13, 1) => Self::TcpFlags,
+    /// Returns what a part of a header of packets of `family` is. Base 1 is the network header, and 2 the transport's.
+    ///
+    /// In the header of the one family lies another thing at the place of an address of the other.
+    pub fn of_payload(family: Option<u128>, base: u32, offset: u32, length: u32) -> Self {
+        match (base, family) {
+            (1, Some(packet::IPV4)) => match (offset, length) {
+                (9, 1) => Self::Protocol,
+                (6, 2) => Self::Fragment,
+                // Networks are loaded by the bytes of their prefix.
+                (12, 1..=4) => Self::Sender(4),
+                (16, 1..=4) => Self::Receiver(4),
+                (12, 8) => Self::Addresses(4),
+                _ => Self::Other,
+            },
+            (1, Some(packet::IPV6)) => match (offset, length) {
+                (6, 1) => Self::NextHeader,
+                (8, 1..=16) => Self::Sender(16),
+                (24, 1..=16) => Self::Receiver(16),
+                (8, 32) => Self::Addresses(16),
+                _ => Self::Other,
+            },
+            (2, _) => match (offset, length) {
+                (0, 4) => Self::Ports,
+                (0, 2) => Self::SenderPort,
+                (2, 2) => Self::ReceiverPort,
+                (13, 1) => Self::TcpFlags,
+                _ => Self::Other,
+            },
             _ => Self::Other,
         }
     }
@@ -235,6 +246,28 @@ pub(super) fn native(bytes: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_in_a_header_is_a_field_of_one_family_alone() {
+        let (ipv4, ipv6) = (Some(packet::IPV4), Some(packet::IPV6));
+        for (offset, length, of_ipv4, of_ipv6) in [
+            (9, 1, Source::Protocol, Source::Other),
+            (6, 1, Source::Other, Source::NextHeader),
+            (6, 2, Source::Fragment, Source::Other),
+            (8, 1, Source::Other, Source::Sender(16)),
+            (12, 4, Source::Sender(4), Source::Other),
+            (16, 4, Source::Receiver(4), Source::Other),
+            (24, 16, Source::Other, Source::Receiver(16)),
+            (12, 8, Source::Addresses(4), Source::Other),
+        ] {
+            assert_eq!(Source::of_payload(ipv4, 1, offset, length), of_ipv4, "{offset} {length}");
+            assert_eq!(Source::of_payload(ipv6, 1, offset, length), of_ipv6, "{offset} {length}");
+            assert_eq!(Source::of_payload(None, 1, offset, length), Source::Other, "{offset} {length}");
+        }
+        for family in [ipv4, ipv6, None] {
+            assert_eq!(Source::of_payload(family, 2, 2, 2), Source::ReceiverPort);
+        }
+    }
 
     #[test]
     fn a_header_that_senders_may_add_is_no_narrower_kind_of_packets() {
