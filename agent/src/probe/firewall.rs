@@ -38,7 +38,7 @@ use self::{
     reach::{Place, Reaches, place_of},
     rule_set::{Hook, Name, Rewriting, RuleSet},
     rules::Verdict,
-    surroundings::{Surroundings, ipv6_is_off},
+    surroundings::{Surroundings, ipv6_is_off, loopback_is_lo},
 };
 use super::{Look, Probe};
 use crate::host::{self, Dump, Family, Host, SMALL_FILE_BYTES};
@@ -93,7 +93,7 @@ impl Filters {
         Self { engines: [nf_tables, legacy(host, Family::Ipv4), legacy(host, Family::Ipv6)] }
     }
 
-    fn sets(&self) -> impl Iterator<Item = &RuleSet> {
+    fn sets(&self) -> impl Iterator<Item = &RuleSet> + Clone {
         self.engines.iter().flatten().flatten()
     }
 
@@ -105,6 +105,13 @@ impl Filters {
             Family::Ipv6 => ipv6,
         };
         [nf_tables, legacy].into_iter().find_map(|engine| engine.as_ref().err().cloned())
+    }
+
+    /// Returns why packets of `family` of no narrower kind may be let in as some that are.
+    fn opened(&self, family: Family, host: &dyn Host) -> Option<Unknown> {
+        let is_other = !loopback_is_lo(host);
+        let other = is_other.then(|| Unknown::new(Cause::Undecidable, "interface lo is not the loopback"));
+        other.or_else(|| wide_translation(self.sets(), family))
     }
 
     /// Returns a rule that may write into the headers of packets of no narrower kind.
@@ -127,21 +134,26 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
     let mut managers: Vec<FirewallManager> = filters.sets().flat_map(|set| managers(set.names())).collect();
     managers.sort();
     managers.dedup();
+    let told = |family: Family| {
+        let verdict = |one: &Input| match family {
+            Family::Ipv4 => one.ipv4.clone(),
+            Family::Ipv6 => one.ipv6.clone(),
+        };
+        let met: Vec<_> = inputs.iter().filter_map(|one| Some((&one.chain, verdict(one)?))).collect();
+        let told = inbound(
+            met.iter().map(|(chain, verdict)| (*chain, verdict)),
+            filters.unread(family),
+            filters.rewriting(family),
+        );
+        unless_opened(told, || filters.opened(family, host))
+    };
     Reading::Known(Firewall {
-        inbound_ipv4: inbound(
-            inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?))),
-            filters.unread(Family::Ipv4),
-            filters.rewriting(Family::Ipv4),
-        ),
+        inbound_ipv4: told(Family::Ipv4),
         inbound_ipv6: if ipv6_is_off(host) {
             // Whatever the rules say of it.
             Reading::Known(Inbound::Deny)
         } else {
-            inbound(
-                inputs.iter().filter_map(|one| Some((&one.chain, one.ipv6.as_ref()?))),
-                filters.unread(Family::Ipv6),
-                filters.rewriting(Family::Ipv6),
-            )
+            told(Family::Ipv6)
         },
         managers,
         rule_set_digest: match filters.unread(Family::Ipv4).or(filters.unread(Family::Ipv6)) {
@@ -155,6 +167,26 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
         input_chains: inputs.into_iter().map(|input| input.chain).collect(),
         profiles: Vec::new(),
     })
+}
+
+/// Returns what is told of packets of no narrower kind, where what is taken for a narrower kind may not be one.
+fn unless_opened(told: Reading<Inbound>, opened: impl FnOnce() -> Option<Unknown>) -> Reading<Inbound> {
+    match told {
+        Reading::Known(Inbound::Deny) => match opened() {
+            Some(unknown) => Reading::Unknown { unknown },
+            None => told,
+        },
+        Reading::Known(Inbound::Allow) | Reading::Unknown { .. } => told,
+    }
+}
+
+/// Returns a rule that may make any packet one that other rules let in, as it was for another receiver.
+fn wide_translation<'s>(sets: impl Iterator<Item = &'s RuleSet> + Clone, family: Family) -> Option<Unknown> {
+    if !sets.clone().any(RuleSet::opens_for_translated) {
+        return None;
+    }
+    let ((_, table, chain), number) = sets.into_iter().find_map(|set| set.wide_translation(family))?;
+    Some(Unknown::new(Cause::Undecidable, place_of(&table, &chain, number)))
 }
 
 /// A packet is let in when every chain in its way accepts it. One that denies decides, whatever the others hold.

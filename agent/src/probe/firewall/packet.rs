@@ -158,6 +158,8 @@ pub(super) const STATE_UNTRACKED: u128 = 64;
 /// Bits of `enum ip_conntrack_status` that a connection has only when it is known, expected or translated: expected,
 /// answered, assured, and both translations.
 pub(super) const STATUS_OF_KNOWN: u128 = 1 | 2 | 4 | 16 | 32;
+/// IPS_DST_NAT, of them
+pub(super) const STATUS_TRANSLATED: u128 = 32;
 /// Where a fragment begins, without its flags.
 pub(super) const FRAGMENT_PLACE: u128 = 0x1fff;
 /// The flag by which a connection is asked for.

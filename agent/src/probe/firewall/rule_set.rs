@@ -9,7 +9,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily
 
 use super::{
     Input,
-    packet::{Condition, Tracking},
+    packet::{Ask, Condition, Field, STATUS_TRANSLATED, Test, Tracking},
     rules::{self, Act, Rule, Verdict},
 };
 use crate::host::Family;
@@ -120,6 +120,44 @@ impl RuleSet {
     /// Returns a rule that may write into the headers of packets of `family` before a socket gets them.
     pub fn rewriting(&self, family: Family) -> Option<&Rewriting> {
         self.bases.iter().filter(|base| base.sees(family)).filter_map(|base| base.rewritten_by.as_ref()).min()
+    }
+
+    /// Returns whether some rule lets in what another one made a packet for another receiver.
+    pub fn opens_for_translated(&self) -> bool {
+        let is_of_translated = |test: &Test| match test.ask {
+            Ask::Bits { mask, .. } => test.field == Field::CtStatus && mask & STATUS_TRANSLATED != 0,
+            Ask::Within(..) => test.field == Field::CtStatus,
+        };
+        self.chains.values().flatten().any(|rule| {
+            let opens = !matches!(rule.act, Act::Continue | Act::Drop | Act::Reject);
+            opens && rule.conditions.iter().flat_map(Condition::tests).any(is_of_translated)
+        })
+    }
+
+    /// Returns a rule that may make packets of `family` of no narrower kind ones for another receiver.
+    pub fn wide_translation(&self, family: Family) -> Option<(Name, u32)> {
+        if !self.translates {
+            return None;
+        }
+        // What is left as it was is let in by none of these.
+        let act = |act: &Act<Name>| match act {
+            Act::Translate => Act::Accept,
+            Act::Accept => Act::Drop,
+            act => act.clone(),
+        };
+        let rules =
+            |rules: &Vec<Rule<Name>>| rules.iter().map(|rule| Rule { act: act(&rule.act), ..rule.clone() }).collect();
+        let chains: BTreeMap<_, _> = self.chains.iter().map(|(name, all)| (name.clone(), rules(all))).collect();
+        let translating = self.bases.iter().filter(|base| base.is_nat && base.sees(family) && base.hook != Hook::Input);
+        translating.into_iter().find_map(|base| {
+            let found = rules::verdict(&chains, &base.name, ChainPolicy::Drop, family, base.tracking());
+            match found.verdict {
+                DefaultVerdict::Drop | DefaultVerdict::Reject => None,
+                DefaultVerdict::Accept | DefaultVerdict::Undecidable => {
+                    Some(found.because.unwrap_or_else(|| (base.name.clone(), 0)))
+                }
+            }
+        })
     }
 
     /// Returns what becomes of a packet of which nothing is known in each chain that matters, by family.

@@ -18,6 +18,10 @@ const KIND_BROADCAST: u32 = 3;
 const KIND_MULTICAST: u32 = 5;
 const LOOPBACK: &str = "lo";
 const NAME_BYTES: usize = 16;
+/// Its number, which is the same in every namespace (LOOPBACK_IFINDEX of linux/net/net_namespace.h).
+const LOOPBACK_INDEX: u32 = 1;
+/// Interfaces among which it is looked for under another name, at most.
+const NAMES: usize = 4096;
 
 /// What is the host's own.
 #[derive(Clone, Debug)]
@@ -51,17 +55,18 @@ impl Surroundings {
         let addresses6 = or_nothing(text("/proc/net/if_inet6"));
         let groups6 = or_nothing(text("/proc/net/igmp6"));
         let devices = text("/proc/net/dev");
+        let loopback = loopback(host, devices.as_deref().unwrap_or_default());
         let mut indexes = BTreeMap::new();
         indexes.extend(groups.as_deref().map(indexes_of_igmp).into_iter().flatten());
         indexes.extend(addresses6.as_deref().map(indexes_of_if_inet6).into_iter().flatten());
         Self {
             loopback_ways: match &devices {
-                Ok(table) => loopback_ways(host, table),
+                Ok(table) => loopback_ways(host, table, &loopback),
                 Err(error) => Err(host::unknown("read /proc/net/dev".to_owned(), error)),
             },
             has_networks: routes.as_deref().is_some_and(has_networks),
             ipv6_is_off: ipv6_is_off(host),
-            interfaces: devices.as_ref().ok().map(|table| interfaces(table, &indexes)),
+            interfaces: devices.as_ref().ok().map(|table| interfaces(table, &indexes, &loopback)),
             ipv4: routes
                 .zip(groups)
                 .map(|(routes, groups)| [addresses_of_fib_trie(&routes), groups_of_igmp(&groups)].concat()),
@@ -90,12 +95,30 @@ impl Surroundings {
     }
 }
 
+/// Returns whether the interface `lo` is the loopback, which may be renamed. It is where that is not told.
+pub(super) fn loopback_is_lo(host: &dyn Host) -> bool {
+    index_of(host, LOOPBACK).is_none_or(|index| index == LOOPBACK_INDEX)
+}
+
+/// Returns the name of the loopback; an empty one where it has none that is told.
+fn loopback(host: &dyn Host, devices: &str) -> String {
+    if loopback_is_lo(host) {
+        return LOOPBACK.to_owned();
+    }
+    let is_loopback = |name: &&str| index_of(host, name) == Some(LOOPBACK_INDEX);
+    names(devices).take(NAMES).find(is_loopback).unwrap_or_default().to_owned()
+}
+
+fn index_of(host: &dyn Host, name: &str) -> Option<u32> {
+    read_text(host, &format!("/sys/class/net/{name}/ifindex")).ok()?.trim().parse().ok()
+}
+
 fn read_text(host: &dyn Host, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&host.read(Path::new(path), TABLE_BYTES)?).into_owned())
 }
 
 /// Returns the interfaces that take packets to 127.0.0.0/8: by their own setting, or by that for all.
-fn loopback_ways(host: &dyn Host, devices: &str) -> Result<BTreeSet<u128>, Unknown> {
+fn loopback_ways(host: &dyn Host, devices: &str, loopback: &str) -> Result<BTreeSet<u128>, Unknown> {
     let is_on = |name: &str| {
         let path = format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
         match read_text(host, &path) {
@@ -110,10 +133,11 @@ fn loopback_ways(host: &dyn Host, devices: &str) -> Result<BTreeSet<u128>, Unkno
     };
     let is_on_for_all = is_on("all")?;
     let mut ways = BTreeSet::new();
-    for Interface { name, .. } in interfaces(devices, &BTreeMap::new()).into_iter().filter(|_| is_on_for_all) {
+    for Interface { name, .. } in interfaces(devices, &BTreeMap::new(), loopback).into_iter().filter(|_| is_on_for_all)
+    {
         ways.insert(name);
     }
-    for name in names(devices).filter(|name| *name != LOOPBACK && !is_on_for_all) {
+    for name in names(devices).filter(|name| *name != loopback && !is_on_for_all) {
         if is_on(name)? {
             ways.insert(name_number(name));
         }
@@ -133,7 +157,8 @@ pub(super) fn ipv6_is_off(host: &dyn Host) -> bool {
         // An interface without IPv6, whose packets the kernel drops.
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     };
-    let mut outer = names(&devices).filter(|name| *name != LOOPBACK).peekable();
+    let loopback = loopback(host, &devices);
+    let mut outer = names(&devices).filter(|name| *name != loopback).peekable();
     outer.peek().is_some() && outer.all(is_off)
 }
 
@@ -158,9 +183,9 @@ fn names(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim())
 }
 
-fn interfaces(table: &str, indexes: &BTreeMap<String, u32>) -> Vec<Interface> {
+fn interfaces(table: &str, indexes: &BTreeMap<String, u32>, loopback: &str) -> Vec<Interface> {
     let mut found: Vec<_> = names(table)
-        .filter(|name| *name != LOOPBACK)
+        .filter(|name| *name != loopback)
         .map(|name| Interface { name: name_number(name), index: indexes.get(name).copied() })
         .collect();
     if found.is_empty() {
@@ -270,8 +295,8 @@ mod tests {
         assert_eq!(addresses_of_if_inet6(line)[0].address, 0xfe80_0000_0000_0000_00fc_00ff_fe00_0001);
         let dev = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  eth0: 3 4\n";
         let indexes = BTreeMap::from([("eth0".to_owned(), 12)]);
-        assert_eq!(interfaces(dev, &indexes), [Interface { name: name_number("eth0"), index: Some(12) }]);
-        assert_eq!(interfaces("    lo: 1 2\n", &indexes), [Interface { name: 0, index: Some(0) }]);
+        assert_eq!(interfaces(dev, &indexes, "lo"), [Interface { name: name_number("eth0"), index: Some(12) }]);
+        assert_eq!(interfaces("    lo: 1 2\n", &indexes, "lo"), [Interface { name: 0, index: Some(0) }]);
     }
 
     #[test]
@@ -342,13 +367,29 @@ mod tests {
     }
 
     #[test]
+    fn another_interface_by_the_name_of_the_loopback_is_not_it() {
+        let of = |lo: &str, wg0: &str| {
+            let (_folder, host) = machine(&[("/sys/class/net/lo/ifindex", lo), ("/sys/class/net/wg0/ifindex", wg0)]);
+            (loopback_is_lo(&host), loopback(&host, DEVICES))
+        };
+        assert_eq!(of("1\n", "3\n"), (true, "lo".to_owned()));
+        assert_eq!(of("2\n", "1\n"), (false, "wg0".to_owned()));
+        assert_eq!(of("2\n", "3\n"), (false, String::new()));
+        // Not told, or no such interface.
+        assert_eq!(of("?\n", "1\n"), (true, "lo".to_owned()));
+        assert_eq!(of("", "1\n"), (true, "lo".to_owned()));
+        let dev = "face |bytes\n    lo: 1 2\n  lo0: 3 4\n";
+        assert_eq!(interfaces(dev, &BTreeMap::new(), "lo0"), [Interface { name: name_number("lo"), index: None }]);
+    }
+
+    #[test]
     fn packets_to_the_loopback_come_by_the_interfaces_whose_setting_says_so() {
         let setting = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/route_localnet");
         let ways = |all: &str, eth0: &str, wg0: &str| {
             let paths = [setting("all"), setting("eth0"), setting("wg0")];
             let files: Vec<_> = paths.iter().map(String::as_str).zip([all, eth0, wg0]).collect();
             let (_folder, host) = machine(&files);
-            loopback_ways(&host, DEVICES)
+            loopback_ways(&host, DEVICES, "lo")
         };
         let of = |names: &[&str]| Ok(names.iter().map(|name| name_number(name)).collect());
         assert_eq!(ways("0\n", "0\n", "0\n"), of(&[]));
@@ -357,7 +398,7 @@ mod tests {
         assert_eq!(ways("0\n", "0\n", ""), of(&[]));
         assert_eq!(ways("0\n", "?\n", "0\n").unwrap_err().cause, Cause::Garbled);
         let (_folder, host) = machine(&[]);
-        assert!(loopback_ways(&host, DEVICES).is_err());
+        assert!(loopback_ways(&host, DEVICES, "lo").is_err());
     }
 
     proptest! {
@@ -371,7 +412,7 @@ mod tests {
                 let _ = groups_of_igmp(table);
                 let _ = addresses_of_fib_trie(table);
                 let _ = has_networks(table);
-                let _ = interfaces(table, &BTreeMap::new());
+                let _ = interfaces(table, &BTreeMap::new(), "lo");
             }
         }
     }

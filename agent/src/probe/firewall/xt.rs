@@ -1,7 +1,7 @@
 //! Matches and targets of xtables, which the legacy tables are made of and iptables over nf_tables still uses for some. Pure.
 
 use super::{
-    packet::{self, Ask, Condition, Field, Test},
+    packet::{self, Ask, Condition, Field, STATUS_TRANSLATED, Test},
     rules::{Act, Scope},
     share::{self, Share},
 };
@@ -16,8 +16,6 @@ const COUNTS_BY_OLD_NAME: u16 = 1 << 13;
 const OLD_STATE_UNTRACKED: u32 = 64;
 /// XT_CONNTRACK_STATE_DNAT
 const STATE_TRANSLATED: u16 = 128;
-/// IPS_DST_NAT
-const STATUS_TRANSLATED: u128 = 32;
 /// XT_CT_NOTRACK of linux/netfilter/xt_CT.h
 const CT_UNTRACKS: u16 = 1;
 // linux/netfilter/xt_recent.h

@@ -9,6 +9,7 @@ use super::{
         reach::{Place, Reaches},
         rule_set::RuleSet,
         surroundings::{Surroundings, name_number},
+        unless_opened, wide_translation,
     },
     nf_tables_form::{IPV4, TABLE, attribute, data, expression, message, number, text},
     surroundings,
@@ -90,7 +91,8 @@ impl Table {
         let set = self.parsed();
         let inputs = set.inputs();
         let told = inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?)));
-        inbound(told, None, set.rewriting(Family::Ipv4).filter(|rewriting| !rewriting.is_narrow))
+        let told = inbound(told, None, set.rewriting(Family::Ipv4).filter(|rewriting| !rewriting.is_narrow));
+        unless_opened(told, || wide_translation(std::iter::once(&set), Family::Ipv4))
     }
 }
 
@@ -296,6 +298,32 @@ fn every_packet_is_invalid_before_connections_are_looked_up() {
     let table = |priority: i32| Table::default().chain_at(priority, "early", "filter", PREROUTING, DROP, &all);
     assert_eq!(table(-300).inbound(), named);
     assert_eq!(table(-199).inbound(), Reading::Known(Inbound::Deny));
+}
+
+#[test]
+fn what_a_rule_made_for_another_receiver_is_narrow_where_that_rule_is() {
+    let inbound = |translating: Vec<Expressions>, policy: i32| {
+        let nat = Table::default().chain(
+            "docker",
+            "nat",
+            PREROUTING,
+            ACCEPT,
+            &[vec![port_is(1), verdict(ACCEPT)], translating],
+        );
+        let status = [number(1, 1), number(2, 1), number(3, 4), data(4, &32_u32.to_ne_bytes()), data(5, &[0; 4])];
+        let is_translated = vec![
+            expression("ct", &[number(1, 1), number(2, 2)]),
+            expression("bitwise", &status),
+            expression("cmp", &[number(1, 1), number(2, 1), data(3, &[0; 4])]),
+        ];
+        nat.chain("input", "filter", INPUT, policy, &[vec![is_translated, verdict(ACCEPT)]]).inbound()
+    };
+    assert_eq!(inbound(vec![port_is(8080), send_elsewhere()], DROP), Reading::Known(Inbound::Deny));
+    let receiver_is = vec![load(HEADER_OF_NETWORK, 16, 4), compare(&[10, 99, 0, 1])];
+    let named = undecidable("rule 2 of chain docker of table filter");
+    assert_eq!(inbound(vec![receiver_is, send_elsewhere()], DROP), named);
+    assert_eq!(inbound(vec![send_elsewhere()], DROP), undecidable("chain docker of table filter"));
+    assert_eq!(inbound(vec![send_elsewhere()], ACCEPT), Reading::Known(Inbound::Allow));
 }
 
 #[test]
