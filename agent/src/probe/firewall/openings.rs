@@ -198,6 +198,8 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
             Field::CtState => {
                 !test.ask.holds(STATE_UNTRACKED) && !self.states().iter().any(|state| test.ask.holds(*state))
             }
+            // A datagram is taken from a frame for all or for a group, too.
+            Field::PacketKind => self.protocol != UDP && !test.ask.holds(0),
             Field::Interface => test.ask == Ask::Within(LOOPBACK, LOOPBACK),
             Field::InterfaceName => test.ask == Ask::Within(name_number("lo"), name_number("lo")),
             Field::Ipv4Receiver => !is_ipv4 || is_for_many(test.ask, 4),

@@ -141,6 +141,8 @@ pub(super) struct Packet {
     /// `None` when it is not told which interfaces there are.
     pub interface: Option<Interface>,
     pub tracking: Tracking,
+    /// `PACKET_` of linux/if_packet.h: to whom the frame is in which it comes.
+    pub packet_kind: u8,
     /// Whether some rule keeps packets from being tracked.
     pub may_be_untracked: bool,
     /// Whether some rule changes to whom a packet goes.
@@ -167,6 +169,8 @@ pub(super) const SYN: u8 = 2;
 /// Flags that may come with it: PSH, URG, ECE and CWR. A socket takes no first packet with FIN, RST or ACK (RFC 9293, section
 /// 3.10.7.2; `tcp_rcv_state_process` of Linux).
 pub(super) const FLAGS_BESIDE_SYN: [u8; 4] = [8, 32, 64, 128];
+/// Kinds of packets by their frames: for the host, for all, and for a group (PACKET_HOST, PACKET_BROADCAST and PACKET_MULTICAST).
+pub(super) const PACKET_KINDS: [u8; 3] = [0, 1, 2];
 /// `RTN_LOCAL`
 pub(super) const KIND_LOCAL: u32 = 2;
 
@@ -232,11 +236,7 @@ impl Packet {
                 _ => Passes::Unclear,
             },
             Field::ReceiverKind => told(self.receiver.map(|receiver| receiver.kind.into())),
-            Field::PacketKind => told(self.receiver.map(|receiver| match receiver.kind {
-                3 => 1,
-                5 => 2,
-                _ => 0,
-            })),
+            Field::PacketKind => ask.holds(self.packet_kind.into()).into(),
             Field::Other => Passes::Unclear,
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
-    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, Packet, Receiver, SYN, TCP, Test, Tracking},
+    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test, Tracking},
     rule_set::{Base, Hook, Name, RuleSet},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
@@ -35,6 +35,14 @@ pub(super) struct Place {
     pub port: u16,
 }
 
+/// What a sender chooses.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    sender_port: u16,
+    tcp_flags: u8,
+    packet_kind: u8,
+}
+
 /// What becomes of a packet on its whole way to a socket.
 struct Followed {
     /// From whom it is let in.
@@ -57,6 +65,7 @@ pub(super) struct Reaches {
     interfaces: Option<Vec<Interface>>,
     sender_ports: Vec<u16>,
     tcp_flags: Vec<u8>,
+    packet_kinds: Vec<u8>,
     receiver_tests: BTreeSet<Test>,
     steps: u64,
     known: BTreeMap<Place, Reading<Reach>>,
@@ -101,8 +110,13 @@ impl Reaches {
         let tcp_flags = distinct(all_flags, |flags| {
             by_flags.iter().map(|test| test.ask.holds((*flags).into())).collect::<Vec<_>>()
         });
+        let by_kind = of(&[Field::PacketKind]);
+        let packet_kinds = distinct(PACKET_KINDS.into_iter(), |kind| {
+            by_kind.iter().map(|test| test.ask.holds((*kind).into())).collect::<Vec<_>>()
+        });
         Self {
-            receiver_tests: of(&[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind, Field::PacketKind]),
+            receiver_tests: of(&[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind]),
+            packet_kinds,
             sets,
             unread,
             surroundings,
@@ -164,12 +178,19 @@ impl Reaches {
             Some(interfaces) => interfaces.iter().copied().map(Some).collect(),
             None => vec![None],
         };
-        let tcp_flags = match place.protocol {
-            Transport::Tcp => self.tcp_flags.clone(),
-            Transport::Udp => vec![0],
+        // Datagrams are taken from frames for all and for groups, too, unless `drop_unicast_in_l2_multicast` is set.
+        let (tcp_flags, packet_kinds) = match place.protocol {
+            Transport::Tcp => (self.tcp_flags.as_slice(), &PACKET_KINDS[..1]),
+            Transport::Udp => (&[0][..], self.packet_kinds.as_slice()),
         };
-        let choices: Vec<(u16, u8)> =
-            self.sender_ports.iter().flat_map(|port| tcp_flags.iter().map(move |flags| (*port, *flags))).collect();
+        let mut choices: Vec<Choice> = Vec::new();
+        for sender_port in &self.sender_ports {
+            for tcp_flags in tcp_flags {
+                let choice =
+                    |kind: &u8| Choice { sender_port: *sender_port, tcp_flags: *tcp_flags, packet_kind: *kind };
+                choices.extend(packet_kinds.iter().map(choice));
+            }
+        }
         if receivers.len() * interfaces.len() * choices.len() > KINDS {
             return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
         }
@@ -184,8 +205,8 @@ impl Reaches {
             };
             let receivers: Vec<Option<Receiver>> = receivers.iter().filter(has_way).copied().collect();
             for receiver in receivers {
-                for (sender_port, flags) in &choices {
-                    let packet = self.packet(place, interface, receiver, *sender_port, *flags);
+                for choice in &choices {
+                    let packet = self.packet(place, interface, receiver, *choice);
                     let Some(followed) = self.follow(&packet, &outside) else {
                         return Reading::unknown(Cause::Limit, "more rules than are tried for sockets");
                     };
@@ -239,7 +260,7 @@ impl Reaches {
         let own: Vec<_> = own.iter().filter(is_met).filter(has_way).copied().collect();
         let signature = |receiver: &Receiver| {
             let holds = |test: &Test| match test.field {
-                Field::ReceiverKind | Field::PacketKind => test.ask.holds(receiver.kind.into()),
+                Field::ReceiverKind => test.ask.holds(receiver.kind.into()),
                 _ => test.ask.holds(receiver.address),
             };
             let is_loopback = is_loopback(place.family, receiver.address);
@@ -258,8 +279,7 @@ impl Reaches {
         place: Place,
         interface: Option<Interface>,
         receiver: Option<Receiver>,
-        sender_port: u16,
-        tcp_flags: u8,
+        Choice { sender_port, tcp_flags, packet_kind }: Choice,
     ) -> Packet {
         let is_unread = self.unread.iter().any(Option::is_some);
         let mut packet = Packet {
@@ -271,6 +291,7 @@ impl Reaches {
             sender_port,
             receiver_port: place.port,
             tcp_flags,
+            packet_kind,
             receiver,
             interface,
             tracking: Tracking::Before,

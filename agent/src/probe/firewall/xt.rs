@@ -61,6 +61,11 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
         // linux/netfilter/xt_helper.h: of a connection that another one announced; a word says whether it is inverted.
         "helper" => Scope::Narrow.inverted_if(info.iter().take(4).any(|byte| *byte != 0)),
         "addrtype" => address_type(info).unwrap_or(Scope::Unclear),
+        // A sender on the same link may put a datagram for the host into a frame for all or for a group.
+        "pkttype" => match (word(info, 0), word(info, 4)) {
+            (Some(1 | 2), Some(0)) => Scope::Chosen,
+            _ => Scope::Unclear,
+        },
         // Whom nothing goes back to is not who it says it is.
         "rpfilter" => match info.first() {
             Some(flags) => Scope::Narrow.inverted_if(flags & INVERTS_WAY_BACK == 0),
@@ -115,12 +120,9 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
             None => None,
         },
         // `struct xt_pkttype_info`: kind and whether it is inverted, a word each.
-        "pkttype" => {
-            let word = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
-            word(0).zip(word(4)).map(|(kind, inverts)| {
-                vec![Condition::test(Field::PacketKind, Ask::Within(kind.into(), kind.into()), inverts != 0)]
-            })
-        }
+        "pkttype" => word(info, 0).zip(word(info, 4)).map(|(kind, inverts)| {
+            vec![Condition::test(Field::PacketKind, Ask::Within(kind.into(), kind.into()), inverts != 0)]
+        }),
         _ => None,
     };
     found.unwrap_or_else(|| vec![Condition::Unclear])
@@ -305,6 +307,10 @@ pub(super) fn target<C>(name: &str) -> Act<C> {
         | "SECMARK" | "SET" | "TCPMSS" | "TOS" | "TRACE" | "TTL" => Act::Continue,
         _ => Act::Unclear,
     }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {

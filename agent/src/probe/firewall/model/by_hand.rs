@@ -327,6 +327,31 @@ fn what_a_rule_made_for_another_receiver_is_narrow_where_that_rule_is() {
 }
 
 #[test]
+fn a_datagram_for_the_host_may_come_in_a_frame_for_all() {
+    let table = |kind: u8, code: i32, policy: i32| {
+        let kind_is = vec![expression("meta", &[number(1, 1), number(2, 19)]), compare(&[kind])];
+        Table::default().chain("input", "filter", INPUT, policy, &[vec![kind_is, verdict(code)]])
+    };
+    let reach = |table: &Table, protocol: Transport| {
+        let place = Place { family: Family::Ipv4, protocol, address: None, port: 123 };
+        Reaches::new(vec![table.parsed()], [None, None], surroundings()).of(place)
+    };
+    let named = undecidable("rule 1 of chain input of table filter");
+    for (kind, code, policy, inbound, tcp, udp) in [
+        (1, ACCEPT, DROP, named.clone(), Reach::None, Reach::Any),
+        (2, ACCEPT, DROP, named.clone(), Reach::None, Reach::Any),
+        (1, DROP, ACCEPT, Reading::Known(Inbound::Allow), Reach::Any, Reach::Any),
+        (0, DROP, ACCEPT, named.clone(), Reach::None, Reach::Any),
+        (3, ACCEPT, DROP, named.clone(), Reach::None, Reach::None),
+    ] {
+        let table = table(kind, code, policy);
+        assert_eq!(table.inbound(), inbound, "{kind}");
+        assert_eq!(reach(&table, Transport::Tcp), Reading::Known(tcp), "{kind}");
+        assert_eq!(reach(&table, Transport::Udp), Reading::Known(udp), "{kind}");
+    }
+}
+
+#[test]
 fn a_rule_that_speaks_of_some_packets_of_a_sender_alone_is_named() {
     let table = |rules: &[Vec<Expressions>], policy: i32| {
         Table::default().chain("input", "filter", INPUT, policy, rules).reach(22)

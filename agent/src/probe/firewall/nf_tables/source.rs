@@ -124,9 +124,8 @@ impl Source {
             (Self::Interface, _, _) if native(first) == Some(1) => Share::LEAST,
             (Self::InterfaceName, _, _) if first.starts_with(b"lo\0") => Share::LEAST,
             (Self::CtState, _, _) => share_of_scope(native(first).map(|state| state_scope(|seen| seen == state))),
-            // What comes to a host is for itself, or narrower.
-            (Self::PacketKind, &[0], _) => Share::All,
-            (Self::PacketKind, &[1 | 2], _) => Share::LEAST,
+            // A sender on the same link may put a datagram for the host into a frame for all or for a group.
+            (Self::PacketKind, &[1 | 2], _) => Share::Chosen,
             (Self::ReceiverType, _, _) => {
                 share_of_scope(native(first).and_then(|kind| 1_u16.checked_shl(kind)).map(xt::destination_type))
             }
