@@ -117,10 +117,7 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
     set.untracking = untracking.map(|entry| entry.rule.conditions.clone()).collect();
     set.diverts = parsed.values().any(|entry| entry.diverts);
     set.translates = parsed.values().any(|entry| entry.translates);
-    let number = match family {
-        Family::Ipv4 => packet::IPV4,
-        Family::Ipv6 => packet::IPV6,
-    };
+    let number = number_of(family);
     let chains = chains(parsed, &hooks, &underflows)?;
     let named = |at: usize| -> Name {
         let chain = chains.names.get(&at).cloned().unwrap_or_else(|| at.to_string());
@@ -217,6 +214,13 @@ fn chains(
     Some(found)
 }
 
+fn number_of(family: Family) -> u128 {
+    match family {
+        Family::Ipv4 => packet::IPV4,
+        Family::Ipv6 => packet::IPV6,
+    }
+}
+
 fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Option<Entry> {
     let target_offset = usize::from(half(entry, layout.target_offset)?);
     let mut scope = header_scope(layout, entry)?;
@@ -225,8 +229,9 @@ fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Opti
     while !parts.is_empty() {
         let size = usize::from(half(parts, 0)?);
         let info = parts.get(PART_HEADER_BYTES..size)?;
-        scope = scope.and(xt::matches(&name(parts)?, info));
-        conditions.extend(xt::conditions(&name(parts)?, info));
+        let (of_part, more) = xt::read(&name(parts)?, info, Some(number_of(family)));
+        scope = scope.and(of_part);
+        conditions.extend(more);
         parts = parts.get(size..)?;
     }
     let target = entry.get(target_offset..)?;

@@ -35,9 +35,28 @@ const MULTIPORT_PORTS: usize = 15;
 /// Kinds of addresses (`RTN_` of linux/rtnetlink.h) as bits.
 const IS_LOCAL: u16 = 1 << 2;
 const IS_FOR_MANY: u16 = 1 << 3 | 1 << 5;
+/// Those that are no sender's: the host's own, and for many. The kernel takes no packet from them.
+const IS_NO_SENDER: u16 = IS_LOCAL | IS_FOR_MANY;
+// linux/netfilter/xt_hashlimit.h
+const HASHLIMIT_NAME_BYTES: usize = 256;
+const HASHLIMIT_INVERTS: u32 = 1 << 4;
+const HASHLIMIT_BY_RATE: u32 = 1 << 6;
+// linux/netfilter/xt_iprange.h: of senders, and one bit higher of receivers.
+const RANGE_COUNTS: u8 = 1;
+const RANGE_INVERTS: u8 = 16;
+
+/// Returns which packets meet the match `name` with the data `info`, in a table of the family with the `NFPROTO_` number
+/// `family`.
+pub(super) fn read(name: &str, info: &[u8], family: Option<u128>) -> (Scope, Vec<Condition>) {
+    let of_ranges = || ranges(info, family?);
+    match name {
+        "iprange" => of_ranges().unwrap_or_else(|| (Scope::Unclear, vec![Condition::Unclear])),
+        _ => (matches(name, info), conditions(name, info)),
+    }
+}
 
 /// Returns which packets meet the match `name` with the data `info`.
-pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
+fn matches(name: &str, info: &[u8]) -> Scope {
     match name {
         "comment" => Scope::All,
         // The kernel takes these only for a protocol of their own, or only a packet with that header meets them.
@@ -47,8 +66,11 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
         "tcp" => ports_match(info, 11).and(match info.get(8..10) {
             // No option and no flags are asked for.
             Some([0, 0]) => Scope::All,
+            Some([_, 0]) => Scope::Chosen,
             _ => Scope::Unclear,
         }),
+        // An option of TCP, and how long a packet is.
+        "tcpmss" | "length" => Scope::Chosen,
         "udp" => ports_match(info, 8),
         "multiport" => multiport(info).unwrap_or(Scope::Unclear),
         "conntrack" => conntrack(info).unwrap_or(Scope::Unclear),
@@ -76,12 +98,12 @@ pub(super) fn matches(name: &str, info: &[u8]) -> Scope {
 }
 
 /// Returns the conditions of the match `name` with the data `info` on a packet of TCP or UDP.
-pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
+fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
     let found = match name {
         "comment" => Some(Vec::new()),
         "icmp" | "icmp6" | "icmpv6" | "esp" | "ah" => Some(vec![Condition::NEVER]),
-        // A sender may put a routing header into any packet, and need not.
-        "rt" => Some(vec![Condition::Seldom]),
+        // A sender may put a routing header or an option into any packet, and need not, and make it as long as it likes.
+        "rt" | "tcpmss" | "length" => Some(vec![Condition::Seldom]),
         "tcp" => tcp_conditions(info),
         "udp" => port_conditions(info, 8),
         "multiport" => {
@@ -98,16 +120,20 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
         }),
         "helper" => Some(vec![Condition::fixed(info.iter().take(4).any(|byte| *byte != 0))]),
         "addrtype" => address_type(info).and_then(|_| {
-            let kinds = half(info, 2)?;
+            let (senders, kinds) = (half(info, 0)?, half(info, 2)?);
             let of_kind = |kind: u128| Test { field: Field::ReceiverKind, ask: Ask::Within(kind, kind) };
             let lists = (0..16).filter(|kind| kinds & 1 << kind != 0).map(|kind| vec![of_kind(kind)]).collect();
-            Some(if kinds == 0 { Vec::new() } else { vec![Condition::AnyOf { lists, is_inverted: false }] })
+            let of_receiver = (kinds != 0).then_some(Condition::AnyOf { lists, is_inverted: false });
+            Some((senders != 0).then_some(Condition::Seldom).into_iter().chain(of_receiver).collect())
         }),
         "rpfilter" => {
             let inverts = info.first().map(|flags| flags & INVERTS_WAY_BACK != 0);
             inverts.map(|inverts| vec![if inverts { Condition::Seldom } else { Condition::Mostly }])
         }
         "limit" => Some(vec![Condition::Mostly]),
+        "hashlimit" => {
+            is_of_busy(info).map(|is_of_busy| vec![if is_of_busy { Condition::Seldom } else { Condition::Mostly }])
+        }
         "connlimit" if info.len() >= CONNLIMIT_BYTES => {
             let flags = info[20..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
             flags.map(|flags| vec![if flags & CONNLIMIT_INVERTS == 0 { Condition::Seldom } else { Condition::Mostly }])
@@ -132,7 +158,7 @@ fn tcp_conditions(info: &[u8]) -> Option<Vec<Condition>> {
     let mut conditions = port_conditions(info, 11)?;
     let [option, mask, flags, inverts] = *info.get(8..12)?.first_chunk()?;
     if option != 0 {
-        conditions.push(Condition::Unclear);
+        conditions.push(Condition::Seldom);
     }
     if mask != 0 {
         let ask = Ask::Bits { mask: mask.into(), value: flags.into() };
@@ -259,10 +285,43 @@ fn conntrack(info: &[u8]) -> Option<Scope> {
 fn address_type(info: &[u8]) -> Option<Scope> {
     let (source, destination, flags) = (half(info, 0)?, half(info, 2)?, info.get(4..)?);
     // Inversion, and what depends on the interface.
-    if source != 0 || flags.iter().any(|byte| *byte != 0) {
+    if flags.iter().any(|byte| *byte != 0) {
         return None;
     }
-    Some(if destination == 0 { Scope::All } else { destination_type(destination) })
+    let source = match source {
+        0 => Scope::All,
+        kinds if kinds & !IS_NO_SENDER == 0 => Scope::Narrow,
+        _ => return None,
+    };
+    Some(source.and(if destination == 0 { Scope::All } else { destination_type(destination) }))
+}
+
+/// `struct xt_hashlimit_mtinfo1` and, with a longer name, `2` and `3` (linux/netfilter/xt_hashlimit.h): name and `mode`,
+/// before which the later ones have two numbers of 8 bytes. Returns whether it is met by those over the limit.
+fn is_of_busy(info: &[u8]) -> Option<bool> {
+    let mode = word(info, if info.len() < HASHLIMIT_NAME_BYTES { 16 } else { HASHLIMIT_NAME_BYTES + 16 })?;
+    (mode & HASHLIMIT_BY_RATE == 0).then_some(mode & HASHLIMIT_INVERTS != 0)
+}
+
+/// `struct xt_iprange_mtinfo` (linux/netfilter/xt_iprange.h): first and last address of senders, those of receivers, flags.
+fn ranges(info: &[u8], family: u128) -> Option<(Scope, Vec<Condition>)> {
+    let (bytes, fields) = match family {
+        packet::IPV4 => (4, [Field::Ipv4Sender, Field::Ipv4Receiver]),
+        packet::IPV6 => (16, [Field::Ipv6Sender, Field::Ipv6Receiver]),
+        _ => return None,
+    };
+    let flags = *info.get(64)?;
+    let (mut scope, mut conditions) = (Scope::All, Vec::new());
+    for (at, field) in fields.into_iter().enumerate().filter(|(at, _)| flags & RANGE_COUNTS << at != 0) {
+        let address = |place: usize| info.get(place..place + bytes);
+        let (first, last) = (address(32 * at)?, address(32 * at + 16)?);
+        let is_inverted = flags & RANGE_INVERTS << at != 0;
+        let share = if at == 0 { share::sources(first, last) } else { share::destinations(first, last) };
+        scope = scope.and(share.scope().inverted_if(is_inverted));
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
+        conditions.push(Condition::test(field, Ask::Within(number(first), number(last)), is_inverted));
+    }
+    Some((scope, conditions))
 }
 
 /// Returns which packets are for an address of one of these kinds. What comes to a host is for its own addresses or for many.
@@ -420,7 +479,14 @@ mod tests {
         assert_eq!(kinds(0, 1 << 5, 0), Scope::Narrow);
         assert_eq!(kinds(0, 1 << 1, 0), Scope::Unclear);
         assert_eq!(kinds(0, 1 << 2, 2), Scope::Unclear);
-        assert_eq!(kinds(1 << 2, 0, 0), Scope::Unclear);
+        assert_eq!(kinds(1 << 1, 0, 0), Scope::Unclear);
+        // From the host itself, or from an address for many, nothing comes.
+        for source in [1 << 2, 1 << 3, 1 << 5 | 1 << 3] {
+            assert_eq!(kinds(source, 0, 0), Scope::Narrow);
+            assert_eq!(kinds(source, 1 << 2, 0), Scope::Narrow);
+            let info = [source.to_ne_bytes(), [0; 2], [0; 2], [0; 2]].concat();
+            assert_eq!(conditions("addrtype", &info), [Condition::Seldom]);
+        }
         assert_eq!(kinds(0, 0, 0), Scope::All);
     }
 
@@ -430,12 +496,64 @@ mod tests {
         assert_eq!((matches("ah", &[0; 16]), conditions("ah", &[0; 16])), (Scope::Narrow, vec![Condition::NEVER]));
     }
 
+    #[test]
+    fn what_a_sender_may_add_is_chosen() {
+        for name in ["tcpmss", "length"] {
+            assert_eq!((matches(name, &[0; 8]), conditions(name, &[0; 8])), (Scope::Chosen, vec![Condition::Seldom]));
+        }
+        let option = ports(ANY, ANY, &[8, 0, 0, 0]);
+        assert_eq!(matches("tcp", &option), Scope::Chosen);
+        assert!(conditions("tcp", &option).contains(&Condition::Seldom));
+    }
+
+    #[test]
+    fn a_limit_for_each_sender_is_kept_by_one_that_is_not_busy() {
+        let told = |bytes: usize, at: usize, mode: u32| {
+            let mut info = vec![0; bytes];
+            info[at..at + 4].copy_from_slice(&mode.to_ne_bytes());
+            conditions("hashlimit", &info)
+        };
+        for (bytes, at) in [(56, 16), (328, 272)] {
+            assert_eq!(told(bytes, at, 4), [Condition::Mostly]);
+            assert_eq!(told(bytes, at, 4 | 16), [Condition::Seldom]);
+            assert_eq!(told(bytes, at, 4 | 64), [Condition::Unclear]);
+        }
+        assert_eq!(conditions("hashlimit", &[0; 12]), [Condition::Unclear]);
+    }
+
+    #[test]
+    fn ranges_of_addresses_are_those_of_the_tables_family() {
+        let info = |flags: u8| {
+            let mut info = vec![0; 65];
+            for (at, last) in [(0, 8), (16, 12), (32, 1), (48, 1)] {
+                info[at..at + 4].copy_from_slice(&[10, 98, 0, last]);
+            }
+            info[64] = flags;
+            info
+        };
+        let within = |field: Field, first: u128, last: u128, is_inverted: bool| {
+            Condition::test(field, Ask::Within(0x0a62_0000 | first, 0x0a62_0000 | last), is_inverted)
+        };
+        let of = |flags: u8| read("iprange", &info(flags), Some(packet::IPV4));
+        assert_eq!(of(1), (Scope::Narrow, vec![within(Field::Ipv4Sender, 8, 12, false)]));
+        assert_eq!(of(17), (Scope::All, vec![within(Field::Ipv4Sender, 8, 12, true)]));
+        assert_eq!(of(2), (Scope::Unclear, vec![within(Field::Ipv4Receiver, 1, 1, false)]));
+        assert_eq!(of(3).1.len(), 2);
+        let of_ipv6 = read("iprange", &info(1), Some(packet::IPV6)).1;
+        let shifted = Ask::Within(0x0a62_0008 << 96, 0x0a62_000c << 96);
+        assert_eq!(of_ipv6, [Condition::test(Field::Ipv6Sender, shifted, false)]);
+        let untold = (Scope::Unclear, vec![Condition::Unclear]);
+        assert_eq!(read("iprange", &info(1), None), untold);
+        assert_eq!(read("iprange", &info(1)[..64], Some(packet::IPV4)), untold);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(info in prop::collection::vec(any::<u8>(), 0..200)) {
-            for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype", "limit", "connlimit", "recent", "pkttype", "rpfilter"] {
-                let _ = matches(name, &info);
-                let _ = conditions(name, &info);
+            for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype", "limit", "connlimit", "recent", "pkttype", "rpfilter", "hashlimit", "iprange"] {
+                for family in [packet::IPV4, packet::IPV6] {
+                    let _ = read(name, &info, Some(family));
+                }
             }
         }
     }

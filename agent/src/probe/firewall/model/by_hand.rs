@@ -352,6 +352,29 @@ fn a_datagram_for_the_host_may_come_in_a_frame_for_all() {
 }
 
 #[test]
+fn what_is_dropped_for_its_options_or_its_length_keeps_nobody_out() {
+    // `tcp option maxseg size`, `meta length` and `ip length`.
+    let size = expression("exthdr", &[number(1, 1), attribute(2, &[2]), number(3, 2), number(4, 2), number(6, 1)]);
+    let length = expression("meta", &[number(1, 1), number(2, 0)]);
+    for (loads, is_of_tcp) in [(size, true), (length, false), (load(HEADER_OF_NETWORK, 2, 2), false)] {
+        let within = [number(1, 1), number(2, 0), data(3, &[0, 1]), data(4, &[1, 244])];
+        for asks in [expression("range", &within), compare(&[1, 0])] {
+            let rule = |code: i32| vec![vec![loads.clone(), asks.clone()], verdict(code)];
+            let table =
+                |policy: i32, code: i32| Table::default().chain("input", "filter", INPUT, policy, &[rule(code)]);
+            assert_eq!(table(ACCEPT, DROP).inbound(), Reading::Known(Inbound::Allow));
+            assert_eq!(table(ACCEPT, DROP).reach(22), Reading::Known(Reach::Any));
+            let named = "rule 1 of chain input of table filter";
+            assert_eq!(table(DROP, ACCEPT).inbound(), undecidable(named));
+            assert_eq!(table(DROP, ACCEPT).reach(22), undecidable(named));
+            let place = Place { family: Family::Ipv4, protocol: Transport::Udp, address: None, port: 123 };
+            let udp = Reaches::new(vec![table(DROP, ACCEPT).parsed()], [None, None], surroundings()).of(place);
+            assert_eq!(udp, if is_of_tcp { Reading::Known(Reach::None) } else { undecidable(named) });
+        }
+    }
+}
+
+#[test]
 fn a_rule_that_speaks_of_some_packets_of_a_sender_alone_is_named() {
     let table = |rules: &[Vec<Expressions>], policy: i32| {
         Table::default().chain("input", "filter", INPUT, policy, rules).reach(22)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     super::{
         netlink::{attributes, find, number, text},
-        packet::{self, Ask, Condition, Test},
+        packet::{self, Ask, Condition, Field, Test},
         rules::{Act, Rule, Scope},
         share::{self, Share},
         xt,
@@ -29,6 +29,9 @@ const FIB_INTERFACE_NAME: u32 = 2;
 const FIB_SENDER: u32 = 1;
 /// NFTA_FIB_F_PRESENT: one byte says whether there is an interface.
 const FIB_IS_PRESENT: u32 = 32;
+// NFT_EXTHDR_OP_TCPOPT and NFT_EXTHDR_F_PRESENT
+const EXTENSION_OF_TCP: u32 = 1;
+const EXTENSION_IS_PRESENT: u32 = 1;
 // `enum nft_payload_bases`
 const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
@@ -148,6 +151,14 @@ impl<'n> RuleReader<'n> {
                 let is_present = value_at(3) & FIB_IS_PRESENT != 0;
                 self.load(value_at(1), Source::WayBack { is_present }, REGISTER_BYTES);
             }
+            // An option of TCP. Whether there is one is asked of every packet.
+            "exthdr" if field(1).is_some() && value_at(6) == EXTENSION_OF_TCP => {
+                if value_at(5) & EXTENSION_IS_PRESENT == 0 {
+                    let ask = Ask::Within(packet::TCP.into(), packet::TCP.into());
+                    self.limit(Scope::Unclear, Condition::test(Field::Protocol, ask, false));
+                }
+                self.load(value_at(1), Source::Chosen, REGISTER_BYTES);
+            }
             // Without a register to load, they set something and decide nothing. What is written into headers is noted.
             "payload" | "meta" | "ct" => {}
             "bitwise" => self.mask(&data),
@@ -161,8 +172,13 @@ impl<'n> RuleReader<'n> {
                 let loaded = self.registers.get(&word_of(value_at(1))).filter(|loaded| loaded.mask.is_none());
                 let source = loaded.map_or(Source::Other, |loaded| loaded.source);
                 let Test { field, ask } = source.within(&first, &last);
-                let scope = source.share(&first, &last).scope().inverted_if(is_inverted);
-                self.limit(scope, Condition::test(field, ask, is_inverted));
+                match source {
+                    Source::Chosen => self.limit(Scope::Chosen, Condition::Seldom),
+                    _ => {
+                        let scope = source.share(&first, &last).scope().inverted_if(is_inverted);
+                        self.limit(scope, Condition::test(field, ask, is_inverted));
+                    }
+                }
             }
             // With a destination, it is a map: to verdicts when that is register 0, else to data.
             "lookup" if field(3).is_some() && value_at(3) != 0 => {
@@ -189,9 +205,9 @@ impl<'n> RuleReader<'n> {
             "nat" | "masq" => self.act = Act::Accept,
             "match" if self.rewrites => self.limit(Scope::Unclear, Condition::Unclear),
             "match" => {
-                let (name, info) = (text(field(1)?), field(3).unwrap_or_default());
-                self.scope = self.scope.and(xt::matches(&name, info));
-                self.conditions.extend(xt::conditions(&name, info));
+                let (scope, conditions) = xt::read(&text(field(1)?), field(3).unwrap_or_default(), self.family());
+                self.scope = self.scope.and(scope);
+                self.conditions.extend(conditions);
             }
             "target" => {
                 let name = text(field(1)?);
@@ -434,6 +450,7 @@ impl<'n> RuleReader<'n> {
             (Source::Fragment, NOT_EQUAL) if is_zero && mask == Some(&[0x1f, 0xff]) => Scope::Narrow,
             // Rules for the other family are told by their conditions.
             (Source::Family, EQUAL | NOT_EQUAL) if mask.is_none() => Scope::All,
+            (Source::Chosen, _) => Scope::Chosen,
             // Whom nothing goes back to is not who it says it is.
             (Source::WayBack { .. }, _) => match condition {
                 Condition::Seldom => Scope::Narrow,
@@ -460,6 +477,10 @@ impl Loaded {
     fn condition(&self, operator: u32, wanted: &[u8]) -> Condition {
         let source = self.source;
         let is_inverted = operator == NOT_EQUAL;
+        // Nobody has to send what is dropped, and what is let in is not told.
+        if source == Source::Chosen {
+            return Condition::Seldom;
+        }
         if let Source::WayBack { is_present } = source {
             let is_nobody = wanted.iter().all(|byte| *byte == 0);
             return match operator {

@@ -52,6 +52,8 @@ pub(super) enum Source {
     WayBack {
         is_present: bool,
     },
+    /// What a sender makes as it likes, such as an option or the length.
+    Chosen,
     Other,
 }
 
@@ -64,6 +66,7 @@ impl Source {
             (1, Some(packet::IPV4)) => match (offset, length) {
                 (9, 1) => Self::Protocol,
                 (6, 2) => Self::Fragment,
+                (2, 2) => Self::Chosen,
                 // Networks are loaded by the bytes of their prefix.
                 (12, 1..=4) => Self::Sender(4),
                 (16, 1..=4) => Self::Receiver(4),
@@ -72,6 +75,7 @@ impl Source {
             },
             (1, Some(packet::IPV6)) => match (offset, length) {
                 (6, 1) => Self::NextHeader,
+                (4, 2) => Self::Chosen,
                 (8, 1..=16) => Self::Sender(16),
                 (24, 1..=16) => Self::Receiver(16),
                 (8, 32) => Self::Addresses(16),
@@ -91,6 +95,7 @@ impl Source {
     /// Returns what a key of `meta` is, and its bytes in a register.
     pub fn of_meta(key: u32) -> (Self, usize) {
         match key {
+            0 => (Self::Chosen, 4),
             1 => (Self::Family, 2),
             4 => (Self::Interface, 4),
             6 => (Self::InterfaceName, 16),
@@ -118,6 +123,7 @@ impl Source {
                 Share::UNTOLD
             }
             (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
+            (Self::Chosen, _, _) => Share::Chosen,
             _ if first != last => Share::UNTOLD,
             (Self::Addresses(_) | Self::Ports, _, _) => Share::LEAST,
             // The loopback is 1 in every namespace. A name without its final zero is the beginning of names.
@@ -153,7 +159,9 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack { .. } | Self::Other => Field::Other,
+            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack { .. } | Self::Chosen | Self::Other => {
+                Field::Other
+            }
         }
     }
 
