@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use super::{
     packet::{
         Ask, Condition, Field, IPV4, IPV6, KIND_LOCAL, STATE_INVALID, STATE_NEW, STATE_UNTRACKED, SYN, TCP, Test,
-        Tracking,
+        Tracking, UDP,
     },
-    rules::{Act, DEPTH, Rule, Scope},
+    rules::{Act, DEPTH, Known, Rule, Scope},
     senders::{Part, Senders},
     share::{self, Share},
     surroundings::name_number,
 };
 use crate::host::Family;
 
-const UDP: u8 = 17;
 /// Rules, and ranges of their ports and addresses, that are summed for one protocol, at most.
 const STEPS: usize = 20_000_000;
 /// The loopback's number in every namespace.
@@ -28,21 +27,20 @@ const ALL_SENDERS: u32 = 66;
 pub(super) fn one_too_many<C: Clone + Ord>(
     chains: &BTreeMap<C, Vec<Rule<C>>>,
     chain: &C,
-    (family, tracking): (Family, Tracking),
+    packet: Known,
     falls: &dyn Fn(&C) -> bool,
 ) -> Option<(C, u32)> {
     let every = Kind { ports: Part::All, senders: Part::All, is_narrow: false };
     [TCP, UDP].into_iter().find_map(|protocol| {
         let mut sum = Sum {
             chains,
-            family,
-            tracking,
+            packet: Known { protocol: Some(protocol), ..packet },
             protocol,
             falls,
             lets_in: BTreeMap::new(),
             steps: STEPS,
             ports: Ports::default(),
-            kept_out: Senders::outside(family),
+            kept_out: Senders::outside(packet.family),
             of_senders: Share::LEAST,
             of_both: Share::LEAST,
         };
@@ -60,8 +58,7 @@ struct Kind {
 
 struct Sum<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
-    family: Family,
-    tracking: Tracking,
+    packet: Known,
     protocol: u8,
     falls: &'c dyn Fn(&C) -> bool,
     /// Chains by whether some rule in them or further on lets packets in.
@@ -81,7 +78,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
         let (name, rules) = self.chains.get_key_value(name)?;
         let depth = depth.checked_sub(1)?;
         for rule in rules {
-            let scope = rule.scope_in(self.family, self.tracking);
+            let scope = rule.scope_in(self.packet);
             if let Some(found) = self.rule(name, rule, scope, kind, depth) {
                 return Some(found);
             }
@@ -189,7 +186,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
 
     /// Returns whether a narrower kind alone passes, but for one of ports or senders.
     fn is_narrow(&self, test: &Test) -> bool {
-        let is_ipv4 = self.family == Family::Ipv4;
+        let is_ipv4 = self.packet.family == Family::Ipv4;
         match test.field {
             Field::Ipv4Sender => !is_ipv4,
             Field::Ipv6Sender => is_ipv4,
@@ -210,7 +207,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
 
     /// Returns the states that a new packet may be in.
     fn states(&self) -> &'static [u128] {
-        match self.tracking {
+        match self.packet.tracking {
             Tracking::Before => &[STATE_INVALID],
             Tracking::Untold => &[STATE_INVALID, STATE_NEW],
             Tracking::After => &[STATE_NEW],
@@ -218,7 +215,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
     }
 
     fn family_number(&self) -> u128 {
-        match self.family {
+        match self.packet.family {
             Family::Ipv4 => IPV4,
             Family::Ipv6 => IPV6,
         }
@@ -244,7 +241,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
 
     fn share_of_senders(&self, senders: &Part) -> Share {
         let Part::Ranges(ranges) = senders else { return Share::All };
-        let share = |(first, last): &(u128, u128)| match self.family {
+        let share = |(first, last): &(u128, u128)| match self.packet.family {
             Family::Ipv4 => {
                 let bytes = |address: u128| u32::try_from(address).unwrap_or(u32::MAX).to_be_bytes();
                 share::sources(&bytes(*first), &bytes(*last))

@@ -153,6 +153,7 @@ pub(super) struct Packet {
 pub(super) const IPV4: u128 = 2;
 pub(super) const IPV6: u128 = 10;
 pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 /// Of `NF_CT_STATE_BIT`.
 pub(super) const STATE_INVALID: u128 = 1;
 pub(super) const STATE_NEW: u128 = 8;

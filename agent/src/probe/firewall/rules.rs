@@ -6,7 +6,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 use super::{
     openings,
-    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_INVALID, Test, Tracking},
+    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_INVALID, TCP, Test, Tracking, UDP},
 };
 use crate::host::Family;
 
@@ -82,7 +82,7 @@ pub(super) struct Rule<C> {
 impl<C> Rule<C> {
     /// Returns the scope for packets of `family`, which a rule for the other does not speak of. Before connections are looked
     /// up, every packet is invalid.
-    pub fn scope_in(&self, family: Family, tracking: Tracking) -> Scope {
+    pub fn scope_in(&self, Known { family, tracking, protocol }: Known) -> Scope {
         let number = match family {
             Family::Ipv4 => IPV4,
             Family::Ipv6 => IPV6,
@@ -100,6 +100,15 @@ impl<C> Rule<C> {
         if self.conditions.iter().any(is_other) {
             return Scope::Narrow;
         }
+        if let Some(protocol) = protocol {
+            let mut met = self.conditions.iter().map(|condition| is_met_by_protocol(condition, number, protocol));
+            if met.clone().any(|is_met| is_met == Some(false)) {
+                return Scope::Narrow;
+            }
+            if self.scope == Scope::Unclear && met.len() > 0 && met.all(|is_met| is_met == Some(true)) {
+                return Scope::All;
+            }
+        }
         if tracking == Tracking::After {
             return self.scope;
         }
@@ -116,12 +125,41 @@ impl<C> Rule<C> {
     }
 }
 
+/// Returns whether packets of a family and a protocol meet a condition, all of them or none; `None` where it depends on more.
+fn is_met_by_protocol(condition: &Condition, family: u128, protocol: u8) -> Option<bool> {
+    let Condition::AnyOf { lists, is_inverted } = condition else { return None };
+    let of_test = |Test { field, ask }: &Test| match field {
+        Field::Family => Some(ask.holds(family)),
+        Field::Protocol => Some(ask.holds(protocol.into())),
+        Field::SenderPort | Field::ReceiverPort if *ask == Ask::Within(0, u16::MAX.into()) => Some(true),
+        _ => None,
+    };
+    let of_list = |tests: &Vec<Test>| {
+        let mut each = tests.iter().map(of_test);
+        let is_one_other = each.clone().any(|passes| passes == Some(false));
+        if is_one_other { Some(false) } else { each.all(|passes| passes == Some(true)).then_some(true) }
+    };
+    let mut each = lists.iter().map(of_list);
+    let is_one_met = each.clone().any(|passes| passes == Some(true));
+    let is_met = if is_one_met { Some(true) } else { each.all(|passes| passes == Some(false)).then_some(false) };
+    is_met.map(|is_met| is_met != *is_inverted)
+}
+
 /// Returns whether an invalid packet meets a condition on states of connections; `None` for another condition.
 fn is_met_by_invalid(condition: &Condition) -> Option<bool> {
     let Condition::AnyOf { lists, is_inverted } = condition else { return None };
     let is_of_state = condition.tests().next().is_some_and(|test| test.field == Field::CtState);
     let is_met = |tests: &Vec<Test>| tests.iter().all(|test| test.ask.holds(STATE_INVALID));
     is_of_state.then(|| lists.iter().any(is_met) != *is_inverted)
+}
+
+/// What is known of a new packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub family: Family,
+    pub tracking: Tracking,
+    /// `None` for one of TCP or UDP.
+    pub protocol: Option<u8>,
 }
 
 /// What becomes of the packet, and the rule because of which it cannot be told: its chain and its number.
@@ -139,7 +177,27 @@ pub(super) fn verdict<C: Clone + Ord>(
     family: Family,
     tracking: Tracking,
 ) -> Verdict<C> {
-    let mut follow = Follow { chains, family, tracking, known: BTreeMap::new(), doubts: BTreeMap::new() };
+    let of = |protocol| verdict_of(chains, chain, policy, Known { family, tracking, protocol });
+    let told = of(None);
+    if told.verdict != DefaultVerdict::Undecidable {
+        return told;
+    }
+    // A rule for each protocol may do what one for both would.
+    match (of(Some(TCP)).verdict, of(Some(UDP)).verdict) {
+        (DefaultVerdict::Undecidable, _) | (_, DefaultVerdict::Undecidable) => told,
+        (tcp, udp) if tcp == udp => Verdict { verdict: tcp, because: None },
+        (DefaultVerdict::Accept, _) | (_, DefaultVerdict::Accept) => told,
+        (_, _) => Verdict { verdict: DefaultVerdict::Reject, because: None },
+    }
+}
+
+fn verdict_of<C: Clone + Ord>(
+    chains: &BTreeMap<C, Vec<Rule<C>>>,
+    chain: &C,
+    policy: ChainPolicy,
+    packet: Known,
+) -> Verdict<C> {
+    let mut follow = Follow { chains, packet, known: BTreeMap::new(), doubts: BTreeMap::new() };
     let found = follow.chain(chain, DEPTH);
     let policy = match policy {
         ChainPolicy::Accept => Outcomes::ACCEPT,
@@ -149,7 +207,7 @@ pub(super) fn verdict<C: Clone + Ord>(
     if !all.has(Outcomes::ACCEPT) && !all.has(Outcomes::UNDECIDABLE) {
         let falls =
             |chain: &C| follow.known.get(chain).is_none_or(|known| known.is_none_or(|one| one.has(Outcomes::FALLS)));
-        let because = openings::one_too_many(chains, chain, (family, tracking), &falls);
+        let because = openings::one_too_many(chains, chain, packet, &falls);
         if because.is_some() {
             return Verdict { verdict: DefaultVerdict::Undecidable, because };
         }
@@ -204,8 +262,7 @@ impl Outcomes {
 
 struct Follow<'c, C> {
     chains: &'c BTreeMap<C, Vec<Rule<C>>>,
-    family: Family,
-    tracking: Tracking,
+    packet: Known,
     /// Chains that were followed, each once, since a chain does the same wherever it is called from; `None` while it is.
     known: BTreeMap<&'c C, Option<Outcomes>>,
     /// By what it may do, the first rule of which it is not told whether it speaks of the packet.
@@ -231,7 +288,7 @@ impl<'c, C: Clone + Ord> Follow<'c, C> {
     fn rules(&mut self, name: &C, rules: &'c [Rule<C>], depth: usize) -> Outcomes {
         let mut outcomes = Outcomes::NONE;
         for rule in rules {
-            let scope = rule.scope_in(self.family, self.tracking);
+            let scope = rule.scope_in(self.packet);
             // Nobody has to make a packet one that is kept out.
             let is_avoidable = scope == Scope::Chosen && matches!(rule.act, Act::Drop | Act::Reject);
             if scope == Scope::Narrow || is_avoidable {
@@ -369,6 +426,43 @@ mod tests {
             let mut rules = all.clone();
             rules.iter_mut().for_each(|rule| rule.conditions.push(other.clone()));
             assert_eq!(told(rules).verdict, DefaultVerdict::Drop, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn rules_for_each_protocol_may_do_what_one_for_both_would() {
+        let of = |protocol: u8, act: Act<u8>| {
+            let conditions = vec![
+                Condition::test(Field::Protocol, Ask::Within(protocol.into(), protocol.into()), false),
+                // As a match of ports that says nothing of them.
+                Condition::test(Field::ReceiverPort, Ask::Within(0, u16::MAX.into()), false),
+            ];
+            Rule { conditions, ..rule(Scope::Unclear, act) }
+        };
+        let to_ssh = || {
+            let mut rule = of(TCP, Act::Accept);
+            rule.conditions.push(Condition::test(Field::ReceiverPort, Ask::Within(22, 22), false));
+            Rule { scope: Scope::Narrow, ..rule }
+        };
+        let by_name = || {
+            let mut rule = of(TCP, Act::Reject);
+            rule.conditions.push(Condition::Unclear);
+            rule
+        };
+        use Act::{Accept, Drop, Reject};
+        for (rules, policy, expected) in [
+            (vec![to_ssh(), of(TCP, Reject), of(UDP, Reject)], ChainPolicy::Accept, DefaultVerdict::Reject),
+            (vec![of(TCP, Drop), of(UDP, Drop)], ChainPolicy::Accept, DefaultVerdict::Drop),
+            (vec![of(TCP, Reject), of(UDP, Drop)], ChainPolicy::Accept, DefaultVerdict::Reject),
+            (vec![of(TCP, Accept), of(UDP, Accept)], ChainPolicy::Drop, DefaultVerdict::Accept),
+            (vec![of(TCP, Reject)], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+            (vec![of(TCP, Accept), of(UDP, Drop)], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+            (vec![by_name(), of(UDP, Drop)], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+            (vec![of(1, Drop), of(UDP, Drop)], ChainPolicy::Accept, DefaultVerdict::Undecidable),
+        ] {
+            let found = verdict(&chains(vec![rules.clone()]), &0, policy, Family::Ipv4, Tracking::After);
+            assert_eq!(found.verdict, expected, "{rules:?}");
+            assert_eq!(found.because.is_some(), expected == DefaultVerdict::Undecidable);
         }
     }
 
