@@ -12,7 +12,7 @@ use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
     packet::{self, Ask, Condition, Field},
-    rule_set::{Base, Hook, Name, RuleSet},
+    rule_set::{Base, Hook, Name, RuleSet, Translated},
     rules::{Act, Rule, Scope},
     share::{self, Share},
     xt,
@@ -81,6 +81,7 @@ struct Entry {
     name: Option<String>,
     untracks: bool,
     translates: bool,
+    translated_to: Option<Translated>,
     diverts: bool,
 }
 
@@ -117,6 +118,7 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
     set.untracking = untracking.map(|entry| entry.rule.conditions.clone()).collect();
     set.diverts = parsed.values().any(|entry| entry.diverts);
     set.translates = parsed.values().any(|entry| entry.translates);
+    set.translated_to = parsed.values().filter(|entry| entry.translates).map(|entry| entry.translated_to).collect();
     let number = number_of(family);
     let chains = chains(parsed, &hooks, &underflows)?;
     let named = |at: usize| -> Name {
@@ -251,11 +253,13 @@ fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Opti
         other => xt::target(other),
     };
     let chain_name = (target_name == "ERROR").then(|| c_text(target.get(PART_HEADER_BYTES..).unwrap_or_default()));
+    let info = target.get(PART_HEADER_BYTES..).unwrap_or_default();
     Some(Entry {
         rule: Rule { scope, conditions, act, number: 0 },
         name: chain_name,
-        untracks: xt::untracks(&target_name, target.get(PART_HEADER_BYTES..).unwrap_or_default()),
+        untracks: xt::untracks(&target_name, info),
         translates: xt::translates(&target_name),
+        translated_to: xt::translated_to(&target_name, info, family),
         diverts: xt::diverts(&target_name),
     })
 }

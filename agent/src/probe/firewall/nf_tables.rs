@@ -179,6 +179,7 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Fill
     }
     set.untracking.extend(reader.untracking.take());
     set.translates |= reader.translates;
+    set.translated_to.append(&mut reader.translated_to);
     set.diverts |= reader.diverts;
     let rewrites = reader.rewrites;
     let rules = reader.rules();

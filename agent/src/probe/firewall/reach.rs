@@ -9,15 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
-    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test, Tracking},
-    rule_set::{Base, Hook, Name, RuleSet},
+    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test, Tracking, UDP},
+    rule_set::{Base, Hook, Name, RuleSet, Translated},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
     walk::{Flow, walk},
 };
 use crate::host::Family;
 
-const UDP: u8 = 17;
 /// Rules that are tried for all sockets of a host, at most.
 const STEPS: u64 = 50_000_000;
 /// Kinds of packets that are tried for one socket, at most.
@@ -143,7 +142,7 @@ impl Reaches {
         }
         match &self.surroundings.loopback_ways {
             Ok(ways) if ways.is_empty() => Reading::Known(Reach::None),
-            Ok(_) if self.sets.iter().any(|set| set.translates) => Reading::unknown(
+            Ok(_) if self.may_be_translated(place.family, place.port) => Reading::unknown(
                 Cause::Undecidable,
                 "rules translate addresses, and route_localnet lets packets to the loopback in",
             ),
@@ -274,6 +273,23 @@ impl Reaches {
         found
     }
 
+    /// Returns whether some rule may make packets go to a port of the host's own for which they were not.
+    fn may_be_translated(&self, family: Family, port: u16) -> bool {
+        let is_own = |first: u128, last: u128| match self.surroundings.receivers(family) {
+            _ if family == Family::Ipv4
+                && (self.surroundings.has_networks || first >> 24 <= 127 && last >> 24 >= 127) =>
+            {
+                true
+            }
+            Some(own) => own.iter().any(|receiver| first <= receiver.address && receiver.address <= last),
+            None => true,
+        };
+        let comes_here = |to: &Translated| {
+            to.family == family && (to.ports.0 <= port && port <= to.ports.1) && is_own(to.addresses.0, to.addresses.1)
+        };
+        self.sets.iter().flat_map(|set| &set.translated_to).any(|to| to.as_ref().is_none_or(comes_here))
+    }
+
     fn packet(
         &self,
         place: Place,
@@ -296,7 +312,7 @@ impl Reaches {
             interface,
             tracking: Tracking::Before,
             may_be_untracked: is_unread,
-            may_be_translated: is_unread || self.sets.iter().any(|set| set.translates),
+            may_be_translated: is_unread || self.may_be_translated(place.family, place.port),
         };
         let mut untracking = self.sets.iter().flat_map(|set| &set.untracking);
         packet.may_be_untracked |= untracking.any(|conditions| !packet.meets(conditions).perhaps.is_none());

@@ -37,6 +37,15 @@ impl From<FilterHook> for Hook {
     }
 }
 
+/// To whom a rule makes packets go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Translated {
+    pub family: Family,
+    /// First and last.
+    pub addresses: (u128, u128),
+    pub ports: (u16, u16),
+}
+
 /// A chain that the kernel itself calls.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
@@ -94,6 +103,8 @@ pub(super) struct RuleSet {
     pub untracking: Vec<Vec<Condition>>,
     /// Whether some rule changes to whom packets go.
     pub translates: bool,
+    /// To whom each such rule makes them go; `None` where that is not told.
+    pub translated_to: Vec<Option<Translated>>,
     /// Whether some rule hands packets to a socket that they are not for.
     pub diverts: bool,
     /// What the digest covers: all of it without counters, handles and use counts.

@@ -2,9 +2,11 @@
 
 use super::{
     packet::{self, Ask, Condition, Field, STATUS_TRANSLATED, Test},
+    rule_set::Translated,
     rules::{Act, Scope},
     share::{self, Share},
 };
+use crate::host::Family;
 
 // linux/netfilter/xt_conntrack.h
 const STATE_NEW: u16 = 8;
@@ -41,6 +43,10 @@ const IS_NO_SENDER: u16 = IS_LOCAL | IS_FOR_MANY;
 const HASHLIMIT_NAME_BYTES: usize = 256;
 const HASHLIMIT_INVERTS: u32 = 1 << 4;
 const HASHLIMIT_BY_RATE: u32 = 1 << 6;
+// NF_NAT_RANGE_MAP_IPS and NF_NAT_RANGE_PROTO_SPECIFIED; NF_NAT_RANGE_PROTO_OFFSET and NF_NAT_RANGE_NETMAP
+const RANGE_OF_ADDRESSES: u32 = 1;
+const RANGE_OF_PORTS: u32 = 2;
+const RANGE_IS_MAPPED: u32 = 32 | 64;
 // linux/netfilter/xt_iprange.h: of senders, and one bit higher of receivers.
 const RANGE_COUNTS: u8 = 1;
 const RANGE_INVERTS: u8 = 16;
@@ -318,7 +324,6 @@ fn ranges(info: &[u8], family: u128) -> Option<(Scope, Vec<Condition>)> {
         let is_inverted = flags & RANGE_INVERTS << at != 0;
         let share = if at == 0 { share::sources(first, last) } else { share::destinations(first, last) };
         scope = scope.and(share.scope().inverted_if(is_inverted));
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
         conditions.push(Condition::test(field, Ask::Within(number(first), number(last)), is_inverted));
     }
     Some((scope, conditions))
@@ -347,6 +352,34 @@ pub(super) fn untracks(name: &str, info: &[u8]) -> bool {
 /// Returns whether the target `name` changes to whom packets go.
 pub(super) fn translates(name: &str) -> bool {
     matches!(name, "DNAT" | "DNPT" | "NETMAP" | "REDIRECT" | "SAME")
+}
+
+/// Returns to whom the target `name` with the data `info` makes packets of `family` go, where it is told.
+///
+/// `struct nf_nat_ipv4_multi_range_compat` of one range, and `struct nf_nat_range` (linux/netfilter/nf_nat.h): flags, first and
+/// last address, first and last port. The newest has one more number at its end.
+pub(super) fn translated_to(name: &str, info: &[u8], family: Family) -> Option<Translated> {
+    let bytes = match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 16,
+    };
+    let (flags, at, width) = match (name, info.len()) {
+        ("DNAT", 20..40) if word(info, 0) == Some(1) => (word(info, 4)?, 8, 4),
+        ("DNAT", 40..) => (word(info, 0)?, 4, 16),
+        _ => return None,
+    };
+    if flags & RANGE_OF_ADDRESSES == 0 || flags & RANGE_IS_MAPPED != 0 {
+        return None;
+    }
+    let address = |at: usize| Some(number(info.get(at..at + bytes)?));
+    let port = |at: usize| Some(u16::from_be_bytes(*info.get(at..)?.first_chunk()?));
+    let ports =
+        if flags & RANGE_OF_PORTS == 0 { (0, u16::MAX) } else { (port(at + 2 * width)?, port(at + 2 * width + 2)?) };
+    Some(Translated { family, addresses: (address(at)?, address(at + width)?), ports })
+}
+
+fn number(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 /// Returns whether the target `name` hands packets to a socket that they are not for.
@@ -547,12 +580,38 @@ mod tests {
         assert_eq!(read("iprange", &info(1)[..64], Some(packet::IPV4)), untold);
     }
 
+    #[test]
+    fn a_translation_tells_to_whom_packets_go() {
+        let addresses = [[172, 17, 0, 2], [172, 17, 0, 3]];
+        let ports = [443_u16.to_be_bytes(), 444_u16.to_be_bytes()].concat();
+        let old = |flags: u32| [&1_u32.to_ne_bytes()[..], &flags.to_ne_bytes(), &addresses.concat(), &ports].concat();
+        let new = |flags: u32| {
+            let addresses = addresses.map(|address| [&address[..], &[0; 12]].concat()).concat();
+            [&flags.to_ne_bytes()[..], &addresses, &ports, &[0; 4]].concat()
+        };
+        let to =
+            |ports: (u16, u16)| Some(Translated { family: Family::Ipv4, addresses: (0xac11_0002, 0xac11_0003), ports });
+        for (flags, expected) in
+            [(3, to((443, 444))), (1, to((0, u16::MAX))), (2, None), (0, None), (3 | 64, None), (3 | 32, None)]
+        {
+            for info in [old(flags), new(flags)] {
+                assert_eq!(translated_to("DNAT", &info, Family::Ipv4), expected, "{flags}");
+                assert_eq!(translated_to("REDIRECT", &info, Family::Ipv4), None);
+            }
+        }
+        assert_eq!(translated_to("DNAT", &old(3)[..19], Family::Ipv4), None);
+        let of_ipv6 = translated_to("DNAT", &new(1), Family::Ipv6).unwrap();
+        assert_eq!(of_ipv6.addresses, (0xac11_0002 << 96, 0xac11_0003 << 96));
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(info in prop::collection::vec(any::<u8>(), 0..200)) {
             for name in ["tcp", "udp", "multiport", "conntrack", "state", "helper", "addrtype", "limit", "connlimit", "recent", "pkttype", "rpfilter", "hashlimit", "iprange"] {
                 for family in [packet::IPV4, packet::IPV6] {
                     let _ = read(name, &info, Some(family));
+                    let _ = translated_to("DNAT", &info, Family::Ipv4);
+                    let _ = translated_to("DNAT", &info, Family::Ipv6);
                 }
             }
         }

@@ -375,6 +375,37 @@ fn what_is_dropped_for_its_options_or_its_length_keeps_nobody_out() {
 }
 
 #[test]
+fn a_translation_to_another_host_brings_nothing_to_sockets_of_this_one() {
+    let reach = |address: [u8; 4], port: Option<u16>, asked: u16| {
+        let mut to = vec![expression("immediate", &[number(1, 1), data(2, &address)])];
+        let mut nat = vec![number(1, 1), number(2, 2), number(3, 1)];
+        if let Some(port) = port {
+            to.push(expression("immediate", &[number(1, 2), data(2, &port.to_be_bytes())]));
+            nat.push(number(5, 2));
+        }
+        to.push(expression("nat", &nat));
+        let status = [number(1, 1), number(2, 1), number(3, 4), data(4, &32_u32.to_ne_bytes()), data(5, &[0; 4])];
+        let is_translated = vec![
+            expression("ct", &[number(1, 1), number(2, 2)]),
+            expression("bitwise", &status),
+            expression("cmp", &[number(1, 1), number(2, 1), data(3, &[0; 4])]),
+        ];
+        let table = Table::default().chain("docker", "nat", PREROUTING, ACCEPT, &[vec![port_is(8443), to]]);
+        let rules = [vec![is_translated, verdict(ACCEPT)], vec![port_is(22), verdict(ACCEPT)]];
+        table.chain("input", "filter", INPUT, DROP, &rules).reach(asked)
+    };
+    let named = undecidable("rule 1 of chain input of table filter");
+    let (other, own) = ([172, 17, 0, 2], [10, 99, 0, 1]);
+    assert_eq!(reach(other, Some(443), 80), Reading::Known(Reach::None));
+    assert_eq!(reach(other, None, 22), Reading::Known(Reach::Any));
+    assert_eq!(reach(other, Some(443), 8443), undecidable("rule 1 of chain docker of table filter"));
+    assert_eq!(reach(own, None, 80), named);
+    assert_eq!(reach(own, Some(80), 80), named);
+    assert_eq!(reach(own, Some(81), 80), Reading::Known(Reach::None));
+    assert_eq!(reach([127, 0, 0, 1], Some(80), 80), named);
+}
+
+#[test]
 fn a_rule_that_speaks_of_some_packets_of_a_sender_alone_is_named() {
     let table = |rules: &[Vec<Expressions>], policy: i32| {
         Table::default().chain("input", "filter", INPUT, policy, rules).reach(22)

@@ -6,6 +6,7 @@ use super::{
     super::{
         netlink::{attributes, find, number, text},
         packet::{self, Ask, Condition, Field, Test},
+        rule_set::Translated,
         rules::{Act, Rule, Scope},
         share::{self, Share},
         xt,
@@ -16,6 +17,7 @@ use super::{
     source::{Source, UNTOLD, native, state_scope},
     value, verdict_of,
 };
+use crate::host::Family;
 
 // Operators of comparisons (`enum nft_cmp_ops`).
 const EQUAL: u32 = 0;
@@ -40,6 +42,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const META_PACKET_KIND: u32 = 19;
 /// NFT_NAT_DNAT
 const NAT_OF_RECEIVER: u32 = 1;
+// NF_NAT_RANGE_PROTO_OFFSET and NF_NAT_RANGE_NETMAP
+const NAT_IS_MAPPED: u32 = 32 | 64;
 /// NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV: of what is over the limit.
 const IS_OVER: u32 = 1;
 const REGISTER_BYTES: usize = 16;
@@ -62,6 +66,8 @@ pub(super) struct RuleReader<'n> {
     number: u32,
     /// By their first word of 4 bytes: registers of 16 bytes lie over those of 4.
     registers: BTreeMap<u32, Loaded>,
+    /// What the rule itself puts into them, by the same words.
+    constants: BTreeMap<u32, Vec<u8>>,
     scope: Scope,
     conditions: Vec<Condition>,
     act: Act<Name>,
@@ -69,6 +75,8 @@ pub(super) struct RuleReader<'n> {
     pub untracking: Option<Vec<Condition>>,
     /// Whether it changes to whom packets go.
     pub translates: bool,
+    /// To whom it makes them go, each time that it does; `None` where it is not told.
+    pub translated_to: Vec<Option<Translated>>,
     /// Whether it hands packets to a socket that they are not for.
     pub diverts: bool,
     /// Whether it writes into the parts of a packet by which packets are told apart.
@@ -88,11 +96,13 @@ impl<'n> RuleReader<'n> {
             filled,
             number,
             registers: BTreeMap::new(),
+            constants: BTreeMap::new(),
             scope: Scope::All,
             conditions: Vec::new(),
             act: Act::Continue,
             untracking: None,
             translates: false,
+            translated_to: Vec::new(),
             diverts: false,
             rewrites: false,
             fills: Vec::new(),
@@ -191,7 +201,11 @@ impl<'n> RuleReader<'n> {
             }
             "lookup" => self.look_up(value_at(2), text(field(1)?), field(3).is_some(), value_at(5) & 1 != 0),
             "immediate" if value_at(1) == 0 => self.act = self.verdict(field(2)?)?,
-            "immediate" => self.forget(value_at(1), REGISTER_BYTES),
+            "immediate" => {
+                let constant = value(field(2)?)?;
+                self.forget(value_at(1), constant.len());
+                self.constants.insert(word_of(value_at(1)), constant);
+            }
             // A named counter, helper, timeout, label or expectation; a named limit is a condition.
             "objref" if matches!(value_at(1), 1 | 3 | 7 | 8 | 9) => {}
             "objref" if field(4).map(text).is_some_and(|set| is_anonymous(&set)) => {
@@ -214,7 +228,12 @@ impl<'n> RuleReader<'n> {
                 if xt::untracks(&name, field(3).unwrap_or_default()) {
                     self.untracking = Some(self.conditions.clone());
                 }
-                self.translates |= xt::translates(&name);
+                if xt::translates(&name) {
+                    self.translates = true;
+                    let info = field(3).unwrap_or_default();
+                    let to = self.family_of_table().and_then(|family| xt::translated_to(&name, info, family));
+                    self.translated_to.push(to);
+                }
                 self.diverts |= xt::diverts(&name);
                 self.act = xt::target(&name);
             }
@@ -236,6 +255,7 @@ impl<'n> RuleReader<'n> {
             "byteorder" | "exthdr" | "fib" | "hash" | "inner" | "numgen" | "objref" | "osf" | "quota" | "rt"
             | "socket" | "tunnel" | "xfrm" => {
                 self.registers.clear();
+                self.constants.clear();
                 self.limit(Scope::Unclear, Condition::Unclear);
             }
             // What hands the packet on, such as a queue, and what this build does not know.
@@ -250,7 +270,16 @@ impl<'n> RuleReader<'n> {
         let value_at = |at: u16| find(&data, at).and_then(number).unwrap_or(0);
         let loads = find(&data, 1).is_some();
         match kind {
-            "nat" | "redir" | "masq" => self.translates = true,
+            "nat" | "redir" | "masq" => {
+                self.translates = true;
+                match kind {
+                    // They change from whom packets come.
+                    "masq" => {}
+                    "nat" if value_at(1) != NAT_OF_RECEIVER => {}
+                    "nat" => self.translated_to.push(self.translated(&data)),
+                    _ => self.translated_to.push(None),
+                }
+            }
             "tproxy" => self.diverts = true,
             "payload" if !loads && is_told_by(value_at(2), value_at(3), value_at(4)) => self.rewrite(),
             "meta" if !loads && value_at(2) == META_PACKET_KIND => self.rewrite(),
@@ -260,6 +289,37 @@ impl<'n> RuleReader<'n> {
                 self.fills.push(((self.chain.0, self.chain.1.clone(), set), is_by_busy));
             }
             _ => {}
+        }
+    }
+
+    /// Returns to whom a translation makes packets go, where the rule itself says so: family, then registers with the first and
+    /// last address and the first and last port, and flags.
+    fn translated(&self, data: &[(u16, &[u8])]) -> Option<Translated> {
+        let family = match u128::from(find(data, 2).and_then(number)?) {
+            packet::IPV4 => Family::Ipv4,
+            packet::IPV6 => Family::Ipv6,
+            _ => return None,
+        };
+        let constant = |at: u16| self.constants.get(&word_of(find(data, at).and_then(number)?));
+        let (first, flags) = (constant(3)?, find(data, 7).and_then(number).unwrap_or(0));
+        let last = if find(data, 4).is_some() { constant(4)? } else { first };
+        if flags & NAT_IS_MAPPED != 0 {
+            return None;
+        }
+        let address = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
+        let port = |at: u16| Some(u16::from_be_bytes(*constant(at)?.first_chunk()?));
+        let ports = match (find(data, 5), find(data, 6)) {
+            (None, None) => (0, u16::MAX),
+            (_, last) => (port(5)?, if last.is_some() { port(6)? } else { port(5)? }),
+        };
+        Some(Translated { family, addresses: (address(first), address(last)), ports })
+    }
+
+    fn family_of_table(&self) -> Option<Family> {
+        match u128::from(self.chain.0) {
+            packet::IPV4 => Some(Family::Ipv4),
+            packet::IPV6 => Some(Family::Ipv6),
+            _ => None,
         }
     }
 
@@ -293,7 +353,9 @@ impl<'n> RuleReader<'n> {
     fn forget(&mut self, register: u32, bytes: usize) {
         let start = word_of(register);
         let end = start.saturating_add(words(bytes));
-        self.registers.retain(|at, loaded| at.saturating_add(words(loaded.bytes)) <= start || end <= *at);
+        let is_apart = |at: u32, bytes: usize| at.saturating_add(words(bytes)) <= start || end <= at;
+        self.registers.retain(|at, loaded| is_apart(*at, loaded.bytes));
+        self.constants.retain(|at, constant| is_apart(*at, constant.len()));
     }
 
     fn mask(&mut self, data: &[(u16, &[u8])]) {
