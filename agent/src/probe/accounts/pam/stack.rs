@@ -1,0 +1,299 @@
+//! The stacks of pam.d(5): the lines of a service, and which of them a local password gets to.
+
+use std::path::Path;
+
+use muster_proto::fact::{Cause, Unknown};
+
+use crate::host::{self, Host, SMALL_FILE_BYTES};
+
+/// Folders of service files, the first that has a service deciding (pam.d(5)).
+const FOLDERS: [&str; 3] = ["/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"];
+/// How deep files include each other, at most.
+const DEPTH: usize = 16;
+/// Lines of one stack, at most.
+const LINES: usize = 1_000;
+/// Modules that ask a directory.
+pub(super) const DIRECTORIES: [&str; 6] =
+    ["pam_himmelblau", "pam_krb5", "pam_ldap", "pam_ldapd", "pam_sss", "pam_winbind"];
+/// Others that know nothing of a local password: `pam_selinux_permit` lets in who needs none.
+const OTHERS: [&str; 2] = ["pam_selinux_permit", "pam_systemd_home"];
+
+/// A line of a stack.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Line {
+    pub(super) kind: String,
+    pub(super) control: String,
+    /// File name without its end.
+    pub(super) module: String,
+    pub(super) args: Vec<String>,
+}
+
+impl Line {
+    pub(super) fn has(&self, arg: &str) -> bool {
+        self.args.iter().any(|own| own == arg)
+    }
+
+    /// Returns the value of `name=value`; of several the last.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let mut args = self.args.iter().rev().filter_map(|arg| arg.split_once('='));
+        args.find(|(own, _)| self.is_name(own, name)).map(|(_, value)| value)
+    }
+
+    /// Returns whether the module takes `own` for `name`: libpwquality compares names without case.
+    pub(super) fn is_name(&self, own: &str, name: &str) -> bool {
+        own == name || self.module == "pam_pwquality" && own.eq_ignore_ascii_case(name)
+    }
+
+    /// Returns what is done for each return value, `default` among them (pam.conf(5)).
+    pub(super) fn actions(&self) -> Vec<(&str, Action)> {
+        let control = match self.control.as_str() {
+            "required" => "success=ok new_authtok_reqd=ok ignore=ignore default=bad",
+            "requisite" => "success=ok new_authtok_reqd=ok ignore=ignore default=die",
+            "sufficient" => "success=done new_authtok_reqd=done default=ignore",
+            "optional" => "success=ok new_authtok_reqd=ok default=ignore",
+            other => other,
+        };
+        // Blanks may stand at a sign.
+        let parts: Vec<&str> = control.split('=').map(str::trim).collect();
+        let pairs = parts.windows(2).map(|pair| {
+            let name = pair[0].split_whitespace().next_back().unwrap_or_default();
+            (name, Action::parse(pair[1].split_whitespace().next().unwrap_or_default()))
+        });
+        pairs.collect()
+    }
+
+    pub(super) fn action(&self, result: &str) -> Action {
+        let actions = self.actions();
+        let of = |name: &str| actions.iter().rev().find(|(own, _)| *own == name).map(|(_, action)| *action);
+        of(result).or_else(|| of("default")).unwrap_or(Action::Other)
+    }
+
+    /// Returns whether the stack fails where the module returns `result`.
+    pub(super) fn fails(&self, result: &str) -> bool {
+        matches!(self.action(result), Action::Bad | Action::Die)
+    }
+
+    fn is_foreign(&self) -> bool {
+        DIRECTORIES.contains(&self.module.as_str()) || OTHERS.contains(&self.module.as_str())
+    }
+
+    pub(super) fn undecidable(&self, why: &str) -> Unknown {
+        Unknown::new(Cause::Undecidable, format!("{} [{}] {why}", self.module, self.control))
+    }
+}
+
+/// What is done with what a module returns.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    Ignore,
+    Ok,
+    Bad,
+    Die,
+    Done,
+    /// Over that many lines.
+    Jump(usize),
+    /// `reset`, and what is none.
+    Other,
+}
+
+impl Action {
+    fn parse(word: &str) -> Self {
+        match word {
+            "ignore" => Self::Ignore,
+            "ok" => Self::Ok,
+            "bad" => Self::Bad,
+            "die" => Self::Die,
+            "done" => Self::Done,
+            number => number.parse().map_or(Self::Other, Self::Jump),
+        }
+    }
+
+    /// Returns whether it leaves out the line that comes `distance` later.
+    pub(super) fn passes(self, distance: usize) -> bool {
+        self == Self::Done || self.jumps(distance)
+    }
+
+    pub(super) fn jumps(self, distance: usize) -> bool {
+        matches!(self, Self::Jump(lines) if lines >= distance)
+    }
+}
+
+/// Returns the lines of `kind` of a service, its includes in their place. A service without a file is `other`.
+pub(super) fn stack(host: &dyn Host, service: &str, kind: &str) -> Result<Vec<Line>, Unknown> {
+    let mut lines = Vec::new();
+    if has_service(host, service)? {
+        add(host, service, kind, 0, &mut lines)?;
+    } else {
+        add(host, "other", kind, 0, &mut lines)?;
+    }
+    Ok(lines)
+}
+
+pub(super) fn has_service(host: &dyn Host, service: &str) -> Result<bool, Unknown> {
+    for folder in FOLDERS {
+        let path = Path::new(folder).join(service);
+        match host.metadata(&path) {
+            Ok(_) => return Ok(true),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        }
+    }
+    Ok(false)
+}
+
+fn add(host: &dyn Host, service: &str, kind: &str, depth: usize, lines: &mut Vec<Line>) -> Result<(), Unknown> {
+    if depth > DEPTH {
+        return Err(Unknown::new(Cause::Limit, format!("pam.d/{service} is included too deep")));
+    }
+    let text = read_service(host, service)?;
+    for line in logical_lines(&text) {
+        let Some(item) = parse_line(&line).filter(|_| !line.contains(char::REPLACEMENT_CHARACTER)) else {
+            return Err(Unknown::new(Cause::Garbled, format!("pam.d/{service}: {line}")));
+        };
+        match item {
+            Item::Nothing => {}
+            Item::Include(name) => add(host, &name, kind, depth + 1, lines)?,
+            Item::Line(line) if line.kind != kind => {}
+            Item::Line(line) if matches!(line.control.as_str(), "include" | "substack") => {
+                add(host, &line.module, kind, depth + 1, lines)?;
+            }
+            Item::Line(line) => lines.push(line),
+        }
+        if lines.len() > LINES {
+            return Err(Unknown::new(Cause::Limit, format!("pam.d/{service} has more lines than are read")));
+        }
+    }
+    Ok(())
+}
+
+fn read_service(host: &dyn Host, service: &str) -> Result<String, Unknown> {
+    // An absolute path may be included, too.
+    let places: Vec<_> = FOLDERS.iter().map(|folder| Path::new(folder).join(service)).collect();
+    for place in &places {
+        match host.read(place, SMALL_FILE_BYTES) {
+            Ok(bytes) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("read {}", place.display()), &error)),
+        }
+    }
+    Err(Unknown::new(Cause::Absent, format!("no pam.d has {service}")))
+}
+
+pub(super) enum Item {
+    Nothing,
+    /// The whole file of another service.
+    Include(String),
+    Line(Line),
+}
+
+pub(super) fn logical_lines(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let (line, continues) = line.strip_suffix('\\').map_or((line, false), |start| (start, true));
+        match lines.last_mut().filter(|_| is_open) {
+            Some(last) => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            None => lines.push(line.to_owned()),
+        }
+        is_open = continues;
+    }
+    lines
+}
+
+/// Returns what a line says; `None` for one that follows no format.
+pub(super) fn parse_line(line: &str) -> Option<Item> {
+    let mut rest = line.trim();
+    if rest.is_empty() {
+        return Some(Item::Nothing);
+    }
+    if let Some(name) = rest.strip_prefix("@include") {
+        let name = name.trim();
+        return (!name.is_empty()).then(|| Item::Include(name.to_owned()));
+    }
+    let kind = take_word(&mut rest)?.trim_start_matches('-').to_ascii_lowercase();
+    if !matches!(kind.as_str(), "auth" | "account" | "password" | "session") {
+        return None;
+    }
+    let control = take_word(&mut rest)?.to_ascii_lowercase();
+    let module = take_word(&mut rest)?;
+    let module = module.rsplit('/').next().unwrap_or_default();
+    let module = module.strip_suffix(".so").unwrap_or(module).to_owned();
+    let mut args = Vec::new();
+    while let Some(arg) = take_word(&mut rest) {
+        args.push(arg);
+    }
+    Some(Item::Line(Line { kind, control, module, args }))
+}
+
+/// Takes a word, or what stands in brackets, off the front.
+fn take_word(rest: &mut &str) -> Option<String> {
+    *rest = rest.trim_start();
+    if rest.is_empty() {
+        return None;
+    }
+    if let Some(inner) = rest.strip_prefix('[') {
+        let (inner, after) = inner.split_once(']')?;
+        *rest = after;
+        return Some(inner.to_owned());
+    }
+    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+    let (word, after) = rest.split_at(end);
+    *rest = after;
+    Some(word.to_owned())
+}
+
+/// Returns whether a local password gets to the line at `at`: none before ends the stack for it, or jumps over that line.
+pub(super) fn is_reached(lines: &[Line], at: usize) -> Result<bool, Unknown> {
+    for (n, line) in lines[..at].iter().enumerate().filter(|(_, line)| !line.is_foreign()) {
+        let passes = |action: Action| match line.module.as_str() {
+            // Who gets in without a password is not asked for one.
+            module if module != "pam_unix" && line.kind == "auth" => action.jumps(at - n),
+            _ => action.passes(at - n),
+        };
+        if line.module == "pam_unix" && passes(line.action("success")) {
+            return Ok(false);
+        }
+        if line.actions().iter().any(|(_, action)| passes(*action)) {
+            return Err(line.undecidable(&format!("may leave out {}", lines[at].module)));
+        }
+    }
+    match lines.iter().find(|line| line.actions().iter().any(|(_, action)| *action == Action::Other)) {
+        Some(line) => Err(line.undecidable("has a control that this build does not follow")),
+        None => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::made::lines, *};
+
+    #[test]
+    fn a_line_may_be_continued_and_have_brackets() {
+        let text = "-auth [success=2 \\\n default=ignore] /lib/security/pam_sss.so a [b c] # d\n\n";
+        let expected = Line {
+            kind: "auth".to_owned(),
+            control: "success=2   default=ignore".to_owned(),
+            module: "pam_sss".to_owned(),
+            args: vec!["a".to_owned(), "b c".to_owned()],
+        };
+        assert_eq!(lines(text), [expected]);
+        assert!(parse_line("auth").is_none() && parse_line("what is this").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_files_never_panic(text in "[a-z \\[\\]=@#.\\\\\n-]{0,200}", any in "\\PC*") {
+            for text in [text, any] {
+                for line in logical_lines(&text) {
+                    parse_line(&line);
+                }
+            }
+        }
+    }
+}
