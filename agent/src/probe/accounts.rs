@@ -7,6 +7,7 @@ mod logins;
 mod pam;
 pub(super) mod passwd;
 mod roster;
+mod set_up;
 mod sqlite;
 mod sudoers;
 mod unread;
@@ -221,14 +222,12 @@ fn directories(host: &dyn Host, has_nis_lines: bool) -> (BTreeSet<String>, Optio
         return (BTreeSet::new(), Some(Unknown::new(Cause::Garbled, format!("{NSSWITCH} is no text"))));
     }
     let mut untold = None;
-    // A folder that may not be looked into may have what makes a directory.
-    let mut has_names = |folder: &str, end: &str| match host.list(Path::new(folder)) {
-        Ok(names) => names.iter().any(|name| name.to_string_lossy().ends_with(end)),
-        Err(error) if host::cause(&error) == Cause::Absent => false,
-        Err(error) => {
-            untold.get_or_insert(host::unknown(format!("list {folder}"), &error));
+    // What may not be looked into may have what makes a directory.
+    let mut or_untold = |found: Result<bool, Unknown>| {
+        found.unwrap_or_else(|unknown| {
+            untold.get_or_insert(unknown);
             true
-        }
+        })
     };
     let mut directories = BTreeSet::new();
     for service in ["passwd", "group", "sudoers"].iter().flat_map(|database| passwd::services(&text, database)) {
@@ -237,12 +236,9 @@ fn directories(host: &dyn Host, has_nis_lines: bool) -> (BTreeSet<String>, Optio
             "files" | "altfiles" => false,
             "compat" => has_nis_lines,
             // Distributions name it whether or not anything is set up for it.
-            "sss" => has_names("/etc/sssd", "sssd.conf") || has_names("/etc/sssd/conf.d", ".conf"),
+            "sss" => or_untold(set_up::has_sssd(host)),
             // nss-systemd(8): users of services, and records that a host may have.
-            "systemd" => {
-                ["/etc/userdb", "/usr/lib/userdb"].iter().any(|folder| has_names(folder, ".user"))
-                    || has_names("/var/lib/systemd/home", ".identity")
-            }
+            "systemd" => or_untold(set_up::has_user_records(host)),
             _ => true,
         };
         if is_directory {

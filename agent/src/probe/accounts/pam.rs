@@ -8,11 +8,12 @@ mod quality;
 mod settings;
 mod stack;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use muster_proto::fact::{Cause, PasswordPolicy, Reading, Text, Unknown};
 
 use self::stack::{DIRECTORIES, Line, has_service, stack};
+use super::set_up;
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// Services by which people sign in.
@@ -23,13 +24,21 @@ pub fn policy(host: &dyn Host) -> PasswordPolicy {
     let change = stack(host, "passwd", "password");
     let sign_in = sign_in_stacks(host);
     let (attempts, seconds) = lockout::lockout(host, &sign_in);
+    let (delegates, untold) = delegates(host, &sign_in);
+    // A host whose passwords a directory may have is judged by none of its own.
+    let or_untold = |reading: Reading<u64>| match &untold {
+        Some(unknown) => Reading::Unknown { unknown: unknown.clone() },
+        None => reading,
+    };
     PasswordPolicy {
-        min_length: told(change.as_ref().map_err(Clone::clone).and_then(|lines| quality::min_length(host, lines))),
-        lockout_attempts: attempts,
+        min_length: or_untold(told(
+            change.as_ref().map_err(Clone::clone).and_then(|lines| quality::min_length(host, lines)),
+        )),
+        lockout_attempts: or_untold(attempts),
         lockout_seconds: seconds,
         history: told(change.as_ref().map_err(Clone::clone).and_then(|lines| quality::history(host, lines))),
         max_age_days: max_age_days(host),
-        delegates: delegates(&sign_in),
+        delegates,
     }
 }
 
@@ -51,13 +60,24 @@ fn sign_in_stacks(host: &dyn Host) -> Result<Vec<Vec<Line>>, Unknown> {
     services.into_iter().map(|service| stack(host, service, "auth")).collect()
 }
 
-fn delegates(stacks: &Result<Vec<Vec<Line>>, Unknown>) -> Vec<Text> {
+/// Returns the modules by which a directory is asked that the host is set up for, and why there may be more.
+fn delegates(host: &dyn Host, stacks: &Result<Vec<Vec<Line>>, Unknown>) -> (Vec<Text>, Option<Unknown>) {
+    let (mut names, mut untold) = (BTreeSet::new(), None);
     let lines = stacks.iter().flatten().flatten();
-    let mut names: Vec<&str> =
-        lines.map(|line| line.module.as_str()).filter(|name| DIRECTORIES.contains(name)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().map(Text::new).collect()
+    for line in lines.filter(|line| DIRECTORIES.contains(&line.module.as_str())) {
+        match set_up::has_directory(host, &line.module, &line.args) {
+            Ok(true) => {
+                names.insert(line.module.as_str());
+            }
+            Ok(false) => {}
+            Err(unknown) => {
+                untold.get_or_insert(unknown);
+            }
+        }
+    }
+    // One that is asked is enough.
+    let untold = untold.filter(|_| names.is_empty());
+    (names.into_iter().map(Text::new).collect(), untold)
 }
 
 /// `PASS_MAX_DAYS` of login.defs(5), where 99999 and -1 are written for none.
@@ -129,12 +149,34 @@ mod made {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{made::lines, *};
+    use super::{
+        made::{bare, lines, with},
+        *,
+    };
 
     #[test]
-    fn modules_that_ask_a_directory_are_named() {
-        let stack = lines("-auth [success=2 default=ignore] /lib/security/pam_sss.so a\n");
-        assert_eq!(delegates(&Ok(vec![stack])), [Text::new("pam_sss")]);
+    fn a_module_that_asks_a_directory_is_named_where_the_host_is_set_up_for_one() {
+        let stack = |line: &str| Ok(vec![lines(line)]);
+        let winbind = stack("-auth [success=2 default=ignore] /lib/security/pam_winbind.so krb5_auth\n");
+        for (text, expected) in
+            [("[global]\nserver role = standalone server\n", false), ("[global]\nsecurity = ads\n", true)]
+        {
+            let (_folder, host) = with("/etc/samba/smb.conf", text);
+            let named = if expected { vec![Text::new("pam_winbind")] } else { Vec::new() };
+            assert_eq!(delegates(&host, &winbind), (named, None), "{text}");
+        }
+        let (_folder, host) = with("/etc/samba/smb.conf", "[global]\ninclude = registry\n");
+        let (named, untold) = delegates(&host, &winbind);
+        assert_eq!((named, untold.unwrap().cause), (Vec::new(), Cause::Undecidable));
+        // What sssd has of settings is not to be seen.
+        let (_folder, host) = bare();
+        let (named, untold) = delegates(&host, &stack("auth sufficient pam_sss.so\n"));
+        assert_eq!((named, untold.unwrap().cause), (Vec::new(), Cause::Failed));
+        assert_eq!(delegates(&host, &stack("auth required pam_unix.so\n")), (Vec::new(), None));
+        let (_folder, host) = with("/etc/krb5.conf", "[libdefaults]\ndns_lookup_kdc = true\n");
+        assert_eq!(delegates(&host, &stack("auth sufficient pam_krb5.so\n")), (Vec::new(), None));
+        let realm = stack("auth sufficient pam_krb5.so realm=EXAMPLE.COM\n");
+        assert_eq!(delegates(&host, &realm), (vec![Text::new("pam_krb5")], None));
     }
 
     #[test]
