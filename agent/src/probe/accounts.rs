@@ -3,6 +3,7 @@
 //! Read are the host's own files alone. Where accounts, groups or sudo rules come from a directory as well, the fact says so
 //! and lists what the files hold. No hash of a password is ever read by more than the door to the machine.
 
+mod groups;
 mod logins;
 mod pam;
 pub(super) mod passwd;
@@ -39,10 +40,6 @@ const NSSWITCH: &str = "/etc/nsswitch.conf";
 const ACCOUNTS: usize = 10_000;
 /// Ways to act as the superuser that are listed, at most.
 const ADMINISTRATORS: usize = 10_000;
-/// Groups whose members may become the superuser: by the rules that come with sudo(8) and polkit(8), or because their service
-/// runs as the superuser whatever they ask of it.
-const GROUPS: [&str; 6] = ["admin", "docker", "incus-admin", "lxd", "sudo", "wheel"];
-
 /// The probe of `accounts`.
 pub struct AccountsProbe;
 
@@ -270,32 +267,43 @@ fn administrators(
     let roots: BTreeSet<&str> =
         entries.iter().filter(|entry| entry.uid == 0).map(|entry| entry.name.as_str()).collect();
     let roster = Roster::new(entries, groups);
-    for group in GROUPS {
-        for name in roster.members(&roster.gids(group)).into_iter().filter(|name| !roots.contains(name.as_str())) {
-            found.insert(administrator(&name, AdministratorKind::Group, group, true, false));
-        }
-    }
     let hostname = host.machine().map(|machine| machine.hostname);
     let mut untold = hostname.as_ref().err().map(|error| host::unknown("uname", error));
     // Which rules are for this host depends on its name.
     let hostname = hostname.unwrap_or_default();
     let superusers = roster.superusers();
+    let (mut in_sudoers, mut is_sudo_untold) = (BTreeSet::new(), false);
     for mains in sudoers::MAINS {
         let mut sudoers = Sudoers::look(host, mains, &hostname);
         let grants = sudoers::grants(&mut sudoers, &superusers, &hostname);
         if let Some(unknown) = sudoers.untold {
+            is_sudo_untold = true;
             sudoers::doubt(&mut untold, unknown);
         }
         for grant in grants {
             if found.len() > ADMINISTRATORS {
                 break;
             }
+            in_sudoers.extend(grant.who.strip_prefix('%').map(str::to_lowercase));
             for name in names(&grant, &roster, has_directories) {
                 if !roots.contains(name.as_str()) {
                     let Grant { at, all_commands, no_password, .. } = &grant;
                     found.insert(administrator(&name, AdministratorKind::Sudoers, at, *all_commands, *no_password));
                 }
             }
+        }
+    }
+    for group in &groups::KNOWN {
+        let gids = roster.gids(group.name);
+        let mut members = roster.members(&gids);
+        members.retain(|name| !roots.contains(name.as_str()));
+        let is_in_sudoers = is_sudo_untold
+            || in_sudoers.contains(group.name)
+            || gids.iter().any(|gid| in_sudoers.contains(&format!("#{gid}")));
+        if !members.is_empty() && groups::is_in_force(host, group, is_in_sudoers) {
+            found.extend(
+                members.iter().map(|name| administrator(name, AdministratorKind::Group, group.name, true, false)),
+            );
         }
     }
     if let Some(unknown) = unread::look(host) {
@@ -493,6 +501,53 @@ mod tests {
         assert_eq!(shown(&found), ["alice sudo"]);
         let Reading::Unknown { unknown } = found.administrators_complete else { panic!() };
         assert_eq!(unknown.cause, Cause::Forbidden);
+    }
+
+    #[test]
+    fn a_group_that_no_rule_names_and_that_has_no_service_makes_nobody_an_administrator() {
+        let passwd = format!("{ROOT}admin:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n");
+        let group = "root:x:0:\nadmin:x:1000:\nwheel:x:1002:bob\nsudo:x:27:bob\ndocker:x:999:bob\n";
+        let sudoers = ("sudoers", "%sudo ALL=(ALL:ALL) ALL\n");
+        let absent = host::recorded::Failure::of(&std::io::Error::from_raw_os_error(2));
+        let of = |change: &dyn Fn(&mut host::Recorded)| {
+            let mut host = host_of(&[("passwd", &passwd), ("group", group), sudoers]);
+            let index = host.1.index_mut();
+            for folder in [
+                "/etc/polkit-1/rules.d",
+                "/run/polkit-1/rules.d",
+                "/usr/local/share/polkit-1/rules.d",
+                "/usr/share/polkit-1/rules.d",
+                "/etc/polkit-1/localauthority.conf.d",
+                "/var/lib/polkit-1/localauthority.conf.d",
+            ] {
+                index.errors.insert(format!("list {folder}"), absent.clone());
+            }
+            for path in [
+                "/run/docker.sock",
+                "/var/run/docker.sock",
+                "/usr/bin/dockerd",
+                "/usr/sbin/dockerd",
+                "/usr/local/bin/dockerd",
+                "/var/lib/docker",
+                "/var/snap/docker",
+            ] {
+                index.errors.insert(format!("metadata {path}"), absent.clone());
+            }
+            change(&mut host.1);
+            shown(&accounts(&host.1, Timestamp::from_seconds(1_800_000_000).unwrap()).unwrap())
+        };
+        assert_eq!(of(&|_| ()), ["bob /etc/sudoers:1", "bob sudo"]);
+        // What cannot be seen may be there.
+        let without = |key: &'static str| {
+            of(&move |host: &mut host::Recorded| {
+                host.index_mut().errors.remove(key);
+            })
+        };
+        assert_eq!(
+            without("list /usr/share/polkit-1/rules.d"),
+            ["admin admin", "bob /etc/sudoers:1", "bob sudo", "bob wheel"]
+        );
+        assert_eq!(without("metadata /run/docker.sock"), ["bob /etc/sudoers:1", "bob docker", "bob sudo"]);
     }
 
     #[test]
