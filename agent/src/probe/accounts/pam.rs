@@ -134,6 +134,31 @@ mod made {
         (folder, host)
     }
 
+    /// A host that has services of PAM alone.
+    pub(super) fn services(files: &[(&str, &str)]) -> (tempfile::TempDir, host::Recorded) {
+        let (folder, mut host) = bare();
+        let place = folder.path().join("capture/files/etc/pam.d");
+        std::fs::create_dir_all(&place).unwrap();
+        let metadata = host::Metadata {
+            kind: host::EntryKind::File,
+            size_bytes: 1,
+            modified: None,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            device: (8, 1),
+            inode: 1,
+            links: 1,
+            changed_nanos: None,
+        };
+        for (name, text) in files {
+            std::fs::write(place.join(name), text).unwrap();
+            let path = format!("/etc/pam.d/{name}");
+            host.index_mut().metadata.insert(muster_proto::fact::PathText::from_bytes(path.as_bytes()), metadata);
+        }
+        (folder, host)
+    }
+
     /// A host that has one file alone.
     pub(super) fn with(path: &str, text: &str) -> (tempfile::TempDir, host::Recorded) {
         let (folder, mut host) = bare();

@@ -4,7 +4,7 @@ use muster_proto::fact::{Cause, Reading, Unknown};
 
 use super::{
     settings::{number, setting, settings},
-    stack::{Action, Line, is_reached},
+    stack::{Action, Line, behind_stack, is_reached, leaves_out},
     told,
 };
 use crate::host::Host;
@@ -93,8 +93,12 @@ fn faillock(host: &dyn Host, lines: &[Line], refuses: usize, counts: usize) -> R
     for (n, line) in lines[..counts].iter().enumerate() {
         let failure = line.action("auth_err");
         let is_left_out = match line.module.as_str() {
-            "pam_unix" => failure == Action::Die || failure.passes(counts - n),
-            module if CHOOSERS.contains(&module) => line.actions().iter().any(|(_, action)| action.jumps(counts - n)),
+            "pam_unix" if failure == Action::Die => behind_stack(lines, n) > counts,
+            "pam_unix" => leaves_out(lines, n, failure, counts),
+            module if CHOOSERS.contains(&module) => line
+                .actions()
+                .iter()
+                .any(|(_, action)| matches!(action, Action::Jump(_)) && leaves_out(lines, n, *action, counts)),
             _ => false,
         };
         if is_left_out {
@@ -183,6 +187,15 @@ mod tests {
         ] {
             assert_eq!(lockout_of(&host, &lines(&text)), Ok(expected), "{text}");
         }
+        // A jump over the substack that has both.
+        let mut nested = lines(&format!(
+            "auth [success=1 default=ignore] pam_unix.so\n{pre}{pre}auth sufficient pam_unix.so\n{fail}"
+        ));
+        nested[1].module.clear();
+        nested[2..].iter_mut().for_each(|line| line.level = 1);
+        assert_eq!(lockout_of(&host, &nested), Ok(None));
+        nested.remove(0);
+        assert_eq!(lockout_of(&host, &nested), Ok(Some((5, 900))));
         for text in [
             both("deny=5", ""),
             both("unlock_time=900", ""),

@@ -23,9 +23,11 @@ const OTHERS: [&str; 2] = ["pam_selinux_permit", "pam_systemd_home"];
 pub(super) struct Line {
     pub(super) kind: String,
     pub(super) control: String,
-    /// File name without its end.
+    /// File name without its end; empty where a substack begins, which counts as a line of its own.
     pub(super) module: String,
     pub(super) args: Vec<String>,
+    /// How many substacks it is in.
+    pub(super) level: usize,
 }
 
 impl Line {
@@ -107,14 +109,36 @@ impl Action {
             number => number.parse().map_or(Self::Other, Self::Jump),
         }
     }
+}
 
-    /// Returns whether it leaves out the line that comes `distance` later.
-    pub(super) fn passes(self, distance: usize) -> bool {
-        self == Self::Done || self.jumps(distance)
+/// Returns which of `lines` is next where the one at `at` jumps over so many. A substack counts as one, and a jump does not leave it.
+pub(super) fn behind_jump(lines: &[Line], at: usize, count: usize) -> usize {
+    let level = lines[at].level;
+    let mut next = at + 1;
+    for _ in 0..count {
+        if lines.get(next).is_none_or(|line| line.level < level) {
+            break;
+        }
+        next += 1;
+        while lines.get(next).is_some_and(|line| line.level > level) {
+            next += 1;
+        }
     }
+    next
+}
 
-    pub(super) fn jumps(self, distance: usize) -> bool {
-        matches!(self, Self::Jump(lines) if lines >= distance)
+/// Returns which of `lines` is next where the one at `at` ends its stack, which may be one of another.
+pub(super) fn behind_stack(lines: &[Line], at: usize) -> usize {
+    let is_behind = |line: &Line| line.level < lines[at].level;
+    lines[at..].iter().position(is_behind).map_or(lines.len(), |distance| at + distance)
+}
+
+/// Returns whether an action of the line at `from`, other than a failure, leaves out the one at `to`.
+pub(super) fn leaves_out(lines: &[Line], from: usize, action: Action, to: usize) -> bool {
+    match action {
+        Action::Done => behind_stack(lines, from) > to,
+        Action::Jump(count) => behind_jump(lines, from, count) > to,
+        Action::Ignore | Action::Ok | Action::Bad | Action::Die | Action::Other => false,
     }
 }
 
@@ -122,9 +146,9 @@ impl Action {
 pub(super) fn stack(host: &dyn Host, service: &str, kind: &str) -> Result<Vec<Line>, Unknown> {
     let mut lines = Vec::new();
     if has_service(host, service)? {
-        add(host, service, kind, 0, &mut lines)?;
+        add(host, service, kind, Depth::default(), &mut lines)?;
     } else {
-        add(host, "other", kind, 0, &mut lines)?;
+        add(host, "other", kind, Depth::default(), &mut lines)?;
     }
     Ok(lines)
 }
@@ -141,8 +165,21 @@ pub(super) fn has_service(host: &dyn Host, service: &str) -> Result<bool, Unknow
     Ok(false)
 }
 
-fn add(host: &dyn Host, service: &str, kind: &str, depth: usize, lines: &mut Vec<Line>) -> Result<(), Unknown> {
-    if depth > DEPTH {
+/// How deep a file is included: at all, and in substacks.
+#[derive(Clone, Copy, Default)]
+struct Depth {
+    files: usize,
+    level: usize,
+}
+
+impl Depth {
+    fn below(self, substacks: usize) -> Self {
+        Self { files: self.files + 1, level: self.level + substacks }
+    }
+}
+
+fn add(host: &dyn Host, service: &str, kind: &str, depth: Depth, lines: &mut Vec<Line>) -> Result<(), Unknown> {
+    if depth.files > DEPTH {
         return Err(Unknown::new(Cause::Limit, format!("pam.d/{service} is included too deep")));
     }
     let text = read_service(host, service)?;
@@ -152,12 +189,15 @@ fn add(host: &dyn Host, service: &str, kind: &str, depth: usize, lines: &mut Vec
         };
         match item {
             Item::Nothing => {}
-            Item::Include(name) => add(host, &name, kind, depth + 1, lines)?,
+            Item::Include(name) => add(host, &name, kind, depth.below(0), lines)?,
             Item::Line(line) if line.kind != kind => {}
-            Item::Line(line) if matches!(line.control.as_str(), "include" | "substack") => {
-                add(host, &line.module, kind, depth + 1, lines)?;
+            Item::Line(line) if line.control == "include" => add(host, &line.module, kind, depth.below(0), lines)?,
+            Item::Line(line) if line.control == "substack" => {
+                let control = "default=ignore".to_owned();
+                lines.push(Line { control, module: String::new(), level: depth.level, ..line.clone() });
+                add(host, &line.module, kind, depth.below(1), lines)?;
             }
-            Item::Line(line) => lines.push(line),
+            Item::Line(line) => lines.push(Line { level: depth.level, ..line }),
         }
         if lines.len() > LINES {
             return Err(Unknown::new(Cause::Limit, format!("pam.d/{service} has more lines than are read")));
@@ -226,7 +266,7 @@ pub(super) fn parse_line(line: &str) -> Option<Item> {
     while let Some(arg) = take_word(&mut rest) {
         args.push(arg);
     }
-    Some(Item::Line(Line { kind, control, module, args }))
+    Some(Item::Line(Line { kind, control, module, args, level: 0 }))
 }
 
 /// Takes a word, or what stands in brackets, off the front.
@@ -251,8 +291,10 @@ pub(super) fn is_reached(lines: &[Line], at: usize) -> Result<bool, Unknown> {
     for (n, line) in lines[..at].iter().enumerate().filter(|(_, line)| !line.is_foreign()) {
         let passes = |action: Action| match line.module.as_str() {
             // Who gets in without a password is not asked for one.
-            module if module != "pam_unix" && line.kind == "auth" => action.jumps(at - n),
-            _ => action.passes(at - n),
+            module if module != "pam_unix" && line.kind == "auth" => {
+                action != Action::Done && leaves_out(lines, n, action, at)
+            }
+            _ => leaves_out(lines, n, action, at),
         };
         if line.module == "pam_unix" && passes(line.action("success")) {
             return Ok(false);
@@ -271,7 +313,10 @@ pub(super) fn is_reached(lines: &[Line], at: usize) -> Result<bool, Unknown> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::made::lines, *};
+    use super::{
+        super::made::{lines, services},
+        *,
+    };
 
     #[test]
     fn a_line_may_be_continued_and_have_brackets() {
@@ -281,9 +326,36 @@ mod tests {
             control: "success=2   default=ignore".to_owned(),
             module: "pam_sss".to_owned(),
             args: vec!["a".to_owned(), "b c".to_owned()],
+            level: 0,
         };
         assert_eq!(lines(text), [expected]);
         assert!(parse_line("auth").is_none() && parse_line("what is this").is_none());
+    }
+
+    #[test]
+    fn a_substack_counts_as_one_line_and_ends_itself_alone() {
+        let levels = [0, 0, 1, 1, 2, 1, 0, 0];
+        let lines: Vec<Line> =
+            levels.map(|level| Line { level, ..lines("auth required pam_env.so").remove(0) }).into_iter().collect();
+        for (at, count, expected) in
+            [(0, 0, 1), (0, 1, 6), (0, 2, 7), (0, 9, 8), (2, 1, 5), (2, 2, 6), (2, 3, 6), (4, 1, 5), (6, usize::MAX, 8)]
+        {
+            assert_eq!(behind_jump(&lines, at, count), expected, "{at} {count}");
+        }
+        let ends: Vec<usize> = (0..lines.len()).map(|at| behind_stack(&lines, at)).collect();
+        assert_eq!(ends, [8, 8, 6, 6, 5, 6, 8, 8]);
+    }
+
+    #[test]
+    fn a_substack_is_read_with_its_depth_and_an_include_without() {
+        let (_folder, host) = services(&[
+            ("sshd", "auth substack system-auth\nauth include postlogin\nsession required pam_env.so\n"),
+            ("system-auth", "auth sufficient pam_unix.so\nauth required pam_deny.so\n"),
+            ("postlogin", "auth optional pam_permit.so\n"),
+        ]);
+        let lines = stack(&host, "sshd", "auth").unwrap();
+        let found: Vec<_> = lines.iter().map(|line| (line.module.as_str(), line.level)).collect();
+        assert_eq!(found, [("", 0), ("pam_unix", 1), ("pam_deny", 1), ("pam_permit", 0)]);
     }
 
     proptest! {
