@@ -18,6 +18,36 @@ pub(super) const DIRECTORIES: [&str; 6] =
 /// Others that know nothing of a local password: `pam_selinux_permit` lets in who needs none.
 const OTHERS: [&str; 2] = ["pam_selinux_permit", "pam_systemd_home"];
 
+/// Modules that let in by something else than a local password: a key, a device, a certificate, another server.
+pub(super) const PROOFS: [&str; 21] = [
+    "pam_aad",
+    "pam_cockpit_cert",
+    "pam_duo",
+    "pam_fprintd",
+    "pam_google_authenticator",
+    "pam_kanidm",
+    "pam_oath",
+    "pam_oslogin_login",
+    "pam_p11",
+    "pam_pkcs11",
+    "pam_poldi",
+    "pam_radius",
+    "pam_radius_auth",
+    "pam_ssh_agent_auth",
+    "pam_sss_gss",
+    "pam_systemd_home",
+    "pam_tacplus",
+    "pam_u2f",
+    "pam_unix2",
+    "pam_userdb",
+    "pam_yubico",
+];
+/// Modules that let in who needs no password.
+const WAIVERS: [&str; 6] =
+    ["pam_listfile", "pam_rhosts", "pam_rootok", "pam_selinux_permit", "pam_succeed_if", "pam_wheel"];
+/// Names that pam_unix has, too.
+const UNIX: [&str; 4] = ["pam_unix_acct", "pam_unix_auth", "pam_unix_passwd", "pam_unix_session"];
+
 /// A line of a stack.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Line {
@@ -142,12 +172,18 @@ pub(super) fn leaves_out(lines: &[Line], from: usize, action: Action, to: usize)
     }
 }
 
-/// Returns the lines of `kind` of a service, its includes in their place. A service without a file is `other`.
+/// Returns the lines of `kind` of a service, its includes in their place. A service without a file is `other`, and one
+/// without lines of a kind has its lines.
 pub(super) fn stack(host: &dyn Host, service: &str, kind: &str) -> Result<Vec<Line>, Unknown> {
     let mut lines = Vec::new();
     if has_service(host, service)? {
         add(host, service, kind, Depth::default(), &mut lines)?;
     } else {
+        add(host, "other", kind, Depth::default(), &mut lines)?;
+        return Ok(lines);
+    }
+    // libpam takes those of `other` for each kind that a service has none of.
+    if lines.is_empty() && has_service(host, "other")? {
         add(host, "other", kind, Depth::default(), &mut lines)?;
     }
     Ok(lines)
@@ -261,7 +297,8 @@ pub(super) fn parse_line(line: &str) -> Option<Item> {
     let control = take_word(&mut rest)?.to_ascii_lowercase();
     let module = take_word(&mut rest)?;
     let module = module.rsplit('/').next().unwrap_or_default();
-    let module = module.strip_suffix(".so").unwrap_or(module).to_owned();
+    let module = module.strip_suffix(".so").unwrap_or(module);
+    let module = if UNIX.contains(&module) { "pam_unix" } else { module }.to_owned();
     let mut args = Vec::new();
     while let Some(arg) = take_word(&mut rest) {
         args.push(arg);
@@ -289,17 +326,17 @@ fn take_word(rest: &mut &str) -> Option<String> {
 /// Returns whether a local password gets to the line at `at`: none before ends the stack for it, or jumps over that line.
 pub(super) fn is_reached(lines: &[Line], at: usize) -> Result<bool, Unknown> {
     for (n, line) in lines[..at].iter().enumerate().filter(|(_, line)| !line.is_foreign()) {
-        let passes = |action: Action| match line.module.as_str() {
-            // Who gets in without a password is not asked for one.
-            module if module != "pam_unix" && line.kind == "auth" => {
-                action != Action::Done && leaves_out(lines, n, action, at)
-            }
-            _ => leaves_out(lines, n, action, at),
-        };
-        if line.module == "pam_unix" && passes(line.action("success")) {
+        let passes = |action: Action| leaves_out(lines, n, action, at);
+        let module = line.module.as_str();
+        if matches!(module, "pam_unix" | "pam_permit") && passes(line.action("success")) {
             return Ok(false);
         }
-        if line.actions().iter().any(|(_, action)| passes(*action)) {
+        // Who gets in without a password is not asked for one.
+        let is_harmless = |action: Action| {
+            let is_other = PROOFS.contains(&module) || WAIVERS.contains(&module);
+            action == Action::Done && is_other && line.kind == "auth"
+        };
+        if line.actions().iter().any(|(_, action)| passes(*action) && !is_harmless(*action)) {
             return Err(line.undecidable(&format!("may leave out {}", lines[at].module)));
         }
     }
@@ -330,6 +367,31 @@ mod tests {
         };
         assert_eq!(lines(text), [expected]);
         assert!(parse_line("auth").is_none() && parse_line("what is this").is_none());
+    }
+
+    #[test]
+    fn a_service_without_lines_of_a_kind_has_those_of_other() {
+        let session = ("login", "session required pam_env.so\n");
+        let (_folder, host) = services(&[session, ("other", "auth required pam_unix.so\n")]);
+        assert_eq!(stack(&host, "login", "auth").unwrap(), lines("auth required pam_unix.so"));
+        assert_eq!(stack(&host, "login", "session").unwrap(), lines("session required pam_env.so"));
+    }
+
+    #[test]
+    fn a_line_that_surely_lets_in_before_leaves_out_and_one_that_may_is_told() {
+        let counts = "auth required pam_faillock.so authfail";
+        for (text, expected) in [
+            ("auth sufficient pam_unix_auth.so", Some(false)),
+            ("auth sufficient pam_permit.so", Some(false)),
+            ("auth sufficient pam_own.so", None),
+            ("auth sufficient pam_localuser.so", None),
+            ("auth sufficient pam_fprintd.so", Some(true)),
+            ("auth sufficient pam_succeed_if.so user ingroup nopasswdlogin", Some(true)),
+            ("auth [success=1 default=ignore] pam_fprintd.so", None),
+            ("auth required pam_own.so", Some(true)),
+        ] {
+            assert_eq!(is_reached(&lines(&format!("{text}\n{counts}")), 1).ok(), expected, "{text}");
+        }
     }
 
     #[test]
