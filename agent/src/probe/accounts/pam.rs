@@ -17,7 +17,22 @@ use super::set_up;
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// Services by which people sign in.
-const SIGN_IN: [&str; 6] = ["login", "sshd", "gdm-password", "lightdm", "sddm", "kde"];
+const SIGN_IN: [&str; 14] = [
+    "login",
+    "sshd",
+    "gdm-password",
+    "lightdm",
+    "sddm",
+    "kde",
+    "xdm",
+    "lxdm",
+    "greetd",
+    "ly",
+    "gdm",
+    "cockpit",
+    "xrdp-sesman",
+    "remote",
+];
 
 /// Reads what a local password must be.
 pub fn policy(host: &dyn Host) -> PasswordPolicy {
