@@ -10,6 +10,7 @@ pub(super) mod passwd;
 mod roster;
 mod set_up;
 mod sqlite;
+mod ssh;
 mod sudoers;
 mod unread;
 
@@ -19,7 +20,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, Reading, Text, Unknown},
+    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, PasswordState, Reading, Text, Unknown},
     report,
     time::Timestamp,
 };
@@ -28,6 +29,7 @@ use self::{
     logins::Logins,
     passwd::{Entry, Group, Shadow},
     roster::Roster,
+    ssh::Ssh,
     sudoers::{Grant, Sudoers},
 };
 use super::{Look, Probe, remote_access::sshd_config::Config};
@@ -78,9 +80,13 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let gshadow = add_gshadow(host, &mut groups);
     let shadow = shadow(host);
     let logins = Logins::look(host, now);
-    let elsewhere = keys_elsewhere(host);
-    let mut accounts: Vec<Account> =
-        entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), now)).collect();
+    let config = Config::look(host);
+    let elsewhere = keys_elsewhere(&config);
+    let ssh = Ssh::look(host, &config);
+    let mut accounts: Vec<Account> = entries
+        .iter()
+        .map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), &ssh, now))
+        .collect();
     accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
     let (directories, unread) = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
     let (administrators, mut unsound) = administrators(host, &entries, &groups, !directories.is_empty());
@@ -147,6 +153,7 @@ fn account(
     shadow: Result<&BTreeMap<String, Shadow>, &Unknown>,
     logins: &Logins,
     elsewhere: Option<&Unknown>,
+    ssh: &Ssh,
     now: Timestamp,
 ) -> Account {
     // passwd(5): whatever else stands there is the password itself, and shadow(5) is not asked.
@@ -159,21 +166,26 @@ fn account(
             Err(unknown) => Reading::Unknown { unknown: unknown.clone() },
         }
     }
+    let password = if in_shadow {
+        of_line(line, |line| Reading::Known(line.password))
+    } else {
+        Reading::Known(passwd::password_state(&entry.password))
+    };
+    let authorized_keys = authorized_keys(host, entry, elsewhere);
+    let may_have_password = !matches!(password, Reading::Known(PasswordState::None | PasswordState::Locked));
+    let may_have_keys = authorized_keys != Reading::Known(false);
+    let unrecorded = ssh.unrecorded(entry.uid, may_have_password, may_have_keys).filter(|_| entry.is_interactive());
     Account {
         name: Text::new(&entry.name),
         uid: entry.uid,
         interactive: entry.is_interactive(),
-        password: if in_shadow {
-            of_line(line, |line| Reading::Known(line.password))
-        } else {
-            Reading::Known(passwd::password_state(&entry.password))
-        },
+        password,
         expired: of_line(line, |line| line.expired(now)),
-        authorized_keys: authorized_keys(host, entry, elsewhere),
+        authorized_keys,
         password_changed_time: super::past(of_line(line, Shadow::changed_time), now),
         expires_time: of_line(line, Shadow::expires_time),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
-        no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name),
+        no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name, unrecorded),
     }
 }
 
@@ -198,12 +210,12 @@ fn authorized_keys(host: &dyn Host, entry: &Entry, elsewhere: Option<&Unknown>) 
 }
 
 /// Returns why keys may be where no file of a home names them.
-fn keys_elsewhere(host: &dyn Host) -> Option<Unknown> {
-    match Config::look(host) {
+fn keys_elsewhere(config: &Result<Config, Unknown>) -> Option<Unknown> {
+    match config {
         Ok(config) => config
             .keys_elsewhere()
             .map(|at| Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere"))),
-        Err(unknown) => Some(unknown),
+        Err(unknown) => Some(unknown.clone()),
     }
 }
 
@@ -344,8 +356,6 @@ fn names(grant: &Grant, roster: &Roster, has_directories: bool) -> BTreeSet<Stri
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::PasswordState;
-
     use super::*;
 
     #[test]
@@ -364,7 +374,15 @@ mod tests {
         let now = Timestamp::from_seconds(100 * 86_400).unwrap();
         for (day, expected) in [(100, true), (101, false), (47_117, false)] {
             let shadow = passwd::parse_shadow(format!("bob:(hash):{day}:0:99999:7:::\n").as_bytes());
-            let account = account(&host, entry, Ok(&shadow), &Logins::default(), None, now);
+            let account = account(
+                &host,
+                entry,
+                Ok(&shadow),
+                &Logins::default(),
+                None,
+                &Ssh::look(&host, &Config::look(&host)),
+                now,
+            );
             assert_eq!(account.password_changed_time.known().is_some(), expected, "{day}");
         }
     }
@@ -536,7 +554,7 @@ mod tests {
             change(&mut host.1);
             shown(&accounts(&host.1, Timestamp::from_seconds(1_800_000_000).unwrap()).unwrap())
         };
-        assert_eq!(of(&|_| ()), ["bob /etc/sudoers:1", "bob sudo"]);
+        assert_eq!(of(&|_| ()), ["bob sudo", "bob /etc/sudoers:1"]);
         // What cannot be seen may be there.
         let without = |key: &'static str| {
             of(&move |host: &mut host::Recorded| {
@@ -545,9 +563,9 @@ mod tests {
         };
         assert_eq!(
             without("list /usr/share/polkit-1/rules.d"),
-            ["admin admin", "bob /etc/sudoers:1", "bob sudo", "bob wheel"]
+            ["admin admin", "bob sudo", "bob wheel", "bob /etc/sudoers:1"]
         );
-        assert_eq!(without("metadata /run/docker.sock"), ["bob /etc/sudoers:1", "bob docker", "bob sudo"]);
+        assert_eq!(without("metadata /run/docker.sock"), ["bob docker", "bob sudo", "bob /etc/sudoers:1"]);
     }
 
     #[test]

@@ -37,6 +37,9 @@ const UNITS: [&str; 6] = [
 /// Those of them by which systemd waits for peers in the server's place.
 const SOCKETS: [&str; 4] = [UNITS[2], UNITS[3], UNITS[4], UNITS[5]];
 
+/// The program of dropbear(8).
+const DROPBEAR: &str = "/usr/sbin/dropbear";
+
 /// The probe of `remote_access`.
 pub struct RemoteAccessProbe;
 
@@ -55,6 +58,15 @@ impl Probe for RemoteAccessProbe {
         let state = RemoteAccess { programs: programs::look(look.host, &listeners, &ssh), ssh };
         vec![Fact::RemoteAccess(Reading::Known(state))]
     }
+}
+
+/// Returns whether a server is installed that lets in by SSH: OpenSSH's, or dropbear.
+///
+/// # Errors
+///
+/// Why that could not be told.
+pub(super) fn has_ssh_server(host: &dyn Host) -> Result<bool, Unknown> {
+    Ok(is_there(host, &openssh::PROGRAMS)? || is_there(host, &[DROPBEAR])?)
 }
 
 fn is_there(host: &dyn Host, paths: &[&str]) -> Result<bool, Unknown> {

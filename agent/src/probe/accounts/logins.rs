@@ -260,14 +260,15 @@ impl Logins {
         }
     }
 
-    /// Returns since when no sign-in of an account was recorded.
-    pub fn no_login_since_time(&self, uid: u32, name: &str) -> Reading<Timestamp> {
+    /// Returns since when no sign-in of an account was recorded. `unrecorded` is why one may have left no record.
+    pub fn no_login_since_time(&self, uid: u32, name: &str, unrecorded: Option<&Unknown>) -> Reading<Timestamp> {
         if let Some(unknown) = &self.untold {
             return Reading::Unknown { unknown: unknown.clone() };
         }
-        match self.last(uid, name).or(self.oldest) {
-            Some(seconds) => self.reading(seconds),
-            None => Reading::unknown(Cause::Undecidable, "the host's records hold no sign-in of anybody"),
+        match (self.last(uid, name), self.oldest, unrecorded) {
+            (Some(seconds), _, _) | (None, Some(seconds), None) => self.reading(seconds),
+            (None, Some(_), Some(unknown)) => Reading::Unknown { unknown: unknown.clone() },
+            (None, None, _) => Reading::unknown(Cause::Undecidable, "the host's records hold no sign-in of anybody"),
         }
     }
 }
@@ -320,10 +321,13 @@ mod tests {
         let wtmp = [utmp(2, "reboot", 10), utmp(7, "alice", 700), utmp(8, "", 800), utmp(7, "alice", 600)].concat();
         logins.add_wtmp(&mut wtmp.as_slice(), layout()).unwrap();
         assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(700));
-        assert_eq!(seconds(&logins.no_login_since_time(1000, "alice")), Some(700));
+        assert_eq!(seconds(&logins.no_login_since_time(1000, "alice", None)), Some(700));
+        let why = Unknown::new(Cause::Undecidable, "x");
+        assert_eq!(seconds(&logins.no_login_since_time(1000, "alice", Some(&why))), Some(700));
+        assert_eq!(logins.no_login_since_time(1001, "bob", Some(&why)), Reading::Unknown { unknown: why });
         // Nobody of that name came since the oldest record.
         assert_eq!(seconds(&logins.last_login_time(1001, "bob")), None);
-        assert_eq!(seconds(&logins.no_login_since_time(1001, "bob")), Some(500));
+        assert_eq!(seconds(&logins.no_login_since_time(1001, "bob", None)), Some(500));
     }
 
     #[test]
@@ -332,7 +336,7 @@ mod tests {
         let wtmp = [utmp(7, "alice", 1_000), utmp(7, "bob", 1_001)].concat();
         logins.add_wtmp(&mut wtmp.as_slice(), layout()).unwrap();
         assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(1_000));
-        for reading in [logins.last_login_time(1001, "bob"), logins.no_login_since_time(1001, "bob")] {
+        for reading in [logins.last_login_time(1001, "bob"), logins.no_login_since_time(1001, "bob", None)] {
             assert!(matches!(reading, Reading::Unknown { unknown } if unknown.cause == Cause::Garbled));
         }
     }
@@ -350,7 +354,7 @@ mod tests {
     fn files_without_a_sign_in_say_nothing() {
         let mut logins = Logins::default();
         logins.add_wtmp(&mut utmp(2, "reboot", 10).as_slice(), layout()).unwrap();
-        let Reading::Unknown { unknown } = logins.no_login_since_time(0, "root") else { panic!() };
+        let Reading::Unknown { unknown } = logins.no_login_since_time(0, "root", None) else { panic!() };
         assert_eq!(unknown.cause, Cause::Undecidable);
     }
 
@@ -368,7 +372,7 @@ mod tests {
                 logins.add_wtmp(&mut bytes.as_slice(), layout).unwrap();
                 logins.add_lastlog(&mut bytes.as_slice(), layout).unwrap();
                 logins.last_login_time(0, "root");
-                logins.no_login_since_time(1, &"x".repeat(40));
+                logins.no_login_since_time(1, &"x".repeat(40), None);
             }
         }
     }

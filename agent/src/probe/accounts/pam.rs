@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use muster_proto::fact::{Cause, PasswordPolicy, Reading, Text, Unknown};
 
-use self::stack::{DIRECTORIES, Line, has_service, stack};
+use self::stack::{DIRECTORIES, Line, has_service, is_always_run, stack};
 use super::set_up;
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
@@ -54,6 +54,28 @@ pub fn policy(host: &dyn Host) -> PasswordPolicy {
         history: told(change.as_ref().map_err(Clone::clone).and_then(|lines| quality::history(host, lines))),
         max_age_days: max_age_days(host),
         delegates,
+    }
+}
+
+/// Returns whether each session of a service is recorded as a sign-in of its account, with a terminal or without: by pam_lastlog(8),
+/// pam_lastlog2(8) or pam_wtmpdb(8), in the file that is read.
+///
+/// # Errors
+///
+/// Why that could not be told.
+pub fn records_sessions(host: &dyn Host, service: &str) -> Result<bool, Unknown> {
+    let lines = stack(host, service, "session")?;
+    let is_recorded = |(at, line): (usize, &Line)| records(line, service) && is_always_run(&lines, at);
+    Ok(lines.iter().enumerate().any(is_recorded))
+}
+
+fn records(line: &Line, service: &str) -> bool {
+    let skips = |value: &str| value.split(',').any(|skipped| skipped == service);
+    match line.module.as_str() {
+        "pam_lastlog" => !line.has("noupdate"),
+        "pam_lastlog2" => line.value("database").is_none(),
+        "pam_wtmpdb" => line.value("database").is_none() && !line.value("skip_if").is_some_and(skips),
+        _ => false,
     }
 }
 
@@ -190,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        made::{bare, lines, with},
+        made::{bare, lines, services, with},
         *,
     };
 
@@ -217,6 +239,34 @@ mod tests {
         assert_eq!(delegates(&host, &stack("auth sufficient pam_krb5.so\n")), (Vec::new(), None));
         let realm = stack("auth sufficient pam_krb5.so realm=EXAMPLE.COM\n");
         assert_eq!(delegates(&host, &realm), (vec![Text::new("pam_krb5")], None));
+    }
+
+    #[test]
+    fn a_session_is_recorded_where_a_module_that_does_so_is_always_run() {
+        // Red Hat's postlogin leaves out the line that writes for all but two services.
+        let postlogin = "session [success=1 default=ignore] pam_succeed_if.so service !~ gdm* service !~ su* quiet
+            session [default=1] pam_lastlog.so nowtmp showfailed
+            session optional pam_lastlog.so silent noupdate showfailed\n";
+        for (text, expected) in [
+            ("session required pam_unix.so\n", false),
+            (postlogin, false),
+            ("session optional pam_lastlog.so\n", true),
+            ("session optional pam_lastlog.so noupdate\n", false),
+            ("session optional pam_wtmpdb.so\n", true),
+            ("session optional pam_wtmpdb.so skip_if=cron,sshd\n", false),
+            ("session optional pam_lastlog2.so silent\n", true),
+            ("session optional pam_lastlog2.so database=/x\n", false),
+            ("session sufficient pam_permit.so\nsession optional pam_lastlog2.so\n", false),
+            // Debian's own begins so.
+            (
+                "session [default=1] pam_permit.so\nsession requisite pam_deny.so\nsession optional pam_lastlog2.so\n",
+                true,
+            ),
+        ] {
+            let (_folder, host) = services(&[("sshd", text)]);
+            assert_eq!(records_sessions(&host, "sshd"), Ok(expected), "{text}");
+        }
+        assert!(records_sessions(&bare().1, "sshd").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 use crate::host::{self, Host};
 
 /// Where OpenSSH's server is usually installed.
-const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
+pub(super) const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
 /// Folders of System V runlevels, where `S` and a number begin the name of what starts.
 const RUNLEVELS: [&str; 2] = ["/etc/rc2.d", "/etc/rc3.d"];
 

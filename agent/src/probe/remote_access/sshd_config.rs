@@ -228,6 +228,11 @@ impl Config {
         self.settings.iter().find(is_elsewhere).map(|setting| setting.at.as_str())
     }
 
+    /// Returns whether PAM is surely asked about every account and told of every session.
+    pub fn uses_pam(&self) -> bool {
+        self.worst(&["usepam"], parse_yes_no, false, |value| !*value, &mut Vec::new()) == Reading::Known(true)
+    }
+
     /// Returns whether a file is that of the system's policy of algorithms, and has nothing else that would be told.
     pub(super) fn has_algorithms_alone(&self, path: &Path) -> bool {
         let is_of_it = |setting: &Setting| setting.at.strip_prefix(CRYPTO_POLICY).is_some_and(|at| at.starts_with(':'));

@@ -323,6 +323,13 @@ fn take_word(rest: &mut &str) -> Option<String> {
     Some(word.to_owned())
 }
 
+/// Returns whether the line at `at` is run unless the stack fails.
+pub(super) fn is_always_run(lines: &[Line], at: usize) -> bool {
+    lines[..at].iter().enumerate().all(|(n, line)| {
+        line.actions().iter().all(|(_, action)| *action != Action::Other && !leaves_out(lines, n, *action, at))
+    })
+}
+
 /// Returns whether a local password gets to the line at `at`: none before ends the stack for it, or jumps over that line.
 pub(super) fn is_reached(lines: &[Line], at: usize) -> Result<bool, Unknown> {
     for (n, line) in lines[..at].iter().enumerate().filter(|(_, line)| !line.is_foreign()) {

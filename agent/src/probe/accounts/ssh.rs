@@ -1,0 +1,59 @@
+//! What the host's SSH server has to do with its accounts: whether their passwords let them in by it, and what it records of them.
+
+use muster_proto::fact::{Cause, PermitRootLogin, Reading, Unknown};
+
+use super::pam;
+use crate::{
+    host::Host,
+    probe::remote_access::{self, sshd_config::Config},
+};
+
+/// The server, as far as its accounts go.
+pub struct Ssh {
+    /// Why sign-ins by it may leave no record.
+    unrecorded: Option<Unknown>,
+    /// Whether a password may open a session, and one of the superuser.
+    takes_password: bool,
+    takes_password_of_root: bool,
+}
+
+impl Ssh {
+    /// Looks at the server and its settings. What cannot be seen may be there.
+    pub fn look(host: &dyn Host, config: &Result<Config, Unknown>) -> Self {
+        let allowed = config.as_ref().map(Config::allowed);
+        let may = |is_not: bool| !is_not;
+        let takes_password = may(allowed.as_ref().is_ok_and(|it| it.password_suffices == Reading::Known(false)));
+        let refuses_root =
+            |permit: &Reading<PermitRootLogin>| permit.known().is_some_and(|permit| *permit != PermitRootLogin::Yes);
+        let takes_password_of_root =
+            takes_password && may(allowed.as_ref().is_ok_and(|it| refuses_root(&it.permit_root_login)));
+        let unrecorded = match remote_access::has_ssh_server(host) {
+            Ok(false) => None,
+            Ok(true) => unrecorded(host, config),
+            Err(unknown) => Some(unknown),
+        };
+        Self { unrecorded, takes_password, takes_password_of_root }
+    }
+
+    /// Returns why sign-ins of an account may leave no record: sshd writes one of sessions with a terminal alone.
+    pub fn unrecorded(&self, uid: u32, may_have_password: bool, may_have_keys: bool) -> Option<&Unknown> {
+        let takes_password = if uid == 0 { self.takes_password_of_root } else { self.takes_password };
+        self.unrecorded.as_ref().filter(|_| may_have_keys || may_have_password && takes_password)
+    }
+}
+
+fn unrecorded(host: &dyn Host, config: &Result<Config, Unknown>) -> Option<Unknown> {
+    let config = match config {
+        Ok(config) => config,
+        Err(unknown) => return Some(unknown.clone()),
+    };
+    let is_recorded = match config.uses_pam() {
+        true => pam::records_sessions(host, "sshd"),
+        false => Ok(false),
+    };
+    match is_recorded {
+        Ok(true) => None,
+        Ok(false) => Some(Unknown::new(Cause::Undecidable, "the SSH server records sign-ins with a terminal alone")),
+        Err(unknown) => Some(unknown),
+    }
+}
