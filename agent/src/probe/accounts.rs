@@ -285,9 +285,11 @@ fn administrators(
     let hostname = hostname.unwrap_or_default();
     let superusers = roster.superusers();
     let (mut in_sudoers, mut is_sudo_untold) = (BTreeSet::new(), false);
+    let mut pam_services = BTreeSet::new();
     for mains in sudoers::MAINS {
         let mut sudoers = Sudoers::look(host, mains, &hostname);
         let grants = sudoers::grants(&mut sudoers, &superusers, &hostname);
+        pam_services.append(&mut sudoers.pam_services);
         if let Some(unknown) = sudoers.untold {
             is_sudo_untold = true;
             sudoers::doubt(&mut untold, unknown);
@@ -318,7 +320,7 @@ fn administrators(
             );
         }
     }
-    if let Some(unknown) = unread::look(host) {
+    if let Some(unknown) = unread::look(host, &pam_services) {
         sudoers::doubt(&mut untold, unknown);
     }
     if found.len() > ADMINISTRATORS {
@@ -582,12 +584,22 @@ mod tests {
         for (path, text, expected) in [
             ("sudo.conf", "Plugin sudoers_policy sudoers.so sudoers_file=/x\n", "/etc/sudo.conf:1: sudo may have"),
             ("doas.conf", "permit nopass bob as root\n", "/etc/doas.conf:1: rules of doas are not read"),
-            ("pam.d/su-l", "auth sufficient pam_wheel.so trust\n", "/etc/pam.d/su-l:1: su asks some for no password"),
+            (
+                "pam.d/su-l",
+                "auth sufficient pam_wheel.so trust\n",
+                "pam.d/su-l may ask for no password: pam_wheel [suf",
+            ),
+            ("sudoers", "Defaults pam_service=/x\n", "/etc/sudoers:1: a service of PAM"),
         ] {
             let found = of_files(&[(path, text)]).unwrap();
             let Reading::Unknown { unknown } = found.administrators_complete else { panic!("{path}") };
             assert_eq!(unknown.cause, Cause::Undecidable);
             assert!(unknown.detail.as_str().starts_with(expected), "{unknown:?}");
+        }
+        for (service, is_complete) in [("login", true), ("myopen", false)] {
+            let rule = format!("Defaults:bob pam_login_service = \"{service}\"\n");
+            let found = of_files(&[("sudoers", &rule), ("pam.d/myopen", "auth sufficient pam_permit.so\n")]).unwrap();
+            assert_eq!(found.administrators_complete == Reading::Known(true), is_complete, "{service}");
         }
     }
 

@@ -7,6 +7,9 @@ mod lockout;
 mod quality;
 mod settings;
 mod stack;
+mod superuser;
+
+pub use self::superuser::asks_nobody;
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -25,6 +25,10 @@ const DEPTH: usize = 16;
 /// Lines of all files, at most.
 const LINES: usize = 10_000;
 
+/// Settings that name a service of PAM, and services that are kept, at most.
+const PAM_SERVICES: [&str; 3] = ["pam_askpass_service", "pam_login_service", "pam_service"];
+const SERVICES: usize = 16;
+
 /// What all files say.
 #[derive(Debug, Default)]
 pub struct Sudoers {
@@ -39,6 +43,8 @@ pub struct Sudoers {
     own_password: Vec<String>,
     /// Whether a setting names who is meant where a rule names nobody: `runas_default`.
     changes_runas: bool,
+    /// Services of PAM that settings name in the place of sudo's own.
+    pub pam_services: BTreeSet<String>,
     /// Why there may be more rules than these.
     pub untold: Option<Unknown>,
     files: usize,
@@ -219,9 +225,21 @@ impl Sudoers {
                 _ if name.starts_with("exempt_group") && is_on => {
                     self.unsound(at, "a group need not give a password");
                 }
+                _ if PAM_SERVICES.iter().any(|service| name.starts_with(service)) => self.add_pam_service(name, at),
                 _ if name.starts_with("runas_default") => self.changes_runas = true,
                 _ => {}
             }
+        }
+    }
+
+    fn add_pam_service(&mut self, setting: &str, at: &str) {
+        let value = setting.split_once('=').map_or("", |(_, value)| value.trim().trim_matches('"'));
+        let is_plain =
+            !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        if is_plain && self.pam_services.len() < SERVICES {
+            self.pam_services.insert(value.to_owned());
+        } else {
+            self.unsound(at, "a service of PAM that this build does not look at");
         }
     }
 

@@ -1,11 +1,11 @@
 //! Ways to become the superuser that are not read, and only noticed: rules of other programs than sudo(8), rules of sudo in other
-//! places, and su(1) without a password.
+//! places, and su(1) and sudo(8) without a password by PAM.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use muster_proto::fact::{Cause, Unknown};
 
-use super::sudoers;
+use super::{pam, sudoers};
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// Settings of sudo (sudo.conf(5)): the usual place, and that of systems whose `/etc` holds changes alone.
@@ -13,20 +13,11 @@ const SUDO_CONF: [&str; 2] = ["/etc/sudo.conf", "/usr/etc/sudo.conf"];
 /// Rules of doas(1): its file, and the folder that Alpine Linux has beside it.
 const DOAS_CONF: &str = "/etc/doas.conf";
 const DOAS_FOLDER: &str = "/etc/doas.d";
-/// What PAM asks of who runs su(1), in the folders of pam.d(5).
-const SU: [&str; 6] = [
-    "/etc/pam.d/su",
-    "/etc/pam.d/su-l",
-    "/usr/etc/pam.d/su",
-    "/usr/etc/pam.d/su-l",
-    "/usr/lib/pam.d/su",
-    "/usr/lib/pam.d/su-l",
-];
 /// Parts of sudo that decide by sudoers(5), and only log.
 const SUDOERS_PARTS: [&str; 3] = ["sudoers_policy", "sudoers_io", "sudoers_audit"];
 
-/// Returns why others may become the superuser than groups and rules of sudoers(5) tell.
-pub fn look(host: &dyn Host) -> Option<Unknown> {
+/// Returns why others may become the superuser than groups and rules of sudoers(5) tell. `services` are those of PAM that rules name.
+pub fn look(host: &dyn Host, services: &BTreeSet<String>) -> Option<Unknown> {
     let mut untold = None;
     let mut check = |path: &str, odd_line: fn(&str) -> Option<usize>, why: &str| match read(host, Path::new(path)) {
         Ok(text) => {
@@ -39,9 +30,6 @@ pub fn look(host: &dyn Host) -> Option<Unknown> {
     for path in SUDO_CONF {
         check(path, odd_line_of_sudo_conf, "sudo may have its rules from elsewhere");
     }
-    for path in SU {
-        check(path, trusting_line_of_su, "su asks some for no password");
-    }
     check(DOAS_CONF, doas_rule, "rules of doas are not read");
     match host.list(Path::new(DOAS_FOLDER)) {
         Ok(names) => {
@@ -51,6 +39,9 @@ pub fn look(host: &dyn Host) -> Option<Unknown> {
         }
         Err(error) if host::cause(&error) == Cause::Absent => {}
         Err(error) => sudoers::doubt(&mut untold, host::unknown(format!("list {DOAS_FOLDER}"), &error)),
+    }
+    if let Some(unknown) = pam::asks_nobody(host, services) {
+        sudoers::doubt(&mut untold, unknown);
     }
     untold
 }
@@ -95,11 +86,6 @@ fn odd_line_of_sudo_conf(text: &str) -> Option<usize> {
     })
 }
 
-/// Returns the line with which pam_wheel(8) lets members of a group become another without a password.
-fn trusting_line_of_su(text: &str) -> Option<usize> {
-    find(text, |words| words.iter().any(|word| word.trim_matches(['[', ']', '\\']) == "trust"))
-}
-
 /// Returns the first line of a doas.conf(5).
 fn doas_rule(text: &str) -> Option<usize> {
     find(text, |words| !words.is_empty())
@@ -134,21 +120,6 @@ mod tests {
     }
 
     #[test]
-    fn su_that_trusts_a_group_is_noticed_and_a_comment_on_it_is_not() {
-        let stock = "auth sufficient pam_rootok.so\n# auth sufficient pam_wheel.so trust\n\
-            #auth\t\tsufficient\tpam_wheel.so trust use_uid\n# trust\nauth required pam_wheel.so use_uid\n@include common-auth\n";
-        assert_eq!(trusting_line_of_su(stock), None);
-        for line in [
-            "auth sufficient pam_wheel.so trust group=carol",
-            "-auth [success=done default=ignore] /lib/security/pam_wheel.so [trust] use_uid",
-            "auth sufficient pam_wheel.so trust#x",
-            "auth sufficient pam_wheel.so trust\\\n group=carol",
-        ] {
-            assert_eq!(trusting_line_of_su(&format!("{stock}{line}\n")), Some(7), "{line}");
-        }
-    }
-
-    #[test]
     fn any_rule_of_doas_is_noticed() {
         assert_eq!(doas_rule("# permit persist :wheel\n\n  # x\n"), None);
         assert_eq!(doas_rule("# x\npermit nopass bob as root\n"), Some(2));
@@ -158,7 +129,7 @@ mod tests {
         #[test]
         fn arbitrary_files_never_panic(text in "[PpluginathsudoersΩ_.=/# \\\\\n]{0,200}", any in "\\PC*") {
             for text in [text, any] {
-                let _ = (odd_line_of_sudo_conf(&text), trusting_line_of_su(&text), doas_rule(&text));
+                let _ = (odd_line_of_sudo_conf(&text), doas_rule(&text));
             }
         }
     }
