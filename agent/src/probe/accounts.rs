@@ -63,7 +63,9 @@ impl Probe for AccountsProbe {
 }
 
 fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
-    let passwd = whole(read(host, PASSWD)?, PASSWD)?;
+    let passwd = read(host, PASSWD)?;
+    // Who is not listed would be told of nobody.
+    whole(&passwd, PASSWD)?;
     // Which account such a line is, if any, depends on who reads it.
     if let Some(number) = passwd::odd_line_of_passwd(&passwd) {
         return Err(Unknown::new(Cause::Garbled, format!("{PASSWD}:{number}: no line of passwd(5)")));
@@ -75,7 +77,7 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     if entries.len() > ACCOUNTS {
         return Err(Unknown::new(Cause::Limit, format!("{PASSWD} has {} accounts", entries.len())));
     }
-    let group = whole(read(host, GROUP)?, GROUP)?;
+    let group = read(host, GROUP)?;
     let mut groups = passwd::parse_group(&group);
     let gshadow = add_gshadow(host, &mut groups);
     let shadow = shadow(host);
@@ -92,6 +94,9 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let (administrators, mut unsound) = administrators(host, &entries, &groups, !directories.is_empty());
     if let Some(number) = passwd::odd_line_of_group(&group) {
         sudoers::doubt(&mut unsound, Unknown::new(Cause::Garbled, format!("{GROUP}:{number}: no line of group(5)")));
+    }
+    if let Err(unknown) = whole(&group, GROUP) {
+        sudoers::doubt(&mut unsound, unknown);
     }
     if let Err(unknown) = gshadow {
         sudoers::doubt(&mut unsound, unknown);
@@ -117,10 +122,10 @@ fn read(host: &dyn Host, path: &str) -> Result<Vec<u8>, Unknown> {
     host.read(Path::new(path), FILE_BYTES).map_err(|error| host::unknown(format!("read {path}"), &error))
 }
 
-/// Returns a file of passwd(5) or group(5) that was not cut.
-fn whole(file: Vec<u8>, path: &str) -> Result<Vec<u8>, Unknown> {
-    if passwd::is_whole(&file) {
-        Ok(file)
+/// Returns an error where a file of passwd(5) or group(5) was cut.
+fn whole(file: &[u8], path: &str) -> Result<(), Unknown> {
+    if passwd::is_whole(file) {
+        Ok(())
     } else {
         Err(Unknown::new(Cause::Garbled, format!("the last line of {path} has no end")))
     }
@@ -139,8 +144,8 @@ fn shadow(host: &dyn Host) -> Result<BTreeMap<String, Shadow>, Unknown> {
 fn add_gshadow(host: &dyn Host, groups: &mut [Group]) -> Result<(), Unknown> {
     match host.gshadow() {
         Ok(file) => {
-            passwd::add_gshadow(groups, &whole(file, "/etc/gshadow")?);
-            Ok(())
+            passwd::add_gshadow(groups, &file);
+            whole(&file, "/etc/gshadow")
         }
         Err(error) if host::cause(&error) == Cause::Absent => Ok(()),
         Err(error) => Err(host::unknown("read /etc/gshadow", &error)),
@@ -362,9 +367,9 @@ mod tests {
 
     #[test]
     fn a_file_of_accounts_without_the_end_of_its_last_line_was_cut() {
-        assert!(whole(b"root:x:0:0::/:/bin/sh\n".to_vec(), PASSWD).is_ok());
+        assert!(whole(b"root:x:0:0::/:/bin/sh\n", PASSWD).is_ok());
         for cut in [&b"root:x:0:0::/:/bin/s"[..], b""] {
-            assert_eq!(whole(cut.to_vec(), PASSWD).unwrap_err().cause, Cause::Garbled);
+            assert_eq!(whole(cut, PASSWD).unwrap_err().cause, Cause::Garbled);
         }
     }
 
@@ -492,6 +497,10 @@ mod tests {
         assert_eq!((unknown.cause, unknown.detail.as_str()), (Cause::Garbled, "/etc/passwd:2: no line of passwd(5)"));
         let found = of_files(&[("group", "root:x:0:\nops:x\n")]).unwrap();
         let why = Unknown::new(Cause::Garbled, "/etc/group:2: no line of group(5)");
+        assert_eq!(found.administrators_complete, Reading::Unknown { unknown: why });
+        let found = of_files(&[("group", "root:x:0:\nsudo:x:27:bob"), ("sudoers", "%sudo ALL=ALL\n")]).unwrap();
+        assert_eq!(shown(&found), ["bob sudo", "bob /etc/sudoers:1"]);
+        let why = Unknown::new(Cause::Garbled, "the last line of /etc/group has no end");
         assert_eq!(found.administrators_complete, Reading::Unknown { unknown: why });
     }
 

@@ -11,8 +11,11 @@ use muster_proto::time::Timestamp;
 
 /// Seconds of a day, the unit of shadow(5).
 const DAY: i64 = 86_400;
-/// Shells that end at once: nologin(8), false(1) and the commands of the accounts that distributions make for them.
+/// Shells that end at once: nologin(8), false(1) and the commands of the accounts that distributions make for them. A program of such a
+/// name in another folder may be any.
 const CLOSED_SHELLS: [&str; 6] = ["nologin", "false", "true", "sync", "halt", "shutdown"];
+
+const SHELL_FOLDERS: [&str; 5] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin", "/run/current-system/sw/bin"];
 
 /// A line of passwd(5).
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,8 +32,8 @@ pub struct Entry {
 impl Entry {
     /// Returns whether its shell lets a person in. No shell at all is `/bin/sh`.
     pub fn is_interactive(&self) -> bool {
-        let name = self.shell.rsplit('/').next().unwrap_or_default();
-        !CLOSED_SHELLS.contains(&name)
+        let (folder, name) = self.shell.rsplit_once('/').unwrap_or_default();
+        !(SHELL_FOLDERS.contains(&folder) && CLOSED_SHELLS.contains(&name))
     }
 }
 
@@ -240,13 +243,8 @@ impl Shadow {
     /// old for longer than it may.
     pub fn expired(&self, now: Timestamp) -> Reading<bool> {
         let today = now.seconds().div_euclid(DAY);
-        match self.expires {
-            // shadow(5) warns that 0 is taken for either.
-            Some(0) => {
-                return Reading::unknown(Cause::Undecidable, "its expiry date is day 0, which means never to some");
-            }
-            Some(day) if day > 0 && today >= day => return Reading::Known(true),
-            _ => {}
+        if self.expires.is_some_and(|day| day >= 0 && today >= day) {
+            return Reading::Known(true);
         }
         let is_shut = match (self.changed, self.max, self.inactive) {
             (Some(changed), Some(max), Some(inactive)) if changed > 0 && max >= 0 && inactive >= 0 => {
@@ -391,6 +389,8 @@ mod tests {
             ("", true),
             ("/bin/rbash", true),
             ("/opt/own", true),
+            ("/usr/local/bin/true", true),
+            ("nologin", true),
         ] {
             let line = format!("a:x:1:1::/:{shell}\n");
             assert_eq!(parse_passwd(line.as_bytes())[0].is_interactive(), expected, "{shell}");
@@ -422,7 +422,8 @@ mod tests {
         let inactive = of("a:(hash):100:0:10:7:5::\n");
         assert_eq!([115, 116].map(|day| known(inactive.expired(now(day)))), [Some(false), Some(true)]);
         assert_eq!(known(of("a:(hash):100:0:10:7:::\n").expired(now(500))), Some(false));
-        assert_eq!(known(of("a:(hash):100:0:10:7::0:\n").expired(now(500))), None);
+        // As `chage -E 0` leaves it.
+        assert_eq!(known(of("a:(hash):100:0:10:7::0:\n").expired(now(500))), Some(true));
     }
 
     #[test]
