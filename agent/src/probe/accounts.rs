@@ -114,7 +114,7 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
             Some(unknown) => Reading::Unknown { unknown },
         },
         directories: directories.iter().map(|name| Text::new(name)).collect(),
-        policy: pam::policy(host),
+        policy: pam::policy(host, ssh.beside_pam()),
     })
 }
 
@@ -609,6 +609,23 @@ mod tests {
             let rule = format!("Defaults:bob pam_login_service = \"{service}\"\n");
             let found = of_files(&[("sudoers", &rule), ("pam.d/myopen", "auth sufficient pam_permit.so\n")]).unwrap();
             assert_eq!(found.administrators_complete == Reading::Known(true), is_complete, "{service}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_asks_no_pam_leaves_it_untold_whether_an_account_is_locked() {
+        let auth = "auth required pam_faillock.so preauth\nauth [success=2 default=ignore] pam_unix.so\n\
+            auth [default=die] pam_faillock.so authfail\nauth requisite pam_deny.so\nauth required pam_permit.so\n";
+        for (sshd, is_known) in [
+            ("UsePAM yes\n", true),
+            ("UsePAM no\n", false),
+            ("", false),
+            ("UsePAM no\nPasswordAuthentication no\n", true),
+        ] {
+            let files =
+                [("pam.d/common-auth", auth), ("ssh/sshd_config", sshd), ("security/faillock.conf", "deny = 5\n")];
+            let policy = of_files(&files).unwrap().policy;
+            assert_eq!(policy.lockout_attempts.known(), is_known.then_some(&5), "{sshd}: {policy:?}");
         }
     }
 

@@ -40,6 +40,16 @@ const SOCKETS: [&str; 4] = [UNITS[2], UNITS[3], UNITS[4], UNITS[5]];
 /// The program of dropbear(8).
 const DROPBEAR: &str = "/usr/sbin/dropbear";
 
+/// What starts it.
+const DROPBEAR_UNITS: [&str; 6] = [
+    "/etc/init.d/dropbear",
+    "/etc/systemd/system/dropbear.service",
+    "/etc/systemd/system/dropbear.socket",
+    "/usr/lib/systemd/system/dropbear.service",
+    "/usr/lib/systemd/system/dropbear.socket",
+    "/lib/systemd/system/dropbear.service",
+];
+
 /// The probe of `remote_access`.
 pub struct RemoteAccessProbe;
 
@@ -66,7 +76,31 @@ impl Probe for RemoteAccessProbe {
 ///
 /// Why that could not be told.
 pub(super) fn has_ssh_server(host: &dyn Host) -> Result<bool, Unknown> {
-    Ok(is_there(host, &openssh::PROGRAMS)? || is_there(host, &[DROPBEAR])?)
+    Ok(has_openssh(host)? || is_there(host, &[DROPBEAR])?)
+}
+
+/// Returns whether OpenSSH's server is installed.
+///
+/// # Errors
+///
+/// Why that could not be told.
+pub(super) fn has_openssh(host: &dyn Host) -> Result<bool, Unknown> {
+    is_there(host, &openssh::PROGRAMS)
+}
+
+/// Returns whether dropbear waits for peers, or is set up to: its program alone may be there for the time before the root file system.
+///
+/// # Errors
+///
+/// Why that could not be told.
+pub(super) fn has_dropbear(host: &dyn Host) -> Result<bool, Unknown> {
+    if !is_there(host, &[DROPBEAR])? {
+        return Ok(false);
+    }
+    let listeners = system::listeners::look(host);
+    let waits = |listener: &Listener| program(listener) == Some("dropbear");
+    let is_seen = listeners.known().is_some_and(|listeners| listeners.listeners.iter().any(waits));
+    Ok(is_seen || is_there(host, &DROPBEAR_UNITS)?)
 }
 
 fn is_there(host: &dyn Host, paths: &[&str]) -> Result<bool, Unknown> {

@@ -37,11 +37,14 @@ const SIGN_IN: [&str; 14] = [
     "remote",
 ];
 
-/// Reads what a local password must be.
-pub fn policy(host: &dyn Host) -> PasswordPolicy {
+/// Reads what a local password must be. `beside_pam` is why one may be taken that PAM is not asked about: then failures count for nothing.
+pub fn policy(host: &dyn Host, beside_pam: Option<&Unknown>) -> PasswordPolicy {
     let change = stack(host, "passwd", "password");
     let sign_in = sign_in_stacks(host);
-    let (attempts, seconds) = lockout::lockout(host, &sign_in);
+    let (attempts, seconds) = match (lockout::lockout(host, &sign_in), beside_pam) {
+        ((Reading::Known(1..), _), Some(unknown)) => (told(Err(unknown.clone())), told(Err(unknown.clone()))),
+        (found, _) => found,
+    };
     let (delegates, untold) = delegates(host, &sign_in);
     // A host whose passwords a directory may have is judged by none of its own.
     let or_untold = |reading: Reading<u64>| match &untold {

@@ -15,6 +15,8 @@ pub struct Ssh {
     /// Whether a password may open a session, and one of the superuser.
     takes_password: bool,
     takes_password_of_root: bool,
+    /// Why a password may be taken that PAM is not asked about.
+    beside_pam: Option<Unknown>,
 }
 
 impl Ssh {
@@ -32,7 +34,13 @@ impl Ssh {
             Ok(true) => unrecorded(host, config),
             Err(unknown) => Some(unknown),
         };
-        Self { unrecorded, takes_password, takes_password_of_root }
+        let beside_pam = beside_pam(host, config, takes_password);
+        Self { unrecorded, takes_password, takes_password_of_root, beside_pam }
+    }
+
+    /// Returns why a password may be taken that PAM is not asked about.
+    pub fn beside_pam(&self) -> Option<&Unknown> {
+        self.beside_pam.as_ref()
     }
 
     /// Returns why sign-ins of an account may leave no record: sshd writes one of sessions with a terminal alone.
@@ -54,6 +62,26 @@ fn unrecorded(host: &dyn Host, config: &Result<Config, Unknown>) -> Option<Unkno
     match is_recorded {
         Ok(true) => None,
         Ok(false) => Some(Unknown::new(Cause::Undecidable, "the SSH server records sign-ins with a terminal alone")),
+        Err(unknown) => Some(unknown),
+    }
+}
+
+fn beside_pam(host: &dyn Host, config: &Result<Config, Unknown>, takes_password: bool) -> Option<Unknown> {
+    let undecidable = |what: &str| Some(Unknown::new(Cause::Undecidable, what));
+    match remote_access::has_openssh(host) {
+        Ok(true) => match config {
+            Ok(config) if takes_password && !config.uses_pam() => {
+                return undecidable("the SSH server takes passwords without PAM");
+            }
+            Ok(_) => {}
+            Err(unknown) => return Some(unknown.clone()),
+        },
+        Ok(false) => {}
+        Err(unknown) => return Some(unknown),
+    }
+    match remote_access::has_dropbear(host) {
+        Ok(true) => undecidable("dropbear takes passwords without PAM"),
+        Ok(false) => None,
         Err(unknown) => Some(unknown),
     }
 }
