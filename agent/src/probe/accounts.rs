@@ -83,7 +83,7 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let shadow = shadow(host);
     let logins = Logins::look(host, now);
     let config = Config::look(host);
-    let elsewhere = keys_elsewhere(&config);
+    let elsewhere = keys_elsewhere(host, &config);
     let ssh = Ssh::look(host, &config);
     let mut accounts: Vec<Account> = entries
         .iter()
@@ -215,13 +215,18 @@ fn authorized_keys(host: &dyn Host, entry: &Entry, elsewhere: Option<&Unknown>) 
 }
 
 /// Returns why keys may be where no file of a home names them.
-fn keys_elsewhere(config: &Result<Config, Unknown>) -> Option<Unknown> {
-    match config {
-        Ok(config) => config
-            .keys_elsewhere()
-            .map(|at| Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere"))),
-        Err(unknown) => Some(unknown.clone()),
-    }
+fn keys_elsewhere(host: &dyn Host, config: &Result<Config, Unknown>) -> Option<Unknown> {
+    let config = match config {
+        Ok(config) => config,
+        Err(unknown) => return Some(unknown.clone()),
+    };
+    let has_records = || match set_up::has_user_records(host) {
+        Ok(false) => set_up::has_user_services(host).unwrap_or(true),
+        Ok(true) | Err(_) => true,
+    };
+    let by_records = || config.keys_elsewhere(true).filter(|_| has_records());
+    let at = config.keys_elsewhere(false).or_else(by_records)?;
+    Some(Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere")))
 }
 
 /// Returns what accounts, groups or sudo rules come from beside the host's files, and why it may be others.

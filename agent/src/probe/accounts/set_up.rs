@@ -12,6 +12,16 @@ const KRB5_CONF: &str = "/etc/krb5.conf";
 const HIMMELBLAU_CONF: &str = "/etc/himmelblau/himmelblau.conf";
 /// Settings of the modules that are called pam_ldap.
 const LDAP_CONF: [&str; 3] = ["/etc/nslcd.conf", "/etc/pam_ldap.conf", "/etc/ldap.conf"];
+/// Services of systemd whose records are those of its files, or of nobody who signs in.
+const USER_SERVICES: [&str; 7] = [
+    "io.systemd.DropIn",
+    "io.systemd.DynamicUser",
+    "io.systemd.Home",
+    "io.systemd.Machine",
+    "io.systemd.Multiplexer",
+    "io.systemd.NameServiceSwitch",
+    "io.systemd.NamespaceResource",
+];
 /// Files of one folder that are read, at most.
 const FILES: usize = 64;
 
@@ -23,8 +33,19 @@ pub fn has_sssd(host: &dyn Host) -> Result<bool, Unknown> {
 /// Returns whether there are records of users as of nss-systemd(8), beside those of services.
 pub fn has_user_records(host: &dyn Host) -> Result<bool, Unknown> {
     Ok(has_names(host, "/etc/userdb", ".user")?
+        || has_names(host, "/run/userdb", ".user")?
         || has_names(host, "/usr/lib/userdb", ".user")?
         || has_names(host, "/var/lib/systemd/home", ".identity")?)
+}
+
+/// Returns whether another than systemd itself gives records of users, as by `io.systemd.UserDatabase`.
+pub fn has_user_services(host: &dyn Host) -> Result<bool, Unknown> {
+    const FOLDER: &str = "/run/systemd/userdb";
+    match host.list(Path::new(FOLDER)) {
+        Ok(names) => Ok(!names.iter().all(|name| USER_SERVICES.iter().any(|own| name.to_str() == Some(*own)))),
+        Err(error) if host::cause(&error) == Cause::Absent => Ok(false),
+        Err(error) => Err(host::unknown(format!("list {FOLDER}"), &error)),
+    }
 }
 
 /// Returns whether the host is set up for the directory that a module of PAM asks, of which `args` are the arguments.

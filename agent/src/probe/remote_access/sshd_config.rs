@@ -208,7 +208,8 @@ impl Config {
     }
 
     /// Returns file and line of a setting by which an account may sign in with keys or certificates that no file of its home names.
-    pub fn keys_elsewhere(&self) -> Option<&str> {
+    /// `has_records` says whether the host may have records of users, which is all that userdbctl(1) knows keys by.
+    pub fn keys_elsewhere(&self, has_records: bool) -> Option<&str> {
         let usual = [
             ".ssh/authorized_keys",
             ".ssh/authorized_keys2",
@@ -218,6 +219,7 @@ impl Config {
         ];
         let is_elsewhere = |setting: &&Setting| match setting.name.as_str() {
             "authorizedkeysfile" => !words(&setting.value).iter().all(|file| usual.contains(&file.as_str())),
+            "authorizedkeyscommand" if !has_records && is_userdbctl(&words(&setting.value)) => false,
             "authorizedkeyscommand" | "trustedusercakeys" => {
                 !words(&setting.value).first().is_some_and(|first| first.eq_ignore_ascii_case("none"))
             }
@@ -445,6 +447,11 @@ fn parse_port(value: &str) -> Option<u16> {
     words(value).first()?.parse().ok()
 }
 
+/// Returns whether a command is that by which systemd gives sshd the keys of records of users, and nothing else.
+fn is_userdbctl(command: &[String]) -> bool {
+    matches!(command, [program, verb, user] if program == "/usr/bin/userdbctl" && verb == "ssh-authorized-keys" && user == "%u")
+}
+
 fn parse_yes_no(value: &str) -> Option<bool> {
     match words(value).first()?.to_ascii_lowercase().as_str() {
         "yes" | "true" => Some(true),
@@ -517,7 +524,20 @@ mod tests {
         assert_eq!(allowed(text).password, Reading::Known(true));
         assert_eq!(allowed("AuthenticationMethods 'password'").password_suffices, Reading::Known(true));
         assert_eq!(allowed("PermitRootLogin 'no'").permit_root_login, Reading::Known(PermitRootLogin::No));
-        assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%u").keys_elsewhere(), Some("f:1"));
+        assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%u").keys_elsewhere(true), Some("f:1"));
+    }
+
+    #[test]
+    fn keys_of_records_of_users_are_nowhere_without_a_record() {
+        for (command, without_records) in [
+            ("/usr/bin/userdbctl ssh-authorized-keys %u", None),
+            ("/usr/bin/userdbctl ssh-authorized-keys bob", Some("f:1")),
+            ("/opt/userdbctl ssh-authorized-keys %u", Some("f:1")),
+        ] {
+            let config = config(&format!("AuthorizedKeysCommand {command}"));
+            assert_eq!(config.keys_elsewhere(false), without_records, "{command}");
+            assert_eq!(config.keys_elsewhere(true), Some("f:1"));
+        }
     }
 
     #[test]
@@ -602,7 +622,7 @@ mod tests {
             ("HostbasedAuthentication no", None),
             ("Match Host *.example.org\nHostbasedAuthentication yes", Some("f:2")),
         ] {
-            assert_eq!(config(text).keys_elsewhere(), expected, "{text}");
+            assert_eq!(config(text).keys_elsewhere(true), expected, "{text}");
         }
     }
 
