@@ -32,7 +32,10 @@ use self::{
     ssh::Ssh,
     sudoers::{Grant, Sudoers},
 };
-use super::{Look, Probe, remote_access::sshd_config::Config};
+use super::{
+    Look, Probe,
+    remote_access::{self, sshd_config::Config},
+};
 use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
 const PASSWD: &str = "/etc/passwd";
@@ -225,8 +228,10 @@ fn keys_elsewhere(host: &dyn Host, config: &Result<Config, Unknown>) -> Option<U
         Ok(true) | Err(_) => true,
     };
     let by_records = || config.keys_elsewhere(true).filter(|_| has_records());
-    let at = config.keys_elsewhere(false).or_else(by_records)?;
-    Some(Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere")))
+    match config.keys_elsewhere(false).or_else(by_records) {
+        Some(at) => Some(Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere"))),
+        None => remote_access::keys_elsewhere(host),
+    }
 }
 
 /// Returns what accounts, groups or sudo rules come from beside the host's files, and why it may be others.

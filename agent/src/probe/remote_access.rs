@@ -79,6 +79,11 @@ pub(super) fn has_ssh_server(host: &dyn Host) -> Result<bool, Unknown> {
     Ok(has_openssh(host)? || is_there(host, &[DROPBEAR])?)
 }
 
+/// Returns why the server that runs may take keys from elsewhere than its files say.
+pub(super) fn keys_elsewhere(host: &dyn Host) -> Option<Unknown> {
+    server::Server::look(host).keys_elsewhere()
+}
+
 /// Returns whether OpenSSH's server is installed.
 ///
 /// # Errors

@@ -98,6 +98,25 @@ impl Server {
         self.own.is_some() || !self.others.is_empty()
     }
 
+    /// Returns why what waits for peers may take keys from elsewhere than its files say: an argument says so, or which are not told.
+    pub fn keys_elsewhere(&self) -> Option<Unknown> {
+        if let Some(unknown) = &self.untold {
+            return Some(unknown.clone());
+        }
+        let own = self.own.iter().map(|(_, process)| process);
+        own.chain(&self.others).find_map(|process| {
+            let is_other = match &process.arguments {
+                Arguments::Told(words) => words.iter().enumerate().any(|(at, word)| {
+                    let is_main = word == "-f" && words.get(at + 1).is_some_and(|path| path == "/etc/ssh/sshd_config");
+                    names_keys(word) || word.starts_with("-f") && !is_main
+                }),
+                Arguments::Cut(_) => true,
+            };
+            let detail = || format!("the SSH server may take keys from elsewhere: {}", process.arguments.shown());
+            is_other.then(|| Unknown::new(Cause::Undecidable, detail()))
+        })
+    }
+
     /// Returns why what waits for peers may have other settings than those of `config`.
     pub fn differs(&self, host: &dyn Host, config: &Config) -> Option<Unknown> {
         if let Some(unknown) = &self.untold {
@@ -179,6 +198,12 @@ impl Process {
 /// Returns the path of a program, without the mark that proc_pid_exe(5) puts behind it once an update replaced it.
 fn current(program: &str) -> &str {
     program.strip_suffix(" (deleted)").unwrap_or(program)
+}
+
+/// Returns whether an argument has a setting of where keys are.
+fn names_keys(word: &str) -> bool {
+    let word = word.to_ascii_lowercase();
+    word.contains("authorizedkeys") || word.contains("trustedusercakeys")
 }
 
 impl Arguments {
@@ -669,5 +694,28 @@ mod tests {
                 let _ = (arguments(&text), title(&text));
             }
         }
+    }
+
+    #[test]
+    fn keys_that_arguments_name_are_elsewhere() {
+        for (title, expected) in [
+            ("sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", false),
+            ("/usr/sbin/sshd -D -p 22", false),
+            (
+                "sshd: /usr/sbin/sshd -D -o AuthorizedKeysCommand /opt/aws/bin/eic %u %f [listener] 0 of 10-100 startups",
+                true,
+            ),
+            ("/usr/sbin/sshd -D -oauthorizedkeysfile=/x", true),
+            ("/usr/sbin/sshd -o TrustedUserCAKeys=/x", true),
+            ("/usr/sbin/sshd -f /etc/ssh/other", true),
+            ("/usr/sbin/sshd -f /etc/ssh/sshd_config", false),
+            ("sshd: /usr/sbin/sshd -D -o AuthorizedKeysComma", true),
+        ] {
+            let others = vec![Process { id: 7, parent: None, arguments: arguments(title).unwrap() }];
+            let server = Server { others, ..Server::default() };
+            assert_eq!(server.keys_elsewhere().is_some(), expected, "{title}");
+        }
+        let untold = Some(Unknown::new(Cause::Forbidden, "x"));
+        assert_eq!(Server { untold: untold.clone(), ..Server::default() }.keys_elsewhere(), untold);
     }
 }
