@@ -20,7 +20,7 @@ use std::{
 };
 
 use muster_proto::{
-    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, PasswordState, Reading, Text, Unknown},
+    fact::{Account, Accounts, Administrator, AdministratorKind, Cause, Fact, Reading, Text, Unknown},
     report,
     time::Timestamp,
 };
@@ -180,9 +180,8 @@ fn account(
         Reading::Known(passwd::password_state(&entry.password))
     };
     let authorized_keys = authorized_keys(host, entry, elsewhere);
-    let may_have_password = !matches!(password, Reading::Known(PasswordState::None | PasswordState::Locked));
-    let may_have_keys = authorized_keys != Reading::Known(false);
-    let unrecorded = ssh.unrecorded(entry.uid, may_have_password, may_have_keys).filter(|_| entry.is_interactive());
+    let unrecorded = ssh.unrecorded(entry.uid, &password, &authorized_keys).filter(|_| entry.is_interactive());
+    let no_login_since_time = logins.no_login_since_time(entry.uid, &entry.name, unrecorded);
     Account {
         name: Text::new(&entry.name),
         uid: entry.uid,
@@ -193,7 +192,7 @@ fn account(
         password_changed_time: super::past(of_line(line, Shadow::changed_time), now),
         expires_time: of_line(line, Shadow::expires_time),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
-        no_login_since_time: logins.no_login_since_time(entry.uid, &entry.name, unrecorded),
+        no_login_since_time,
     }
 }
 
@@ -373,6 +372,8 @@ fn names(grant: &Grant, roster: &Roster, has_directories: bool) -> BTreeSet<Stri
 
 #[cfg(test)]
 mod tests {
+    use muster_proto::fact::PasswordState;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the host's SSH server has to do with its accounts: whether their passwords let them in by it, and what it records of them.
 
-use muster_proto::fact::{Cause, PermitRootLogin, Reading, Unknown};
+use muster_proto::fact::{Cause, PasswordState, PermitRootLogin, Reading, Unknown};
 
 use super::pam;
 use crate::{
@@ -43,10 +43,24 @@ impl Ssh {
         self.beside_pam.as_ref()
     }
 
-    /// Returns why sign-ins of an account may leave no record: sshd writes one of sessions with a terminal alone.
-    pub fn unrecorded(&self, uid: u32, may_have_password: bool, may_have_keys: bool) -> Option<&Unknown> {
+    /// Returns why sign-ins of an account may leave no record: sshd writes one of sessions with a terminal alone. Where it is not known
+    /// whether anything lets it in, that is why.
+    pub fn unrecorded<'a>(
+        &'a self,
+        uid: u32,
+        password: &'a Reading<PasswordState>,
+        keys: &'a Reading<bool>,
+    ) -> Option<&'a Unknown> {
+        let why = self.unrecorded.as_ref()?;
         let takes_password = if uid == 0 { self.takes_password_of_root } else { self.takes_password };
-        self.unrecorded.as_ref().filter(|_| may_have_keys || may_have_password && takes_password)
+        match (keys, password) {
+            (Reading::Known(true), _) => Some(why),
+            (Reading::Unknown { unknown }, _) => Some(unknown),
+            (Reading::Known(false), _) if !takes_password => None,
+            (Reading::Known(false), Reading::Known(PasswordState::None | PasswordState::Locked)) => None,
+            (Reading::Known(false), Reading::Known(PasswordState::Set | PasswordState::Empty)) => Some(why),
+            (Reading::Known(false), Reading::Unknown { unknown }) => Some(unknown),
+        }
     }
 }
 
@@ -83,5 +97,37 @@ fn beside_pam(host: &dyn Host, config: &Result<Config, Unknown>, takes_password:
         Ok(true) => undecidable("dropbear takes passwords without PAM"),
         Ok(false) => None,
         Err(unknown) => Some(unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lets_an_account_in_may_leave_no_record_of_it() {
+        let why = Unknown::new(Cause::Undecidable, "x");
+        let unread = Unknown::new(Cause::Forbidden, "y");
+        let of = |takes_password, takes_password_of_root| Ssh {
+            unrecorded: Some(why.clone()),
+            takes_password,
+            takes_password_of_root,
+            beside_pam: None,
+        };
+        let (set, locked) = (Reading::Known(PasswordState::Set), Reading::Known(PasswordState::Locked));
+        let (yes, no) = (Reading::Known(true), Reading::Known(false));
+        let untold = Reading::Unknown { unknown: unread.clone() };
+        for (ssh, uid, password, keys, expected) in [
+            (of(false, false), 1000, &locked, &yes, Some(&why)),
+            (of(true, false), 1000, &locked, &no, None),
+            (of(true, false), 1000, &set, &no, Some(&why)),
+            (of(true, false), 0, &set, &no, None),
+            (of(true, true), 0, &set, &no, Some(&why)),
+            (of(false, false), 1000, &set, &no, None),
+            (of(false, false), 1000, &set, &untold, Some(&unread)),
+            (Ssh { unrecorded: None, ..of(true, true) }, 1000, &set, &yes, None),
+        ] {
+            assert_eq!(ssh.unrecorded(uid, password, keys), expected, "{uid} {password:?} {keys:?}");
+        }
     }
 }
