@@ -16,6 +16,19 @@ mod devices;
 mod files;
 mod journal;
 mod macos;
+/// Takes what is on a disk that the root is on for fixed: the host runs from it, be it a card or on USB.
+fn fix_own(volumes: &mut [Volume]) {
+    let disks = |volume: &Volume| {
+        let disks = volume.layers.iter().filter(|layer| layer.kind == LayerKind::Disk);
+        disks.map(|layer| layer.device.clone()).collect::<Vec<_>>()
+    };
+    let own: Vec<Text> = volumes.iter().filter(|volume| volume.mount_point.as_str() == "/").flat_map(disks).collect();
+    let is_own = |volume: &&mut Volume| disks(volume).iter().any(|disk| own.contains(disk));
+    for volume in volumes.iter_mut().filter(|volume| volume.kind == VolumeKind::Removable).filter(is_own) {
+        volume.kind = VolumeKind::Fixed;
+    }
+}
+
 #[cfg(test)]
 mod made;
 mod mounts;
@@ -30,7 +43,7 @@ mod windows;
 use std::{cell::OnceCell, io, path::Path};
 
 use muster_proto::{
-    fact::{Cause, DiskEncryption, Fact, OsFamily, Reading, SwapArea, Unknown, Volume},
+    fact::{Cause, DiskEncryption, Fact, LayerKind, OsFamily, Reading, SwapArea, Text, Unknown, Volume, VolumeKind},
     report,
 };
 
@@ -92,6 +105,7 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     volumes.extend(elsewhere.mounts.iter().map(|mount| below.volume_elsewhere(mount)));
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     volumes.dedup();
+    fix_own(&mut volumes);
     let mut swap_areas: Vec<SwapArea> = swaps.iter().map(|swap| below.swap_area(swap)).collect();
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(elsewhere.complete) })

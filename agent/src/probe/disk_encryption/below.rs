@@ -353,6 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn the_disk_that_the_host_runs_from_is_fixed_though_it_be_a_card() {
+        let mut host = made(
+            "1 0 8:5 / / rw - ext4 /dev/x rw\n2 1 8:6 / /boot rw - vfat /dev/y rw\n3 1 8:7 / /m rw - vfat /dev/z rw\n",
+        );
+        for (minor, name, above) in [(5, "dm-5", &["mmcblk0"][..]), (6, "mmcblk0", &[]), (7, "mmcblk1", &[])] {
+            host.device(minor, name, "CRYPT-PLAIN-a", above);
+            host.file(&format!("/sys/class/block/{name}/device/type"), "SD\n");
+        }
+        for (point, expected) in [("/", VolumeKind::Fixed), ("/boot", VolumeKind::Fixed), ("/m", VolumeKind::Removable)]
+        {
+            assert_eq!(volume_at(&host, point).kind, expected, "{point}");
+        }
+    }
+
+    #[test]
     fn a_journal_that_is_a_device_is_a_part_of_its_file_system() {
         // Names in /proc/fs/jbd2, the writer's process, its name, and what follows.
         let encrypted = |journals: &[&str], task: &str, comm: &str| {

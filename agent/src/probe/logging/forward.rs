@@ -126,7 +126,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
     }
     if complete == Reading::Known(true)
         && let Some((name, ..)) = OTHERS.iter().find(|(_, paths, units)| {
-            processes::running(processes, &owned(paths), &owned(units)).0 != Reading::Known(false)
+            processes::running(host, processes, &owned(paths), &owned(units)).0 != Reading::Known(false)
         })
     {
         let detail = format!("{name} runs or may run, and this build does not read its settings");
