@@ -11,6 +11,7 @@ function Ask($volume, $name, $with) {
   try { Invoke-CimMethod -InputObject $volume -MethodName $name -Arguments $with }
   catch { @{ ReturnValue = [int64]$_.Exception.HResult } }
 }
+$storage = 'root\Microsoft\Windows\Storage'
 $bitlocker = 'root\CIMV2\Security\MicrosoftVolumeEncryption'
 @{
   version = 1
@@ -18,8 +19,11 @@ $bitlocker = 'root\CIMV2\Security\MicrosoftVolumeEncryption'
   volumes = Part { Get-CimInstance Win32_Volume | ForEach-Object {
     @{ id = $_.DeviceID; path = $_.Name; file_system = $_.FileSystem; drive_type = $_.DriveType; capacity = $_.Capacity
        boot = $_.BootVolume; system = $_.SystemVolume } } }
-  partitions = Part { Get-CimInstance -Namespace 'root\Microsoft\Windows\Storage' -ClassName MSFT_Partition | ForEach-Object {
-    @{ paths = @($_.AccessPaths); gpt_type = $_.GptType; mbr_type = $_.MbrType } } }
+  partitions = Part {
+    $bus = @{}
+    Get-CimInstance -Namespace $storage -ClassName MSFT_Disk | ForEach-Object { $bus[[string]$_.Number] = $_.BusType }
+    Get-CimInstance -Namespace $storage -ClassName MSFT_Partition | ForEach-Object {
+      @{ paths = @($_.AccessPaths); gpt_type = $_.GptType; mbr_type = $_.MbrType; bus = $bus[[string]$_.DiskNumber] } } }
   encryptable = Part { Get-CimInstance -Namespace $bitlocker -ClassName Win32_EncryptableVolume | ForEach-Object {
     $volume = $_
     $conversion = Ask $volume GetConversionStatus @{ PrecisionFactor = [uint32]0 }

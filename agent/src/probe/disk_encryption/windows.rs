@@ -26,6 +26,8 @@ const BOOT_PARTITIONS: &[&str] = &[
 /// Type of the partition that repairs the system on a disk with a master boot record (the page "Configure BIOS/MBR-based hard drive
 /// partitions"): `MbrType` of `MSFT_Partition`, which is told there alone.
 const MBR_RECOVERY: u32 = 0x27;
+/// `BusType` of `MSFT_Disk`: file backed virtual.
+const IN_FILE: u32 = 15;
 /// `FVE_E_LOCKED_VOLUME` of winerror.h.
 const LOCKED_VOLUME: u32 = 0x8031_0000;
 
@@ -72,13 +74,16 @@ struct Encryptable {
     keys: Vec<Option<u32>>,
 }
 
-/// `MSFT_Partition`.
+/// `MSFT_Partition`, and the bus of the `MSFT_Disk` that it is on.
 #[derive(Deserialize)]
 struct Partition {
     paths: Vec<Option<String>>,
     gpt_type: Option<String>,
     #[serde(default)]
     mbr_type: Option<u32>,
+    /// Not there in captures of earlier builds.
+    #[serde(default)]
+    bus: Option<u32>,
 }
 
 impl Partition {
@@ -104,12 +109,14 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     let answer = answer::ask(host, Script::Volumes)?;
     let mounted: Vec<Mounted> = answer.part("volumes")?;
     let partitions: Result<Vec<Partition>, Unknown> = answer.part("partitions");
-    let boot_paths: Vec<String> = partitions
-        .iter()
-        .flatten()
-        .filter(|partition| partition.is_boot())
-        .flat_map(|partition| partition.paths.iter().flatten().map(|path| path.to_ascii_lowercase()))
-        .collect();
+    let paths = |wanted: fn(&Partition) -> bool| -> Vec<String> {
+        let partitions = partitions.iter().flatten().filter(|partition| wanted(partition));
+        partitions
+            .flat_map(|partition| partition.paths.iter().flatten().map(|path| path.to_ascii_lowercase()))
+            .collect()
+    };
+    let boot_paths = paths(Partition::is_boot);
+    let in_file_paths = paths(|partition| partition.bus == Some(IN_FILE));
     let encryptable = answer.part::<Encryptable>("encryptable").map(|volumes| {
         volumes.into_iter().map(|volume| (volume.id.to_ascii_lowercase(), volume)).collect::<BTreeMap<_, _>>()
     });
@@ -132,6 +139,9 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
         // Without the partitions a volume that no path leads to may be one that only starts or repairs the system.
         if let (Err(unknown), false, Reading::Known(false)) = (&partitions, mounted.has_path(), &volume.encrypted) {
             volume.encrypted = Reading::Unknown { unknown: unknown.clone() };
+        }
+        if in_file_paths.contains(&mounted.id.to_ascii_lowercase()) {
+            volume.encrypted = in_file(volume.encrypted, volume.protection.as_ref());
         }
         volumes.push(volume);
     }
@@ -195,6 +205,17 @@ fn volume(
         encrypted_percent: state.percent,
         key_protectors,
         encrypted_folders: Vec::new(),
+    }
+}
+
+/// A virtual disk is kept in a file, and which volume holds that is not asked: it is encrypted where that is.
+fn in_file(encrypted: Reading<bool>, protection: Option<&Reading<Protection>>) -> Reading<bool> {
+    match protection {
+        Some(Reading::Known(Protection::Off)) if encrypted == Reading::Known(false) => Reading::unknown(
+            Cause::Undecidable,
+            "virtual disk in a file: whether the volume that holds it is encrypted",
+        ),
+        _ => encrypted,
     }
 }
 
@@ -390,7 +411,8 @@ mod tests {
             boot: Some(boot),
             system: Some(system),
         };
-        let boot_paths = Partition { paths: Vec::new(), gpt_type: Some(gpt_type.to_owned()), mbr_type: None };
+        let boot_paths =
+            Partition { paths: Vec::new(), gpt_type: Some(gpt_type.to_owned()), mbr_type: None, bus: None };
         let boot_paths = if boot_paths.is_boot() { vec![id.to_ascii_lowercase()] } else { Vec::new() };
         [mounted(r"C:\", c.0, c.1, false), mounted(path, 3, false, is_system)]
             .iter()
@@ -429,6 +451,21 @@ mod tests {
         };
         let unlisted = Err(Unknown::new(Cause::Unsupported, ""));
         assert_eq!(volume(&stick, stick.is_boot(&[]), unlisted, &Ok(false)).kind, Removable);
+    }
+
+    #[test]
+    fn a_disk_in_a_file_is_as_the_volume_that_holds_it() {
+        let off = Reading::Known(Protection::Off);
+        let found = in_file(Reading::Known(false), Some(&off));
+        assert!(matches!(found, Reading::Unknown { unknown } if unknown.cause == Cause::Undecidable));
+        for protection in [Protection::Suspended, Protection::Decrypting] {
+            let protection = Reading::Known(protection);
+            assert_eq!(in_file(Reading::Known(false), Some(&protection)), Reading::Known(false));
+        }
+        let hidden = Reading::unknown(Cause::Hidden, "");
+        assert_eq!(in_file(hidden.clone(), Some(&off)), hidden);
+        let partition = r#"{"paths":["E:\\"],"gpt_type":null,"mbr_type":7,"bus":15}"#;
+        assert_eq!(serde_json::from_str::<Partition>(partition).unwrap().bus, Some(IN_FILE));
     }
 
     #[test]
