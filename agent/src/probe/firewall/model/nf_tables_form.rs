@@ -66,14 +66,14 @@ impl Writer<'_> {
         self.push("cmp", &[number(1, 1), number(2, operator), data(3, value)]);
     }
 
-    /// Asks for a range in one of the ways in which nft writes it.
-    fn within(&mut self, first: &[u8], last: &[u8], is_inverted: bool) {
+    /// Asks for a range in one of the ways in which nft writes it; `has_zero` tells whether 0 may be beside it, as no packet that is
+    /// tried has it.
+    fn within(&mut self, first: &[u8], last: &[u8], is_inverted: bool, has_zero: bool) {
         let operator = u32::from(is_inverted);
         let element = |key: &[u8], flags: u32| attribute(1, &[data(1, key), number(3, flags)].concat());
         match self.random.below(4) {
             0 if first == last => self.compare(operator, first),
-            // Of values, of which one says nothing of packets that are tried.
-            3 if first == last => {
+            3 if first == last && has_zero => {
                 let set = self.set(Kind::Values, &[element(&vec![0; first.len()], 0), element(first, 0)]);
                 self.push("lookup", &[text(1, &set), number(2, 1), number(5, operator)]);
             }
@@ -133,7 +133,7 @@ impl Writer<'_> {
                 self.compare(is_inverted.into(), &bytes);
             } else {
                 self.payload(1, 12, 4);
-                self.within(&bytes, &(network | !(u32::MAX << bits)).to_be_bytes(), is_inverted);
+                self.within(&bytes, &(network | !(u32::MAX << bits)).to_be_bytes(), is_inverted, false);
             }
         }
         if let Some(Not { is_inverted, is: protocol }) = conditions.protocol {
@@ -147,7 +147,7 @@ impl Writer<'_> {
         for (ports, offset) in [(&conditions.sender_ports, 0), (&conditions.ports, 2)] {
             let Some(Not { is_inverted, is: (first, last) }) = ports else { continue };
             self.payload(2, offset, 2);
-            self.within(&first.to_be_bytes(), &last.to_be_bytes(), *is_inverted);
+            self.within(&first.to_be_bytes(), &last.to_be_bytes(), *is_inverted, offset == 2);
         }
         if let Some(Not { is_inverted, is: (mask, flags) }) = conditions.flags {
             self.payload(2, 13, 1);
