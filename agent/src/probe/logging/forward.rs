@@ -124,13 +124,21 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
         };
         forwarders.push(Forwarder { program: *program, running, sends, ways });
     }
-    if complete == Reading::Known(true)
-        && let Some((name, ..)) = OTHERS.iter().find(|(_, paths, units)| {
-            processes::running(host, processes, &owned(paths), &owned(units)).0 != Reading::Known(false)
-        })
-    {
-        let detail = format!("{name} runs or may run, and this build does not read its settings");
-        complete = Reading::unknown(Cause::Unsupported, detail);
+    if complete == Reading::Known(true) {
+        let others = OTHERS
+            .iter()
+            .map(|(name, paths, units)| (name, processes::running(host, processes, &owned(paths), &owned(units)).0));
+        for (name, running) in others {
+            match running {
+                Reading::Known(false) => continue,
+                Reading::Known(true) => {
+                    let detail = format!("{name} runs, and this build does not read its settings");
+                    complete = Reading::unknown(Cause::Unsupported, detail);
+                }
+                Reading::Unknown { unknown } => complete = Reading::Unknown { unknown },
+            }
+            break;
+        }
     }
     (forwarders, complete)
 }
