@@ -258,7 +258,6 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("screen_lock", "files/home/*/kscreenlockerrc"),
             Files("screen_lock", "files/etc/dconf/profile/*"),
             Files("screen_lock", "files/etc/environment"),
-            Files("screen_lock", "files/etc/group"),
             Files("screen_lock", "files/etc/pam.d/*"),
         ],
     ),
