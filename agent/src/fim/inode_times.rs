@@ -64,6 +64,8 @@ fn own(line: &[u8]) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{super::record::tests::file, *};
 
     #[test]
@@ -96,6 +98,19 @@ mod tests {
         for device in [(8, 1), (7, 0), (0, 40), (8, 17), (9, 1), (0, 0)] {
             assert!(of(device, micros, nanos), "{device:?}");
             assert!(!of(device, micros + 1, nanos) && !of(device, micros + 1, nanos + 1000), "{device:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_mounts_never_panic_and_tell_of_no_more_devices_than_lines(
+            text in "([0-9:]{0,5} |- |ext4 |\\PC{0,3}|\n){0,40}",
+            bytes: Vec<u8>,
+        ) {
+            for mounts in [text.as_bytes(), bytes.as_slice()] {
+                let lines = mounts.split(|&byte| byte == b'\n').count();
+                prop_assert!(InodeTimes::parse(mounts).0.len() <= lines);
+            }
         }
     }
 }
