@@ -562,15 +562,7 @@ mod tests {
             ] {
                 index.errors.insert(format!("list {folder}"), absent.clone());
             }
-            for path in [
-                "/run/docker.sock",
-                "/var/run/docker.sock",
-                "/usr/bin/dockerd",
-                "/usr/sbin/dockerd",
-                "/usr/local/bin/dockerd",
-                "/var/lib/docker",
-                "/var/snap/docker",
-            ] {
+            for path in groups::tests::places("docker") {
                 index.errors.insert(format!("metadata {path}"), absent.clone());
             }
             change(&mut host.1);

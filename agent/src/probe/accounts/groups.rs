@@ -112,10 +112,18 @@ fn names_group(text: &str, group: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Returns the places that show the service of a group.
+    pub fn places(group: &str) -> &'static [&'static str] {
+        match KNOWN.iter().find(|known| known.name == group) {
+            Some(Known { by: By::Service(places), .. }) => places,
+            _ => &[],
+        }
+    }
 
     #[test]
     fn a_rule_of_polkit_names_a_group_for_a_word_of_its_own() {
