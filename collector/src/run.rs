@@ -1,7 +1,8 @@
 //! Assembles the collector, runs it, and stops it. The order of starting and stopping is written here and nowhere else.
 
+mod tasks;
+
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -14,18 +15,16 @@ use muster_proto::{
     limits,
     time::{Clock, SystemClock, Timestamp},
     v1::{
-        self, admin_service_server::AdminServiceServer, directive::Directive,
-        enrollment_service_server::EnrollmentServiceServer, fleet_service_server::FleetServiceServer,
-        ingest_service_server::IngestServiceServer, log_entry::Entry, log_service_server::LogServiceServer,
-        snapshot_service_server::SnapshotServiceServer,
+        admin_service_server::AdminServiceServer, enrollment_service_server::EnrollmentServiceServer,
+        fleet_service_server::FleetServiceServer, ingest_service_server::IngestServiceServer, log_entry::Entry,
+        log_service_server::LogServiceServer, snapshot_service_server::SnapshotServiceServer,
     },
 };
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::broadcast,
     task::{JoinHandle, JoinSet},
-    time::{Instant, MissedTickBehavior, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -39,7 +38,7 @@ use crate::{
     enroll::EnrollmentService,
     inbox::{self, Inbox},
     ingest::{self, Ingest, KnownHead, Sessions},
-    judge::{self, Judge},
+    judge,
     log::{
         self, Key, Log,
         sequencer::{self, Sequencer},
@@ -63,14 +62,8 @@ use crate::{
 
 /// How long open calls may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How often it is looked whether an agent should be given another profile.
-const HAND_OUT: Duration = Duration::from_secs(2);
-/// An agent that has not taken a profile after this long is given it again.
-const HAND_OUT_AGAIN: Duration = Duration::from_secs(600);
 /// How long the log may take to write what it has, after that.
 const FINISH: Duration = Duration::from_millis(2500);
-/// How long a read waits for others before all of them make one entry.
-const ACCESS_DELAY: Duration = Duration::from_secs(1);
 /// Name of the service of agents, for health.
 const INGEST: &str = "muster.v1.IngestService";
 /// How long before the CA's end the collector warns.
@@ -373,7 +366,7 @@ impl Collector {
         let certificate = ServerCertificate::new(certificate);
         let roots = authority.roots().map_err(tls::Error::from)?;
         let tls = Tls::new(&config.name, roots, &certificate, Arc::clone(&clock))?;
-        tasks.spawn(renew_server_certificate(
+        tasks.spawn(tasks::renew_server_certificate(
             Arc::clone(&authority),
             certificate,
             names,
@@ -404,14 +397,14 @@ impl Collector {
         let socket = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let address = socket.local_addr().map_err(listen_error)?;
         if profiles != Profiles::default() {
-            tasks.spawn(hand_out(profiles, judge.clone(), sessions.clone()));
+            tasks.spawn(tasks::hand_out(profiles, judge.clone(), sessions.clone()));
         }
-        tasks.spawn(resync(judge, sessions.clone()));
-        tasks.spawn(write_access(access.clone(), acts.clone()));
+        tasks.spawn(tasks::resync(judge, sessions.clone()));
+        tasks.spawn(tasks::write_access(access.clone(), acts.clone()));
         let listener = Listener { socket, tls, fleet: config.name.clone(), limits: config.limits.clone(), gate };
         let served = tokio::spawn(serve::serve(listener, routes.routes(), stop.clone(), cut.clone()));
         health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-        tasks.spawn(tell_health(inbox.clone(), health.clone()));
+        tasks.spawn(tasks::tell_health(inbox.clone(), health.clone()));
         tracing::info!(collector = config.name, %address, log_size = log.size(), "collector listens");
         Ok(Self {
             address,
@@ -476,7 +469,7 @@ impl Collector {
         }
         self.tasks.abort_all();
         let finished = timeout(FINISH, async {
-            append_access(&self.access, &self.acts).await;
+            tasks::append_access(&self.access, &self.acts).await;
             let (sequencer, inbox) = (self.sequencer.clone(), self.inbox.clone());
             // Both block until their threads have ended.
             let ended = tokio::task::spawn_blocking(move || {
@@ -627,50 +620,6 @@ fn read_log_key(data: &Data) -> Result<Key, Error> {
     Key::parse(text.trim()).map_err(|source| Error::LogKey { path, source })
 }
 
-/// Asks agents whose reports do not add up for every subject again.
-async fn resync(judge: Judge, sessions: Sessions) -> String {
-    let mut agents = judge.resync();
-    loop {
-        match agents.recv().await {
-            Ok(agent) => {
-                // One that is not connected, or that does not listen, is asked again after its next report.
-                if let Err(error) = sessions.direct(agent, Directive::Resync(v1::Resync {})) {
-                    tracing::debug!(%agent, %error, "failed to ask for a resync");
-                }
-            }
-            Err(broadcast::error::RecvError::Lagged(count)) => {
-                tracing::warn!(count, "requests for a resync were passed over");
-            }
-            Err(broadcast::error::RecvError::Closed) => return "the judge".to_owned(),
-        }
-    }
-}
-
-/// Gives agents the profile of their class as soon as they are connected and as long as their reports say that they have an older one.
-/// One that does not take it is given it again, seldom.
-async fn hand_out(profiles: Profiles, judge: Judge, sessions: Sessions) -> String {
-    let mut given: HashMap<AgentId, Instant> = HashMap::new();
-    let mut tick = tokio::time::interval(HAND_OUT);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let now = Instant::now();
-        given.retain(|_, at| now.duration_since(*at) < HAND_OUT_AGAIN);
-        for host in judge.hosts().1 {
-            let agent = host.agent.agent;
-            let Some(profile) = profiles.for_agent(&host.agent) else { continue };
-            if !sessions.connected(agent) || given.contains_key(&agent) {
-                continue;
-            }
-            match sessions.direct(agent, Directive::Profile(profile.clone())) {
-                Ok(_) => drop(given.insert(agent, now)),
-                // It is given the profile at a later round.
-                Err(error) => tracing::debug!(%agent, %error, "failed to give a profile"),
-            }
-        }
-    }
-}
-
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(muster_proto::FILE_DESCRIPTOR_SET)
@@ -695,70 +644,6 @@ fn warn_of_end(authority: &Authority, now: Timestamp) {
     metrics::ca_ends(authority.ends());
     if authority.ends().since(now) < CA_WARNING {
         tracing::warn!(ends = %authority.ends(), "the CA certificate ends soon: no certificate outlives it");
-    }
-}
-
-/// Replaces the collector's own certificate at half of its life, for connections from then on.
-async fn renew_server_certificate(
-    authority: Arc<Authority>,
-    certificate: Arc<ServerCertificate>,
-    names: Vec<String>,
-    mut renew: Timestamp,
-    lifetime: Duration,
-    clock: Arc<dyn Clock>,
-) -> String {
-    /// How often the wall clock is looked at, and how soon a failure is tried again.
-    const LOOK: Duration = Duration::from_secs(60);
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let now = clock.now();
-        if now < renew {
-            continue;
-        }
-        match authority.issue_server(&names, now, lifetime) {
-            Ok((key, issued)) => {
-                certificate.replace(key);
-                renew = issued.renew;
-                tracing::info!(expires = %issued.expires, "renewed the collector's certificate");
-            }
-            Err(error) => tracing::error!(error = %chain(&error), "failed to renew the collector's certificate"),
-        }
-    }
-}
-
-/// Writes what was read into the log, soon after it was.
-async fn write_access(access: Access, acts: Acts) -> String {
-    loop {
-        access.filled().await;
-        tokio::time::sleep(ACCESS_DELAY).await;
-        append_access(&access, &acts).await;
-    }
-}
-
-async fn append_access(access: &Access, acts: &Acts) {
-    for taken in access.take() {
-        if let Err(error) = acts.append(Entry::Access(taken.summary())).await {
-            tracing::error!(%error, "failed to note reads in the evidence log; they are counted on");
-            access.give_back(taken);
-        }
-    }
-}
-
-/// Says by the health of the agents' service whether the inbox takes reports. Ends when it never will again.
-async fn tell_health(inbox: Inbox, health: tonic_health::server::HealthReporter) -> String {
-    use tonic_health::ServingStatus;
-    let mut standing = inbox.standing();
-    loop {
-        let now = *standing.borrow_and_update();
-        let status = match now {
-            inbox::Standing::Open => ServingStatus::Serving,
-            inbox::Standing::Broken | inbox::Standing::Closed | inbox::Standing::Dead => ServingStatus::NotServing,
-        };
-        health.set_service_status(INGEST, status).await;
-        // The inbox outlives its watchers, so that the channel never closes.
-        if now == inbox::Standing::Dead || standing.changed().await.is_err() {
-            return "the inbox, whose thread panicked".to_owned();
-        }
     }
 }
 
