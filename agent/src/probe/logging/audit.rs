@@ -29,9 +29,16 @@ const MAX_FIELDS: u32 = 64;
 const RULE_WORDS: usize = 4 + 4 * MASK_WORDS;
 /// `Audit_equal` of how a field is compared. Any other comparison may hold of every event.
 const EQUAL: u32 = 0x4000_0000;
-/// Fields whose value leaves no narrow part, though it be compared by equality: AUDIT_ARCH, AUDIT_SUCCESS, AUDIT_PERM,
+/// Other fields whose value leaves no narrow part, though it be compared by equality: AUDIT_ARCH, AUDIT_SUCCESS, AUDIT_PERM,
 /// AUDIT_FILETYPE, AUDIT_FIELD_COMPARE, and the key, which is no condition.
 const WIDE: [u32; 6] = [11, 104, 106, 108, 111, 210];
+/// Fields of who does something (AUDIT_UID to AUDIT_LOGINUID): what is of root is no narrow part.
+const OF_USERS: std::ops::RangeInclusive<u32> = 1..=9;
+/// AUDIT_MSGTYPE, and the type of the record that each event of a system call has, which names the rule's key.
+const MESSAGE_TYPE: u32 = 12;
+const SYSTEM_CALL: u32 = 1300;
+/// Records in a second of which the kernel drops no event that anyone would miss: an event has up to ten of them.
+const LEAST_RATE: u32 = 100;
 /// AUDIT_INODE and AUDIT_WATCH: such rules are kept by inode. Those of a folder (AUDIT_DIR) are in the list with the others.
 const OF_FILES: [u32; 2] = [102, 105];
 /// Digest of rules: `muster/audit-rules/v1`, and each rule with its length.
@@ -44,6 +51,8 @@ const ECONNREFUSED: i32 = 111;
 struct Status {
     enabled: u32,
     daemon: u32,
+    /// Records in a second that are taken; 0 for all.
+    rate_limit: u32,
     backlog_limit: u32,
     lost: u32,
 }
@@ -55,7 +64,7 @@ pub(super) fn look(host: &dyn Host) -> KernelAudit {
         }
         // socket(2): the kernel has no audit system, so that it is not on.
         Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => {
-            Ok(Status { enabled: 0, daemon: 0, backlog_limit: 0, lost: 0 })
+            Ok(Status { enabled: 0, daemon: 0, rate_limit: 0, backlog_limit: 0, lost: 0 })
         }
         Err(error) => Err(unknown(&error)),
     };
@@ -64,17 +73,24 @@ pub(super) fn look(host: &dyn Host) -> KernelAudit {
         Err(error) if error.raw_os_error() == Some(EPROTONOSUPPORT) => Ok((Ok(0), digest(&[]))),
         Err(error) => Err(unknown(&error)),
     };
-    let status = reading(status);
-    let rules = reading(rules);
+    told(&reading(status), reading(rules))
+}
+
+fn told(status: &Reading<Status>, rules: Reading<Rules>) -> KernelAudit {
     KernelAudit {
         enabled: status.clone().map(|status| status.enabled != 0),
         immutable: status.clone().map(|status| status.enabled == 2),
         daemon_running: status.clone().map(|status| status.daemon != 0),
         lost: status.clone().map(|status| power_of_ten(status.lost.into())),
-        backlog_limit: status.map(|status| status.backlog_limit.into()),
-        rules: match &rules {
-            Reading::Known((count, _)) => reading(count.clone()),
-            Reading::Unknown { unknown } => Reading::Unknown { unknown: unknown.clone() },
+        backlog_limit: status.clone().map(|status| status.backlog_limit.into()),
+        rules: match (status, &rules) {
+            (Reading::Known(Status { rate_limit: 1..LEAST_RATE, .. }), Reading::Known((Ok(1..), _))) => {
+                let detail =
+                    format!("the kernel drops what is above its rate limit, under {LEAST_RATE} records a second");
+                Reading::unknown(Cause::Undecidable, detail)
+            }
+            (_, Reading::Known((count, _))) => reading(count.clone()),
+            (_, Reading::Unknown { unknown }) => Reading::Unknown { unknown: unknown.clone() },
         },
         rules_digest: rules.map(|(_, digest)| Text::new(&digest.to_string())),
     }
@@ -122,7 +138,13 @@ fn status(mut bytes: &[u8]) -> Option<Status> {
         }
         // mask, enabled, failure, pid, rate_limit, backlog_limit, lost
         let number = |at: usize| body.get(at * 4..at * 4 + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        return Some(Status { enabled: number(1)?, daemon: number(3)?, backlog_limit: number(5)?, lost: number(6)? });
+        return Some(Status {
+            enabled: number(1)?,
+            daemon: number(3)?,
+            rate_limit: number(4)?,
+            backlog_limit: number(5)?,
+            lost: number(6)?,
+        });
     }
 }
 
@@ -149,14 +171,19 @@ impl Rule {
         // the mask, of classes of calls, empty.
         let [flags, action, fields] = *words.first_chunk::<3>()?;
         let part = |at: usize| &words[3 + at * MASK_WORDS..][..MASK_WORDS];
-        let named = || part(1).iter().zip(part(3)).take(fields.min(MAX_FIELDS) as usize);
+        let named = || part(1).iter().zip(part(2)).zip(part(3)).take(fields.min(MAX_FIELDS) as usize);
+        let is_narrow = |field: u32, value: u32| match field {
+            MESSAGE_TYPE => value != SYSTEM_CALL,
+            field if OF_USERS.contains(&field) => value != 0,
+            field => !WIDE.contains(&field),
+        };
         Some(Self {
             list: flags & !FILTER_PREPEND,
             action,
             fields,
             calls: part(0)[..MASK_WORDS - 1].to_vec(),
-            of_files: named().any(|(field, _)| OF_FILES.contains(field)),
-            is_narrow: named().any(|(field, comparison)| *comparison == EQUAL && !WIDE.contains(field)),
+            of_files: named().any(|((field, _), _)| OF_FILES.contains(field)),
+            is_narrow: named().any(|((field, value), comparison)| *comparison == EQUAL && is_narrow(*field, *value)),
         })
     }
 
@@ -257,8 +284,8 @@ mod tests {
 
     #[test]
     fn the_status_is_read_from_its_message() {
-        let body: Vec<u8> = [0, 2, 1, 4711, 0, 8192, 12, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
-        let expected = Status { enabled: 2, daemon: 4711, backlog_limit: 8192, lost: 12 };
+        let body: Vec<u8> = [0, 2, 1, 4711, 60, 8192, 12, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let expected = Status { enabled: 2, daemon: 4711, rate_limit: 60, backlog_limit: 8192, lost: 12 };
         assert_eq!(status(&message(AUDIT_GET, &body)), Some(expected));
         assert_eq!(status(&[message(2, b"ack "), message(AUDIT_GET, &body)].concat()), Some(expected));
         assert_eq!(status(&message(AUDIT_GET, &body[..20])), None);
@@ -277,13 +304,21 @@ mod tests {
     const NOT_EQUAL: u32 = 0x3000_0000;
     const AT_LEAST: u32 = 0x6000_0000;
 
+    /// Value of fields that tells some user, message type or file.
+    const SOME: u32 = 1000;
+
     fn full(list: u32, action: u32, mask: u32, fields: &[(u32, u32)]) -> Vec<u8> {
+        let fields: Vec<_> = fields.iter().map(|(field, comparison)| (*field, *comparison, SOME)).collect();
+        with_values(list, action, mask, &fields)
+    }
+
+    fn with_values(list: u32, action: u32, mask: u32, fields: &[(u32, u32, u32)]) -> Vec<u8> {
         let mut body = vec![list, action, u32::try_from(fields.len()).unwrap()];
         body.extend([mask; MASK_WORDS - 1].into_iter().chain([0]));
         let pad = |words: Vec<u32>| words.into_iter().chain([0; MASK_WORDS]).take(MASK_WORDS);
-        body.extend(pad(fields.iter().map(|(field, _)| *field).collect()));
-        body.extend([0; MASK_WORDS]);
-        body.extend(pad(fields.iter().map(|(_, comparison)| *comparison).collect()));
+        body.extend(pad(fields.iter().map(|(field, ..)| *field).collect()));
+        body.extend(pad(fields.iter().map(|(.., value)| *value).collect()));
+        body.extend(pad(fields.iter().map(|(_, comparison, _)| *comparison).collect()));
         body.push(0);
         message(AUDIT_LIST_RULES, &body.into_iter().flat_map(u32::to_ne_bytes).collect::<Vec<_>>())
     }
@@ -393,6 +428,38 @@ mod tests {
         // It comes after what it would keep out, or there is nothing to keep out.
         assert_eq!(count(&[&call[..], &full(FILTER_EXIT, never, all, &[(UID, AT_LEAST)])].concat()), Some(1));
         assert_eq!(count(&full(FILTER_EXCLUDE, always, all, &[(MSGTYPE, AT_LEAST)])), Some(0));
+    }
+
+    #[test]
+    fn what_is_of_root_and_the_record_of_a_call_are_no_narrow_part() {
+        let (never, always, all, loginuid_unset) = (0, 2, u32::MAX, u32::MAX);
+        let call = full(FILTER_EXIT, always, 7, &[(ARCH, EQUAL), (KEY, EQUAL)]);
+        let (path, record) = (1302, SYSTEM_CALL);
+        for (list, action, fields, expected) in [
+            (FILTER_EXIT, never, &[(ARCH, EQUAL, SOME), (UID, EQUAL, 0)][..], None),
+            (FILTER_EXIT, never, &[(AUID, EQUAL, 0)], None),
+            (FILTER_EXIT, never, &[(AUID, EQUAL, loginuid_unset)], Some(1)),
+            (FILTER_EXIT, never, &[(UID, EQUAL, 0), (DIR, EQUAL, 4)], Some(1)),
+            (FILTER_TASK, never, &[(UID, EQUAL, 0)], None),
+            (FILTER_EXCLUDE, always, &[(MSGTYPE, EQUAL, record)], None),
+            (FILTER_EXCLUDE, always, &[(MSGTYPE, EQUAL, path)], Some(1)),
+            (FILTER_EXCLUDE, always, &[(MSGTYPE, EQUAL, record), (SUBJ_TYPE, EQUAL, 4)], Some(1)),
+        ] {
+            let messages = [&with_values(list, action, all, fields)[..], &call].concat();
+            assert_eq!(count(&messages), expected, "{list} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_drops_most_leaves_the_count_open() {
+        let rules = |rate_limit, rules: &[u8]| {
+            let status = Status { enabled: 1, daemon: 4711, rate_limit, backlog_limit: 8192, lost: 0 };
+            told(&Reading::Known(status), Reading::Known(super::rules(rules).unwrap())).rules.known().copied()
+        };
+        let call = full(FILTER_EXIT, 2, 7, &[(UID, EQUAL)]);
+        let of = |rate_limit| rules(rate_limit, &call);
+        assert_eq!((of(0), of(1), of(99), of(100)), (Some(1), None, None, Some(1)));
+        assert_eq!(rules(1, &[]), Some(0), "nothing is recorded anyway");
     }
 
     #[test]
