@@ -11,6 +11,9 @@ use super::read_text;
 /// Files that systemd, Docker and Podman leave in a container.
 const MARKS: [&str; 3] = ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"];
 
+/// Bit of the features of Xen that its control domain has.
+const XENFEAT_DOM0: u32 = 11;
+
 /// What tells the class, as far as it could be read.
 #[derive(Debug, Default)]
 struct Signs {
@@ -39,9 +42,10 @@ pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
         container: !is_initial
             && (MARKS.iter().any(|mark| exists(mark))
                 || environ.split(|&byte| byte == 0).any(|variable| variable.starts_with(b"container="))),
-        hypervisor: exists("/sys/hypervisor/type")
-            || cpuinfo.as_deref().is_ok_and(names_a_hypervisor)
-            || is_virtual_hardware(vendor.trim(), product.trim()),
+        hypervisor: !is_control_domain(host)
+            && (exists("/sys/hypervisor/type")
+                || cpuinfo.as_deref().is_ok_and(names_a_hypervisor)
+                || is_virtual_hardware(vendor.trim(), product.trim())),
         chassis: chassis.as_ref().ok().and_then(|text| text.trim().parse().ok()),
     };
     let class = decide(&signs);
@@ -58,6 +62,15 @@ pub(super) fn look(host: &dyn Host) -> Reading<HostClass> {
         }
         (None, Ok(text)) => Reading::unknown(Cause::Undecidable, format!("chassis type {}", text.trim())),
     }
+}
+
+/// Returns whether this is the system that Xen lets control the machine (`XENFEAT_dom0` of Xen's public/features.h): it sees the
+/// hardware, and the hypervisor below is a part of it. One in another's guest has the names of virtual hardware, and is a guest.
+fn is_control_domain(host: &dyn Host) -> bool {
+    let features = read_text(host, "/sys/hypervisor/properties/features").unwrap_or_default();
+    let is_control = u32::from_str_radix(features.trim(), 16).is_ok_and(|features| features & 1 << XENFEAT_DOM0 != 0);
+    let name = |file: &str| read_text(host, &format!("/sys/class/dmi/id/{file}")).unwrap_or_default();
+    is_control && !is_virtual_hardware(name("sys_vendor").trim(), name("product_name").trim())
 }
 
 fn decide(signs: &Signs) -> Option<HostClass> {
@@ -88,8 +101,16 @@ pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool
     const VENDORS: &[&str] =
         &["QEMU", "KVM", "VMware", "innotek GmbH", "Xen", "Bochs", "Parallels", "OpenStack", "DigitalOcean", "BHYVE"];
     // What hypervisors call a guest below the name of a maker who may sell machines too.
-    const PRODUCTS: &[&str] =
-        &["KVM", "Bochs", "RHEV Hypervisor", "Standard PC (", "HVM domU", "VirtualBox", "Apple Virtualization"];
+    const PRODUCTS: &[&str] = &[
+        "KVM",
+        "Bochs",
+        "RHEV Hypervisor",
+        "Standard PC (",
+        "HVM domU",
+        "VirtualBox",
+        "Apple Virtualization",
+        "OpenStack",
+    ];
     VENDORS.iter().any(|name| vendor.starts_with(name))
         || PRODUCTS.iter().any(|name| product.starts_with(name))
         || matches!(vendor, "oVirt" | "KubeVirt")
@@ -146,6 +167,34 @@ mod tests {
     }
 
     #[test]
+    fn the_control_domain_of_xen_is_what_its_hardware_is() {
+        // As /sys shows a PowerEdge whose Xen lets it control the machine, a guest, and a Xen in another's guest.
+        for (features, vendor, expected) in [
+            ("00002fff\n", "Dell Inc.\n", HostClass::Server),
+            ("00002705\n", "Dell Inc.\n", HostClass::Vm),
+            ("\n", "Dell Inc.\n", HostClass::Vm),
+            ("00002fff\n", "QEMU\n", HostClass::Vm),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let index = r#"{"version": 1, "captured": "2026-11-26T00:00:00Z", "metadata": {"/sys/hypervisor/type":
+                {"kind": "file", "size_bytes": 4096, "mode": 292, "uid": 0, "gid": 0, "device": [0, 22], "inode": 7}}}"#;
+            std::fs::write(folder.path().join("index.json"), index).unwrap();
+            for (path, text) in [
+                ("/sys/hypervisor/properties/features", features),
+                ("/sys/class/dmi/id/sys_vendor", vendor),
+                ("/sys/class/dmi/id/product_name", "PowerEdge R650\n"),
+                ("/sys/class/dmi/id/chassis_type", "23\n"),
+                ("/proc/cpuinfo", "flags\t\t: fpu hypervisor\n"),
+            ] {
+                let file = folder.path().join("files").join(&path[1..]);
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, text).unwrap();
+            }
+            assert_eq!(look(&Recorded::at(folder.path()).unwrap()), Reading::Known(expected), "{features} {vendor}");
+        }
+    }
+
+    #[test]
     fn a_hypervisor_is_named_by_the_processor_or_the_firmware() {
         assert!(names_a_hypervisor(b"processor\t: 0\nflags\t\t: fpu hypervisor lahf_lm\n"));
         assert!(names_a_hypervisor(b"vendor_id\t: User Mode Linux\n"));
@@ -165,6 +214,8 @@ mod tests {
             ("Scaleway", "SCW-PLAY2-MICRO"),
             ("UpCloud", "Server"),
             ("Vultr", "VC2"),
+            ("RDO", "OpenStack Compute"),
+            ("HUAWEICLOUD", "OpenStack Nova"),
             ("Apple Inc.", "Apple Virtualization Generic Platform"),
         ] {
             assert!(is_virtual_hardware(vendor, product), "{vendor} {product}");
