@@ -11,21 +11,27 @@ use super::super::processes::{self, Process};
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
 /// Places of the daemon's settings: Debian's, and those of Red Hat's packages and of a build of one's own.
-const DAEMON_SETTINGS: &[&str] = &["/etc/clamav/clamd.conf", "/etc/clamd.d/scan.conf", "/etc/clamd.conf"];
+const DAEMON_SETTINGS: &[&str] =
+    &["/etc/clamav/clamd.conf", "/etc/clamd.d/scan.conf", "/etc/clamd.conf", "/usr/local/etc/clamd.conf"];
 /// Places of the updater's settings.
-const UPDATER_SETTINGS: &[&str] = &["/etc/clamav/freshclam.conf", "/etc/freshclam.conf"];
+const UPDATER_SETTINGS: &[&str] =
+    &["/etc/clamav/freshclam.conf", "/etc/freshclam.conf", "/usr/local/etc/freshclam.conf"];
+/// Where databases are when the settings do not say so: of packages, and of a build of one's own, whose settings are below this folder.
 const DATABASES: &str = "/var/lib/clamav";
+const OWN_BUILD: &str = "/usr/local/";
+const OWN_DATABASES: &str = "/usr/local/share/clamav";
 /// The database that is published each day; the others seldom change.
 const DAILY: [&str; 2] = ["daily.cld", "daily.cvd"];
 /// Bytes of a database's header (ClamAV manual, "CVD format").
 const HEADER_BYTES: usize = 512;
 /// The client that asks the daemon as files are opened.
-const ON_ACCESS: (&str, &[&str]) = ("/usr/sbin/clamonacc", &["clamav-clamonacc.service", "clamonacc.service"]);
+const ON_ACCESS: (&[&str], &[&str]) =
+    (&["/usr/sbin/clamonacc", "/usr/local/sbin/clamonacc"], &["clamav-clamonacc.service", "clamonacc.service"]);
 
 /// Returns what ClamAV does with what it finds.
 pub(super) fn mode(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> Reading<SensorMode> {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-    let (programs, units) = (owned(&[ON_ACCESS.0]), owned(ON_ACCESS.1));
+    let (programs, units) = (owned(ON_ACCESS.0), owned(ON_ACCESS.1));
     match processes::running(host, processes, &programs, &units).0 {
         Reading::Known(false) => return Reading::Known(SensorMode::OnDemand),
         Reading::Known(true) => {}
@@ -34,8 +40,8 @@ pub(super) fn mode(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
     let clients = processes::of(host, processes.as_deref().unwrap_or_default(), &programs, &units);
     match daemon_settings(host, &clients) {
         // clamonacc(8): of whole mounts it is told, and does not hold back who opens a file.
-        Ok(text) if setting(&text, "OnAccessMountPath").is_some() => Reading::Known(SensorMode::Detect),
-        Ok(text) if is_on(setting(&text, "OnAccessPrevention")) => Reading::Known(SensorMode::Block),
+        Ok((_, text)) if setting(&text, "OnAccessMountPath").is_some() => Reading::Known(SensorMode::Detect),
+        Ok((_, text)) if is_on(setting(&text, "OnAccessPrevention")) => Reading::Known(SensorMode::Block),
         Ok(_) => Reading::Known(SensorMode::Detect),
         Err(unknown) => Reading::Unknown { unknown },
     }
@@ -48,7 +54,10 @@ pub(super) fn definitions_time(host: &dyn Host, daemons: &[&Process]) -> Reading
         result => result,
     };
     let folder = match text {
-        Ok(text) => setting(&text, "DatabaseDirectory").unwrap_or(DATABASES).to_owned(),
+        Ok((path, text)) => {
+            let default = if path.starts_with(OWN_BUILD) { OWN_DATABASES } else { DATABASES };
+            setting(&text, "DatabaseDirectory").unwrap_or(default).to_owned()
+        }
         Err(unknown) if unknown.cause == Cause::Absent => DATABASES.to_owned(),
         Err(unknown) => return Reading::Unknown { unknown },
     };
@@ -69,7 +78,7 @@ pub(super) fn definitions_time(host: &dyn Host, daemons: &[&Process]) -> Reading
 }
 
 /// Returns the daemon's settings that `processes` took, which anyone may start with a file of one's own.
-fn daemon_settings(host: &dyn Host, processes: &[&Process]) -> Result<String, Unknown> {
+fn daemon_settings(host: &dyn Host, processes: &[&Process]) -> Result<Settings, Unknown> {
     let (mut files, mut other) = (BTreeSet::new(), None);
     for process in processes {
         let path = format!("/proc/{}/cmdline", process.id);
@@ -112,12 +121,16 @@ fn settings_file(cmdline: &str) -> Option<String> {
     None
 }
 
+/// A file of settings: its path and text.
+type Settings = (&'static str, String);
+
 /// Returns the first of `paths` that is there.
-fn settings(host: &dyn Host, paths: &[&str]) -> Result<String, Unknown> {
-    for path in paths {
+fn settings(host: &dyn Host, paths: &[&'static str]) -> Result<Settings, Unknown> {
+    for &path in paths {
         match host.read(Path::new(path), SMALL_FILE_BYTES) {
             Ok(bytes) => {
                 return String::from_utf8(bytes)
+                    .map(|text| (path, text))
                     .map_err(|_| Unknown::new(Cause::Garbled, format!("{path} is not UTF-8")));
             }
             Err(error) if host::cause(&error) == Cause::Absent => {}
@@ -278,7 +291,7 @@ mod tests {
         let (clamd, freshclam) = ("/etc/clamav/clamd.conf", "/etc/clamav/freshclam.conf");
         let plain = ("/proc/7/cmdline", "/usr/sbin/clamd\0--foreground=true\0");
         let other = ("/proc/7/cmdline", "/usr/sbin/clamd\0-c\0/etc/clamd.d/mail.conf\0");
-        let (sigs, lib) = (daily("/srv/sigs"), daily("/var/lib/clamav"));
+        let (sigs, lib, local) = (daily("/srv/sigs"), daily("/var/lib/clamav"), daily("/usr/local/share/clamav"));
         for (files, expected) in [
             (vec![(clamd, own), (freshclam, stock), (&lib, &new), (&sigs, &old), plain], Some(1)),
             (vec![(clamd, own), (freshclam, stock), (&lib, &new), plain], None),
@@ -286,6 +299,7 @@ mod tests {
             (vec![(freshclam, own), (&sigs, &new), plain], Some(24)),
             (vec![(&lib, &new), plain], Some(24)),
             (vec![(clamd, stock), (&lib, &new), other], None),
+            (vec![("/usr/local/etc/clamd.conf", "User clamav\n"), (&local, &old), (&lib, &new), plain], Some(1)),
         ] {
             let (_folder, host) = host_with(&files);
             let time = definitions_time(&host, &[&process(7, "/usr/sbin/clamd")]);
