@@ -22,6 +22,7 @@ const KNOWN: &[(ClockServiceName, &[&str], &[&str])] = &[
         &["/usr/sbin/ntpd"],
         &["ntp.service", "ntpd.service", "ntpsec.service", "openntpd.service"],
     ),
+    (ClockServiceName::NtpdRs, &["/usr/bin/ntp-daemon"], &["ntpd-rs.service"]),
     (ClockServiceName::Ptp4l, &["/usr/sbin/ptp4l"], &["ptp4l.service"]),
     (
         ClockServiceName::SystemdTimesyncd,
@@ -137,7 +138,10 @@ fn last_sync(host: &dyn Host, services: &[ClockService], complete: &Reading<bool
             Ok(metadata) => metadata.modified_time(),
             Err(error) => Reading::Unknown { unknown: host::unknown(format!("look at {TIMESYNCD_STAMP}"), &error) },
         },
-        name @ (ClockServiceName::Chrony | ClockServiceName::Ntpd | ClockServiceName::Ptp4l) => {
+        name @ (ClockServiceName::Chrony
+        | ClockServiceName::Ntpd
+        | ClockServiceName::NtpdRs
+        | ClockServiceName::Ptp4l) => {
             Reading::unknown(Cause::Unsupported, format!("{} tells it over its own socket alone", name.as_str()))
         }
     }

@@ -23,7 +23,13 @@ text_enum!(
 );
 text_enum!(
     /// Program that sets the clock.
-    ClockServiceName { Chrony = "chrony", Ntpd = "ntpd", Ptp4l = "ptp4l", SystemdTimesyncd = "systemd_timesyncd" }
+    ClockServiceName {
+        Chrony = "chrony",
+        Ntpd = "ntpd",
+        NtpdRs = "ntpd_rs",
+        Ptp4l = "ptp4l",
+        SystemdTimesyncd = "systemd_timesyncd",
+    }
 );
 text_enum!(
     /// Kind of firmware.
