@@ -241,7 +241,8 @@ mod tests {
         let mut host = Recorded::at(&case).unwrap();
         let absent = Failure::of(&io::ErrorKind::NotFound.into());
         let known = DAEMON_SETTINGS.iter().chain(UPDATER_SETTINGS).map(|&path| path.to_owned());
-        let databases = ["/var/lib/clamav", "/srv/sigs"].map(|folder| DAILY.map(|name| format!("{folder}/{name}")));
+        let databases =
+            [DATABASES, OWN_DATABASES, "/srv/sigs"].map(|folder| DAILY.map(|name| format!("{folder}/{name}")));
         for path in known.chain(databases.into_iter().flatten()) {
             host.index_mut().errors.insert(format!("read {path}"), absent.clone());
         }
