@@ -5,13 +5,17 @@
 //! of sign-ins or of the kernel.
 
 mod condition;
+mod messages;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::fact::Transmission;
 
-use self::tokens::{Parameters, Token, Tokens};
+use self::{
+    messages::{Messages, NEEDED},
+    tokens::{Parameters, Token, Tokens},
+};
 use super::{Sending, own::Own, url_host};
 
 /// How the main file takes in the files of the folder.
@@ -28,26 +32,6 @@ const CONDITIONS: usize = 1_000;
 const CONDITION_CHARS: usize = 100;
 /// Rulesets that are told apart, at most.
 const RULESETS: usize = 100;
-/// Facilities in the order of their numbers (RFC 5424); `security` is an old name of `auth`.
-const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
-    "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
-];
-/// Levels in the order of their numbers, and other names of some.
-const LEVELS: [&[&str]; 8] = [
-    &["emerg", "panic"],
-    &["alert"],
-    &["crit"],
-    &["err", "error"],
-    &["warning", "warn"],
-    &["notice"],
-    &["info"],
-    &["debug"],
-];
-/// Facilities without which the log is not sent.
-const NEEDED: [&str; 5] = ["auth", "authpriv", "daemon", "kern", "user"];
-/// Levels of them: `info` and what is more severe.
-const NEEDED_LEVELS: u8 = 0b0111_1111;
 /// Modules whose actions leave nothing of the log at another host.
 const LOCAL: [&str; 10] =
     ["omdiscard", "omfile", "omjournal", "ommail", "ompipe", "omsnmp", "omstdout", "omtesting", "omusrmsg", "omuxsock"];
@@ -60,65 +44,6 @@ pub(super) fn takes_folder(main: &str) -> bool {
 /// Returns what settings in `main` send. `folder` is the text of `/etc/rsyslog.d`, in order of name.
 pub(super) fn parse(main: &str, folder: &str, own: &Own) -> Sending {
     Evaluation::of(main, folder, own).sending()
-}
-
-/// Levels of each facility, a bit for each.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Messages([u8; FACILITIES.len()]);
-
-impl Messages {
-    const ALL: Self = Self([u8::MAX; FACILITIES.len()]);
-    const NONE: Self = Self([0; FACILITIES.len()]);
-
-    /// Reads a selector such as `*.info;auth,authpriv.none`, where each part changes what the parts before it chose; `None` where a
-    /// name is not known.
-    fn parse(selector: &str) -> Option<Self> {
-        let mut chosen = Self::NONE;
-        for part in selector.split(';').filter(|part| !part.is_empty()) {
-            let (facilities, level) = part.split_once('.')?;
-            let (is_negated, level) = level.strip_prefix('!').map_or((false, level), |level| (true, level));
-            let (is_single, level) = level.strip_prefix('=').map_or((false, level), |level| (true, level));
-            let (is_negated, levels) = match level.to_ascii_lowercase().as_str() {
-                "*" => (is_negated, u8::MAX),
-                "none" => (true, u8::MAX),
-                name => {
-                    let is_named = |names: &&[&str]| names.contains(&name);
-                    let number = LEVELS.iter().position(is_named).or_else(|| name.parse().ok().filter(|&n| n < 8))?;
-                    (is_negated, if is_single { 1 << number } else { u8::MAX >> (7 - number) })
-                }
-            };
-            for facility in facilities.split(',') {
-                let facility = facility.to_ascii_lowercase();
-                let facility = if facility == "security" { "auth" } else { &facility };
-                let is_meant = |name: &str| facility == "*" || facility == name;
-                if facility != "*" && !FACILITIES.contains(&facility) {
-                    return None;
-                }
-                for (_, chosen) in FACILITIES.into_iter().zip(&mut chosen.0).filter(|(name, _)| is_meant(name)) {
-                    *chosen = if is_negated { *chosen & !levels } else { *chosen | levels };
-                }
-            }
-        }
-        Some(chosen)
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self(std::array::from_fn(|n| self.0[n] & other.0[n]))
-    }
-
-    fn or(self, other: Self) -> Self {
-        Self(std::array::from_fn(|n| self.0[n] | other.0[n]))
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self(std::array::from_fn(|n| self.0[n] & !other.0[n]))
-    }
-
-    /// Returns whether these are the log, but for what is noise.
-    fn are_the_log(self) -> bool {
-        let is_whole = |(name, levels): (&str, u8)| !NEEDED.contains(&name) || levels & NEEDED_LEVELS == NEEDED_LEVELS;
-        FACILITIES.into_iter().zip(self.0).all(is_whole)
-    }
 }
 
 /// For what an action is done.
@@ -744,27 +669,6 @@ mod tests {
         }
         let suse = format!("$IncludeConfig {SOCKETS}\n$IncludeConfig /etc/rsyslog.d/*.conf\n");
         assert_eq!(ways(&suse, "*.* @@l\n"), Ok(vec![Transmission::SyslogTcp]));
-    }
-
-    #[test]
-    fn a_selector_chooses_as_in_syslog() {
-        let of = |selector: &str, facility: &str| {
-            let number = FACILITIES.iter().position(|&name| name == facility).unwrap();
-            Messages::parse(selector).unwrap().0[number]
-        };
-        assert_eq!(of("*.*", "auth"), 0xff);
-        assert_eq!(of("*.info", "auth"), 0x7f);
-        assert_eq!(of("*.=info", "auth"), 0x40);
-        assert_eq!(of("*.*;auth.none", "auth"), 0);
-        assert_eq!(of("*.*;security,mail.none", "auth"), 0);
-        assert_eq!(of("auth.none;*.emerg", "auth"), 1);
-        assert_eq!(of("kern.*;kern.!warn", "kern"), 0b1110_0000);
-        assert_eq!(of("kern.*;kern.!=warn", "kern"), 0b1110_1111);
-        assert_eq!(of("kern.6", "kern"), 0x7f);
-        assert_eq!(of("kern.*", "user"), 0);
-        for selector in ["x.*", "kern.x", "kern", "kern.8", "mark.*"] {
-            assert_eq!(Messages::parse(selector), None, "{selector}");
-        }
     }
 
     #[test]
