@@ -9,6 +9,7 @@ mod syslog_ng;
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     path::{Path, PathBuf},
 };
 
@@ -155,7 +156,14 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
             let main = text(host, RSYSLOG_MAIN, FILE_BYTES)?;
             let folder =
                 if rsyslog::takes_folder(&main) { folder(host, RSYSLOG_FOLDER, FILE_BYTES)? } else { String::new() };
-            Ok(rsyslog::parse(&main, &folder, own))
+            let found = rsyslog::parse(&main, &folder, own);
+            if !found.ways.is_empty()
+                && rsyslog::is_of_socket_alone(&main, &folder)
+                && let Some(doubt) = kept_back(host)?
+            {
+                return Ok(Sending { ways: BTreeSet::new(), doubt: Some(doubt) });
+            }
+            Ok(found)
         }
         ForwarderProgram::SyslogNg => {
             let main = text(host, SYSLOG_NG_MAIN, FILE_BYTES)?;
@@ -185,6 +193,23 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
     }
 }
 
+/// Returns why systemd-journald, which has the system's log socket, does not hand on all of the log (journald.conf(5)). What it does
+/// where nothing is set is up to who built it.
+fn kept_back(host: &dyn Host) -> Result<Option<String>, Unknown> {
+    let setting = |key| units::setting(host, "journald.conf", "Journal", key);
+    let told =
+        |key: &str, value: &str| Some(format!("systemd-journald hands on a part of the log at most: {key}={value}"));
+    if let Some(forwards) = setting("ForwardToSyslog")?
+        && !["1", "yes", "y", "true", "t", "on"].iter().any(|yes| forwards.eq_ignore_ascii_case(yes))
+    {
+        return Ok(told("ForwardToSyslog", &forwards));
+    }
+    Ok(match setting("MaxLevelSyslog")? {
+        Some(level) if !["info", "6", "debug", "7"].contains(&level.as_str()) => told("MaxLevelSyslog", &level),
+        _ => None,
+    })
+}
+
 /// Returns why a program that runs may have other settings than its files hold.
 fn differs(
     host: &dyn Host,
@@ -212,7 +237,7 @@ fn differs(
     let takes_folder = text(host, main, FILE_BYTES).is_ok_and(|main| takes_folder(&main));
     // A folder that is not there has no files that may be newer.
     if takes_folder && let Ok(names) = host.list(Path::new(folder)) {
-        let names = names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".conf"));
+        let names = names.iter().filter(|name| is_taken_in(name));
         files.push(PathBuf::from(folder));
         files.extend(names.map(|name| Path::new(folder).join(name)));
     }
@@ -222,7 +247,8 @@ fn differs(
 fn text(host: &dyn Host, path: impl AsRef<Path>, limit: usize) -> Result<String, Unknown> {
     let path = path.as_ref();
     let bytes = host.read(path, limit).map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
-    String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not UTF-8", path.display())))
+    // A comment may be of an older encoding, and what stands for its letters is no part of any name that is looked for.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Returns the `.conf` files of the folder in order of name, each after a line's end; nothing where it is not there.
@@ -233,7 +259,7 @@ fn folder(host: &dyn Host, folder: &str, limit: usize) -> Result<String, Unknown
         Err(error) => return Err(host::unknown(format!("list {folder}"), &error)),
     };
     let mut all = String::new();
-    for name in names.iter().filter(|name| name.as_encoded_bytes().ends_with(b".conf")) {
+    for name in names.iter().filter(|name| is_taken_in(name)) {
         all.push('\n');
         all.push_str(&text(host, Path::new(folder).join(name), limit)?);
         if all.len() > FILE_BYTES {
@@ -241,6 +267,12 @@ fn folder(host: &dyn Host, folder: &str, limit: usize) -> Result<String, Unknown
         }
     }
     Ok(all)
+}
+
+/// Returns whether `*.conf` stands for the name. By glob(7) it does not for one that begins with a dot.
+fn is_taken_in(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.ends_with(b".conf") && !name.starts_with(b".")
 }
 
 /// Returns the host of a URL or of `host:port`.
@@ -269,6 +301,42 @@ mod tests {
             assert!(complete(program).known().is_none(), "{program}");
         }
         assert!(OTHERS.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn what_journald_does_not_hand_on_is_not_sent() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/logging/debian-12-rsyslog");
+        let sends = |rsyslog: &str, journald: &str| {
+            let (folder, mut host) = (tempfile::tempdir().unwrap(), host::Recorded::at(&case).unwrap());
+            for (path, text) in [("/etc/rsyslog.conf", rsyslog), ("/etc/systemd/journald.conf", journald)] {
+                host.index_mut().errors.remove(&format!("read {path}"));
+                let place = folder.path().join("files").join(path.trim_start_matches('/'));
+                std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+                std::fs::write(place, text).unwrap();
+            }
+            std::fs::write(folder.path().join("index.json"), serde_json::to_vec(host.index_mut()).unwrap()).unwrap();
+            !sending(&host::Recorded::at(folder.path()).unwrap(), ForwarderProgram::Rsyslog, &Own::default())
+                .unwrap()
+                .ways
+                .is_empty()
+        };
+        let (socket, journal) = ("module(load=\"imuxsock\")\n*.* @@l\n", "module(load=\"imjournal\")\n*.* @@l\n");
+        for (rsyslog, journald, expected) in [
+            (socket, "", true),
+            (socket, "[Journal]\nForwardToSyslog=yes\nMaxLevelSyslog=debug\n", true),
+            (socket, "[Journal]\nForwardToSyslog=no\n", false),
+            (socket, "[Journal]\nMaxLevelSyslog=emerg\n", false),
+            (journal, "[Journal]\nForwardToSyslog=no\n", true),
+        ] {
+            assert_eq!(sends(rsyslog, journald), expected, "{rsyslog}{journald}");
+        }
+    }
+
+    #[test]
+    fn a_file_whose_name_begins_with_a_dot_is_not_taken_in() {
+        for (name, expected) in [("90-fwd.conf", true), (".90-fwd.conf", false), ("90-fwd.conf.off", false)] {
+            assert_eq!(is_taken_in(OsStr::new(name)), expected, "{name}");
+        }
     }
 
     #[test]

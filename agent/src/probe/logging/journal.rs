@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -20,8 +21,9 @@ const PERSISTENT: &str = "/var/log/journal";
 /// The file of the journal that is written.
 const ACTIVE: &str = "system.journal";
 const LOGS: &str = "/var/log";
-/// Files that syslog daemons write everything or every login to, and what logrotate(8) makes of them.
-const SYSLOGS: [&str; 4] = ["auth.log", "messages", "secure", "syslog"];
+/// Files that syslog daemons write sign-ins and all else to; some write both to the latter.
+const SIGN_INS: [&str; 2] = ["auth.log", "secure"];
+const ALL_ELSE: [&str; 2] = ["messages", "syslog"];
 /// Seconds within which a log is written, if it is written at all: a day, and two hours for what runs once a day.
 const LIVE_SECONDS: u64 = 26 * 3_600;
 /// Seconds between two files that were put aside, at most, where it does not show how far they usually lie apart: a month, and some
@@ -29,6 +31,8 @@ const LIVE_SECONDS: u64 = 26 * 3_600;
 const MONTH_SECONDS: i64 = 35 * 86_400;
 /// Seconds between them that are never too many.
 const QUIET_SECONDS: i64 = 4 * 86_400;
+/// Ends of the names of files that were compressed when they were put aside.
+const COMPRESSED: [&str; 5] = [".bz2", ".gz", ".lz4", ".xz", ".zst"];
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 /// Offset of `head_entry_realtime` in a journal file ("Journal File Format" of systemd), microseconds since 1970, little-endian.
 const HEAD_TIME: usize = 184;
@@ -185,44 +189,53 @@ fn archive_time(name: &str) -> Option<Timestamp> {
     Timestamp::from_micros(i64::from_str_radix(time, 16).ok()?)
 }
 
-/// Returns the earliest time at which a file of the syslog was last written that has something in it: its entries are no younger.
-/// What was put aside counts where the file is still written that it was put aside from.
+/// Returns since when the syslog is kept: where sign-ins have a file of their own, what both that and the one for all else reach back
+/// to.
 fn oldest_syslog(host: &dyn Host, now: Timestamp) -> Result<Log, Unknown> {
     let names = host.list(Path::new(LOGS)).map_err(|error| host::unknown(format!("list {LOGS}"), &error))?;
-    let (mut live, mut has_dead) = (None, false);
-    for log in SYSLOGS {
-        let (mut written, mut is_written, mut put_aside) = (None, false, Vec::new());
-        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_of_syslog(name, log)) {
-            let path = Path::new(LOGS).join(name);
-            match host.metadata(&path) {
-                Ok(metadata) if metadata.kind == host::EntryKind::File => {
-                    // It is empty after it was put aside.
-                    let time = metadata.modified.filter(|_| metadata.size_bytes > 0);
-                    if name == log {
-                        is_written = is_live(metadata.modified, now);
-                        written = time;
-                    } else {
-                        put_aside.push(Aside { number: number(name, log), time });
-                    }
-                }
-                Ok(_) => {}
-                // Rotated away between the two is no error.
-                Err(error) if host::cause(&error) == Cause::Absent => {}
-                Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
-            }
-        }
-        let oldest = earlier(written, unbroken(written, put_aside));
-        match Log::new(oldest, is_written) {
-            Log::None => {}
-            Log::Dead => has_dead = true,
-            Log::Live(time) => live = earlier(live, Some(time)),
+    let mut parts = [Log::None; 2];
+    for (part, logs) in parts.iter_mut().zip([SIGN_INS, ALL_ELSE]) {
+        for log in logs {
+            *part = match (*part, of_one(host, &names, log, now)?) {
+                (Log::Live(a), Log::Live(b)) => Log::Live(a.min(b)),
+                (Log::Live(time), _) | (_, Log::Live(time)) => Log::Live(time),
+                (Log::Dead, _) | (_, Log::Dead) => Log::Dead,
+                (Log::None, Log::None) => Log::None,
+            };
         }
     }
-    Ok(match live {
-        Some(time) => Log::Live(time),
-        None if has_dead => Log::Dead,
-        None => Log::None,
+    Ok(match parts {
+        [Log::Live(a), Log::Live(b)] => Log::Live(a.max(b)),
+        [Log::Live(time), _] | [_, Log::Live(time)] => Log::Live(time),
+        [Log::Dead, _] | [_, Log::Dead] => Log::Dead,
+        [Log::None, Log::None] => Log::None,
     })
+}
+
+/// Returns the earliest time at which one of the files of `log` was last written that has something in it: its entries are no younger.
+/// What was put aside counts where the file is still written that it was put aside from.
+fn of_one(host: &dyn Host, names: &[OsString], log: &str, now: Timestamp) -> Result<Log, Unknown> {
+    let (mut written, mut is_written, mut put_aside) = (None, false, Vec::new());
+    for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_of_syslog(name, log)) {
+        let path = Path::new(LOGS).join(name);
+        match host.metadata(&path) {
+            Ok(metadata) if metadata.kind == host::EntryKind::File => {
+                // It is empty after it was put aside.
+                let time = metadata.modified.filter(|_| metadata.size_bytes > 0);
+                if name == log {
+                    is_written = is_live(metadata.modified, now);
+                    written = time;
+                } else {
+                    put_aside.push(Aside { number: number(name, log), time });
+                }
+            }
+            Ok(_) => {}
+            // Rotated away between the two is no error.
+            Err(error) if host::cause(&error) == Cause::Absent => {}
+            Err(error) => return Err(host::unknown(format!("look at {}", path.display()), &error)),
+        }
+    }
+    Ok(Log::new(earlier(written, unbroken(written, put_aside)), is_written))
 }
 
 /// A file that was put aside.
@@ -275,14 +288,15 @@ fn unbroken(written: Option<Timestamp>, put_aside: Vec<Aside>) -> Option<Timesta
     Timestamp::from_seconds(oldest)
 }
 
-/// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz` or `syslog-20261101`, of the syslog `log`.
+/// Returns whether `name` is such as `syslog`, `syslog.1`, `syslog.2.gz`, `syslog-20261101` or `syslog-2026-11-01`, of the syslog `log`.
 fn is_of_syslog(name: &str, log: &str) -> bool {
+    let is_digit = |c: char| c.is_ascii_digit();
     name.strip_prefix(log).is_some_and(|rest| {
-        let rest = rest.trim_end_matches(".gz").trim_end_matches(".xz").trim_end_matches(".zst");
+        let rest = COMPRESSED.iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest);
         rest.is_empty()
             || rest
                 .strip_prefix(['.', '-'])
-                .is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+                .is_some_and(|n| n.starts_with(is_digit) && n.chars().all(|c| is_digit(c) || matches!(c, '-' | '_')))
     })
 }
 
@@ -319,11 +333,20 @@ mod tests {
 
     #[test]
     fn a_syslog_is_known_by_its_name_and_its_rotation() {
-        let is_syslog = |name| SYSLOGS.iter().any(|log| is_of_syslog(name, log));
-        for name in ["syslog", "syslog.1", "syslog.2.gz", "messages-20261101", "secure-20261101.xz", "auth.log.4.gz"] {
+        let is_syslog = |name| SIGN_INS.iter().chain(&ALL_ELSE).any(|log| is_of_syslog(name, log));
+        for name in [
+            "syslog",
+            "syslog.1",
+            "syslog.2.gz",
+            "messages-20261101",
+            "secure-20261101.xz",
+            "auth.log.4.gz",
+            "messages-2026-11-01.bz2",
+            "syslog-20261101-1793491200",
+        ] {
             assert!(is_syslog(name), "{name}");
         }
-        for name in ["syslog.old", "messages.gz.x", "secured", "syslog-ng", "dpkg.log", "syslog."] {
+        for name in ["syslog.old", "messages.gz.x", "secured", "syslog-ng", "dpkg.log", "syslog.", "syslog--"] {
             assert!(!is_syslog(name), "{name}");
         }
     }
@@ -355,6 +378,11 @@ mod tests {
         let week = "2026-11-19T00:00:00Z";
         let live = [("messages-20190101", 9, old), ("syslog", 9, today), ("syslog.1", 9, week)];
         assert_eq!(since(&live).as_deref(), Some(week));
+        // Of each part there is no more than of the other.
+        let both = [("auth.log", 9, today), ("auth.log.1", 9, week), ("syslog", 9, today)];
+        assert_eq!(since(&both).as_deref(), Some(today));
+        let more = [&both[..], &[("syslog.1", 9, "2026-11-25T04:00:00Z")]].concat();
+        assert_eq!(since(&more).as_deref(), Some("2026-11-25T04:00:00Z"));
         // It was put aside a moment ago.
         assert_eq!(since(&[("syslog", 0, today), ("syslog.1", 9, week)]).as_deref(), Some(week));
         assert_eq!(since(&[("syslog", 9, "2026-11-25T13:00:00Z")]).as_deref(), Some("2026-11-25T13:00:00Z"));
@@ -404,7 +432,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..250), name in any::<String>()) {
             let _ = head_time(&bytes);
             let _ = archive_time(&name);
-            let _ = (is_of_syslog(&name, SYSLOGS[0]), number(&format!("syslog{name}"), "syslog"));
+            let _ = (is_of_syslog(&name, ALL_ELSE[0]), number(&format!("syslog{name}"), "syslog"));
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Names of programs that tell of sign-ins, of the kernel or of who may do what, which the log is not whole without.
 
 /// Names that begin so are theirs, in lower case.
-const SOURCES: [&str; 50] = [
+const SOURCES: &[&str] = &[
     "adclient",
+    "agetty",
+    "anacron",
     "apparmor",
     "audi",
     "augenrules",
@@ -10,16 +12,18 @@ const SOURCES: [&str; 50] = [
     "cockpit",
     "cron",
     "crond",
-    "anacron",
     "dbus",
     "doas",
+    "dovecot",
     "dropbear",
+    "freeradius",
+    "ftp",
     "gdm",
     "getty",
-    "agetty",
     "gpasswd",
     "group",
     "grp",
+    "imap",
     "kdm",
     "kernel",
     "krb5",
@@ -30,31 +34,44 @@ const SOURCES: [&str; 50] = [
     "newusers",
     "nslcd",
     "oddjob",
+    "openvpn",
     "pam",
     "passwd",
     "pkexec",
     "pkla",
     "polkit",
+    "pop3",
+    "ppp",
+    "proftpd",
+    "pure-ftpd",
     "pw",
+    "radius",
     "rlogin",
     "root",
     "rshd",
     "run0",
     "runuser",
+    "samba",
+    "saslauthd",
     "sddm",
     "setroubleshoot",
     "sftp",
     "shadow",
+    "slapd",
+    "smbd",
     "sshd",
     "sssd",
     "sudo",
     "systemd",
     "unix_chkpwd",
     "user",
+    "vsftpd",
     "xdm",
+    "xscreensaver",
 ];
 /// Names that are theirs as they are.
-const WHOLE: [&str; 9] = ["-", "kcheckpass", "su", "su-l", "telnetd", "vlock", "winbindd", "xrdp", "xrdp-sesman"];
+const WHOLE: [&str; 11] =
+    ["-", "atd", "internal-sftp", "kcheckpass", "su", "su-l", "telnetd", "vlock", "winbindd", "xrdp", "xrdp-sesman"];
 
 /// Returns whether messages of a program of this name, or of all whose names begin so, are none of them.
 pub(super) fn is_other(name: &str, is_start: bool) -> bool {
@@ -74,9 +91,20 @@ mod tests {
             assert!(is_other(name, false), "{name}");
             assert!(is_other(name, true), "{name}");
         }
-        for name in
-            ["", "sshd", "sshd-session", "sudo", "su", "CRON", "systemd-logind", "kernel", "gdm-password]", "useradd"]
-        {
+        for name in [
+            "",
+            "vsftpd",
+            "internal-sftp",
+            "sshd",
+            "sshd-session",
+            "sudo",
+            "su",
+            "CRON",
+            "systemd-logind",
+            "kernel",
+            "gdm-password]",
+            "useradd",
+        ] {
             assert!(!is_other(name, false), "{name}");
             assert!(!is_other(name, true), "{name}");
         }

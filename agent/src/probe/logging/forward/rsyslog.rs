@@ -13,17 +13,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::Transmission;
 
 use self::{
+    condition::Chosen,
     messages::{Messages, NEEDED},
     tokens::{Parameters, Token, Tokens},
 };
 use super::{Sending, own::Own, url_host};
 
 /// How the main file takes in the files of the folder.
-const FOLDER: [&str; 2] = ["/etc/rsyslog.d/*.conf", "/etc/rsyslog.d/"];
+const FOLDER: &str = "/etc/rsyslog.d/*.conf";
 /// What SUSE's rsyslog-service-prepare writes at each start: sockets to listen at.
 const SOCKETS: &str = "/run/rsyslog/additional-log-sockets.conf";
 /// Modules that take in what the host logs.
 const INPUTS: [&str; 2] = ["imjournal", "imuxsock"];
+/// The system's own sockets: the usual one, and that at which systemd-journald hands on.
+const SYSTEM_SOCKETS: [&str; 2] = ["/dev/log", "/run/systemd/journal/syslog"];
+/// Messages of a burst that a limit of an input lets through, at least, where it leaves the log whole but for floods. That of rsyslog
+/// itself is 200, of imjournal 20,000.
+const LEAST_BURST: u64 = 200;
 const DEFAULT_RULESET: &str = "RSYSLOG_DefaultRuleset";
 /// Blocks that stand in one another, at most.
 const DEPTH: usize = 100;
@@ -39,6 +45,11 @@ const LOCAL: [&str; 10] =
 /// Returns whether the main file takes in the files of `/etc/rsyslog.d`.
 pub(super) fn takes_folder(main: &str) -> bool {
     Evaluation::of(main, "", &Own::default()).takes_folder
+}
+
+/// Returns whether nothing but the system's log socket gives what the host itself logs.
+pub(super) fn is_of_socket_alone(main: &str, folder: &str) -> bool {
+    Evaluation::of(main, folder, &Own::default()).own_inputs() == BTreeSet::from(["imuxsock"])
 }
 
 /// Returns what settings in `main` send. `folder` is the text of `/etc/rsyslog.d`, in order of name.
@@ -118,6 +129,10 @@ struct Evaluation<'a> {
     inputs: BTreeSet<&'static str>,
     /// Whether imuxsock leaves the system's own socket alone.
     omits_system_socket: bool,
+    /// Why an input may drop most of what it is given.
+    limited: Option<String>,
+    /// Inputs that a condition is for which was taken for none.
+    named_inputs: Option<BTreeSet<&'static str>>,
     /// Rulesets that inputs of their own are bound to; empty for the default one.
     bound: BTreeSet<String>,
     /// Settings are taken from elsewhere, so that what comes after may be stopped there.
@@ -148,6 +163,8 @@ impl<'a> Evaluation<'a> {
             limits: BTreeSet::new(),
             inputs: BTreeSet::new(),
             omits_system_socket: false,
+            limited: None,
+            named_inputs: None,
             bound: BTreeSet::new(),
             is_open: false,
             conditions: vec!["else".to_owned()],
@@ -159,14 +176,18 @@ impl<'a> Evaluation<'a> {
         evaluation
     }
 
-    /// Returns whether what the host itself logs gets to the default ruleset.
-    fn takes_in(&self) -> bool {
-        let has_own = self.inputs.iter().any(|&input| input != "imuxsock" || !self.omits_system_socket);
-        has_own || self.bound.iter().any(|ruleset| ruleset.is_empty() || *ruleset == self.default)
+    /// Returns the inputs by which what the host itself logs gets to the default ruleset.
+    fn own_inputs(&self) -> BTreeSet<&'static str> {
+        let is_own = |input: &&'static str| *input != "imuxsock" || !self.omits_system_socket;
+        let mut inputs: BTreeSet<&'static str> = self.inputs.iter().copied().filter(is_own).collect();
+        if self.bound.iter().any(|ruleset| ruleset.is_empty() || *ruleset == self.default) {
+            inputs.insert("imuxsock");
+        }
+        inputs
     }
 
     fn sending(self) -> Sending {
-        let takes_in = self.takes_in();
+        let inputs = self.own_inputs();
         let by_name: BTreeMap<&str, &Ruleset> =
             self.rulesets.iter().map(|ruleset| (ruleset.name.as_str(), ruleset)).collect();
         let (mut sent, mut ways) = (Messages::NONE, BTreeSet::new());
@@ -179,8 +200,12 @@ impl<'a> Evaluation<'a> {
                 }
             }
         }
-        let doubt = if sent != Messages::NONE && !takes_in {
+        let doubt = if sent != Messages::NONE && inputs.is_empty() {
             Some(format!("no input gives what the host logs to the ruleset that sends: {}", INPUTS.join(", ")))
+        } else if sent != Messages::NONE && self.limited.is_some() {
+            self.limited
+        } else if sent != Messages::NONE && self.named_inputs.is_some_and(|named| !inputs.is_subset(&named)) {
+            Some("an action that sends is done for some of the inputs alone".to_owned())
         } else if sent.are_the_log() {
             return Sending { ways, doubt: None };
         } else if self.stopped.is_some() {
@@ -213,7 +238,17 @@ impl<'a> Evaluation<'a> {
                     let scope = self.next.unwrap_or(self.current());
                     let is_of_others = scope.is_of_others || condition::is_of_others(filter);
                     let condition = self.condition(filter);
-                    self.next = Some(Scope { is_conditional: true, is_of_others, condition, ..scope });
+                    self.next = Some(match condition::what_is_chosen(filter) {
+                        Some(Chosen::Messages(messages)) => {
+                            Scope { messages: scope.messages.and(messages), is_of_others, condition, ..scope }
+                        }
+                        Some(Chosen::Inputs(named)) => {
+                            let before = self.named_inputs.take();
+                            self.named_inputs = Some(before.map_or(named.clone(), |before| &before & &named));
+                            Scope { condition, ..scope }
+                        }
+                        None => Scope { is_conditional: true, is_of_others, condition, ..scope },
+                    });
                 }
                 Token::Open if self.blocks.len() == DEPTH => {
                     self.doubt = Some(format!("more than {DEPTH} blocks stand in one another"));
@@ -327,7 +362,11 @@ impl<'a> Evaluation<'a> {
             }
             "modload" => self.module(value),
             "omitlocallogging" => self.omits_system_socket = !value.eq_ignore_ascii_case("off"),
-            "addunixlistensocket" | "inputunixlistensocketcreate" => drop(self.bound.insert(String::new())),
+            "systemlogsocketname" => self.omits_system_socket |= !SYSTEM_SOCKETS.contains(&value),
+            "addunixlistensocket" | "inputunixlistensocketcreate" if SYSTEM_SOCKETS.contains(&value) => {
+                self.bound.insert(String::new());
+            }
+            "systemlogratelimitburst" | "imjournalratelimitburst" => self.limit(value),
             _ => {}
         }
     }
@@ -350,7 +389,8 @@ impl<'a> Evaluation<'a> {
             "action" => {
                 let scope = self.scope_of_action();
                 let is_limited = parameters.iter().any(|(name, values)| {
-                    name.starts_with("action.execonly") && values.iter().any(|value| is_limit(value))
+                    (name.starts_with("action.execonly") || name == "ratelimit.interval")
+                        && values.iter().any(|value| is_limit(value))
                 });
                 match action(parameters, self.own) {
                     _ if value("type") == Some("omdiscard") => self.stop(scope),
@@ -364,12 +404,27 @@ impl<'a> Evaluation<'a> {
             "module" => {
                 self.module(value("load").unwrap_or_default());
                 self.omits_system_socket |= value("syssock.use").is_some_and(|on| !on.eq_ignore_ascii_case("on"));
+                self.omits_system_socket |= value("syssock.name").is_some_and(|name| !SYSTEM_SOCKETS.contains(&name));
+                for burst in ["ratelimit.burst", "syssock.ratelimit.burst"] {
+                    value(burst).into_iter().for_each(|burst| self.limit(burst));
+                }
             }
-            "input" if value("type").is_some_and(|kind| INPUTS.contains(&kind)) => {
+            "input"
+                if value("type") == Some("imuxsock")
+                    && value("socket").is_some_and(|at| SYSTEM_SOCKETS.contains(&at)) =>
+            {
+                value("ratelimit.burst").into_iter().for_each(|burst| self.limit(burst));
                 let ruleset = value("ruleset").filter(|name| !name.eq_ignore_ascii_case(DEFAULT_RULESET));
                 self.bound.insert(ruleset.unwrap_or_default().to_owned());
             }
             _ => {}
+        }
+    }
+
+    /// Takes note of how many messages an input takes in at once.
+    fn limit(&mut self, burst: &str) {
+        if burst.parse::<u64>().is_ok_and(|burst| burst < LEAST_BURST) {
+            self.limited = Some(format!("an input drops what is more than {burst} messages at once"));
         }
     }
 
@@ -381,7 +436,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn include(&mut self, path: &str, is_main: bool) {
-        if is_main && FOLDER.contains(&path) && !self.takes_folder {
+        if is_main && path == FOLDER && !self.takes_folder {
             self.takes_folder = true;
             self.read(self.folder, false);
         } else if path != SOCKETS {
@@ -541,8 +596,13 @@ mod tests {
                 ":programname, isequal, \"sshd\" /var/log/sshd.log\n& stop\n*.* @@l\n",
                 "condition: :programname, isequal",
             ),
-            ("if $syslogfacility-text == \"authpriv\" then {\n /x\n stop }\n*.* @@l\n", "== \"authpriv\""),
-            ("if $syslogseverity <= 7 then stop\n*.* @@l\n", "<= 7"),
+            ("if $syslogfacility-text == \"authpriv\" then {\n /x\n stop }\n*.* @@l\n", "only a part"),
+            ("if $syslogseverity <= 4 then @@l\n", "only a part"),
+            ("if prifilt(\"auth.*\") then @@l\n", "only a part"),
+            ("if $syslogseverity > 4 then @@l else @@l\n", "only a part"),
+            ("if $inputname == 'imjournal' then @@l\n", "some of the inputs"),
+            ("if $inputname == 'imuxsock' and $msg == 'x' then @@l\n", "condition"),
+            ("action(type=\"omfwd\" target=\"l\" ratelimit.interval=\"3600\" ratelimit.burst=\"1\")\n", "condition"),
             (":msg, regex, \".*\" ~\n*.* @@l\n", ":msg, regex"),
             (":msg, contains, \"x\" stop\n*.* @@l\n", "stop"),
             ("if $programname == 'haproxy' then /x\nelse stop\n*.* @@l\n", "condition: else"),
@@ -597,10 +657,20 @@ mod tests {
             "ruleset(name=\"r\") { /var/log/x\n stop\n}\n*.* @@l.example\n",
             "template(name=\"t\" type=\"list\") { property(name=\"msg\") constant(value=\"\\n\") }\n*.* @@l.example;t\n",
             "*.* \\\n @@l.example\n",
+            "if $syslogseverity <= 6 then @@l.example\n",
+            "if ($syslogseverity-text != \"debug\") then @@l.example\n",
+            "if prifilt(\"*.info\") then { /x\n @@l.example\n}\n",
+            "if $syslogseverity >= 7 then stop\n*.* @@l.example\n",
+            "if $fromhost-ip == '127.0.0.1' then @@l.example\n",
+            // What Red Hat's role for logging writes.
+            "ruleset(name=\"f\") { @@l.example\n}\nif ($inputname == \"imuxsock\") then {\n call f\n}\n",
+            "if ($inputname == 'imjournal' or $inputname == 'imuxsock') then { @@l.example\n}\n",
         ] {
             assert_eq!(ways(text, ""), Ok(vec![Transmission::SyslogTcp]), "{text}");
         }
-        assert_eq!(ways("*.* stop\n*.* @@l.example\n", ""), Ok(vec![]));
+        for nothing in ["*.* stop\n*.* @@l.example\n", "if $syslogseverity <= 7 then stop\n*.* @@l.example\n"] {
+            assert_eq!(ways(nothing, ""), Ok(vec![]), "{nothing}");
+        }
     }
 
     #[test]
@@ -612,9 +682,18 @@ mod tests {
             // RHEL's.
             ("module(load=\"imuxsock\" SysSock.Use=\"off\")\nmodule(load=\"imjournal\" StateFile=\"s\")", true),
             ("$OmitLocalLogging on\n$ModLoad imuxsock\n$ModLoad imjournal", true),
-            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" Socket=\"/run/s\")", true),
-            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\n$AddUnixListenSocket /run/s", true),
-            ("$DefaultRuleset a\n$RuleSet a\ninput(type=\"imuxsock\" ruleset=\"a\")", true),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" Socket=\"/dev/log\")", true),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\n$AddUnixListenSocket /dev/log", true),
+            ("module(load=\"imuxsock\" SysSock.Name=\"/run/systemd/journal/syslog\")", true),
+            ("$DefaultRuleset a\n$RuleSet a\ninput(type=\"imuxsock\" socket=\"/dev/log\" ruleset=\"a\")", true),
+            ("module(load=\"imjournal\" ratelimit.burst=\"20000\")", true),
+            // Of a program that is locked into a folder.
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" Socket=\"/srv/dev/log\")", false),
+            ("module(load=\"imuxsock\" SysSock.Use=\"off\")\n$AddUnixListenSocket /run/s", false),
+            ("module(load=\"imuxsock\" SysSock.Name=\"/run/none\")", false),
+            ("$ModLoad imuxsock\n$SystemLogSocketName /run/none", false),
+            ("module(load=\"imjournal\" RateLimit.Interval=\"36000\" RateLimit.Burst=\"1\")", false),
+            ("module(load=\"imuxsock\" SysSock.RateLimit.Interval=\"3600\" SysSock.RateLimit.Burst=\"1\")", false),
             ("", false),
             ("module(load=\"imklog\")", false),
             ("module(load=\"imuxsock\" SysSock.Use=\"off\")", false),
@@ -652,7 +731,9 @@ mod tests {
         for (text, path) in [
             ("$IncludeConfig /opt/x.conf\n", "/opt/x.conf"),
             ("include(file=\"/opt/y.conf\" mode=\"optional\")\n", "/opt/y.conf"),
-            ("$IncludeConfig /etc/rsyslog.d/\n$IncludeConfig /etc/rsyslog.d/*.conf\n", "/etc/rsyslog.d/*.conf"),
+            // It takes in files of any name.
+            ("$IncludeConfig /etc/rsyslog.d/\n", "/etc/rsyslog.d/"),
+            ("$IncludeConfig /etc/rsyslog.d/*.conf\n$IncludeConfig /etc/rsyslog.d/*.conf\n", "/etc/rsyslog.d/*.conf"),
         ] {
             assert!(ways(text, "").unwrap_err().contains(path), "{text}");
         }

@@ -312,8 +312,9 @@ fn is_system(body: &str) -> bool {
         let kind = driver.kind.replace('_', "-");
         let is_socket = matches!(kind.as_str(), "unix-dgram" | "unix-stream");
         let target = driver.body.trim_start().trim_start_matches(['"', '\'']);
-        SYSTEM.contains(&kind.as_str())
-            || is_socket && ["/dev/log", "/run/systemd/journal/syslog"].iter().any(|path| target.starts_with(path))
+        let target =
+            &target[..target.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(target.len())];
+        SYSTEM.contains(&kind.as_str()) || is_socket && ["/dev/log", "/run/systemd/journal/syslog"].contains(&target)
     })
 }
 
@@ -442,6 +443,7 @@ mod tests {
             ("log { source(s); filter { facility(cron); }; destination(d); };", "filter"),
             ("log { source(s_net); destination(d); };", "no source"),
             ("log { source(unknown); destination(d); };", "no source"),
+            ("log { source { unix-dgram(\"/dev/log_chroot\"); }; destination(d); };", "no source"),
             ("log { source(s); parser(p); destination(d); };", "parser"),
             ("log { source(s); if (facility(cron)) { destination(d); }; };", "if"),
             ("log { source(s); log { filter(f); destination(d); }; };", "log"),

@@ -1,7 +1,9 @@
 //! Filters of rsyslog.conf(5) that certainly let through nothing of sign-ins or of the kernel: all else that they may be is not
 //! followed.
 
-use super::super::others::is_other;
+use std::collections::BTreeSet;
+
+use super::{super::others::is_other, INPUTS, messages::Messages};
 
 /// What is certain of each message that a filter lets through.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +53,91 @@ pub(super) fn is_of_others(filter: &str) -> bool {
     let Some(words) = words(filter) else { return false };
     let mut words = words.as_slice();
     expression(&mut words, 0).is_some_and(|certain| words.is_empty() && certain.is_enough())
+}
+
+/// What a filter lets through of what the host itself logs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Chosen {
+    /// Messages by their facility or level.
+    Messages(Messages),
+    /// All that comes from these inputs.
+    Inputs(BTreeSet<&'static str>),
+}
+
+/// Returns what exactly `filter` lets through, where it is a comparison of one property, or names inputs that `or` joins.
+pub(super) fn what_is_chosen(filter: &str) -> Option<Chosen> {
+    let mut words = words(filter)?;
+    while words.len() > 2 && words[0] == "(" && closes_at_the_end(&words) {
+        words = words[1..words.len() - 1].to_vec();
+    }
+    let mut named = BTreeSet::new();
+    for comparison in words.split(|word| word.eq_ignore_ascii_case("or")) {
+        let mut comparison = comparison;
+        if let [open, inside @ .., close] = comparison
+            && open == "("
+            && close == ")"
+        {
+            comparison = inside;
+        }
+        let [property, operation, values @ ..] = comparison else { break };
+        let is_input = property.eq_ignore_ascii_case("$inputname") && operation == "==";
+        let inputs = values.iter().filter(|word| !matches!(word.as_str(), "[" | "]" | ","));
+        let inputs: Option<Vec<&'static str>> = inputs
+            .map(|word| INPUTS.into_iter().find(|input| quoted(word).is_some_and(|word| word == *input)))
+            .collect();
+        match inputs.filter(|inputs| is_input && !inputs.is_empty()) {
+            Some(inputs) => named.extend(inputs),
+            None => {
+                named.clear();
+                break;
+            }
+        }
+    }
+    if !named.is_empty() {
+        return Some(Chosen::Inputs(named));
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["prifilt", "(", selector, ")"] => Messages::parse(&quoted(selector)?).map(Chosen::Messages),
+        [property, operation, value] => {
+            let value = quoted(value).unwrap_or_else(|| value.to_owned());
+            match property.to_ascii_lowercase().as_str() {
+                "$fromhost-ip" if operation == "==" && value == "127.0.0.1" => Some(Chosen::Messages(Messages::ALL)),
+                "$syslogseverity" | "$syslogpriority" => {
+                    let level = value.parse().ok().filter(|level| *level < 8)?;
+                    Messages::compared(operation, level).map(Chosen::Messages)
+                }
+                "$syslogseverity-text" | "$syslogpriority-text" => {
+                    let messages = Messages::parse(&format!("*.={value}"))?;
+                    equal(operation, messages).map(Chosen::Messages)
+                }
+                "$syslogfacility-text" => {
+                    let messages =
+                        Messages::parse(&format!("{value}.*")).filter(|_| !value.contains([',', ';', '*', '.']))?;
+                    equal(operation, messages).map(Chosen::Messages)
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn equal(operation: &str, messages: Messages) -> Option<Messages> {
+    match operation {
+        "==" => Some(messages),
+        "!=" | "<>" => Some(Messages::ALL.without(messages)),
+        _ => None,
+    }
+}
+
+/// Returns whether the bracket that is the first word closes with the last.
+fn closes_at_the_end(words: &[String]) -> bool {
+    let mut open = 0_i32;
+    words.iter().enumerate().all(|(at, word)| {
+        open += i32::from(word == "(") - i32::from(word == ")");
+        (open > 0) == (at + 1 < words.len())
+    })
 }
 
 /// A quoted text that nothing is put into.

@@ -73,6 +73,24 @@ impl Messages {
         Self(std::array::from_fn(|n| self.0[n] & !other.0[n]))
     }
 
+    /// Returns those whose level compares so with `level`, in any facility.
+    pub(super) fn compared(operation: &str, level: u8) -> Option<Self> {
+        let is_chosen = |own: u8| match operation {
+            "==" => Some(own == level),
+            "!=" | "<>" => Some(own != level),
+            "<=" => Some(own <= level),
+            "<" => Some(own < level),
+            ">=" => Some(own >= level),
+            ">" => Some(own > level),
+            _ => None,
+        };
+        let mut levels = 0;
+        for own in 0..8 {
+            levels |= u8::from(is_chosen(own)?) << own;
+        }
+        Some(Self([levels; FACILITIES.len()]))
+    }
+
     /// Returns whether these are the log, but for what is noise.
     pub(super) fn are_the_log(self) -> bool {
         let is_whole = |(name, levels): (&str, u8)| !NEEDED.contains(&name) || levels & NEEDED_LEVELS == NEEDED_LEVELS;
