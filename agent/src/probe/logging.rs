@@ -30,7 +30,7 @@ impl Probe for LoggingProbe {
     fn look(&self, look: &Look<'_>) -> Vec<Fact> {
         let host = look.host;
         let processes = processes::look(host);
-        let (forwarders, forwarders_complete) = forward::look(host, &processes);
+        let (forwarders, forwarders_complete) = forward::look(host, &processes, look.now);
         let journal_storage = journal::storage(host, &processes);
         vec![Fact::Logging(Reading::Known(Logging {
             audit: audit::look(host),

@@ -13,12 +13,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_proto::fact::{Cause, Forwarder, ForwarderProgram, Reading, Transmission, Unknown};
+use muster_proto::{
+    fact::{Cause, Forwarder, ForwarderProgram, Reading, Transmission, Unknown},
+    time::Timestamp,
+};
 
 use self::own::Own;
 use super::{
     super::processes::{self, Process},
-    units,
+    journal, units,
 };
 use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
@@ -100,7 +103,11 @@ const OTHERS: &[(&str, &[&str], &[&str])] = &[
 ];
 
 /// Returns the programs that run or are there, and whether each could be looked for.
-pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -> (Vec<Forwarder>, Reading<bool>) {
+pub(super) fn look(
+    host: &dyn Host,
+    processes: &Result<Vec<Process>, Unknown>,
+    now: Timestamp,
+) -> (Vec<Forwarder>, Reading<bool>) {
     let mut forwarders = Vec::new();
     let mut complete = match processes {
         Ok(_) => Reading::Known(true),
@@ -117,7 +124,7 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
             continue;
         }
         let differs = differs(host, *program, processes, paths, units);
-        let (sends, ways) = match differs.map_or_else(|| sending_away(host, *program), Err) {
+        let (sends, ways) = match differs.map_or_else(|| sending_away(host, *program, now), Err) {
             Ok(Sending { ways, .. }) if !ways.is_empty() => (Reading::Known(true), ways.into_iter().collect()),
             Ok(Sending { doubt: Some(doubt), .. }) => (Reading::unknown(Cause::Undecidable, doubt), Vec::new()),
             Ok(_) => (Reading::Known(false), Vec::new()),
@@ -145,12 +152,12 @@ pub(super) fn look(host: &dyn Host, processes: &Result<Vec<Process>, Unknown>) -
 }
 
 /// Returns what a program sends to hosts that are not this one. Who this one is, is asked for where that matters alone.
-fn sending_away(host: &dyn Host, program: ForwarderProgram) -> Result<Sending, Unknown> {
-    let found = sending(host, program, &Own::default())?;
-    if found.ways.is_empty() { Ok(found) } else { sending(host, program, &Own::look(host)?) }
+fn sending_away(host: &dyn Host, program: ForwarderProgram, now: Timestamp) -> Result<Sending, Unknown> {
+    let found = sending(host, program, &Own::default(), now)?;
+    if found.ways.is_empty() { Ok(found) } else { sending(host, program, &Own::look(host)?, now) }
 }
 
-fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Sending, Unknown> {
+fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own, now: Timestamp) -> Result<Sending, Unknown> {
     match program {
         ForwarderProgram::Rsyslog => {
             let main = text(host, RSYSLOG_MAIN, FILE_BYTES)?;
@@ -184,7 +191,12 @@ fn sending(host: &dyn Host, program: ForwarderProgram, own: &Own) -> Result<Send
             if fluent_bit::takes_folder(&all) {
                 all += &folder(host, FLUENT_BIT_FOLDER, SMALL_FILE_BYTES)?;
             }
-            Ok(fluent_bit::parse(&all, own))
+            // Of a daemon that is gone the files may be left. On a quiet host nobody signs in for days.
+            let is_written = |path: &str| {
+                host.metadata(Path::new(path))
+                    .is_ok_and(|file| fluent_bit::SIGN_INS.contains(&path) || journal::is_live(file.modified, now))
+            };
+            Ok(fluent_bit::parse(&all, own, &is_written))
         }
         ForwarderProgram::Filebeat | ForwarderProgram::Vector => {
             let detail = format!("this build does not read the settings of {}", program.as_str());
@@ -219,13 +231,17 @@ fn differs(
     units: &[&str],
 ) -> Option<Unknown> {
     type TakesFolder = fn(&str) -> bool;
-    let (line, main, folder, takes_folder): (_, _, _, TakesFolder) = match program {
-        ForwarderProgram::Rsyslog => (started::RSYSLOG, RSYSLOG_MAIN, RSYSLOG_FOLDER, rsyslog::takes_folder),
-        ForwarderProgram::SyslogNg => (started::SYSLOG_NG, SYSLOG_NG_MAIN, SYSLOG_NG_FOLDER, syslog_ng::takes_folder),
-        ForwarderProgram::FluentBit => {
-            (started::FLUENT_BIT, FLUENT_BIT_MAIN, FLUENT_BIT_FOLDER, fluent_bit::takes_folder)
+    type Files = (&'static str, &'static str, TakesFolder);
+    let (line, files): (_, Option<Files>) = match program {
+        ForwarderProgram::Rsyslog => (started::RSYSLOG, Some((RSYSLOG_MAIN, RSYSLOG_FOLDER, rsyslog::takes_folder))),
+        ForwarderProgram::SyslogNg => {
+            (started::SYSLOG_NG, Some((SYSLOG_NG_MAIN, SYSLOG_NG_FOLDER, syslog_ng::takes_folder)))
         }
-        ForwarderProgram::Filebeat | ForwarderProgram::JournalUpload | ForwarderProgram::Vector => return None,
+        ForwarderProgram::FluentBit => {
+            (started::FLUENT_BIT, Some((FLUENT_BIT_MAIN, FLUENT_BIT_FOLDER, fluent_bit::takes_folder)))
+        }
+        ForwarderProgram::JournalUpload => (started::JOURNAL_UPLOAD, None),
+        ForwarderProgram::Filebeat | ForwarderProgram::Vector => return None,
     };
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let found = processes::of(host, processes.as_deref().unwrap_or_default(), &owned(programs), &owned(units));
@@ -233,6 +249,7 @@ fn differs(
     if ids.is_empty() {
         return None;
     }
+    let Some((main, folder, takes_folder)) = files else { return started::differs(host, line, &ids, &[]) };
     let mut files = vec![PathBuf::from(main)];
     let takes_folder = text(host, main, FILE_BYTES).is_ok_and(|main| takes_folder(&main));
     // A folder that is not there has no files that may be newer.
@@ -294,7 +311,7 @@ mod tests {
         let host = host::Recorded::at(&case).unwrap();
         let complete = |program: &str| {
             let process = Process { id: 7, name: "x".to_owned(), program: Some(program.to_owned()), unit: None };
-            look(&host, &Ok(vec![process])).1
+            look(&host, &Ok(vec![process]), "2026-11-26T14:21:58Z".parse().unwrap()).1
         };
         assert_eq!(complete("/usr/bin/sleep"), Reading::Known(true));
         for program in ["/opt/splunkforwarder/bin/splunkd", "/usr/bin/promtail"] {
@@ -315,10 +332,15 @@ mod tests {
                 std::fs::write(place, text).unwrap();
             }
             std::fs::write(folder.path().join("index.json"), serde_json::to_vec(host.index_mut()).unwrap()).unwrap();
-            !sending(&host::Recorded::at(folder.path()).unwrap(), ForwarderProgram::Rsyslog, &Own::default())
-                .unwrap()
-                .ways
-                .is_empty()
+            !sending(
+                &host::Recorded::at(folder.path()).unwrap(),
+                ForwarderProgram::Rsyslog,
+                &Own::default(),
+                Timestamp::EPOCH,
+            )
+            .unwrap()
+            .ways
+            .is_empty()
         };
         let (socket, journal) = ("module(load=\"imuxsock\")\n*.* @@l\n", "module(load=\"imjournal\")\n*.* @@l\n");
         for (rsyslog, journald, expected) in [
@@ -355,7 +377,7 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(text in any::<String>()) {
             let own = Own::default();
-            let _ = (fluent_bit::parse(&text, &own), rsyslog::parse(&text, &text, &own), syslog_ng::parse(&text, &text, &own));
+            let _ = (fluent_bit::parse(&text, &own, &|_| true), rsyslog::parse(&text, &text, &own), syslog_ng::parse(&text, &text, &own));
             let _ = url_host(&text);
         }
 

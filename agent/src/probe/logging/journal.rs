@@ -114,7 +114,7 @@ impl Log {
 }
 
 /// Returns whether a log that was last written at `modified` is still written. A log may be quiet for hours, and hardly for a day.
-fn is_live(modified: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn is_live(modified: Option<Timestamp>, now: Timestamp) -> bool {
     modified.is_some_and(|modified| now.seconds().abs_diff(modified.seconds()) <= LIVE_SECONDS)
 }
 

@@ -83,9 +83,11 @@ const HARMLESS: [&str; 11] = [
     "stdout",
     "type_converter",
 ];
-/// Files that syslog daemons write sign-ins to, and all else; of SUSE the last has both.
-const SIGN_INS: [&str; 3] = ["/var/log/auth.log", "/var/log/secure", "/var/log/*"];
-const OTHER_LOGS: [&str; 3] = ["/var/log/syslog", "/var/log/messages", "/var/log/*"];
+/// Files that syslog daemons write sign-ins to, and all else.
+pub(super) const SIGN_INS: [&str; 2] = ["/var/log/auth.log", "/var/log/secure"];
+const OTHER_LOGS: [&str; 2] = ["/var/log/syslog", "/var/log/messages"];
+/// A pattern for all of them.
+const ALL_LOGS: &str = "/var/log/*";
 
 /// Returns whether the main file takes in the files of `conf.d`.
 pub(super) fn takes_folder(main: &str) -> bool {
@@ -93,7 +95,9 @@ pub(super) fn takes_folder(main: &str) -> bool {
 }
 
 /// Returns what settings in `text` send. Of what they take in from elsewhere only `conf.d` is in the text.
-pub(super) fn parse(text: &str, own: &Own) -> Sending {
+///
+/// `is_written` says whether a file is there and is still written.
+pub(super) fn parse(text: &str, own: &Own, is_written: &dyn Fn(&str) -> bool) -> Sending {
     let (mut sending, mut inputs, mut outputs) = (Sending::default(), Vec::new(), Vec::new());
     let (mut section, mut dropping, mut is_variable) = (Section::Other, None, false);
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
@@ -120,7 +124,7 @@ pub(super) fn parse(text: &str, own: &Own) -> Sending {
     }
     number(&mut inputs);
     for output in outputs {
-        let gets_the_log = output.gets_the_log(&inputs);
+        let gets_the_log = output.gets_the_log(&inputs, is_written);
         let Some(way) = output.way(own, &mut sending) else { continue };
         if let Some(filter) = &dropping {
             sending.doubt = Some(format!("the filter {filter} may drop a part of what is sent"));
@@ -186,8 +190,9 @@ impl Input {
     }
 
     /// Returns whether sign-ins are taken in, and whether all else is.
-    fn takes_in(&self) -> (bool, bool) {
-        let reads = |files: &[&str]| self.paths.split(',').any(|path| files.contains(&path.trim()));
+    fn takes_in(&self, is_written: &dyn Fn(&str) -> bool) -> (bool, bool) {
+        let has = |file: &str| self.paths.split(',').any(|path| [file, ALL_LOGS].contains(&path.trim()));
+        let reads = |files: &[&str]| files.iter().any(|file| has(file) && is_written(file));
         match self.name.as_str() {
             _ if self.is_part => (false, false),
             "systemd" if self.paths.is_empty() || self.paths.trim_end_matches('/') == "/var/log/journal" => {
@@ -267,9 +272,9 @@ impl Output {
     }
 
     /// Returns whether all of the system's log is for it.
-    fn gets_the_log(&self, inputs: &[Input]) -> bool {
+    fn gets_the_log(&self, inputs: &[Input], is_written: &dyn Fn(&str) -> bool) -> bool {
         let Some(pattern) = self.pattern.as_deref().filter(|_| !self.has_regex) else { return false };
-        let taken = inputs.iter().filter(|input| fits(pattern, &input.tag)).map(Input::takes_in);
+        let taken = inputs.iter().filter(|input| fits(pattern, &input.tag)).map(|input| input.takes_in(is_written));
         let (sign_ins, others) = taken.fold((false, false), |all, one| (all.0 || one.0, all.1 || one.1));
         sign_ins && others
     }
@@ -310,7 +315,7 @@ mod tests {
     fn an_output_that_leaves_the_host_counts() {
         let of = |text: &str| {
             let Sending { ways, doubt } =
-                parse(&format!("[INPUT]\n Name systemd\n[OUTPUT]\n Match *\n{text}"), &Own::default());
+                parse(&format!("[INPUT]\n Name systemd\n[OUTPUT]\n Match *\n{text}"), &Own::default(), &|_| true);
             doubt.map_or(Ok(ways.into_iter().collect::<Vec<_>>()), Err)
         };
         for (text, expected) in [
@@ -337,9 +342,9 @@ mod tests {
             assert!(of(text).is_err(), "{text}");
         }
         // Nothing is for it.
-        assert_eq!(parse("[OUTPUT]\n Name es\n Host es.example.com\n", &Own::default()), Sending::default());
+        assert_eq!(parse("[OUTPUT]\n Name es\n Host es.example.com\n", &Own::default(), &|_| true), Sending::default());
         assert_eq!(
-            parse("# [OUTPUT]\n[INPUT]\n Name forward\n Host l\n Match *\n", &Own::default()),
+            parse("# [OUTPUT]\n[INPUT]\n Name forward\n Host l\n Match *\n", &Own::default(), &|_| true),
             Sending::default()
         );
     }
@@ -348,7 +353,7 @@ mod tests {
     fn what_may_not_be_sent_is_in_doubt() {
         let of = |inputs: &str, output: &str| {
             let text = format!("{inputs}[OUTPUT]\n Name es\n Host es.example.com\n {output}\n");
-            parse(&text, &Own::default()).doubt.is_none()
+            parse(&text, &Own::default(), &|_| true).doubt.is_none()
         };
         for (inputs, output) in [
             ("[INPUT]\n Name systemd\n", "Match *"),
@@ -394,11 +399,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_nothing_writes_is_not_sent() {
+        let of = |paths: &str, written: &[&str]| {
+            let text =
+                format!("[INPUT]\n Name tail\n Path {paths}\n[OUTPUT]\n Match *\n Name es\n Host es.example.com\n");
+            !parse(&text, &Own::default(), &|path| written.contains(&path)).ways.is_empty()
+        };
+        let debian = ["/var/log/auth.log", "/var/log/syslog"];
+        for (paths, written, expected) in [
+            ("/var/log/syslog,/var/log/auth.log", &debian[..], true),
+            ("/var/log/syslog,/var/log/auth.log", &[], false),
+            ("/var/log/syslog,/var/log/auth.log", &debian[..1], false),
+            ("/var/log/messages,/var/log/secure", &debian, false),
+            ("/var/log/*", &debian, true),
+            ("/var/log/*", &["/var/log/messages"], false),
+        ] {
+            assert_eq!(of(paths, written), expected, "{paths} {written:?}");
+        }
+    }
+
+    #[test]
     fn the_folder_is_read_where_it_is_taken_in() {
         assert!(takes_folder("[SERVICE]\n Flush 1\n@include  conf.d/*.conf\n"));
         assert!(!takes_folder("[SERVICE]\n Flush 1\n# @INCLUDE conf.d/*.conf\n@INCLUDE other.conf\n"));
-        assert!(parse("@INCLUDE other.conf\n", &Own::default()).doubt.unwrap().contains("other.conf"));
-        assert_eq!(parse("@INCLUDE conf.d/*.conf\n", &Own::default()).doubt, None);
+        assert!(parse("@INCLUDE other.conf\n", &Own::default(), &|_| true).doubt.unwrap().contains("other.conf"));
+        assert_eq!(parse("@INCLUDE conf.d/*.conf\n", &Own::default(), &|_| true).doubt, None);
     }
 
     #[test]

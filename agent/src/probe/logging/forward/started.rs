@@ -47,6 +47,15 @@ pub(super) const FLUENT_BIT: CommandLine = CommandLine {
     needs_file: true,
 };
 
+/// As in systemd-journal-upload.service(8). It has no main file of settings that a flag names.
+pub(super) const JOURNAL_UPLOAD: CommandLine = CommandLine {
+    name: "systemd-journal-upload",
+    with_argument: "uD",
+    file: ('\0', "--no-such"),
+    others: "uD",
+    needs_file: false,
+};
+
 /// States when the kernel started (proc_stat(5), `btime`).
 const KERNEL: &str = "/proc/stat";
 /// Hundredths of a second are what proc_pid_stat(5) tells times in.
@@ -64,6 +73,9 @@ fn of_process(host: &dyn Host, line: CommandLine, id: u32, files: &[PathBuf]) ->
     let main = files.first().map(PathBuf::as_path);
     if let Some(argument) = setting(line, &arguments, main) {
         return Ok(Some(Unknown::new(Cause::Undecidable, format!("{} was started with {argument}", line.name))));
+    }
+    if files.is_empty() {
+        return Ok(None);
     }
     let Some(process) = read(host, &format!("/proc/{id}/stat"))? else { return Ok(None) };
     let kernel =
@@ -100,7 +112,20 @@ fn setting(line: CommandLine, cmdline: &str, main: Option<&Path>) -> Option<Stri
             let is_file = name == line.file.1;
             has_file |= is_file;
             // Long forms of the others are not told apart, but for those that begin with the flag's own letter.
-            let is_other = ["--chroot", "--input", "--output", "--filter", "--parser", "--plugin", "--match", "--prop"];
+            let is_other = [
+                "--chroot",
+                "--directory",
+                "--file",
+                "--filter",
+                "--input",
+                "--match",
+                "--output",
+                "--parser",
+                "--plugin",
+                "--prop",
+                "--url",
+                "--user",
+            ];
             if is_file && !is_main(argument) || is_other.contains(&name) {
                 return Some(format!("{name} {argument}"));
             }
@@ -171,6 +196,10 @@ mod tests {
             (FLUENT_BIT, "/etc/fluent-bit/fluent-bit.conf", "fluent-bit -c /x.yaml", Some("-c /x.yaml")),
             (FLUENT_BIT, "/etc/fluent-bit/fluent-bit.conf", "fluent-bit -i cpu", Some("-i cpu")),
             (FLUENT_BIT, "/etc/fluent-bit/fluent-bit.conf", "fluent-bit", Some("no --config")),
+            (JOURNAL_UPLOAD, "", "systemd-journal-upload --save-state", None),
+            (JOURNAL_UPLOAD, "", "systemd-journal-upload --save-state --url=https://l", Some("--url https://l")),
+            (JOURNAL_UPLOAD, "", "systemd-journal-upload -u https://l", Some("-u https://l")),
+            (JOURNAL_UPLOAD, "", "systemd-journal-upload --user", Some("--user ")),
         ] {
             let cmdline = words.replace(' ', "\0");
             assert_eq!(setting(line, &cmdline, Some(Path::new(main))).as_deref(), expected, "{words}");
