@@ -28,6 +28,13 @@ const BOOT_PARTITIONS: &[&str] = &[
 const MBR_RECOVERY: u32 = 0x27;
 /// `BusType` of `MSFT_Disk`: file backed virtual.
 const IN_FILE: u32 = 15;
+/// Buses of disks that are taken along, on the same page: 1394, USB, SD and MMC.
+const TAKEN_ALONG: &[u32] = &[4, 7, 12, 13];
+/// Bus that Windows does not know, on the same page.
+const NO_BUS: u32 = 0;
+/// `VolumeType` of `Win32_EncryptableVolume`: portable. Fixed disks on some controllers of SAS, and in guests of VMware, have it too
+/// (dsccommunity/xBitlocker, issue 11).
+const PORTABLE: u32 = 2;
 /// `FVE_E_LOCKED_VOLUME` of winerror.h.
 const LOCKED_VOLUME: u32 = 0x8031_0000;
 
@@ -135,7 +142,11 @@ pub(super) fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
             }),
             Err(unknown) => Err(unknown.clone()),
         };
-        let mut volume = volume(mounted, mounted.is_boot(&boot_paths), bitlocker, &is_virtual);
+        let is_portable = match &bitlocker {
+            Ok(volume) if volume.volume_type == Some(PORTABLE) => is_taken_along(&partitions, &mounted.id),
+            _ => Ok(false),
+        };
+        let mut volume = volume(mounted, mounted.is_boot(&boot_paths), bitlocker, &is_portable, &is_virtual);
         // Without the partitions a volume that no path leads to may be one that only starts or repairs the system.
         if let (Err(unknown), false, Reading::Known(false)) = (&partitions, mounted.has_path(), &volume.encrypted) {
             volume.encrypted = Reading::Unknown { unknown: unknown.clone() };
@@ -161,10 +172,10 @@ fn volume(
     mounted: &Mounted,
     is_boot: bool,
     bitlocker: Result<&Encryptable, Unknown>,
+    is_portable: &Result<bool, Unknown>,
     is_virtual: &Result<bool, Unknown>,
 ) -> Volume {
-    let is_portable = bitlocker.as_ref().is_ok_and(|volume| volume.volume_type == Some(2));
-    // DriveType of Win32_Volume; VolumeType of Win32_EncryptableVolume, where 2 is portable.
+    // DriveType of Win32_Volume.
     let kind = match mounted.drive_type {
         _ if is_boot => VolumeKind::Boot,
         // Wherever the disk is: Windows runs from it.
@@ -173,7 +184,7 @@ fn volume(
         Some(4) => VolumeKind::Network,
         Some(5) => VolumeKind::Image,
         Some(6) => VolumeKind::Memory,
-        _ if is_portable => VolumeKind::Removable,
+        _ if *is_portable == Ok(true) => VolumeKind::Removable,
         _ => VolumeKind::Fixed,
     };
     let state = match &bitlocker {
@@ -185,6 +196,13 @@ fn volume(
         (Some(Protection::Off), Ok(true)) => Reading::unknown(Cause::Hidden, "disk of a virtual machine"),
         (Some(Protection::Off), Err(unknown)) => Reading::Unknown { unknown: unknown.clone() },
         _ => state.encrypted,
+    };
+    // A disk that may be taken along is no fixed one that is known to be plain.
+    let encrypted = match (is_portable, kind, encrypted) {
+        (Err(unknown), VolumeKind::Fixed, Reading::Known(false)) if mounted.boot != Some(true) => {
+            Reading::Unknown { unknown: unknown.clone() }
+        }
+        (_, _, encrypted) => encrypted,
     };
     let mut key_protectors: Vec<KeyProtector> =
         bitlocker_keys(bitlocker.as_ref().map_or(&[][..], |volume| volume.keys.as_slice())).collect();
@@ -206,6 +224,22 @@ fn volume(
         key_protectors,
         encrypted_folders: Vec::new(),
     }
+}
+
+/// Returns whether all disks that hold the volume `id` are on buses of such as are taken along.
+fn is_taken_along(partitions: &Result<Vec<Partition>, Unknown>, id: &str) -> Result<bool, Unknown> {
+    let partitions = partitions.as_ref().map_err(Unknown::clone)?;
+    let is_of = |partition: &&Partition| partition.paths.iter().flatten().any(|path| path.eq_ignore_ascii_case(id));
+    let buses: Vec<Option<u32>> =
+        partitions.iter().filter(is_of).map(|partition| partition.bus.filter(|bus| *bus != NO_BUS)).collect();
+    if buses.iter().flatten().any(|bus| !TAKEN_ALONG.contains(bus)) {
+        return Ok(false);
+    }
+    if buses.is_empty() || buses.contains(&None) {
+        let detail = "BitLocker calls the volume portable, and the bus of its disk is not told";
+        return Err(Unknown::new(Cause::Undecidable, detail));
+    }
+    Ok(true)
 }
 
 /// A virtual disk is kept in a file, and which volume holds that is not asked: it is encrypted where that is.
@@ -418,7 +452,7 @@ mod tests {
             .iter()
             .map(|mounted| {
                 let unlisted = Err(Unknown::new(Cause::Unsupported, ""));
-                volume(mounted, mounted.is_boot(&boot_paths), unlisted, &Ok(false)).kind
+                volume(mounted, mounted.is_boot(&boot_paths), unlisted, &Ok(false), &Ok(false)).kind
             })
             .collect()
     }
@@ -450,7 +484,67 @@ mod tests {
             system: Some(true),
         };
         let unlisted = Err(Unknown::new(Cause::Unsupported, ""));
-        assert_eq!(volume(&stick, stick.is_boot(&[]), unlisted, &Ok(false)).kind, Removable);
+        assert_eq!(volume(&stick, stick.is_boot(&[]), unlisted, &Ok(false), &Ok(false)).kind, Removable);
+    }
+
+    #[test]
+    fn what_bitlocker_calls_portable_is_removable_on_buses_of_disks_that_are_taken_along_alone() {
+        use VolumeKind::{Fixed, Removable};
+        let id = r"\\?\Volume{3f2a1b04-0000-4000-8000-000000000004}\";
+        let drive = |drive_type, boot| Mounted {
+            id: id.to_owned(),
+            path: Some(r"D:\".to_owned()),
+            file_system: None,
+            drive_type: Some(drive_type),
+            capacity: Some(1),
+            boot: Some(boot),
+            system: Some(false),
+        };
+        let on = |buses: &[Option<u32>]| {
+            let partition = |bus: &Option<u32>| Partition {
+                paths: vec![None, Some(r"D:\".to_owned()), Some(id.to_ascii_uppercase())],
+                gpt_type: None,
+                mbr_type: None,
+                bus: *bus,
+            };
+            let other =
+                Partition { paths: vec![Some(r"E:\".to_owned())], gpt_type: None, mbr_type: None, bus: Some(7) };
+            is_taken_along(&Ok(buses.iter().map(partition).chain([other]).collect()), id)
+        };
+        let plain = numbers(0, 0, 0);
+        let read = |mounted: &Mounted, is_portable| {
+            let volume = volume(mounted, false, Ok(&plain), &is_portable, &Ok(false));
+            let encrypted = match volume.encrypted {
+                Reading::Known(encrypted) => Ok(encrypted),
+                Reading::Unknown { unknown } => Err(unknown.cause),
+            };
+            (volume.kind, encrypted)
+        };
+        for bus in [8, 10, 11, 17, 99] {
+            assert_eq!(read(&drive(3, false), on(&[Some(bus)])), (Fixed, Ok(false)), "{bus}");
+        }
+        for bus in TAKEN_ALONG {
+            assert_eq!(read(&drive(3, false), on(&[Some(*bus)])), (Removable, Ok(false)), "{bus}");
+        }
+        let untold = (Fixed, Err(Cause::Undecidable));
+        for (buses, expected) in [
+            (&[Some(7), Some(10)][..], (Fixed, Ok(false))),
+            (&[None, Some(10)], (Fixed, Ok(false))),
+            (&[None, Some(7)], untold),
+            (&[Some(NO_BUS)], untold),
+            (&[None], untold),
+            (&[], untold),
+        ] {
+            assert_eq!(read(&drive(3, false), on(buses)), expected, "{buses:?}");
+        }
+        let refused = is_taken_along(&Err(Unknown::new(Cause::Forbidden, "")), id);
+        assert_eq!(read(&drive(3, false), refused), (Fixed, Err(Cause::Forbidden)));
+        // Windows says itself that it is removable, or runs from it.
+        assert_eq!(read(&drive(2, false), on(&[])), (Removable, Ok(false)));
+        assert_eq!(read(&drive(3, true), on(&[Some(7)])), (Fixed, Ok(false)));
+        assert_eq!(read(&drive(3, true), on(&[])), (Fixed, Ok(false)));
+        let whole = volume(&drive(3, false), false, Ok(&numbers(1, 1, 0)), &on(&[]), &Ok(false));
+        assert_eq!((whole.kind, whole.encrypted), (Fixed, Reading::Known(true)));
     }
 
     #[test]
