@@ -46,6 +46,10 @@ const DELAYS: [(&str, &str); 2] = [
 const DELAY: &str = "enforcedSoftwareUpdateDelay";
 /// How long, where nothing is said, on the same page.
 const DELAY_DAYS: i64 = 30;
+/// What holds updates back by declaration, in days: those of the system, security responses, and both (the names that
+/// `SUCoreDDMDeclarationGlobalSettings` of macOS keeps them by). Of the next release nothing is asked.
+const DECLARED_DELAYS: [&str; 3] =
+    ["minorOSDeferralPeriod", "systemUpdatesDeferralPeriod", "combinedUpdatesDeferralPeriod"];
 /// First release that keeps no count of what the last search found (`LastRecommendedUpdatesAvailable`), or one that nothing updates.
 const WITHOUT_COUNT: (u64, u64) = (15, 4);
 /// All of these on, updates of the system that were found are fetched and installed without a person. Each with its name in a declaration.
@@ -61,7 +65,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let build = product_build(look.host);
     let has_count = running.known().is_none_or(|version| release(version.as_str()) < Some(WITHOUT_COUNT));
     let (updates, pending_complete) = match recommended(&preferences, has_count) {
-        Ok(updates) => (updates, held_back(look.host)),
+        Ok(updates) => (updates, held_back(look.host, &running)),
         Err(unknown) => (Vec::new(), Reading::Unknown { unknown }),
     };
     let pending_complete = match &running {
@@ -171,10 +175,12 @@ impl Update {
     }
 
     /// Returns whether it mends what the host is exposed by: the system, and the browser that is updated beside it. Apple has security
-    /// updates for the release before, so that the next one is not the only way to them.
+    /// updates for the release before, so that the next one is not the only way to them; macOS 10.15 has `macOS Catalina 10.15.7
+    /// Supplemental Update` and the like.
     fn is_security(&self, running: Option<u64>) -> bool {
         let is_beside = ["Safari", "Security Update", "SecUpd"].iter().any(|name| self.identifier.starts_with(name));
-        is_beside || self.is_system && !self.is_next_release(running)
+        let is_named = self.identifier.starts_with("macOS ") && self.identifier.contains(" Update");
+        is_beside || is_named || self.is_system && !self.is_next_release(running)
     }
 
     /// Returns whether it is another release of the system than the one that runs, not an update of that. Software Update's keys of the
@@ -207,11 +213,34 @@ fn is_build(text: &str) -> bool {
 }
 
 /// Returns `true` when no manager of devices keeps updates from Software Update for a time after their release.
-fn held_back(host: &dyn Host) -> Reading<bool> {
-    match read_if_there(host, RESTRICTIONS) {
+fn held_back(host: &dyn Host, running: &Reading<Text>) -> Reading<bool> {
+    let by_profile = match read_if_there(host, RESTRICTIONS) {
         Ok(restrictions) => restrictions.as_ref().map_or(Reading::Known(true), delayed),
         Err(unknown) => Reading::Unknown { unknown },
+    };
+    let running = running.known().and_then(|version| major(version.as_str()));
+    if by_profile != Reading::Known(true) || running.is_some_and(|running| running < WITH_DECLARATIONS) {
+        return by_profile;
     }
+    match declared(host) {
+        Ok(declared) => declared.as_ref().map_or(Reading::Known(true), delayed_by_declaration),
+        Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+fn delayed_by_declaration(settings: &Value) -> Reading<bool> {
+    for name in DECLARED_DELAYS {
+        match settings.get(name) {
+            None => {}
+            Some(Value::Integer(days)) if *days > 0 => {
+                let detail = format!("{name}: updates of the last {days} days are held back");
+                return Reading::unknown(Cause::Hidden, detail);
+            }
+            Some(Value::Integer(_)) => {}
+            Some(_) => return Reading::unknown(Cause::Garbled, format!("{name} of {DECLARED} is no number")),
+        }
+    }
+    Reading::Known(true)
 }
 
 fn delayed(restrictions: &Value) -> Reading<bool> {
@@ -308,12 +337,15 @@ fn enabled(host: &dyn Host, preferences: &Value, running: &Reading<Text>) -> Rea
 }
 
 fn settings<'p>(host: &dyn Host, preferences: &'p Value, running: u64) -> Result<Settings<'p>, Unknown> {
-    let declared = if running >= WITH_DECLARATIONS { read_if_there(host, DECLARED)? } else { None };
-    let declared = declared.map(declared_settings).transpose()?.flatten();
+    let declared = if running >= WITH_DECLARATIONS { declared(host)? } else { None };
     Ok(Settings { own: preferences, managed: read_if_there(host, MANAGED)?, declared })
 }
 
 /// Returns what is declared for all updates, if anything is.
+fn declared(host: &dyn Host) -> Result<Option<Value>, Unknown> {
+    Ok(read_if_there(host, DECLARED)?.map(declared_settings).transpose()?.flatten())
+}
+
 fn declared_settings(state: Value) -> Result<Option<Value>, Unknown> {
     let mut found = &state;
     for name in ["SUCorePersistedStatePolicyFields", "SUCoreDDMDeclarationGlobalSettings"] {
@@ -385,7 +417,10 @@ impl Settings<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::host::{Recorded, recorded::Failure};
 
     fn list(entries: &str) -> Value {
         plist::parse(format!("<plist version=\"1.0\"><dict>{entries}</dict></plist>").as_bytes()).unwrap()
@@ -428,6 +463,10 @@ mod tests {
             ("MSU_UPDATE_24C101_patch_15.2_minor", "MSU_UPDATE_24C101_patch_15.2", "15.2", false, true),
             ("MSU_UPDATE_25B78_patch_26.1_major", "MSU_UPDATE_25B78_patch_26.1", "26.1", true, false),
             ("072-44430", "Safari18.2SonomaAuto", "18.2", false, true),
+            ("071-05425", "macOS Catalina 10.15.7 Supplemental Update", "10.15.7", false, true),
+            ("071-00000", "macOS Catalina Security Update 2021-001", "10.15.7", false, true),
+            ("071-00001", "macOS Catalina 10.15.6 Update", "10.15.6", false, true),
+            ("071-00002", "macOS Big Sur", "11.0.1", false, false),
             ("072-44426", "Command Line Tools for Xcode", "16.2", false, false),
             ("062-97924", "Pro Video Formats", "2.3.2", false, false),
         ] {
@@ -502,6 +541,49 @@ mod tests {
         }
         for garbled in [on.replace("<true/>", "<string>yes</string>"), format!("{on}<key>{DELAY}</key><true/>")] {
             assert_eq!(held(&garbled).unwrap_err().0, Cause::Garbled, "{garbled}");
+        }
+    }
+
+    #[test]
+    fn what_a_declaration_holds_back_is_not_all_that_there_is() {
+        let held = |entries: &str| match delayed_by_declaration(&list(entries)) {
+            Reading::Known(complete) => Ok(complete),
+            Reading::Unknown { unknown } => Err((unknown.cause, unknown.detail.to_string())),
+        };
+        for name in DECLARED_DELAYS {
+            let days =
+                |value: &str| format!("<key>automaticallyDownload</key><integer>1</integer><key>{name}</key>{value}");
+            let hidden = Err((Cause::Hidden, format!("{name}: updates of the last 90 days are held back")));
+            assert_eq!(held(&days("<integer>90</integer>")), hidden);
+            assert_eq!(held(&days("<integer>0</integer>")), Ok(true));
+            assert_eq!(held(&days("<string>90</string>")).unwrap_err().0, Cause::Garbled);
+        }
+        assert_eq!(held("<key>majorOSDeferralPeriod</key><integer>90</integer>"), Ok(true));
+        assert_eq!(held(""), Ok(true));
+    }
+
+    #[test]
+    fn a_declaration_holds_back_from_the_release_on_that_takes_it() {
+        let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/made-up-macos-declared");
+        let mut host = Recorded::at(&case).unwrap();
+        let refused = Failure::of(&io::ErrorKind::TimedOut.into());
+        host.index_mut().errors.insert(format!("read {DECLARED}"), refused);
+        for (version, expected) in [
+            (Some("14.7"), Ok(true)),
+            (Some("15.1"), Err(Cause::TimedOut)),
+            (Some("26.1"), Err(Cause::TimedOut)),
+            // It may be one that takes them.
+            (None, Err(Cause::TimedOut)),
+        ] {
+            let running = version.map_or_else(
+                || Reading::unknown(Cause::Absent, "no version"),
+                |version| Reading::Known(Text::new(version)),
+            );
+            let found = match held_back(&host, &running) {
+                Reading::Known(complete) => Ok(complete),
+                Reading::Unknown { unknown } => Err(unknown.cause),
+            };
+            assert_eq!(found, expected, "{version:?}");
         }
     }
 
