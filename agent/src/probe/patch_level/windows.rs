@@ -3,7 +3,7 @@
 //! Classes are told by the ids of Microsoft's categories and states by numbers, never by text that is translated. Written from
 //! Microsoft's documentation; **it has never run on Windows**.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use muster_proto::{
     fact::{AutomaticUpdates, Cause, PackageManager, PatchLevel, PendingUpdate, Reading, Text, Unknown},
@@ -22,10 +22,22 @@ use crate::{
 
 /// Classifications of updates (the page "WSUS classification GUIDs"): security updates and critical updates.
 const SECURITY: [&str; 2] = ["0fa1201d-4330-4fa8-8ae9-b877473b6441", "e6cf1350-c01b-414d-a61f-263d14d133b4"];
+/// Classifications of the rest that is the system's, on the same page: updates, and update rollups.
+const OTHER: [&str; 2] = ["cd5ffd1e-e932-4e3a-bf74-18bf0b1bbd83", "28bc880e-0592-4cbf-8f95-c79b17911d5f"];
 /// Classification of definition updates, on the same page: malware signatures, which come daily and whatever becomes of the rest.
 const DEFINITIONS: &str = "e0789628-ce08-4437-be74-2495b842f43b";
 /// Name of the restart among what was first seen; no update's id has this form.
 const RESTART: &str = "restart";
+
+/// What an update mends. Drivers and apps of the Store have neither class.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Class {
+    Other,
+    Security,
+}
+
+/// By the ids of the updates that are pending, their class; `None` of those that are not the system's.
+type Wanted = BTreeMap<String, Option<Class>>;
 
 /// `IUpdate`.
 #[derive(Deserialize)]
@@ -103,7 +115,8 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let since = offered::since(look, sight, &seen, &|_| Some(vec![String::new()]))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let restart_since = needs_restart.then(|| since.last().map_or(look.now, |since| since.first_offered));
-    let wanted = is_complete.then(|| updates.iter().map(|update| plain_id(&update.id)).collect());
+    let wanted =
+        is_complete.then(|| updates.iter().map(|update| (plain_id(&update.id), wanted_class(update))).collect());
     let last_success_time = match answer.part::<Event>("history") {
         Ok(events) => last_run(&events, wanted.as_ref(), searched.clone()),
         Err(unknown) => Reading::Unknown { unknown },
@@ -130,9 +143,28 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
 }
 
 fn is_security(update: &Update) -> bool {
+    class_of(update) == Some(Class::Security)
+}
+
+fn class_of(update: &Update) -> Option<Class> {
     let is_rated = update.severity.as_ref().is_some_and(|severity| !severity.is_empty());
-    let is_of_class = |id: &String| SECURITY.contains(&plain_id(id).as_str());
-    is_rated || update.categories.iter().flatten().any(is_of_class)
+    let categories: Vec<String> = update.categories.iter().flatten().map(|id| plain_id(id)).collect();
+    is_rated.then_some(Class::Security).max(class(&categories))
+}
+
+/// Returns the class of an update that is pending, by which its failure counts.
+fn wanted_class(update: &Update) -> Option<Class> {
+    let is_untold = update.categories.iter().flatten().next().is_none();
+    class_of(update).or(is_untold.then_some(Class::Other))
+}
+
+/// Returns the class that the plain ids of categories tell.
+fn class(categories: &[String]) -> Option<Class> {
+    let is_of = |ids: &[&str]| categories.iter().any(|id| ids.contains(&id.as_str()));
+    match is_of(&SECURITY) {
+        true => Some(Class::Security),
+        false => is_of(&OTHER).then_some(Class::Other),
+    }
 }
 
 fn pending_update(update: &Update, since: Since) -> PendingUpdate {
@@ -167,15 +199,19 @@ fn searched(automatic: &Result<Automatic, Unknown>) -> Reading<Timestamp> {
     }
 }
 
-/// Returns when a run of updates last ended well. `wanted` are the ids of the updates that are pending, if all are known.
+/// When an installation was tried, and whether it failed: of two at one time, the one that failed is the newest.
+type Try = (Timestamp, bool);
+
+/// Returns when a run of updates last ended well. `wanted` are the updates that are pending, if all are known.
 ///
-/// Definition updates do not count. Where the newest try to install another update failed, or that of one that is still wanted, it is when
-/// one was last installed; else all that could be done was done when it was last searched.
-fn last_run(events: &[Event], wanted: Option<&BTreeSet<String>>, searched: Reading<Timestamp>) -> Reading<Timestamp> {
+/// Only updates with a class of the system count: definitions, drivers and apps of the Store come whatever becomes of these. Where the
+/// newest try to install one that is still wanted failed, or the newest of all or of security while any such is wanted, it is when one was
+/// last installed, and with security updates among these when one of security was; else all that could be done was done when it was last
+/// searched.
+fn last_run(events: &[Event], wanted: Option<&Wanted>, searched: Reading<Timestamp>) -> Reading<Timestamp> {
     let garbled = |detail| Reading::unknown(Cause::Garbled, detail);
-    // By the id of an update, its newest try. Of two at one time, the failure.
-    let mut newest: BTreeMap<Option<String>, (Timestamp, bool)> = BTreeMap::new();
-    let mut success: Option<Timestamp> = None;
+    let mut newest: BTreeMap<Option<String>, (Try, Option<Class>)> = BTreeMap::new();
+    let mut successes: Vec<(Class, Timestamp)> = Vec::new();
     // UpdateOperation 1 is an installation (wuapi.h).
     for event in events.iter().filter(|event| event.operation == Some(1)) {
         // OperationResultCode: 2 succeeded; 3 succeeded with errors, 4 failed, 5 aborted; before that it is not over.
@@ -187,33 +223,48 @@ fn last_run(events: &[Event], wanted: Option<&BTreeSet<String>>, searched: Readi
         let Some(categories) = &event.categories else {
             return garbled("the history of updates does not tell their categories");
         };
-        let mut categories = categories.iter().flatten().map(|id| plain_id(id)).peekable();
-        let is_told = categories.peek().is_some();
-        if categories.any(|id| id == DEFINITIONS) {
+        let categories: Vec<String> = categories.iter().flatten().map(|id| plain_id(id)).collect();
+        let id = event.id.as_deref().map(plain_id);
+        let pending = id.as_ref().zip(wanted).and_then(|(id, wanted)| wanted.get(id).copied().flatten());
+        let class = class(&categories).max(pending);
+        // Without any category it may be of any class.
+        if categories.iter().any(|id| id == DEFINITIONS) || class.is_none() && !categories.is_empty() {
             continue;
         }
         let Some(time) = event.time.as_ref().and_then(|time| time.parse().ok()) else {
             return garbled("the history of updates has an entry without a time");
         };
-        // An update that no category tells may be of definitions, and its success proves nothing.
-        if !failed && is_told {
-            success = success.max(Some(time));
+        if let (Some(class), false) = (class, failed) {
+            successes.push((class, time));
         }
-        let id = event.id.as_deref().map(plain_id);
-        let newest_try = newest.entry(id).or_insert((time, failed));
-        *newest_try = (time, failed).max(*newest_try);
+        let (newest_try, newest_class) = newest.entry(id).or_insert(((time, failed), class));
+        *newest_try = (*newest_try).max((time, failed));
+        *newest_class = (*newest_class).max(class);
     }
-    let is_wanted = |id: &Option<String>| id.as_ref().zip(wanted).is_none_or(|(id, wanted)| wanted.contains(id));
+    let is_any_wanted =
+        |least| wanted.is_none_or(|wanted| wanted.values().any(|class: &Option<Class>| *class >= Some(least)));
+    let is_wanted = |id: &Option<String>| match (wanted, id) {
+        (Some(wanted), Some(id)) => wanted.get(id).is_some_and(Option::is_some),
+        (_, _) => is_any_wanted(Class::Other),
+    };
+    let failing = newest.iter().filter(|(id, ((_, failed), _))| *failed && is_wanted(id)).map(|(_, (_, class))| *class);
     // An update that was replaced is wanted no more, and what replaced it has not been tried.
-    let is_last_failed = newest.values().max().is_some_and(|(_, failed)| *failed);
-    let is_failing = is_last_failed || newest.iter().any(|(id, (_, failed))| *failed && is_wanted(id));
-    match (is_failing, success, searched) {
-        (false, _, Reading::Known(searched)) => Reading::Known(searched),
-        (_, Some(success), _) => Reading::Known(success),
-        (true, None, _) => {
-            Reading::unknown(Cause::Absent, "an update fails, and no success of one is in the history of updates")
-        }
-        (false, None, unknown) => unknown,
+    let last_failed = [Class::Other, Class::Security].into_iter().filter_map(|least| {
+        let last = newest.values().filter(|(_, class)| *class >= Some(least)).max()?;
+        (last.0.1 && is_any_wanted(least)).then_some(last.1)
+    });
+    let success_of = |least| successes.iter().filter(|(class, _)| *class >= least).map(|(_, time)| *time).max();
+    match (failing.chain(last_failed).max(), searched) {
+        (Some(Some(class)), _) => success_of(class).map_or_else(
+            || Reading::unknown(Cause::Absent, "an update fails, and no success of one is in the history of updates"),
+            Reading::Known,
+        ),
+        (Some(None), _) => Reading::unknown(
+            Cause::Undecidable,
+            "an update fails, and neither its class nor whether it is pending is told",
+        ),
+        (None, Reading::Known(searched)) => Reading::Known(searched),
+        (None, unknown) => success_of(Class::Other).map_or(unknown, Reading::Known),
     }
 }
 
@@ -290,7 +341,16 @@ mod tests {
     }
 
     fn last(events: &[Event], wanted: Option<&[&str]>, searched: Option<&str>) -> Result<String, Cause> {
-        let wanted: Option<BTreeSet<String>> = wanted.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect());
+        last_of(events, wanted.map(|ids| ids.iter().map(|id| (*id, Some(Class::Security))).collect()), searched)
+    }
+
+    fn last_of(
+        events: &[Event],
+        wanted: Option<Vec<(&str, Option<Class>)>>,
+        searched: Option<&str>,
+    ) -> Result<String, Cause> {
+        let wanted: Option<Wanted> =
+            wanted.map(|wanted| wanted.into_iter().map(|(id, class)| (id.to_owned(), class)).collect());
         let searched = searched.map_or_else(
             || Reading::unknown(Cause::Unsupported, "no search"),
             |time| Reading::Known(time.parse().unwrap()),
@@ -351,14 +411,96 @@ mod tests {
         untold.categories = None;
         assert_eq!(last(&[untold], Some(&[]), search), Err(Cause::Garbled));
         assert_eq!(last(&[event("gestern", "a", CUMULATIVE, 2)], Some(&[]), search), Err(Cause::Garbled));
-        // Without any category it may be one of definitions: its success proves nothing, and its failure counts.
-        let of_none = |result| Event {
-            categories: Some(vec![None]),
-            id: None,
-            ..event("2026-11-23T03:00:00Z", "a", CUMULATIVE, result)
+    }
+
+    /// `SECURITY` and `OTHER` have what the system is updated by; a driver and an app of the Store have other categories, or none.
+    const DRIVER: &str = "ebfc1fc5-71a4-4f7b-9aca-3b9a503104a0";
+    const STORE: &str = "579fc437-d398-411c-a6c5-d01fd4523b94";
+    const ROLLUP: &str = "28bc880e-0592-4cbf-8f95-c79b17911d5f";
+
+    #[test]
+    fn drivers_and_apps_of_the_store_are_neither_success_nor_failure() {
+        let search = Some("2026-11-24T06:00:00Z");
+        for other in [DRIVER, STORE] {
+            let failed =
+                [event("2026-11-24T03:00:00Z", "s", other, 4), event("2026-10-15T02:00:00Z", "b", CUMULATIVE, 2)];
+            for wanted in [None, Some(vec![]), Some(vec![("s", None)]), Some(vec![("c", Some(Class::Security))])] {
+                assert_eq!(last_of(&failed, wanted, search), Ok("2026-11-24".to_owned()), "{other}");
+            }
+            let installed = [
+                event("2026-11-24T04:00:00Z", "s", other, 2),
+                event("2026-11-23T02:00:00Z", "a", CUMULATIVE, 4),
+                event("2026-10-15T02:00:00Z", "b", CUMULATIVE, 2),
+            ];
+            assert_eq!(last(&installed, Some(&["a"]), search), Ok("2026-10-15".to_owned()), "{other}");
+            assert_eq!(last(&installed[..2], Some(&["a"]), search), Err(Cause::Absent), "{other}");
+            // Without a search it is no success of its own.
+            assert_eq!(last(&installed[..1], Some(&[]), None), Err(Cause::Unsupported), "{other}");
+        }
+    }
+
+    #[test]
+    fn while_an_update_of_security_fails_another_that_succeeds_is_no_success() {
+        let search = Some("2026-11-24T06:00:00Z");
+        let fails = |failing: &str| {
+            [
+                event("2026-11-24T04:00:00Z", "r", ROLLUP, 2),
+                event("2026-11-23T02:00:00Z", "a", failing, 4),
+                event("2026-10-15T02:00:00Z", "b", CUMULATIVE, 2),
+            ]
         };
-        assert_eq!(last(&[of_none(2)], Some(&[]), None), Err(Cause::Unsupported));
-        assert_eq!(last(&[of_none(4)], Some(&[]), search), Err(Cause::Absent));
+        for wanted in [None, Some(&["a"][..])] {
+            assert_eq!(last(&fails(CUMULATIVE), wanted, search), Ok("2026-10-15".to_owned()));
+        }
+        let wanted = |class| Some(vec![("a", Some(class))]);
+        assert_eq!(last_of(&fails(ROLLUP), wanted(Class::Other), search), Ok("2026-11-24".to_owned()));
+        // It was replaced by one that is not tried yet.
+        assert_eq!(last(&fails(CUMULATIVE), Some(&["c"]), search), Ok("2026-10-15".to_owned()));
+        assert_eq!(
+            last_of(&fails(CUMULATIVE), Some(vec![("c", Some(Class::Other))]), search),
+            Ok("2026-11-24".to_owned())
+        );
+        // By its severity it is one of security.
+        assert_eq!(last_of(&fails(ROLLUP), wanted(Class::Security), search), Ok("2026-10-15".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_without_a_category_counts_where_it_may_be_of_an_update_that_is_wanted() {
+        let search = Some("2026-11-24T06:00:00Z");
+        let events = |id: Option<&str>, result| {
+            let mut untold = event("2026-11-24T03:00:00Z", "a", CUMULATIVE, result);
+            (untold.categories, untold.id) = (Some(vec![None]), id.map(str::to_owned));
+            [untold, event("2026-10-15T02:00:00Z", "b", CUMULATIVE, 2)]
+        };
+        let (searched, installed) = (Ok("2026-11-24".to_owned()), Ok("2026-10-15".to_owned()));
+        let wanted = |id, class| Some(vec![(id, class)]);
+        for (id, wanted, expected) in [
+            (Some("a"), Some(vec![]), searched.clone()),
+            (Some("a"), wanted("c", Some(Class::Security)), searched.clone()),
+            (Some("a"), wanted("a", Some(Class::Security)), installed),
+            (Some("a"), wanted("a", None), searched.clone()),
+            (Some("a"), None, Err(Cause::Undecidable)),
+            (None, Some(vec![]), searched.clone()),
+            (None, wanted("c", None), searched.clone()),
+            (None, wanted("c", Some(Class::Security)), Err(Cause::Undecidable)),
+            (None, None, Err(Cause::Undecidable)),
+        ] {
+            assert_eq!(last_of(&events(id, 4), wanted.clone(), search), expected, "{id:?} {wanted:?}");
+        }
+        // Its success proves nothing.
+        assert_eq!(last(&events(Some("a"), 2)[..1], Some(&[]), None), Err(Cause::Unsupported));
+    }
+
+    #[test]
+    fn where_nothing_is_left_to_install_nothing_fails() {
+        let events =
+            [event("2026-11-23T03:00:00Z", "a", CUMULATIVE, 4), event("2026-10-15T02:00:00Z", "b", CUMULATIVE, 2)];
+        for (wanted, expected) in
+            [(vec![], "2026-11-24"), (vec![("d", None)], "2026-11-24"), (vec![("c", Some(Class::Other))], "2026-10-15")]
+        {
+            let found = last_of(&events, Some(wanted.clone()), Some("2026-11-24T06:00:00Z"));
+            assert_eq!(found, Ok(expected.to_owned()), "{wanted:?}");
+        }
     }
 
     #[test]
@@ -374,5 +516,16 @@ mod tests {
         assert!(is_security(&update("0FA1201D-4330-4FA8-8AE9-B877473B6441", None)));
         assert!(is_security(&update("cd5ffd1e-e932-4e3a-bf74-18bf0b1bbd83", Some("Critical"))));
         assert!(!is_security(&update("cd5ffd1e-e932-4e3a-bf74-18bf0b1bbd83", None)));
+        for (categories, expected) in [
+            (vec![Some(DRIVER.to_owned())], None),
+            (
+                vec![Some(DRIVER.to_owned()), Some("{CD5FFD1E-E932-4E3A-BF74-18BF0B1BBD83}".to_owned())],
+                Some(Class::Other),
+            ),
+            (vec![Some(CUMULATIVE.to_owned()), Some(ROLLUP.to_owned())], Some(Class::Security)),
+            (vec![None], Some(Class::Other)),
+        ] {
+            assert_eq!(wanted_class(&Update { categories, ..update("", None) }), expected);
+        }
     }
 }
