@@ -145,7 +145,9 @@ fn scope(words: &[&str], family: Family, is_pass: bool) -> Option<Scope> {
             "in" | "all" | "quick" | "drop" => {}
             // How it is kept, treated and counted, not which packets it is for.
             "allow-opts" | "divert-reply" | "no-df" | "random-id" => {}
-            "label" | "tag" | "queue" | "rtable" | "flags" | "min-ttl" | "max-mss" => drop(words.next()?),
+            "label" | "tag" | "queue" | "rtable" | "min-ttl" | "max-mss" => drop(words.next()?),
+            // A rule with them is passed over by segments of TCP that have others.
+            "flags" => is_narrower |= !has_connections(words.next()?) && !is_pass,
             "reply-to" | "dup-to" => {
                 words.next()?;
                 while words.next_if(|word| matches!(*word, "round-robin" | "random" | "sticky-address")).is_some() {}
@@ -208,6 +210,13 @@ fn scope(words: &[&str], family: Family, is_pass: bool) -> Option<Scope> {
     } else {
         Scope::Every
     })
+}
+
+/// Whether the `flags` of a rule, those that are set before those that are looked at, are those of every segment that opens a connection:
+/// SYN without ACK, FIN and RST, with ECE and CWR or without (RFC 3168, section 6.1.1).
+fn has_connections(flags: &str) -> bool {
+    let Some((set, of)) = flags.split_once('/') else { return flags == "any" };
+    set == if of.contains('S') { "S" } else { "" } && of.bytes().all(|flag| b"FSRPAU".contains(&flag))
 }
 
 /// Returns an address as print_fromto() writes it: the first of a range `a - b`, and `!` for all but one.
@@ -318,6 +327,19 @@ mod tests {
             ("block drop in log (all) from any to any", Verdict::Block, Verdict::Block),
             ("block return-rst(ttl 64) in proto tcp all", Verdict::None, Verdict::None),
             ("block drop in on en0 all", Verdict::None, Verdict::None),
+            ("block drop in all flags any", Verdict::Block, Verdict::Block),
+            ("block drop in all flags S/SA", Verdict::Block, Verdict::Block),
+            ("block drop in all flags S/SAFR", Verdict::Block, Verdict::Block),
+            ("block drop in all flags /FRA", Verdict::Block, Verdict::Block),
+            ("block drop in all flags S", Verdict::None, Verdict::None),
+            ("block drop in all flags F/F", Verdict::None, Verdict::None),
+            ("block drop in all flags FPU/FPU", Verdict::None, Verdict::None),
+            ("block drop in all flags SA/SA", Verdict::None, Verdict::None),
+            ("block drop in all flags /S", Verdict::None, Verdict::None),
+            // It has ECE and CWR set where explicit congestion notification is asked for.
+            ("block drop in all flags S/FSRPAUEW", Verdict::None, Verdict::None),
+            ("block drop in quick all flags /FSRPAU\nblock drop in inet all", Verdict::Block, Verdict::None),
+            ("pass in all flags S/SA keep state\nblock drop in all flags FPU/FPU", Verdict::Pass, Verdict::Pass),
             ("pass in quick on lo0 all no state\nblock drop in all label \"rest\"", Verdict::Block, Verdict::Block),
             ("block drop in log all label \"Block all in\"", Verdict::Block, Verdict::Block),
             ("block drop in on ! lo0 all", Verdict::Block, Verdict::Block),
