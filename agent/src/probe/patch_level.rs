@@ -207,6 +207,11 @@ fn packages_of(ids: &str) -> Option<Packages> {
     })
 }
 
+/// Returns what is known of signatures where the system updates itself.
+fn checked_by_updater() -> Reading<bool> {
+    Reading::unknown(Cause::Absent, "the system's own updater checks signatures, and that has no switch")
+}
+
 /// Returns whether the same files will always give this: what only failed this time must be tried again.
 fn is_lasting(state: &PatchLevel) -> bool {
     fn is_lasting<T>(reading: &Reading<T>) -> bool {

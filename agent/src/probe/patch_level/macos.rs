@@ -140,7 +140,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
                 "this build reads when macOS last searched, and not when it last installed an update",
             ),
         },
-        security_metadata_verified: None,
+        security_metadata_verified: Some(super::checked_by_updater()),
         live_patches: Vec::new(),
     })
 }

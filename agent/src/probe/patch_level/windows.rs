@@ -137,7 +137,7 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
         reboot_required_since_time: restart_since.map(Reading::Known),
         reboot_packages: Vec::new(),
         automatic_updates: AutomaticUpdates { enabled: enabled(&answer, &automatic), last_success_time },
-        security_metadata_verified: None,
+        security_metadata_verified: Some(super::checked_by_updater()),
         live_patches: Vec::new(),
     })
 }
