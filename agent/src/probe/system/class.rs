@@ -116,7 +116,11 @@ pub(in crate::probe) fn is_virtual_hardware(vendor: &str, product: &str) -> bool
         || matches!(vendor, "oVirt" | "KubeVirt")
         || matches!(
             (vendor, product),
-            ("Nutanix", "AHV") | ("Tencent Cloud", "CVM") | ("Hetzner", "vServer") | ("UpCloud", "Server")
+            ("Nutanix", "AHV")
+                | ("Alibaba Cloud", "Alibaba Cloud ECS")
+                | ("Tencent Cloud", "CVM")
+                | ("Hetzner", "vServer")
+                | ("UpCloud", "Server")
         )
         || vendor == "Scaleway" && product.starts_with("SCW-")
         || vendor == "Vultr" && ["VC2", "VHF", "VHP"].iter().any(|plan| product.starts_with(plan))
@@ -210,6 +214,7 @@ mod tests {
             ("Red Hat", "RHEV Hypervisor"),
             ("KubeVirt", "None"),
             ("Tencent Cloud", "CVM"),
+            ("Alibaba Cloud", "Alibaba Cloud ECS"),
             ("Hetzner", "vServer"),
             ("Scaleway", "SCW-PLAY2-MICRO"),
             ("UpCloud", "Server"),
