@@ -171,7 +171,9 @@ impl Update {
     fn is(&self, version: &Text, build: Option<&Text>) -> bool {
         let own = self.key.strip_prefix(SYSTEM).and_then(|rest| rest.split('_').next()).filter(|own| is_build(own));
         let is_build = own.zip(build).is_none_or(|(own, build)| own == build.as_str());
-        self.version == version.as_str() && is_build
+        // As a number, 15.0 is 15.
+        let plain = |version: &str| version.trim_end_matches(".0").to_owned();
+        plain(&self.version) == plain(version.as_str()) && is_build
     }
 
     /// Returns whether it mends what the host is exposed by: the system, and the browser that is updated beside it. Apple has security
@@ -297,7 +299,13 @@ fn update(update: &Value) -> Option<Update> {
     Some(Update {
         key: key.to_owned(),
         identifier: update.text("Identifier").unwrap_or_default().to_owned(),
-        version: update.text("Display Version").unwrap_or_default().to_owned(),
+        version: match update.get("Display Version") {
+            Some(Value::Text(version)) => version.clone(),
+            // As `27` of "macOS 27".
+            Some(Value::Integer(version)) => version.to_string(),
+            Some(Value::Real(version)) => version.to_string(),
+            _ => String::new(),
+        },
         is_system: update.bool("MobileSoftwareUpdate") == Some(true) || key.starts_with(SYSTEM),
     })
 }
@@ -489,6 +497,17 @@ mod tests {
             let build = build.map(text);
             assert_eq!(found(key, "", "15.1", true).is(&text(version), build.as_ref()), expected, "{key} {version}");
         }
+        let numbered = |value: &str| {
+            update(&list(&format!(
+            "<key>Product Key</key><string>{SYSTEM}24A335_patch_15.0_minor</string><key>Display Version</key>{value}"
+        ))).unwrap()
+        };
+        for (value, version) in [("<integer>15</integer>", "15"), ("<real>15.5</real>", "15.5"), ("<true/>", "")] {
+            assert_eq!(numbered(value).version, version);
+        }
+        assert!(numbered("<integer>15</integer>").is(&text("15.0"), Some(&text("24A335"))));
+        assert!(!numbered("<integer>15</integer>").is(&text("15.0.1"), Some(&text("24A335"))));
+        assert!(!numbered("<integer>10</integer>").is(&text("10.10"), None));
         for (name, expected) in [("24B83", true), ("24C5089c", true), ("24B", false), ("B83", false), ("", false)] {
             assert_eq!(is_build(name), expected, "{name}");
         }
