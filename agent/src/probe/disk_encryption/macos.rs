@@ -333,21 +333,16 @@ impl Look<'_> {
         State { encrypted: Reading::Unknown { unknown }, ..state }
     }
 
-    /// fdesetup(8) is not translated: its lines are those of its manual page and of Apple's documents.
     fn deferred(&self, protection: Reading<Protection>) -> Reading<Protection> {
         let output = match self.host.run(Tool::Fdesetup, &["status"]) {
             Ok(output) => output,
             Err(error) => return Reading::Unknown { unknown: host::unknown("run fdesetup status", &error) },
         };
-        let text = String::from_utf8_lossy(&output);
-        if !["FileVault is On", "FileVault is Off"].iter().any(|state| text.starts_with(state)) || !text.ends_with('\n')
-        {
-            return Reading::unknown(Cause::Garbled, "fdesetup status said nothing that is documented");
+        match is_deferred(&output) {
+            Some(true) => Reading::Known(Protection::Deferred),
+            Some(false) => protection,
+            None => Reading::unknown(Cause::Garbled, "fdesetup status said nothing that is documented"),
         }
-        let waits = text
-            .lines()
-            .any(|line| line.starts_with("Deferred enablement") || line.contains("will be enabled after the next"));
-        if waits { Reading::Known(Protection::Deferred) } else { protection }
     }
 
     /// The volume with the role VM holds the swap files, which the kernel encrypts by itself.
@@ -373,6 +368,17 @@ impl Look<'_> {
         let layers = found.map_or_else(|_| Vec::new(), |(container, volume)| layers(container, volume));
         SwapArea { name, kind: SwapKind::Partition, layers, encrypted }
     }
+}
+
+/// Returns whether FileVault waits to be switched on, by `fdesetup status`. Where an institutional key is installed, a line on that comes
+/// first. fdesetup(8) is not translated: its lines are those of its manual page and of Apple's documents.
+fn is_deferred(status: &[u8]) -> Option<bool> {
+    let text = std::str::from_utf8(status).ok()?.strip_suffix('\n')?;
+    let is_state = |line: &str| line.starts_with("FileVault is On") || line.starts_with("FileVault is Off");
+    text.lines().any(is_state).then(|| {
+        text.lines()
+            .any(|line| line.starts_with("Deferred enablement") || line.contains("will be enabled after the next"))
+    })
 }
 
 fn layers(container: &Container, volume: &ApfsVolume) -> Vec<Layer> {
@@ -488,6 +494,25 @@ mod tests {
         ] {
             let mount = parse_mount(line.as_bytes()).unwrap();
             assert_eq!(mount.device(), device, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_told_behind_a_line_on_an_institutional_key_too() {
+        let key = "FileVault master keychain appears to be installed.\n";
+        let waits = "Deferred enablement appears to be active for user 'alice'.\n";
+        for (status, expected) in [
+            ("FileVault is Off.\n".to_owned(), Some(false)),
+            ("FileVault is On.\n".to_owned(), Some(false)),
+            (format!("FileVault is Off.\n{waits}"), Some(true)),
+            (format!("{key}FileVault is Off.\n"), Some(false)),
+            (format!("{key}FileVault is Off.\n{waits}"), Some(true)),
+            (format!("{key}FileVault is Off."), None),
+            (key.to_owned(), None),
+            (waits.to_owned(), None),
+            ("Fehler: FileVault is Off.\n".to_owned(), None),
+        ] {
+            assert_eq!(is_deferred(status.as_bytes()), expected, "{status}");
         }
     }
 
