@@ -55,7 +55,7 @@ pub(super) fn ask(host: &dyn Host, script: Script) -> Result<Answer, Unknown> {
 }
 
 /// Returns the answer in `output`, which a byte-order mark may precede.
-fn parse(output: &[u8], script: Script) -> Option<Answer> {
+pub(super) fn parse(output: &[u8], script: Script) -> Option<Answer> {
     let output = output.strip_prefix(b"\xef\xbb\xbf").unwrap_or(output);
     let parts: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(output).ok()?;
     (parts.get("version")?.as_u64()? == VERSION).then_some(Answer { parts, script })

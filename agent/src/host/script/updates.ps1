@@ -9,7 +9,9 @@ function Part($block) {
 }
 function Time($date) { if ($date) { $date.ToString('yyyy-MM-ddTHH:mm:ssZ', [Globalization.CultureInfo]::InvariantCulture) } }
 $current = 'HKLM:\SOFTWARE\Microsoft\Windows NT\CurrentVersion'
-$policy = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU'
+$policies = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate'
+$managed = 'HKLM:\SOFTWARE\Microsoft\PolicyManager\current\device\Update'
+$settings = 'HKLM:\SOFTWARE\Microsoft\WindowsUpdate'
 @{
   version = 1
   pending = Part {
@@ -30,7 +32,15 @@ $policy = 'HKLM:\SOFTWARE\Policies\Microsoft\Windows\WindowsUpdate\AU'
     $automatic = New-Object -ComObject Microsoft.Update.AutoUpdate
     @{ service = $automatic.ServiceEnabled; level = $automatic.Settings.NotificationLevel
        searched = Time $automatic.Results.LastSearchSuccessDate } }
-  policy = Part { Get-ItemProperty -Path $policy | ForEach-Object { @{ off = $_.NoAutoUpdate; options = $_.AUOptions } } }
+  policy = Part { Get-ItemProperty -Path ($policies + '\AU') | ForEach-Object {
+    @{ off = $_.NoAutoUpdate; options = $_.AUOptions; server = $_.UseWUServer } } }
+  held_by_policy = Part { Get-ItemProperty -Path $policies | ForEach-Object { @{ days = $_.DeferQualityUpdatesPeriodInDays } } }
+  held_by_manager = Part { Get-ItemProperty -Path $managed | ForEach-Object {
+    @{ days = $_.DeferQualityUpdatesPeriodInDays; server = $_.UpdateServiceUrl } } }
+  held_by_settings = Part { Get-ItemProperty -Path ($settings + '\UX\Settings') | ForEach-Object {
+    @{ days = $_.DeferQualityUpdatesPeriodInDays } } }
+  pause = Part { Get-ItemProperty -Path ($settings + '\UpdatePolicy\Settings') | ForEach-Object {
+    @{ status = $_.PausedQualityStatus } } }
   restart = Part { @{ required = (New-Object -ComObject Microsoft.Update.SystemInfo).RebootRequired } }
   build = Part { Get-ItemProperty -Path $current | ForEach-Object { @{ build = $_.CurrentBuildNumber; revision = $_.UBR } } }
 } | ConvertTo-Json -Depth 6 -Compress

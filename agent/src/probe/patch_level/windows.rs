@@ -9,7 +9,7 @@ use muster_proto::{
     fact::{AutomaticUpdates, Cause, PackageManager, PatchLevel, PendingUpdate, Reading, Text, Unknown},
     time::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::offered::{self, Sight, Since};
 use crate::{
@@ -26,6 +26,9 @@ const SECURITY: [&str; 2] = ["0fa1201d-4330-4fa8-8ae9-b877473b6441", "e6cf1350-c
 const OTHER: [&str; 2] = ["cd5ffd1e-e932-4e3a-bf74-18bf0b1bbd83", "28bc880e-0592-4cbf-8f95-c79b17911d5f"];
 /// Classification of definition updates, on the same page: malware signatures, which come daily and whatever becomes of the rest.
 const DEFINITIONS: &str = "e0789628-ce08-4437-be74-2495b842f43b";
+/// Parts of the answer that say whether updates are held back: by a policy, a manager of devices and the host's own settings, and whether
+/// they pause at all (the page "Configure Windows Update client policies").
+const HOLDS: [&str; 4] = ["held_by_policy", "held_by_manager", "held_by_settings", "pause"];
 /// Name of the restart among what was first seen; no update's id has this form.
 const RESTART: &str = "restart";
 
@@ -77,6 +80,18 @@ struct Event {
 struct Policy {
     off: Option<i64>,
     options: Option<i64>,
+    /// Not there in captures of earlier builds.
+    #[serde(default)]
+    server: Option<i64>,
+}
+
+/// What a key of the registry says of updates that are held back. Each has a part of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Hold {
+    days: Option<i64>,
+    server: Option<String>,
+    status: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +108,7 @@ struct Build {
 pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let answer = answer::ask(look.host, Script::Updates)?;
     let (updates, pending_complete) = match answer.part::<Update>("pending") {
-        Ok(updates) => (updates, Reading::Known(true)),
+        Ok(updates) => (updates, held_back(&answer)),
         Err(unknown) => (Vec::new(), Reading::Unknown { unknown }),
     };
     let reboot_required = match answer.one::<Restart>("restart") {
@@ -115,8 +130,9 @@ pub(super) fn state(look: &Look<'_>) -> Result<PatchLevel, Unknown> {
     let since = offered::since(look, sight, &seen, &|_| Some(vec![String::new()]))
         .map_err(|error| host::unknown("keep when updates were first offered", &error))?;
     let restart_since = needs_restart.then(|| since.last().map_or(look.now, |since| since.first_offered));
-    let wanted =
-        is_complete.then(|| updates.iter().map(|update| (plain_id(&update.id), wanted_class(update))).collect());
+    // What is held back is not tried.
+    let is_listed = answer.part::<Update>("pending").is_ok();
+    let wanted = is_listed.then(|| updates.iter().map(|update| (plain_id(&update.id), wanted_class(update))).collect());
     let last_success_time = match answer.part::<Event>("history") {
         Ok(events) => last_run(&events, wanted.as_ref(), searched.clone()),
         Err(unknown) => Reading::Unknown { unknown },
@@ -278,11 +294,45 @@ fn build(answer: &Answer) -> Reading<Text> {
     }
 }
 
+/// Returns the values of a key of the registry, which need not be there, nor have any.
+fn values<T: Default + DeserializeOwned>(answer: &Answer, name: &str) -> Result<T, Unknown> {
+    match answer.part::<T>(name) {
+        Ok(mut items) => Ok(items.pop().unwrap_or_default()),
+        Err(unknown) if unknown.cause == Cause::Absent => Ok(T::default()),
+        Err(unknown) => Err(unknown),
+    }
+}
+
+/// Returns `true` when nobody keeps updates of the system from Windows Update: no server of an organisation, which offers what was
+/// approved there alone, and no deferral or pause.
+fn held_back(answer: &Answer) -> Reading<bool> {
+    let holds = HOLDS.iter().map(|name| Ok((*name, values::<Hold>(answer, name)?)));
+    let (policy, holds) = match (values::<Policy>(answer, "policy"), holds.collect::<Result<Vec<_>, Unknown>>()) {
+        (Ok(policy), Ok(holds)) => (policy, holds),
+        (Err(unknown), _) | (_, Err(unknown)) => return Reading::Unknown { unknown },
+    };
+    let hidden = |detail: String| Reading::unknown(Cause::Hidden, detail);
+    if policy.server.is_some_and(|server| server != 0) {
+        return hidden("UseWUServer: a server of an organisation decides what is on offer".to_owned());
+    }
+    for (name, hold) in holds {
+        if hold.server.is_some_and(|server| !server.is_empty()) {
+            return hidden(format!("{name}: a server of an organisation decides what is on offer"));
+        }
+        if let Some(days @ 1..) = hold.days {
+            return hidden(format!("{name}: updates of the last {days} days are held back"));
+        }
+        // 0 is no pause, and 2 one that has ended.
+        if hold.status.is_some_and(|status| !matches!(status, 0 | 2)) {
+            return hidden(format!("{name}: updates are paused"));
+        }
+    }
+    Reading::Known(true)
+}
+
 fn enabled(answer: &Answer, automatic: &Result<Automatic, Unknown>) -> Reading<bool> {
-    let policy = match answer.one::<Policy>("policy") {
+    let policy = match values::<Policy>(answer, "policy") {
         Ok(policy) => policy,
-        // Without a policy the key is not there.
-        Err(unknown) if unknown.cause == Cause::Absent => Policy::default(),
         Err(unknown) => return Reading::Unknown { unknown },
     };
     match automatic {
@@ -316,7 +366,7 @@ mod tests {
     fn only_what_installs_without_a_person_is_automatic() {
         let decide = |off, options, service, level| {
             let automatic = Automatic { service, level, searched: None };
-            decide(&Policy { off, options }, &automatic).known().copied()
+            decide(&Policy { off, options, server: None }, &automatic).known().copied()
         };
         assert_eq!(decide(None, None, Some(true), Some(4)), Some(true));
         assert_eq!(decide(None, None, Some(true), Some(3)), Some(false));
@@ -326,6 +376,45 @@ mod tests {
         assert_eq!(decide(None, Some(5), Some(true), Some(4)), Some(true));
         assert_eq!(decide(Some(1), Some(4), Some(true), Some(4)), Some(false));
         assert_eq!(decide(None, None, Some(false), Some(4)), Some(false));
+    }
+
+    #[test]
+    fn what_is_held_back_is_not_all_that_there_is() {
+        let absent =
+            serde_json::json!({"hresult": -2146233087, "cim": 0, "category": 13, "reason": "ItemNotFoundException"});
+        let held = |name: &str, part: serde_json::Value| {
+            let mut parts = serde_json::json!({"version": 1, "policy": absent});
+            HOLDS.iter().for_each(|hold| parts[*hold] = absent.clone());
+            parts[name] = part;
+            match held_back(&answer::parse(parts.to_string().as_bytes(), Script::Updates).unwrap()) {
+                Reading::Known(complete) => Ok(complete),
+                Reading::Unknown { unknown } => Err(unknown.cause),
+            }
+        };
+        let value = |entries: serde_json::Value| serde_json::json!({"value": [entries]});
+        for (name, part, expected) in [
+            ("policy", absent.clone(), Ok(true)),
+            ("policy", serde_json::json!({"value": []}), Ok(true)),
+            ("policy", value(serde_json::json!({"off": 0, "options": 4})), Ok(true)),
+            ("policy", value(serde_json::json!({"server": 0})), Ok(true)),
+            ("policy", value(serde_json::json!({"server": 1})), Err(Cause::Hidden)),
+            ("held_by_policy", value(serde_json::json!({"days": null})), Ok(true)),
+            ("held_by_policy", value(serde_json::json!({"days": 0})), Ok(true)),
+            ("held_by_policy", value(serde_json::json!({"days": 30})), Err(Cause::Hidden)),
+            ("held_by_policy", value(serde_json::json!({"days": "30"})), Err(Cause::Garbled)),
+            ("held_by_manager", value(serde_json::json!({"days": 0, "server": ""})), Ok(true)),
+            ("held_by_manager", value(serde_json::json!({"days": 3, "server": null})), Err(Cause::Hidden)),
+            ("held_by_manager", value(serde_json::json!({"server": "https://wsus"})), Err(Cause::Hidden)),
+            ("held_by_settings", value(serde_json::json!({"days": 5})), Err(Cause::Hidden)),
+            ("pause", value(serde_json::json!({"status": 0})), Ok(true)),
+            ("pause", value(serde_json::json!({"status": 2})), Ok(true)),
+            ("pause", value(serde_json::json!({"status": 1})), Err(Cause::Hidden)),
+            ("pause", serde_json::json!({"hresult": -2147024891, "cim": 0}), Err(Cause::Forbidden)),
+            // As in captures of earlier builds.
+            ("pause", serde_json::Value::Null, Err(Cause::Garbled)),
+        ] {
+            assert_eq!(held(name, part.clone()), expected, "{name} {part}");
+        }
     }
 
     const CUMULATIVE: &str = "0fa1201d-4330-4fa8-8ae9-b877473b6441";
