@@ -1,4 +1,4 @@
-//! BitLocker on a host whose Windows does not speak English: what the probe makes of a capture, and what the control says of that.
+//! Hosts with Windows, and Macs: what the probes make of a capture, and what the controls say of that.
 //!
 //! The captures are made up from Microsoft's documentation; see `agent/fixtures/README.md`.
 
@@ -15,13 +15,13 @@ use muster_proto::{
     report::Probe,
 };
 
-/// Returns the volume `C:` of the capture, and what ENC-01 says of its host.
-fn look_at(machine: &str) -> (Volume, Verdict, String) {
-    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures/disk_encryption").join(machine);
+/// Returns what `probe` sees of the capture, as the collector has it, and what `control` says of the host by that alone.
+fn judged(probe: Probe, machine: &str, control: &str) -> (Fact, Verdict, String) {
+    let probe = probe::find(probe).expect("there is one");
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/fixtures").join(probe.name()).join(machine);
     let host = Recorded::at(&case).expect("a capture");
     let memory = tempfile::tempdir().expect("a folder");
     let (now, settings) = (host.captured(), Settings::default());
-    let probe = probe::find(Probe::DiskEncryption).expect("there is one");
     let look = Look {
         host: &host,
         now,
@@ -32,11 +32,9 @@ fn look_at(machine: &str) -> (Volume, Verdict, String) {
         files: Default::default(),
     };
     let fact = probe.look(&look).remove(0);
-    // As the collector has it: from the bytes that travel.
+    // From the bytes that travel.
     let observed = Observed::decode(fact.subject(), &fact.encode(), now);
-    let Fact::DiskEncryption(Reading::Known(disk)) = &observed.fact else { panic!("{fact:?}") };
-    let volume = disk.volumes.iter().find(|volume| volume.mount_point.as_str() == "C:").expect("every Windows has it");
-    let volume = volume.clone();
+    let decoded = observed.fact.clone();
     let evidence = Evidence {
         host: AgentId::new([7; 16]),
         facts: [(fact.subject(), observed)].into(),
@@ -44,9 +42,32 @@ fn look_at(machine: &str) -> (Volume, Verdict, String) {
         acknowledged: Acknowledged::default(),
     };
     let catalogue = Catalogue::built_in();
-    let control = catalogue.control("ENC-01").expect("it is built in");
-    let judgement = judge(control, &evidence, now);
-    (volume, judgement.verdict, judgement.reason)
+    let judgement = judge(catalogue.control(control).expect("it is built in"), &evidence, now);
+    (decoded, judgement.verdict, judgement.reason)
+}
+
+/// Returns the volume `C:` of the capture, and what ENC-01 says of its host.
+fn look_at(machine: &str) -> (Volume, Verdict, String) {
+    let (fact, verdict, reason) = judged(Probe::DiskEncryption, machine, "ENC-01");
+    let Fact::DiskEncryption(Reading::Known(disk)) = &fact else { panic!("{fact:?}") };
+    let volume = disk.volumes.iter().find(|volume| volume.mount_point.as_str() == "C:").expect("every Windows has it");
+    (volume.clone(), verdict, reason)
+}
+
+#[test]
+fn a_host_that_has_all_updates_passes_and_one_that_is_kept_from_them_is_unknown() {
+    for (machine, control) in [
+        ("made-up-windows-nothing-pending", "PAT-02"),
+        ("made-up-windows-nothing-pending", "PAT-03"),
+        ("made-up-macos-nothing-pending", "PAT-02"),
+        ("made-up-macos-declared", "PAT-02"),
+    ] {
+        let (_, verdict, reason) = judged(Probe::PatchLevel, machine, control);
+        assert_eq!(verdict, Verdict::Pass, "{machine} {control}: {reason}");
+    }
+    let (_, verdict, reason) = judged(Probe::PatchLevel, "made-up-macos-declared-delay", "PAT-02");
+    assert_eq!(verdict, Verdict::Unknown);
+    assert!(reason.contains("held back"), "{reason}");
 }
 
 #[test]
