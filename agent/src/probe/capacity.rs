@@ -1,7 +1,8 @@
 //! How full the host's own file systems are, and since when it runs.
 //!
 //! A share of a disk changes at every look and a report of each would bury the log, so shares are told in steps that are near
-//! each other only where it gets tight, and a step is left downwards only two points below its edge.
+//! each other only where it gets tight. Below those, a step is left downwards only two points below its edge; where limits lie, what
+//! was told before does not matter, or of two hosts that are equally full one would fail.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -50,6 +51,8 @@ const TRIES: usize = 16;
 const STEPS: [u64; 9] = [50, 60, 70, 80, 85, 90, 95, 98, 100];
 /// Points below the edge of a step at which the step below it is taken.
 const POINTS_BELOW: u64 = 2;
+/// The first step whose edge is left downwards at once.
+const FIRST_EXACT: u64 = 80;
 /// The time of boot is told anew when it differs by more, in seconds: the kernel reckons it back from a clock that is set.
 const BOOT_TOLERANCE_SECONDS: i64 = 60;
 /// Name of what was told before in the probe's memory.
@@ -191,13 +194,13 @@ fn percent(part: u64, whole: u64) -> Option<u64> {
     u64::try_from(percent.max(1)).ok().filter(|percent| *percent <= 100)
 }
 
-/// Returns the least step that `percent` does not exceed; the one `before` until it is well below that one's edge.
+/// Returns the least step that `percent` does not exceed; below [`FIRST_EXACT`] the one `before` until it is well below that one's edge.
 fn step(percent: u64, before: Option<u64>) -> u64 {
     let at = |percent: u64| STEPS.into_iter().find(|&step| percent <= step).unwrap_or(100);
     let (plain, late) = (at(percent), at(percent.saturating_add(POINTS_BELOW).min(100)));
     // Only upwards at once: what is told is never less than what is so.
     match before {
-        Some(before) if plain < before && late >= before => before,
+        Some(before) if plain < FIRST_EXACT && plain < before && late >= before => before,
         _ => plain,
     }
 }
@@ -342,19 +345,23 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_left_upwards_at_once_and_downwards_late() {
+    fn a_step_is_left_upwards_at_once_and_downwards_late_unless_a_limit_may_be_there() {
         for (percent, before, expected) in [
             (1, None, 50),
             (50, None, 50),
             (51, None, 60),
             (100, None, 100),
-            (91, Some(90), 95),
-            (90, Some(95), 95),
-            (89, Some(95), 95),
-            (88, Some(95), 90),
+            (71, Some(70), 80),
+            (70, Some(80), 80),
+            (69, Some(80), 80),
+            (68, Some(80), 70),
+            (49, Some(60), 60),
+            (48, Some(60), 50),
             (20, Some(100), 50),
-            (97, Some(100), 100),
-            (96, Some(100), 98),
+            (91, Some(90), 95),
+            (90, Some(95), 90),
+            (80, Some(85), 80),
+            (98, Some(100), 98),
         ] {
             assert_eq!(step(percent, before), expected, "{percent} after {before:?}");
         }
