@@ -6,7 +6,8 @@
 //! A file system with fscrypt is encrypted as a whole where the folder that is mounted has a policy. With policies on some folders
 //! it is not, and the folders are named; where they are all that is there, no rule decides: what is written beside them is plain.
 //!
-//! Mounts are those of PID 1, and those of other processes' namespaces on devices which that has not mounted.
+//! Mounts are those of PID 1, and those of other processes' namespaces on devices which that has not mounted; where `/proc` hides them,
+//! the agent's own, and it is unknown whether there are others.
 
 mod below;
 mod chain;
@@ -48,7 +49,7 @@ use muster_proto::{
 };
 
 use self::{below::Below, devices::Devices};
-use super::{Look, Probe};
+use super::{Look, Probe, processes};
 use crate::host::{self, FILE_BYTES, Host};
 
 /// The probe of `disk_encryption`.
@@ -84,10 +85,7 @@ pub(super) fn is_removable(host: &dyn Host, line: &[u8]) -> Result<bool, Unknown
 }
 
 fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
-    // The agent may run in a mount namespace of its own, whose binds and covers are not the host's. Its own mounts would leave out
-    // what is covered in it.
-    let mounts = host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES);
-    let mounts = mounts.map_err(|error| host::unknown("read /proc/1/mountinfo", &error))?;
+    let (mounts, hidden) = mountinfo(host)?;
     let first = mounts::first_id(&mounts);
     let mounts = mounts::parse(&mounts)
         .ok_or_else(|| Unknown::new(Cause::Garbled, "mountinfo has a line that does not follow its format"))?;
@@ -100,15 +98,39 @@ fn state(host: &dyn Host) -> Result<DiskEncryption, Unknown> {
     };
     let elsewhere = namespaces::look(host, first, &mounts);
     let below = Below { host, devices: Devices::new(host), mounts: &mounts, datasets: OnceCell::new() };
-    let mut volumes: Vec<Volume> =
-        mounts.iter().filter(|mount| !mount.is_pseudo()).map(|mount| below.volume(mount)).collect();
+    let reported = if hidden.is_some() { namespaces::distinct(&mounts) } else { mounts.iter().collect() };
+    let reported = reported.into_iter().filter(|mount| !mount.is_pseudo());
+    let mut volumes: Vec<Volume> = reported.map(|mount| below.volume(mount)).collect();
     volumes.extend(elsewhere.mounts.iter().map(|mount| below.volume_elsewhere(mount)));
     volumes.sort_by(|a, b| (&a.mount_point, &a.source).cmp(&(&b.mount_point, &b.source)));
     volumes.dedup();
     fix_own(&mut volumes);
     let mut swap_areas: Vec<SwapArea> = swaps.iter().map(|swap| below.swap_area(swap)).collect();
     swap_areas.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(elsewhere.complete) })
+    let complete = hidden.map_or(elsewhere.complete, |unknown| Reading::Unknown { unknown });
+    Ok(DiskEncryption { volumes, swap_areas, volumes_complete: Some(complete) })
+}
+
+/// Returns the mounts of PID 1; where those are hidden from the agent, its own, and why.
+///
+/// The agent may run in a mount namespace of its own, whose binds and covers are not the host's. Its own mounts leave out what is
+/// covered in it, and what is in plain on them is so all the same.
+fn mountinfo(host: &dyn Host) -> Result<(Vec<u8>, Option<Unknown>), Unknown> {
+    let error = match host.read(Path::new("/proc/1/mountinfo"), FILE_BYTES) {
+        Ok(bytes) => return Ok((bytes, None)),
+        Err(error) => error,
+    };
+    let unknown = match processes::ids(host) {
+        Err(unknown) if unknown.cause == Cause::Forbidden => unknown,
+        _ => host::unknown("read /proc/1/mountinfo", &error),
+    };
+    if unknown.cause != Cause::Forbidden {
+        return Err(unknown);
+    }
+    match host.read(Path::new("/proc/self/mountinfo"), FILE_BYTES) {
+        Ok(bytes) => Ok((bytes, Some(unknown))),
+        Err(_) => Err(unknown),
+    }
 }
 
 #[cfg(test)]

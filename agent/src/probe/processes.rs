@@ -3,7 +3,10 @@
 //! A process chooses its own name. Which file it executes (proc_pid_exe(5)) and which control group systemd put it in
 //! (proc_pid_cgroup(5)) it does not choose, so those are what is counted. A process inside a container is not the host's.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use muster_proto::fact::{Cause, Reading, SensorSeen, Unknown};
 
@@ -30,14 +33,9 @@ pub(super) struct Process {
 
 /// Returns the processes of the host, without those in containers.
 pub(super) fn look(host: &dyn Host) -> Result<Vec<Process>, Unknown> {
-    let names = host.list(Path::new("/proc")).map_err(|error| host::unknown("list /proc", &error))?;
-    let mut ids: Vec<u32> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
-    ids.sort_unstable();
+    let ids = ids(host)?;
     if ids.len() > PROCESSES {
         return Err(Unknown::new(Cause::Limit, format!("more than {PROCESSES} processes")));
-    }
-    if ids.is_empty() {
-        return Err(Unknown::new(Cause::Absent, "/proc shows no process"));
     }
     let mut processes = Vec::with_capacity(ids.len());
     for id in ids {
@@ -48,6 +46,20 @@ pub(super) fn look(host: &dyn Host) -> Result<Vec<Process>, Unknown> {
         return Err(Unknown::new(Cause::Absent, "/proc tells of no process of the host"));
     }
     Ok(processes)
+}
+
+/// Returns the numbers of all processes; why not, where those of others are not listed.
+pub(super) fn ids(host: &dyn Host) -> Result<BTreeSet<u32>, Unknown> {
+    let names = host.list(Path::new("/proc")).map_err(|error| host::unknown("list /proc", &error))?;
+    let ids: BTreeSet<u32> = names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+    if ids.is_empty() {
+        return Err(Unknown::new(Cause::Absent, "/proc shows no process"));
+    }
+    // proc(5): with the option `hidepid` those of others are not listed, and the first is always another's.
+    if !ids.contains(&1) {
+        return Err(Unknown::new(Cause::Forbidden, "/proc does not list the processes of others (hidepid)"));
+    }
+    Ok(ids)
 }
 
 /// Returns `None` for a process that ended meanwhile or is in a container.
@@ -259,6 +271,19 @@ mod tests {
         ] {
             assert_eq!(unit(groups).as_deref(), expected, "{groups:?}");
         }
+    }
+
+    #[test]
+    fn a_list_without_the_processes_of_others_tells_of_none() {
+        let listed = |names: &[&str]| {
+            let mut host = linked(&[]);
+            let names = names.iter().map(|name| PathText::from_bytes(name.as_bytes())).collect();
+            host.index_mut().lists.insert(PathText::from_bytes(b"/proc"), names);
+            (ids(&host).map_err(|unknown| unknown.cause), look(&host).map_err(|unknown| unknown.cause).err())
+        };
+        assert_eq!(listed(&["1", "7", "self"]).0, Ok(BTreeSet::from([1, 7])));
+        assert_eq!(listed(&["7", "self"]), (Err(Cause::Forbidden), Some(Cause::Forbidden)));
+        assert_eq!(listed(&["self"]), (Err(Cause::Absent), Some(Cause::Absent)));
     }
 
     #[test]

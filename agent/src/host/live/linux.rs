@@ -139,6 +139,8 @@ impl Host for Live {
             .filter_map(|name| name.to_str().and_then(|name| name.parse().ok()))
             .collect();
         processes.sort_unstable();
+        // proc(5): with `hidepid` those of others are not listed.
+        owners.is_partial = !processes.contains(&1);
         for process in processes {
             if owners.programs.len() == inodes.len() {
                 break;

@@ -41,18 +41,28 @@ pub(super) fn look(host: &dyn Host, first: Option<u64>, mounts: &[Mount]) -> Els
         found: Vec::new(),
         untold: None,
     };
-    match host.list(Path::new("/proc")) {
-        Ok(names) => search.processes(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect()),
-        Err(error) => search.untold = Some(host::unknown("list /proc", &error)),
+    match processes::ids(host) {
+        Ok(processes) => search.processes(processes),
+        Err(unknown) => search.untold = Some(unknown),
     }
     let complete = search.untold.map_or(Reading::Known(true), |unknown| Reading::Unknown { unknown });
     Elsewhere { mounts: search.found, complete }
 }
 
+/// Returns of the mounts of one namespace the first of each device, and of file systems with fscrypt of each folder that lies in none of
+/// those before: what a service of systemd has besides are binds of the same to other places.
+pub(super) fn distinct(mounts: &[Mount]) -> Vec<&Mount> {
+    let mut known = BTreeSet::new();
+    mounts.iter().filter(|mount| is_new(mount, &mut known)).collect()
+}
+
+/// Device of a mount, and which folder of it is mounted where that matters.
+type Mounted = ((u32, u32), Vec<u8>);
+
 struct Search<'h> {
     host: &'h dyn Host,
     /// What a mount was found of.
-    known: BTreeSet<((u32, u32), Vec<u8>)>,
+    known: BTreeSet<Mounted>,
     /// Numbers of the first mounts of the namespaces that were read, or could not be.
     read: BTreeSet<u64>,
     found: Vec<Mount>,
@@ -62,10 +72,6 @@ struct Search<'h> {
 
 impl Search<'_> {
     fn processes(&mut self, processes: BTreeSet<u32>) {
-        // proc(5): with the option `hidepid` those of others are not listed, and the first is always another's.
-        if !processes.contains(&1) {
-            self.doubt(Unknown::new(Cause::Forbidden, "/proc does not list the processes of others"));
-        }
         if processes.len() > PROCESSES {
             self.doubt(Unknown::new(Cause::Limit, format!("more than {PROCESSES} processes")));
         }
@@ -105,19 +111,11 @@ impl Search<'_> {
         // That of the whole: the process may have gone to another namespace in between.
         self.read.extend(mounts::first_id(&bytes));
         for mount in mounts.into_iter().filter(Mount::is_on_device) {
-            if !self.is_known(&mount) {
-                self.known.insert(what_is_mounted(&mount));
+            if is_new(&mount, &mut self.known) {
                 self.found.push(mount);
             }
         }
         Ok(())
-    }
-
-    /// Returns whether a mount was found of the same, or of a folder that it is in.
-    fn is_known(&self, mount: &Mount) -> bool {
-        let (device, root) = what_is_mounted(mount);
-        let ends = (0..root.len()).filter(|&at| root[at] == b'/').map(|at| at.max(1)).chain([root.len()]);
-        ends.into_iter().any(|end| self.known.contains(&(device, root[..end].to_vec())))
     }
 
     fn doubt(&mut self, unknown: Unknown) {
@@ -126,8 +124,15 @@ impl Search<'_> {
 }
 
 /// Returns the device of a mount, and which folder of it is mounted where that matters: with fscrypt, one may be encrypted and another not.
-fn what_is_mounted(mount: &Mount) -> ((u32, u32), Vec<u8>) {
+fn what_is_mounted(mount: &Mount) -> Mounted {
     (mount.device, if mount.may_have_fscrypt() { mount.root.clone() } else { Vec::new() })
+}
+
+/// Adds a mount to those that are `known`; returns whether none was of the same, nor of a folder that it is in.
+fn is_new(mount: &Mount, known: &mut BTreeSet<Mounted>) -> bool {
+    let (device, root) = what_is_mounted(mount);
+    let mut ends = (0..root.len()).filter(|&at| root[at] == b'/').map(|at| at.max(1)).chain([root.len()]);
+    !ends.any(|end| known.contains(&(device, root[..end].to_vec()))) && known.insert((device, root))
 }
 
 fn garbled() -> Unknown {
@@ -147,7 +152,7 @@ fn unless_ended(read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, Unknown> {
 mod tests {
     use super::{
         super::{
-            made::{MadeHost, made},
+            made::{MadeHost, cause, made},
             state,
         },
         *,
@@ -269,6 +274,37 @@ mod tests {
         let mut host = host(&[]);
         host.lists.insert("/proc".to_owned(), ["7", "self"].map(str::to_owned).to_vec());
         assert_eq!(found(&host).1, Some(Cause::Forbidden));
+    }
+
+    #[test]
+    fn without_the_mounts_of_the_first_process_those_of_the_agent_are_reported_and_others_are_left_open() {
+        let own = "90 1 8:2 / / ro - xfs /dev/dm-2 rw\n91 90 8:1 / /data ro - xfs /dev/sdb rw\n\
+                   92 90 8:2 /tmp/x /tmp rw - xfs /dev/dm-2 rw\n93 90 8:1 / /var/lib/muster-agent rw - xfs /dev/sdb rw\n";
+        let seen = |errno: i32, listed: &[&str]| {
+            let mut host = host(&[]);
+            host.errors.insert("read /proc/1/mountinfo".to_owned(), errno);
+            host.lists.insert("/proc".to_owned(), listed.iter().map(|&name| name.to_owned()).collect());
+            host.file("/proc/self/mountinfo", own);
+            state(&host).map(|state| {
+                let complete = state.volumes_complete.unwrap();
+                assert_eq!(cause(&complete), Some(Cause::Forbidden), "{complete:?}");
+                let volumes = state.volumes.into_iter();
+                volumes.map(|volume| (volume.mount_point.as_str().to_owned(), volume.encrypted)).collect::<Vec<_>>()
+            })
+        };
+        let known = |point: &str, encrypted| (point.to_owned(), Reading::Known(encrypted));
+        let expected = vec![known("/", true), known("/data", false)];
+        // proc(5): hidepid=2, and hidepid=1.
+        assert_eq!(seen(2, &["7", "self"]), Ok(expected.clone()));
+        assert_eq!(seen(1, &["1", "self"]), Ok(expected));
+        for errno in [2, 5] {
+            assert!(seen(errno, &["1", "self"]).is_err(), "{errno}");
+        }
+        // Nor those of the agent.
+        let mut host = host(&[]);
+        host.errors.insert("read /proc/1/mountinfo".to_owned(), 2);
+        host.lists.insert("/proc".to_owned(), vec!["7".to_owned()]);
+        assert_eq!(state(&host).unwrap_err().cause, Cause::Forbidden);
     }
 
     #[test]
