@@ -63,6 +63,10 @@ impl Below<'_> {
             (SwapKind::File, self.of_swap_file(&swap.name))
         } else {
             let device = self.devices.of_path(&swap.name);
+            let device = device.and_then(|device| {
+                self.devices.has_room_for(swap.size_bytes, &device)?;
+                Ok(device)
+            });
             let chain = match &device {
                 Ok(device) => self.of_device(device, DEPTH),
                 Err(unknown) => Chain::unknown(unknown.clone()),
@@ -309,6 +313,31 @@ mod tests {
             ("0:61 / /m ro - erofs /x.erofs", "/x.img", Image),
         ] {
             assert_eq!(kind(mount, backing), expected, "{mount} {backing}");
+        }
+    }
+
+    #[test]
+    fn a_swap_area_is_on_the_device_that_its_node_is_named_after_unless_that_is_too_small() {
+        let swap = |name: &str, sectors: &str| {
+            let mut host = made("1 0 8:2 / / rw - xfs /dev/dm-2 rw\n");
+            host.device(9, "zram0", "", &[]);
+            if !sectors.is_empty() {
+                host.file(&format!("/sys/class/block/{name}/size"), &format!("{sectors}\n"));
+            }
+            let line = format!("Filename Type Size Used Priority\n/dev/{name} partition 4092 0 -2\n");
+            host.file("/proc/swaps", &line);
+            let area = state(&host).unwrap().swap_areas.remove(0);
+            (area.encrypted, area.layers.len())
+        };
+        for (name, encrypted, layers) in [("dm-2", true, 2), ("zram0", false, 1)] {
+            // A page of it is its header; what was captured by an earlier version has no size.
+            for sectors in ["8192", "8184", "100000", ""] {
+                assert_eq!(swap(name, sectors), (Reading::Known(encrypted), layers), "{name} {sectors}");
+            }
+            for sectors in ["8183", "0", "x"] {
+                let (encrypted, layers) = swap(name, sectors);
+                assert_eq!((cause(&encrypted), layers), (Some(Cause::Garbled), 0), "{name} {sectors}");
+            }
         }
     }
 

@@ -153,14 +153,28 @@ impl<'h> Devices<'h> {
         }
     }
 
+    /// Returns why `device` is not what the kernel swaps to, which names it as its node is called: it is smaller than `swap_bytes`.
+    pub fn has_room_for(&self, swap_bytes: u64, device: &str) -> Result<(), Unknown> {
+        match self.told_size_bytes(device)? {
+            Some(size_bytes) if size_bytes < swap_bytes => {
+                let detail = format!("the swap area is larger than {device}: its node is that of another device");
+                Err(Unknown::new(Cause::Garbled, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the size of `device`.
     pub fn size_bytes(&self, device: &str) -> Result<u64, Unknown> {
-        let folder = format!("/sys/class/block/{device}");
-        let sectors = self.attribute(&folder, "size")?.and_then(|sectors| sectors.parse::<u64>().ok());
+        self.told_size_bytes(device)?.ok_or_else(|| no_size(device))
+    }
+
+    /// Returns the size of `device`; `None` of one that has none.
+    fn told_size_bytes(&self, device: &str) -> Result<Option<u64>, Unknown> {
+        let Some(sectors) = self.attribute(&format!("/sys/class/block/{device}"), "size")? else { return Ok(None) };
         // Of 512 bytes, whatever the device's own are.
-        sectors
-            .and_then(|sectors| sectors.checked_mul(512))
-            .ok_or_else(|| Unknown::new(Cause::Garbled, format!("{folder}/size tells no size")))
+        let bytes = sectors.parse::<u64>().ok().and_then(|sectors| sectors.checked_mul(512));
+        bytes.map(Some).ok_or_else(|| no_size(device))
     }
 
     /// Returns `device` with all that it stands on. `of_file` tells what a backing file stands on.
@@ -429,6 +443,10 @@ impl<'h> Devices<'h> {
             Err(unknown) => Some(unknown.clone()),
         }
     }
+}
+
+fn no_size(device: &str) -> Unknown {
+    Unknown::new(Cause::Garbled, format!("/sys/class/block/{device}/size tells no size"))
 }
 
 /// Returns the device with the header of a LUKS device: with integrity, a helper device lies between the two.

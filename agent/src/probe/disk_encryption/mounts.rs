@@ -204,6 +204,7 @@ impl Mount {
 pub(super) struct Swap {
     pub name: Vec<u8>,
     pub is_file: bool,
+    pub size_bytes: u64,
 }
 
 /// Returns the mounts of a mountinfo file; `None` when a line does not follow the format.
@@ -243,11 +244,14 @@ pub(super) fn parse_swaps(bytes: &[u8]) -> Option<Vec<Swap>> {
     let parse = |line: &[u8]| {
         let mut fields = line.split(|&byte| byte == b' ' || byte == b'\t').filter(|field| !field.is_empty());
         let name = unescape(fields.next()?);
-        match fields.next()? {
-            b"file" => Some(Swap { name, is_file: true }),
-            b"partition" => Some(Swap { name, is_file: false }),
-            _ => None,
-        }
+        let is_file = match fields.next()? {
+            b"file" => true,
+            b"partition" => false,
+            _ => return None,
+        };
+        // In units of 1024 bytes.
+        let size = std::str::from_utf8(fields.next()?).ok()?.parse::<u64>().ok()?;
+        Some(Swap { name, is_file, size_bytes: size.checked_mul(1024)? })
     };
     lines(bytes).skip(1).map(parse).collect()
 }
@@ -312,10 +316,13 @@ mod tests {
     #[test]
     fn swap_areas_are_partitions_or_files() {
         let text = b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/dm-1                               partition\t1048572\t\t0\t\t-2\n/a\\040b file\t1\t0\t-3\n";
-        let swap = |name: &[u8], is_file| Swap { name: name.to_vec(), is_file };
-        assert_eq!(parse_swaps(text), Some(vec![swap(b"/dev/dm-1", false), swap(b"/a b", true)]));
+        let swap = |name: &[u8], is_file, size_bytes| Swap { name: name.to_vec(), is_file, size_bytes };
+        let expected = vec![swap(b"/dev/dm-1", false, 1_048_572 * 1024), swap(b"/a b", true, 1024)];
+        assert_eq!(parse_swaps(text), Some(expected));
         assert_eq!(parse_swaps(b""), Some(Vec::new()));
-        assert_eq!(parse_swaps(b"Filename Type\n/dev/x other 1 1 1\n"), None);
+        for line in ["/dev/x other 1 1 1", "/dev/x file", "/dev/x file x 0 -2", "/dev/x file 18014398509481984 0 -2"] {
+            assert_eq!(parse_swaps(format!("Filename Type\n{line}\n").as_bytes()), None, "{line}");
+        }
     }
 
     #[test]
