@@ -18,6 +18,7 @@ const PSEUDO: &[&[u8]] = &[
     b"mqueue",
     b"nfsd",
     b"nsfs",
+    b"ocfs2_dlmfs",
     b"proc",
     b"pstore",
     b"resctrl",
@@ -327,7 +328,7 @@ mod tests {
 
     #[test]
     fn doors_to_the_kernel_and_to_a_hypervisor_hold_no_data() {
-        for file_system in ["nfsd", "xenfs", "fuse.vmware-vmblock", "proc"] {
+        for file_system in ["nfsd", "ocfs2_dlmfs", "xenfs", "fuse.vmware-vmblock", "proc"] {
             let line = format!("1 1 0:9 / /x rw - {file_system} x rw\n");
             assert!(parse(line.as_bytes()).unwrap()[0].is_pseudo(), "{file_system}");
         }
