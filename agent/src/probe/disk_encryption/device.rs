@@ -162,6 +162,7 @@ impl Device {
             "VDASD",
             "BHYVE",
             "bhyve-NVMe",
+            "Alibaba Cloud",
             "Amazon Elastic Block Store",
             "Amazon EC2 NVMe Instance Storage",
             "Google",
@@ -339,6 +340,7 @@ mod tests {
         };
         let pci = "../../devices/pci0000:00/0000:00:1f.0/nvme/nvme0/nvme0n1";
         for (name, model) in [
+            ("nvme0n1", "Alibaba Cloud Elastic Block Storage"),
             ("nvme0n1", "Amazon Elastic Block Store"),
             ("nvme0n1", "Amazon EC2 NVMe Instance Storage"),
             ("nvme0n1", "nvme_card-pd"),
