@@ -321,6 +321,9 @@ mod tests {
         assert_eq!(cause(is_encrypted("vda", [device("vda", None, &[])])), Some(Cause::Hidden));
         assert_eq!(cause(is_encrypted("nbd0", [device("nbd0", None, &[])])), Some(Cause::Unsupported));
         assert_eq!(is_encrypted("sda", [device("sda", None, &[])]), Reading::Known(false));
+        let (_, nullb) = device("nullb0", None, &[]);
+        let nullb = Device { place: "../../devices/virtual/block/nullb0".to_owned(), ..nullb };
+        assert_eq!(cause(is_encrypted("nullb0", [("nullb0".to_owned(), nullb)])), Some(Cause::Unsupported));
         let circle = [device("dm-0", Some("LVM-x"), &["dm-1"]), device("dm-1", Some("LVM-y"), &["dm-0"])];
         assert_eq!(cause(is_encrypted("dm-0", circle)), Some(Cause::Garbled));
     }

@@ -139,7 +139,7 @@ impl Device {
             LayerKind::Bcache
         } else if self.is_virtual() {
             LayerKind::Virtual
-        } else if ["nbd", "rbd", "drbd", "zd", "ram"].into_iter().any(|prefix| self.starts(prefix)) {
+        } else if self.is_made() || ["nbd", "rbd", "drbd", "zd", "ram"].into_iter().any(|prefix| self.starts(prefix)) {
             LayerKind::Other
         } else {
             LayerKind::Disk
@@ -149,6 +149,13 @@ impl Device {
     /// Returns whether the name is `prefix` and a number.
     fn starts(&self, prefix: &str) -> bool {
         is_numbered(&self.name, prefix)
+    }
+
+    /// Returns whether a driver made it with no hardware behind it that sysfs shows. A disk that NVMe has several paths to is at such a
+    /// place too, and so is raw flash.
+    fn is_made(&self) -> bool {
+        const HARDWARE: [&str; 2] = ["/devices/virtual/nvme-subsystem/", "/devices/virtual/mtd/"];
+        self.place.contains("/devices/virtual/") && !HARDWARE.iter().any(|place| self.place.contains(place))
     }
 
     /// Returns whether a hypervisor or another host stands behind the disk.
@@ -330,6 +337,23 @@ mod tests {
         assert_eq!(alone.cipher, Reading::unknown(Cause::Hidden, "the drive encrypts"));
         let both = with("aes-xts-plain64");
         assert_eq!((both.format, both.key_bits), (CryptFormat::OpalCrypt, Reading::Known(512)));
+    }
+
+    #[test]
+    fn what_a_driver_made_is_a_disk_only_where_hardware_is_behind_it() {
+        let kind = |name: &str, place: &str| {
+            Device { name: name.to_owned(), place: format!("../../devices/{place}/{name}"), ..Device::default() }.kind()
+        };
+        for (name, place, expected) in [
+            ("nullb0", "virtual/block", LayerKind::Other),
+            ("ublkb0", "virtual/block", LayerKind::Other),
+            ("emcpowera", "virtual/block", LayerKind::Other),
+            ("nvme0n1", "virtual/nvme-subsystem/nvme-subsys0", LayerKind::Disk),
+            ("mtdblock0", "virtual/mtd/mtd0", LayerKind::Disk),
+            ("sda", "pci0000:00/ata1/block", LayerKind::Disk),
+        ] {
+            assert_eq!(kind(name, place), expected, "{name}");
+        }
     }
 
     #[test]
