@@ -300,6 +300,7 @@ mod tests {
             // Where a live system began is not shown.
             ("8:7 / /m ro - squashfs /dev/loop7", "/medium/live.squashfs", Image),
             ("8:8 / /m ro - erofs /dev/mapper/x", "/x.img", Image),
+            ("8:7 / /m ro - ext4 /dev/loop7", "/gone.img", Fixed),
             ("8:7 / /m ro - ext4 /dev/loop7", "/dev/sdb", Fixed),
             ("8:7 / /m ro - squashfs /dev/loop7", "/dev/gone", Fixed),
             ("8:8 / /m ro - erofs /dev/mapper/x", "/dev/sdb", Fixed),

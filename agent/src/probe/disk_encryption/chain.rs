@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use muster_proto::fact::{Cause, Layer, LayerKind, Reading, Unknown};
 
-use super::device::{Device, Effect};
+use super::device::{Backing, Device, Effect};
 
 /// The devices below a volume, and what follows from them.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ impl Survey<'_> {
                     encrypted: chain.encrypted,
                     is_removable: chain.is_removable,
                     is_memory: chain.is_memory,
-                    is_on_file: device.is_on_file || chain.is_on_file,
+                    is_on_file: device.backing != Backing::Device || chain.is_on_file,
                 }
             }
             None => device

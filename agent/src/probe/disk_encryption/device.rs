@@ -20,8 +20,8 @@ pub(super) struct Device {
     /// Device-mapper or RAID name.
     pub given_name: Option<String>,
     pub backing_file: Option<Vec<u8>>,
-    /// Whether that is a file, and no device.
-    pub is_on_file: bool,
+    /// What that is.
+    pub backing: Backing,
     pub zram_backing: Option<String>,
     pub model: String,
     pub is_removable: bool,
@@ -35,6 +35,16 @@ pub(super) struct Device {
     pub luks: Option<Result<Luks, Unknown>>,
     /// Of a crypt device whose cipher is not told: why some of it could be plain, or its cipher the one that encrypts nothing.
     pub may_be_plain: Option<Unknown>,
+}
+
+/// What is at the path that a loop device stands on.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Backing {
+    #[default]
+    Device,
+    File,
+    /// The path shows nothing: a file, unless it was the node of a device.
+    Unseen,
 }
 
 /// What a device does to the data that it passes on.
@@ -74,7 +84,7 @@ impl Device {
 
     /// Returns whether it is a loop device on a file that nothing can be written to.
     pub fn is_image(&self) -> bool {
-        self.is_on_file && self.is_read_only
+        self.backing == Backing::File && self.is_read_only
     }
 
     /// Returns whether it keeps its data in memory, as brd does.

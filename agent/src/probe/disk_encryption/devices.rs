@@ -12,7 +12,7 @@ use muster_proto::fact::{Cause, LayerKind, Unknown};
 use super::{
     chain::Chain,
     crypto,
-    device::{self, Device, Effect},
+    device::{self, Backing, Device, Effect},
     journal,
     mounts::Mount,
 };
@@ -254,7 +254,7 @@ impl<'h> Devices<'h> {
             is_partition,
             dm_uuid: value(is_mapping, "dm/uuid")?,
             given_name: if is_raid { Some(name.to_owned()) } else { value(is_mapping, "dm/name")? },
-            is_on_file: backing_file.as_deref().is_some_and(|path| self.is_file(path)),
+            backing: backing_file.as_deref().map_or(Backing::Device, |path| self.backing(path)),
             backing_file,
             zram_backing: zram_backing.filter(|path| path != b"none").map(|path| self.of_path(&path)).transpose()?,
             is_removable: is_on_usb || is_card || is_marked,
@@ -311,11 +311,13 @@ impl<'h> Devices<'h> {
         Ok(kept)
     }
 
-    /// Returns whether a loop device stands on a file: as far as is shown, what it names is none but a device below `/dev`.
-    fn is_file(&self, path: &[u8]) -> bool {
+    /// Returns what a loop device stands on that names `path`. Below `/dev`, what is not shown is a device.
+    fn backing(&self, path: &[u8]) -> Backing {
         match self.host.metadata(&path_of(path)) {
-            Ok(metadata) => metadata.kind == EntryKind::File,
-            Err(_) => !path.starts_with(b"/dev/"),
+            Ok(metadata) if metadata.kind == EntryKind::File => Backing::File,
+            Ok(_) => Backing::Device,
+            Err(_) if path.starts_with(b"/dev/") => Backing::Device,
+            Err(_) => Backing::Unseen,
         }
     }
 
