@@ -2,6 +2,7 @@
 
 mod elements;
 mod expressions;
+mod loaded;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
