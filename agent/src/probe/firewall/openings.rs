@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     packet::{
-        Ask, Condition, Field, IPV4, IPV6, KIND_LOCAL, STATE_INVALID, STATE_NEW, STATE_UNTRACKED, SYN, TCP, Test,
+        self, Ask, Condition, Field, IPV4, IPV6, KIND_LOCAL, STATE_INVALID, STATE_NEW, STATE_UNTRACKED, SYN, TCP, Test,
         Tracking, UDP,
     },
     rules::{Act, DEPTH, Known, Rule, Scope},
@@ -175,6 +175,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
         match field {
             Field::Family => ask.holds(self.family_number()),
             Field::Protocol => ask.holds(self.protocol.into()),
+            Field::NextHeader => packet::passes_next_header(*ask, self.protocol) == Some(true),
             Field::CtState => self.states().iter().all(|state| ask.holds(*state)),
             Field::TcpFlags => self.protocol == TCP && ask.holds(SYN.into()),
             Field::SenderPort => *ask == Ask::Within(0, u16::MAX.into()),
@@ -201,6 +202,7 @@ impl<'c, C: Clone + Ord> Sum<'c, C> {
             Field::InterfaceName => test.ask == Ask::Within(name_number("lo"), name_number("lo")),
             Field::Ipv4Receiver => !is_ipv4 || is_for_many(test.ask, 4),
             Field::Ipv6Receiver => is_ipv4 || is_for_many(test.ask, 16),
+            Field::NextHeader => packet::passes_next_header(test.ask, self.protocol) == Some(false),
             _ => !self.is_wide(test),
         }
     }

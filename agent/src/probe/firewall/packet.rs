@@ -14,6 +14,8 @@ pub(super) enum Field {
     Ipv6Receiver,
     /// Protocol above IP.
     Protocol,
+    /// What follows the first header of IPv6.
+    NextHeader,
     SenderPort,
     ReceiverPort,
     TcpFlags,
@@ -92,6 +94,20 @@ impl Condition {
         (first == last).then_some(*first)
     }
 
+    /// Returns whether packets meet it, of which `of_test` says what tests they all pass or fail; `None` where it depends on more.
+    pub fn is_met_by(&self, of_test: impl Fn(&Test) -> Option<bool>) -> Option<bool> {
+        let Self::AnyOf { lists, is_inverted } = self else { return None };
+        let of_list = |tests: &Vec<Test>| {
+            let mut each = tests.iter().map(&of_test);
+            let is_one_other = each.clone().any(|passes| passes == Some(false));
+            if is_one_other { Some(false) } else { each.all(|passes| passes == Some(true)).then_some(true) }
+        };
+        let mut each = lists.iter().map(of_list);
+        let is_one_met = each.clone().any(|passes| passes == Some(true));
+        let is_met = if is_one_met { Some(true) } else { each.all(|passes| passes == Some(false)).then_some(false) };
+        is_met.map(|is_met| is_met != *is_inverted)
+    }
+
     /// Returns every test in it.
     pub fn tests(&self) -> impl Iterator<Item = &Test> {
         let lists = match self {
@@ -154,6 +170,9 @@ pub(super) const IPV4: u128 = 2;
 pub(super) const IPV6: u128 = 10;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+/// Headers of IPv6 before that of a protocol above it: options, routes, fragments, authentication, mobility (RFC 8200,
+/// section 4.1, and RFC 6275).
+pub(super) const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 /// Of `NF_CT_STATE_BIT`.
 pub(super) const STATE_INVALID: u128 = 1;
 pub(super) const STATE_NEW: u128 = 8;
@@ -201,13 +220,14 @@ impl Packet {
         match field {
             Field::Family => ask.holds(if is_ipv4 { IPV4 } else { IPV6 }).into(),
             Field::Ipv4Sender | Field::Ipv4Receiver if !is_ipv4 => Passes::No,
-            Field::Ipv6Sender | Field::Ipv6Receiver if is_ipv4 => Passes::No,
+            Field::Ipv6Sender | Field::Ipv6Receiver | Field::NextHeader if is_ipv4 => Passes::No,
             Field::Ipv4Sender | Field::Ipv6Sender => match *ask {
                 Ask::Within(first, last) => Passes::From((first, last)),
                 Ask::Bits { .. } => Passes::Unclear,
             },
             Field::Ipv4Receiver | Field::Ipv6Receiver => told(self.receiver.map(|receiver| receiver.address)),
             Field::Protocol => ask.holds(self.protocol.into()).into(),
+            Field::NextHeader => passes_next_header(*ask, self.protocol).map_or(Passes::Unclear, Passes::from),
             Field::SenderPort => ask.holds(self.sender_port.into()).into(),
             Field::ReceiverPort => ask.holds(self.receiver_port.into()).into(),
             Field::TcpFlags => (self.protocol == TCP && ask.holds(self.tcp_flags.into())).into(),
@@ -306,6 +326,14 @@ impl Packet {
         }
         met
     }
+}
+
+/// Returns whether what follows the first header of IPv6 passes, in a packet of `protocol`; `None` where that is for its sender to
+/// choose, who may put headers before that of the protocol.
+pub(super) fn passes_next_header(ask: Ask, protocol: u8) -> Option<bool> {
+    let mut each = EXTENSIONS.iter().chain([&protocol]).map(|header| ask.holds((*header).into()));
+    let is_first = each.next()?;
+    each.all(|passes| passes == is_first).then_some(is_first)
 }
 
 /// From whom a packet meets the conditions of a rule.

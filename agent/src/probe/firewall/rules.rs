@@ -6,7 +6,7 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict};
 
 use super::{
     openings,
-    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_INVALID, TCP, Test, Tracking, UDP},
+    packet::{Ask, Condition, Field, IPV4, IPV6, STATE_INVALID, TCP, Test, Tracking, UDP, passes_next_header},
 };
 use crate::host::Family;
 
@@ -127,22 +127,13 @@ impl<C> Rule<C> {
 
 /// Returns whether packets of a family and a protocol meet a condition, all of them or none; `None` where it depends on more.
 fn is_met_by_protocol(condition: &Condition, family: u128, protocol: u8) -> Option<bool> {
-    let Condition::AnyOf { lists, is_inverted } = condition else { return None };
-    let of_test = |Test { field, ask }: &Test| match field {
+    condition.is_met_by(|Test { field, ask }| match field {
         Field::Family => Some(ask.holds(family)),
         Field::Protocol => Some(ask.holds(protocol.into())),
+        Field::NextHeader => passes_next_header(*ask, protocol),
         Field::SenderPort | Field::ReceiverPort if *ask == Ask::Within(0, u16::MAX.into()) => Some(true),
         _ => None,
-    };
-    let of_list = |tests: &Vec<Test>| {
-        let mut each = tests.iter().map(of_test);
-        let is_one_other = each.clone().any(|passes| passes == Some(false));
-        if is_one_other { Some(false) } else { each.all(|passes| passes == Some(true)).then_some(true) }
-    };
-    let mut each = lists.iter().map(of_list);
-    let is_one_met = each.clone().any(|passes| passes == Some(true));
-    let is_met = if is_one_met { Some(true) } else { each.all(|passes| passes == Some(false)).then_some(false) };
-    is_met.map(|is_met| is_met != *is_inverted)
+    })
 }
 
 /// Returns whether an invalid packet meets a condition on states of connections; `None` for another condition.

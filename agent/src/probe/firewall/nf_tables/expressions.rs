@@ -654,6 +654,48 @@ mod tests {
     }
 
     #[test]
+    fn a_header_of_ipv6_that_is_no_extension_is_that_of_the_packets_own_protocol() {
+        let numbers = |numbers: &[u32]| -> Vec<u8> {
+            (1..).zip(numbers).flat_map(|(kind, number)| attribute(kind, &number.to_be_bytes())).collect()
+        };
+        let compare = |operator: u32, wanted: u8| {
+            let value = attribute(3, &attribute(1, &[wanted]));
+            [attribute(1, &1_u32.to_be_bytes()), attribute(2, &operator.to_be_bytes()), value].concat()
+        };
+        let met_by = |operator: u32, header: u8, protocol: u8| {
+            // `meta nfproto ipv6`, and `ip6 nexthdr`.
+            let family = [("meta", numbers(&[1, 15])), ("cmp", compare(EQUAL, 10))];
+            let next = [("payload", numbers(&[1, 1, 6, 1])), ("cmp", compare(operator, header))];
+            let rules = rule_of(&[&family[..], &next, &[("immediate", verdict(1))]].concat());
+            let packet = packet::Packet {
+                family: Family::Ipv6,
+                protocol,
+                sender_port: 40_000,
+                receiver_port: 9100,
+                tcp_flags: packet::SYN,
+                receiver: None,
+                interface: None,
+                tracking: packet::Tracking::After,
+                packet_kind: 0,
+                may_be_untracked: false,
+                may_be_translated: false,
+            };
+            let met = packet.meets(&rules[0].conditions);
+            (!met.certain.is_none(), !met.perhaps.is_none())
+        };
+        let (yes, no, perhaps) = ((true, true), (false, false), (false, true));
+        for protocol in [packet::TCP, packet::UDP] {
+            for (header, equal, not_equal) in
+                [(58, no, yes), (protocol, perhaps, perhaps), (0, perhaps, perhaps), (44, perhaps, perhaps)]
+            {
+                assert_eq!(met_by(EQUAL, header, protocol), equal, "{header} {protocol}");
+                assert_eq!(met_by(NOT_EQUAL, header, protocol), not_equal, "{header} {protocol}");
+            }
+        }
+        assert_eq!(met_by(EQUAL, packet::UDP, packet::TCP), no);
+    }
+
+    #[test]
     fn a_way_back_is_told_where_there_is_none_and_not_by_its_interface() {
         let told = |result: u32, flags: u32, operator: u32, wanted: &[u8]| {
             let numbers = [1, result, FIB_SENDER | flags];

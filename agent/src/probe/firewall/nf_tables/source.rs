@@ -12,9 +12,6 @@ const STATE_NEW: u32 = packet::STATE_NEW as u32;
 const STATE_UNTRACKED: u32 = packet::STATE_UNTRACKED as u32;
 /// IFNAMSIZ
 const INTERFACE_NAME_BYTES: usize = 16;
-/// Headers of IPv6 before that of a protocol above it: options, routes, fragments, authentication, mobility (RFC 8200,
-/// section 4.1, and RFC 6275).
-const EXTENSIONS: [u8; 6] = [0, 43, 44, 51, 60, 135];
 /// The test of what is not followed.
 pub(super) const UNTOLD: Test = Test { field: Field::Other, ask: Ask::Within(0, 0) };
 
@@ -119,7 +116,9 @@ impl Source {
             (Self::Sender(_), _, _) => share::sources(first, last),
             (Self::Receiver(_), _, _) => share::destinations(first, last),
             // A sender may put such a header into any packet.
-            (Self::NextHeader, &[first], &[last]) if EXTENSIONS.iter().any(|one| (first..=last).contains(one)) => {
+            (Self::NextHeader, &[first], &[last])
+                if packet::EXTENSIONS.iter().any(|one| (first..=last).contains(one)) =>
+            {
                 Share::UNTOLD
             }
             (Self::Protocol | Self::NextHeader, &[first], &[last]) => share::protocols(first, last),
@@ -152,6 +151,7 @@ impl Source {
             Self::TcpFlags => Field::TcpFlags,
             Self::Family => Field::Family,
             Self::Protocol => Field::Protocol,
+            Self::NextHeader => Field::NextHeader,
             Self::Fragment => Field::Fragment,
             Self::Interface => Field::Interface,
             Self::InterfaceName => Field::InterfaceName,
@@ -159,9 +159,7 @@ impl Source {
             Self::CtStatus => Field::CtStatus,
             Self::ReceiverType => Field::ReceiverKind,
             Self::PacketKind => Field::PacketKind,
-            Self::Addresses(_) | Self::NextHeader | Self::Ports | Self::WayBack { .. } | Self::Chosen | Self::Other => {
-                Field::Other
-            }
+            Self::Addresses(_) | Self::Ports | Self::WayBack { .. } | Self::Chosen | Self::Other => Field::Other,
         }
     }
 
