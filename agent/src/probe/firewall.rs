@@ -38,7 +38,7 @@ use self::{
     reach::{Place, Reaches, place_of},
     rule_set::{Hook, Name, Rewriting, RuleSet},
     rules::Verdict,
-    surroundings::{Surroundings, ipv6_is_off, loopback_is_lo},
+    surroundings::{Surroundings, ipv6_is_off, loopback_is_lo, loopback_is_open},
 };
 use super::{Look, Probe};
 use crate::host::{self, Dump, Family, Host, SMALL_FILE_BYTES};
@@ -111,7 +111,8 @@ impl Filters {
     fn opened(&self, family: Family, host: &dyn Host) -> Option<Unknown> {
         let is_other = !loopback_is_lo(host);
         let other = is_other.then(|| Unknown::new(Cause::Undecidable, "interface lo is not the loopback"));
-        other.or_else(|| wide_translation(self.sets(), family))
+        let translation = || wide_translation(self.sets(), family, || loopback_is_open(host));
+        other.or_else(translation).or_else(|| resending(self.sets(), family))
     }
 
     /// Returns a rule that may write into the headers of packets of no narrower kind.
@@ -181,12 +182,25 @@ fn unless_opened(told: Reading<Inbound>, opened: impl FnOnce() -> Option<Unknown
 }
 
 /// Returns a rule that may make any packet one that other rules let in, as it was for another receiver.
-fn wide_translation<'s>(sets: impl Iterator<Item = &'s RuleSet> + Clone, family: Family) -> Option<Unknown> {
-    if !sets.clone().any(RuleSet::opens_for_translated) {
+fn wide_translation<'s>(
+    sets: impl Iterator<Item = &'s RuleSet> + Clone,
+    family: Family,
+    loopback_is_open: impl FnOnce() -> bool,
+) -> Option<Unknown> {
+    let opens = sets.clone().any(RuleSet::opens_for_translated);
+    let opens_loopback = family == Family::Ipv4 && sets.clone().any(RuleSet::opens_for_loopback);
+    if !opens && !opens_loopback {
         return None;
     }
     let ((_, table, chain), number) = sets.into_iter().find_map(|set| set.wide_translation(family))?;
-    Some(Unknown::new(Cause::Undecidable, place_of(&table, &chain, number)))
+    (opens || loopback_is_open()).then(|| Unknown::new(Cause::Undecidable, place_of(&table, &chain, number)))
+}
+
+/// Returns a rule that may make any packet come from a sender that other rules let in.
+fn resending<'s>(sets: impl Iterator<Item = &'s RuleSet> + Clone, family: Family) -> Option<Unknown> {
+    let (from, ((_, table, chain), number)) = sets.clone().filter_map(|set| set.resending(family)).min()?;
+    let opens = sets.into_iter().any(|set| set.opens_for_resent(family, from));
+    opens.then(|| Unknown::new(Cause::Undecidable, place_of(table, chain, *number)))
 }
 
 /// A packet is let in when every chain in its way accepts it. One that denies decides, whatever the others hold.

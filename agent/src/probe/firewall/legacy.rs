@@ -83,6 +83,7 @@ struct Entry {
     translates: bool,
     translated_to: Option<Translated>,
     diverts: bool,
+    resends: bool,
 }
 
 /// Returns the chains of the table `name`; `None` when it does not follow the format. `priority` is that of the table.
@@ -140,6 +141,7 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
             is_nat: name == "nat",
             devices: Vec::new(),
             rewritten_by: None,
+            resent_by: None,
         });
     }
     for (at, rules) in &chains.rules {
@@ -162,6 +164,8 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
         });
         set.chains.insert(named(*at), rules.collect());
     }
+    let resending: Vec<_> = chains.resending.iter().map(|(at, number)| (named(*at), *number)).collect();
+    set.note_resending(&resending);
     Some(set)
 }
 
@@ -172,6 +176,8 @@ struct Chains {
     names: BTreeMap<usize, String>,
     /// By number of the hook.
     policies: BTreeMap<usize, ChainPolicy>,
+    /// Rules that change from whom packets come, by chain and number.
+    resending: Vec<(usize, u32)>,
 }
 
 /// Splits the entries into chains: a jump goes to the first rule of a chain, which ends before the next chain's head or at
@@ -212,6 +218,9 @@ fn chains(
         }
         let number = u32::try_from(rules.len() + 1).ok()?;
         rules.push(Rule { number, ..entry.rule });
+        if entry.resends {
+            found.resending.push((first, number));
+        }
     }
     Some(found)
 }
@@ -261,6 +270,7 @@ fn parse_entry(family: Family, layout: &Layout, entry: &[u8], at: usize) -> Opti
         translates: xt::translates(&target_name),
         translated_to: xt::translated_to(&target_name, info, family),
         diverts: xt::diverts(&target_name),
+        resends: xt::resends(&target_name),
     })
 }
 

@@ -111,11 +111,14 @@ pub(super) fn parse(tables: &[u8], chains: &[u8], rules: &[u8], sets: &Sets) -> 
         add_chain(&mut set, &message, &dormant)?;
     }
     let filled = filled_sets(rules)?;
-    let mut rewriting = Vec::new();
+    let (mut rewriting, mut resending) = (Vec::new(), Vec::new());
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
-        rewriting.extend(add_rule(&mut set, &message, sets, &filled)?);
+        let noted = add_rule(&mut set, &message, sets, &filled)?;
+        rewriting.extend(noted.rewriting);
+        resending.extend(noted.resending);
     }
     set.note_rewriting(&rewriting);
+    set.note_resending(&resending);
     Some(set)
 }
 
@@ -148,12 +151,21 @@ fn add_chain(set: &mut RuleSet, message: &Message<'_>, dormant: &BTreeSet<(u8, S
         is_nat: find(&chain, 7).is_some_and(|kind| text(kind) == "nat"),
         devices,
         rewritten_by: None,
+        resent_by: None,
     });
     Some(())
 }
 
-/// Adds a rule, and returns what is to be known of it when it writes into headers.
-fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Filled) -> Option<Option<Rewriting>> {
+/// What is to be known of a rule by the chains from which packets come to it.
+struct Noted {
+    /// That it writes into headers.
+    rewriting: Option<Rewriting>,
+    /// That it changes from whom packets come.
+    resending: Option<(Name, u32)>,
+}
+
+/// Adds a rule.
+fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Filled) -> Option<Noted> {
     let rule = attributes(message.attributes)?;
     let name = (message.family, text(find(&rule, 1)?), text(find(&rule, 2)?));
     let count = set.rule_counts.entry(name.clone()).or_default();
@@ -182,11 +194,14 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Fill
     set.translates |= reader.translates;
     set.translated_to.append(&mut reader.translated_to);
     set.diverts |= reader.diverts;
-    let rewrites = reader.rewrites;
+    let (rewrites, resends) = (reader.rewrites, reader.resends);
     let rules = reader.rules();
     let is_narrow = rules.iter().all(|rule| rule.scope == Scope::Narrow);
     set.chains.entry(name.clone()).or_default().extend(rules);
-    Some(rewrites.then_some(Rewriting { is_narrow, chain: name, number }))
+    Some(Noted {
+        resending: resends.then(|| (name.clone(), number)),
+        rewriting: rewrites.then_some(Rewriting { is_narrow, chain: name, number }),
+    })
 }
 
 fn keep(set: &mut RuleSet, message: &Message<'_>, parts: &[(u16, &[u8])]) {

@@ -163,6 +163,8 @@ pub(super) struct Packet {
     pub may_be_untracked: bool,
     /// Whether some rule changes to whom a packet goes.
     pub may_be_translated: bool,
+    /// Whether some rule has changed from whom it comes.
+    pub may_be_resent: bool,
 }
 
 /// `NFPROTO_` of linux/netfilter.h.
@@ -182,6 +184,8 @@ pub(super) const STATE_UNTRACKED: u128 = 64;
 pub(super) const STATUS_OF_KNOWN: u128 = 1 | 2 | 4 | 16 | 32;
 /// IPS_DST_NAT, of them
 pub(super) const STATUS_TRANSLATED: u128 = 32;
+/// IPS_SRC_NAT, of them
+pub(super) const STATUS_RESENT: u128 = 16;
 /// Where a fragment begins, without its flags.
 pub(super) const FRAGMENT_PLACE: u128 = 0x1fff;
 /// The flag by which a connection is asked for.
@@ -221,6 +225,7 @@ impl Packet {
             Field::Family => ask.holds(if is_ipv4 { IPV4 } else { IPV6 }).into(),
             Field::Ipv4Sender | Field::Ipv4Receiver if !is_ipv4 => Passes::No,
             Field::Ipv6Sender | Field::Ipv6Receiver | Field::NextHeader if is_ipv4 => Passes::No,
+            Field::Ipv4Sender | Field::Ipv6Sender | Field::SenderPort if self.may_be_resent => Passes::Unclear,
             Field::Ipv4Sender | Field::Ipv6Sender => match *ask {
                 Ask::Within(first, last) => Passes::From((first, last)),
                 Ask::Bits { .. } => Passes::Unclear,
@@ -251,7 +256,7 @@ impl Packet {
                 }
             }
             Field::CtStatus => match *ask {
-                Ask::Bits { mask, value } if mask & !STATUS_OF_KNOWN == 0 && !self.may_be_translated => {
+                Ask::Bits { mask, value } if mask & (!STATUS_OF_KNOWN | self.untold_status()) == 0 => {
                     (value == 0).into()
                 }
                 _ => Passes::Unclear,
@@ -260,6 +265,13 @@ impl Packet {
             Field::PacketKind => ask.holds(self.packet_kind.into()).into(),
             Field::Other => Passes::Unclear,
         }
+    }
+
+    /// Returns the bits of its connection's status that are not told.
+    fn untold_status(&self) -> u128 {
+        let translated = if self.may_be_translated { STATUS_TRANSLATED } else { 0 };
+        let resent = if self.may_be_resent { STATUS_RESENT } else { 0 };
+        translated | resent
     }
 
     /// Returns from whom it passes all tests: for certain, and perhaps.

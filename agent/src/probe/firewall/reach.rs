@@ -313,6 +313,7 @@ impl Reaches {
             tracking: Tracking::Before,
             may_be_untracked: is_unread,
             may_be_translated: is_unread || self.may_be_translated(place.family, place.port),
+            may_be_resent: false,
         };
         let mut untracking = self.sets.iter().flat_map(|set| &set.untracking);
         packet.may_be_untracked |= untracking.any(|conditions| !packet.meets(conditions).perhaps.is_none());
@@ -325,6 +326,12 @@ impl Reaches {
             self.sets.iter().flat_map(|set| set.bases.iter().map(move |base| (set, base))).collect();
         bases.retain(|(_, base)| base.sees(packet.family));
         bases.sort_by_key(|(_, base)| (base.hook, base.priority));
+        let is_unread = match packet.family {
+            Family::Ipv4 => self.unread[0].is_some(),
+            Family::Ipv6 => self.unread[1].is_some(),
+        };
+        let resent_from = self.sets.iter().filter_map(|set| set.resending(packet.family)).map(|(from, _)| from).min();
+        let resent_from = if is_unread { Some(i32::MIN) } else { resent_from };
         let mut flow = Flow::of(outside.clone());
         let (mut because, mut by_rate, mut translated) = (None, None, None);
         let rewriting = bases.iter().rposition(|(_, base)| base.rewritten_by.is_some());
@@ -338,7 +345,8 @@ impl Reaches {
             if sees == Some(false) {
                 continue;
             }
-            let packet = Packet { tracking: base.tracking(), ..*packet };
+            let may_be_resent = resent_from.is_some_and(|from| base.may_see_resent(from));
+            let packet = Packet { tracking: base.tracking(), may_be_resent, ..*packet };
             let before = flow.perhaps.clone();
             let walked = walk(&set.chains, &base.name, base.policy, &packet, flow, &mut self.steps)?;
             flow = walked.accepted;

@@ -9,13 +9,15 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily
 
 use super::{
     Input,
-    packet::{Ask, Condition, Field, STATUS_TRANSLATED, Test, Tracking},
+    packet::{Ask, Condition, Field, STATUS_RESENT, STATUS_TRANSLATED, Test, Tracking},
     rules::{self, Act, Rule, Verdict},
 };
 use crate::host::Family;
 
 /// Priority of the hook before routing at which the kernel looks up a packet's connection (NF_IP_PRI_CONNTRACK).
 const TRACKING: i32 = -200;
+/// That at which it changes from whom packets to the host come, of whatever priority the chains are (NF_IP_PRI_NAT_SRC).
+const RESENDING: i32 = 100;
 
 /// `NFPROTO_` number of the family, table, and chain or set.
 pub(super) type Name = (u8, String, String);
@@ -62,6 +64,8 @@ pub(super) struct Base {
     pub devices: Vec<String>,
     /// A rule that packets meet in it and that writes into their headers; where there are several, one that is not narrow.
     pub rewritten_by: Option<Rewriting>,
+    /// A rule that packets meet in it and that changes from whom they come.
+    pub resent_by: Option<(Name, u32)>,
 }
 
 /// A rule that makes a packet another one.
@@ -80,6 +84,24 @@ impl Base {
             FilterFamily::Ip => family == Family::Ipv4,
             FilterFamily::Ip6 => family == Family::Ipv6,
         }
+    }
+
+    /// Returns the priority from which on packets to the host come from whom a rule in it says, with that rule.
+    fn resending(&self) -> Option<(i32, &(Name, u32))> {
+        let rule = self.resent_by.as_ref().filter(|_| self.hook == Hook::Input)?;
+        let priority = match self.engine {
+            FilterEngine::IptablesLegacy if self.is_nat => RESENDING,
+            // Older kernels translate at the priority of the chain.
+            _ if self.is_nat => self.priority.min(RESENDING),
+            _ => self.priority,
+        };
+        Some((priority, rule))
+    }
+
+    /// Returns whether a packet may come here from whom a rule says that changes that from the priority `from` on. Chains that
+    /// translate are met by the packet as it came.
+    pub fn may_see_resent(&self, from: i32) -> bool {
+        self.hook == Hook::Input && !self.is_nat && from <= self.priority
     }
 
     /// Returns whether the connection of a packet is looked up before the packet comes here.
@@ -133,16 +155,52 @@ impl RuleSet {
         self.bases.iter().filter(|base| base.sees(family)).filter_map(|base| base.rewritten_by.as_ref()).min()
     }
 
+    /// Tells each base chain which of the rules that packets meet in it changes from whom they come.
+    pub fn note_resending(&mut self, rules: &[(Name, u32)]) {
+        if rules.is_empty() {
+            return;
+        }
+        for base in &mut self.bases {
+            let met = chains_from(&self.chains, &base.name);
+            base.resent_by = rules.iter().find(|(chain, _)| met.contains(chain)).cloned();
+        }
+    }
+
+    /// Returns a rule that changes from whom packets of `family` to the host come, with the priority from which on it does.
+    pub fn resending(&self, family: Family) -> Option<(i32, &(Name, u32))> {
+        self.bases.iter().filter(|base| base.sees(family)).filter_map(Base::resending).min()
+    }
+
+    /// Returns whether some rule that packets of `family` meet asks from whom they come after that may be changed, from the priority
+    /// `from` on, and may let them in for it.
+    pub fn opens_for_resent(&self, family: Family, from: i32) -> bool {
+        let is_of_sender = |test: &Test| match test.field {
+            Field::Ipv4Sender | Field::Ipv6Sender | Field::SenderPort => true,
+            Field::CtStatus => asks_for(test.ask, STATUS_RESENT),
+            _ => false,
+        };
+        let bases = self.bases.iter().filter(|base| base.sees(family) && base.may_see_resent(from));
+        let met = bases.flat_map(|base| chains_from(&self.chains, &base.name));
+        met.filter_map(|chain| self.chains.get(chain)).flatten().any(|rule| is_opened_by(rule, is_of_sender))
+    }
+
+    /// Returns whether some rule lets in what is for the loopback.
+    pub fn opens_for_loopback(&self) -> bool {
+        let is_loopback = |address: u128| address >> 24 == 127;
+        let is_of_loopback = |test: &Test| {
+            test.field == Field::Ipv4Receiver
+                && match test.ask {
+                    Ask::Within(first, last) => is_loopback(first) && is_loopback(last),
+                    Ask::Bits { value, .. } => is_loopback(value),
+                }
+        };
+        self.chains.values().flatten().any(|rule| is_opened_by(rule, is_of_loopback))
+    }
+
     /// Returns whether some rule lets in what another one made a packet for another receiver.
     pub fn opens_for_translated(&self) -> bool {
-        let is_of_translated = |test: &Test| match test.ask {
-            Ask::Bits { mask, .. } => test.field == Field::CtStatus && mask & STATUS_TRANSLATED != 0,
-            Ask::Within(..) => test.field == Field::CtStatus,
-        };
-        self.chains.values().flatten().any(|rule| {
-            let opens = !matches!(rule.act, Act::Continue | Act::Drop | Act::Reject);
-            opens && rule.conditions.iter().flat_map(Condition::tests).any(is_of_translated)
-        })
+        let is_of_translated = |test: &Test| test.field == Field::CtStatus && asks_for(test.ask, STATUS_TRANSLATED);
+        self.chains.values().flatten().any(|rule| is_opened_by(rule, is_of_translated))
     }
 
     /// Returns a rule that may make packets of `family` of no narrower kind ones for another receiver.
@@ -220,6 +278,25 @@ impl RuleSet {
             }
             _ => found,
         }
+    }
+}
+
+/// Returns whether a rule may let packets in for passing a test `is_of` which they need not pass as they came: by what it does, or
+/// by not keeping them out.
+fn is_opened_by(rule: &Rule<Name>, is_of: impl Fn(&Test) -> bool) -> bool {
+    let keeps_out = matches!(rule.act, Act::Drop | Act::Reject);
+    let opens = |condition: &Condition| {
+        let is_inverted = matches!(condition, Condition::AnyOf { is_inverted: true, .. });
+        (!keeps_out || is_inverted) && condition.tests().any(&is_of)
+    };
+    rule.act != Act::Continue && rule.conditions.iter().any(opens)
+}
+
+/// Returns whether something hangs on one of these bits.
+fn asks_for(ask: Ask, bits: u128) -> bool {
+    match ask {
+        Ask::Bits { mask, .. } => mask & bits != 0,
+        Ask::Within(..) => true,
     }
 }
 

@@ -100,6 +100,12 @@ pub(super) fn loopback_is_lo(host: &dyn Host) -> bool {
     index_of(host, LOOPBACK).is_none_or(|index| index == LOOPBACK_INDEX)
 }
 
+/// Returns whether packets from outside to 127.0.0.0/8 may be taken, by some interface. They may where that is not told.
+pub(super) fn loopback_is_open(host: &dyn Host) -> bool {
+    let Ok(devices) = read_text(host, "/proc/net/dev") else { return true };
+    loopback_ways(host, &devices, &loopback(host, &devices)).map_or(true, |ways| !ways.is_empty())
+}
+
 /// Returns the name of the loopback; an empty one where it has none that is told.
 fn loopback(host: &dyn Host, devices: &str) -> String {
     if loopback_is_lo(host) {

@@ -1,7 +1,7 @@
 //! Matches and targets of xtables, which the legacy tables are made of and iptables over nf_tables still uses for some. Pure.
 
 use super::{
-    packet::{self, Ask, Condition, Field, STATUS_TRANSLATED, Test},
+    packet::{self, Ask, Condition, Field, STATUS_RESENT, STATUS_TRANSLATED, Test},
     rule_set::Translated,
     rules::{Act, Scope},
     share::{self, Share},
@@ -18,6 +18,8 @@ const COUNTS_BY_OLD_NAME: u16 = 1 << 13;
 const OLD_STATE_UNTRACKED: u32 = 64;
 /// XT_CONNTRACK_STATE_DNAT
 const STATE_TRANSLATED: u16 = 128;
+/// XT_CONNTRACK_STATE_SNAT
+const STATE_RESENT: u16 = 64;
 /// XT_CT_NOTRACK of linux/netfilter/xt_CT.h
 const CT_UNTRACKS: u16 = 1;
 // linux/netfilter/xt_recent.h
@@ -205,9 +207,11 @@ fn conntrack_condition(info: &[u8]) -> Option<Condition> {
     }
     let condition = states_condition(states & STATE_NEW != 0, states & STATE_UNTRACKED != 0, states & 1 != 0);
     let Condition::AnyOf { mut lists, .. } = condition else { return None };
-    if states & STATE_TRANSLATED != 0 {
-        let ask = Ask::Bits { mask: STATUS_TRANSLATED, value: STATUS_TRANSLATED };
-        lists.push(vec![Test { field: Field::CtStatus, ask }]);
+    for (state, status) in [(STATE_TRANSLATED, STATUS_TRANSLATED), (STATE_RESENT, STATUS_RESENT)] {
+        if states & state != 0 {
+            let ask = Ask::Bits { mask: status, value: status };
+            lists.push(vec![Test { field: Field::CtStatus, ask }]);
+        }
     }
     Some(Condition::AnyOf { lists, is_inverted: inverts != 0 })
 }
@@ -352,6 +356,11 @@ pub(super) fn untracks(name: &str, info: &[u8]) -> bool {
 /// Returns whether the target `name` changes to whom packets go.
 pub(super) fn translates(name: &str) -> bool {
     matches!(name, "DNAT" | "DNPT" | "NETMAP" | "REDIRECT" | "SAME")
+}
+
+/// Returns whether the target `name`, where packets to the host meet it last, changes from whom they come.
+pub(super) fn resends(name: &str) -> bool {
+    matches!(name, "MASQUERADE" | "NETMAP" | "SAME" | "SNAT" | "SNPT")
 }
 
 /// Returns to whom the target `name` with the data `info` makes packets of `family` go, where it is told.

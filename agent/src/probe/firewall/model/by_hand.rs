@@ -7,6 +7,7 @@ use super::{
         inbound,
         nf_tables::{Kind, Set, Sets, parse, parse_elements},
         reach::{Place, Reaches},
+        resending,
         rule_set::RuleSet,
         surroundings::{Surroundings, name_number},
         unless_opened, wide_translation,
@@ -88,11 +89,18 @@ impl Table {
     }
 
     fn inbound(&self) -> Reading<Inbound> {
+        self.inbound_where(false)
+    }
+
+    /// Of a host that may take packets to the loopback from outside.
+    fn inbound_where(&self, loopback_is_open: bool) -> Reading<Inbound> {
         let set = self.parsed();
         let inputs = set.inputs();
         let told = inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?)));
         let told = inbound(told, None, set.rewriting(Family::Ipv4).filter(|rewriting| !rewriting.is_narrow));
-        unless_opened(told, || wide_translation(std::iter::once(&set), Family::Ipv4))
+        let sets = std::iter::once(&set);
+        let translation = wide_translation(sets.clone(), Family::Ipv4, || loopback_is_open);
+        unless_opened(told, || translation.or_else(|| resending(sets, Family::Ipv4)))
     }
 }
 
@@ -324,6 +332,69 @@ fn what_a_rule_made_for_another_receiver_is_narrow_where_that_rule_is() {
     assert_eq!(inbound(vec![receiver_is, send_elsewhere()], DROP), named);
     assert_eq!(inbound(vec![send_elsewhere()], DROP), undecidable("chain docker of table filter"));
     assert_eq!(inbound(vec![send_elsewhere()], ACCEPT), Reading::Known(Inbound::Allow));
+}
+
+#[test]
+fn what_a_rule_made_one_for_the_loopback_is_narrow_where_packets_to_it_are_not_taken() {
+    let table = |translating: Vec<Expressions>, code: i32, operator: u32| {
+        let nat = Table::default().chain("docker", "nat", PREROUTING, ACCEPT, &[translating]);
+        let network = expression("cmp", &[number(1, 1), number(2, operator), data(3, &[127])]);
+        let to_loopback = vec![vec![load(HEADER_OF_NETWORK, 16, 1), network], verdict(code)];
+        nat.chain("input", "filter", INPUT, if code == DROP { ACCEPT } else { DROP }, &[to_loopback])
+    };
+    let named = undecidable("chain docker of table filter");
+    let wide = table(vec![send_elsewhere()], ACCEPT, 0);
+    assert_eq!(wide.inbound_where(true), named);
+    assert_eq!(wide.inbound_where(false), Reading::Known(Inbound::Deny));
+    assert_eq!(
+        table(vec![port_is(80), send_elsewhere()], ACCEPT, 0).inbound_where(true),
+        Reading::Known(Inbound::Deny)
+    );
+    // To drop what is for another one lets it in, too.
+    assert_eq!(table(vec![send_elsewhere()], DROP, 1).inbound_where(true), named);
+    assert_eq!(table(vec![send_elsewhere()], DROP, 1).inbound_where(false), Reading::Known(Inbound::Deny));
+}
+
+#[test]
+fn a_rule_by_the_sender_is_not_told_after_one_that_changes_from_whom_packets_come() {
+    let resends = || vec![vec![expression("nat", &[number(1, 0), number(2, 2)])]];
+    let sender_is = |operator: u32| {
+        let network = expression("cmp", &[number(1, 1), number(2, operator), data(3, &[127])]);
+        vec![load(HEADER_OF_NETWORK, 12, 1), network]
+    };
+    let status = [number(1, 1), number(2, 1), number(3, 4), data(4, &16_u32.to_ne_bytes()), data(5, &[0; 4])];
+    let is_resent = vec![
+        expression("ct", &[number(1, 1), number(2, 2)]),
+        expression("bitwise", &status),
+        expression("cmp", &[number(1, 1), number(2, 1), data(3, &[0; 4])]),
+    ];
+    let table = |of_nat: i32, of_filter: i32, rule: &Expressions, code: i32| {
+        let policy = if code == DROP { ACCEPT } else { DROP };
+        let table = Table::default().chain_at(of_nat, "nat", "nat", INPUT, ACCEPT, &[resends()]);
+        table.chain_at(of_filter, "late", "filter", INPUT, policy, &[vec![rule.clone(), verdict(code)]])
+    };
+    let of_nat = undecidable("rule 1 of chain nat of table filter");
+    let late = undecidable("rule 1 of chain late of table filter");
+    for (rule, code) in [(sender_is(0), ACCEPT), (is_resent, ACCEPT), (sender_is(1), DROP)] {
+        for (of_nat_chain, of_filter) in [(100, 150), (100, 100), (300, 150), (-50, 0)] {
+            let table = table(of_nat_chain, of_filter, &rule, code);
+            assert_eq!(
+                (table.inbound(), table.reach(22)),
+                (of_nat.clone(), late.clone()),
+                "{of_nat_chain} {of_filter}"
+            );
+        }
+        // Before it is changed.
+        let table = table(100, 0, &rule, code);
+        assert_eq!((table.inbound(), table.reach(22)), (Reading::Known(Inbound::Deny), Reading::Known(Reach::None)));
+    }
+    // By what is not changed, and where the chain is that of what goes out.
+    assert_eq!(table(100, 150, &port_is(22), ACCEPT).inbound(), Reading::Known(Inbound::Deny));
+    assert_eq!(table(100, 150, &port_is(22), ACCEPT).reach(22), Reading::Known(Reach::Any));
+    assert_eq!(table(100, 150, &port_is(22), ACCEPT).reach(80), Reading::Known(Reach::None));
+    let sent = Table::default().chain_at(100, "nat", "nat", OUTPUT, ACCEPT, &[resends()]);
+    let sent = sent.chain_at(150, "late", "filter", INPUT, DROP, &[vec![sender_is(0), verdict(ACCEPT)]]);
+    assert_eq!((sent.inbound(), sent.reach(22)), (Reading::Known(Inbound::Deny), Reading::Known(Reach::None)));
 }
 
 #[test]

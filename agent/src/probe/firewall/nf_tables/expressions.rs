@@ -68,6 +68,8 @@ pub(super) struct RuleReader<'n> {
     pub translated_to: Vec<Option<Translated>>,
     /// Whether it hands packets to a socket that they are not for.
     pub diverts: bool,
+    /// Whether it changes from whom packets come.
+    pub resends: bool,
     /// Whether it writes into the parts of a packet by which packets are told apart.
     pub rewrites: bool,
     /// Sets that it fills, each with whether only senders that are over some limit come so far.
@@ -93,6 +95,7 @@ impl<'n> RuleReader<'n> {
             translates: false,
             translated_to: Vec::new(),
             diverts: false,
+            resends: false,
             rewrites: false,
             fills: Vec::new(),
             map: None,
@@ -224,6 +227,7 @@ impl<'n> RuleReader<'n> {
                     self.translated_to.push(to);
                 }
                 self.diverts |= xt::diverts(&name);
+                self.resends |= xt::resends(&name);
                 self.act = xt::target(&name);
             }
             "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
@@ -262,9 +266,8 @@ impl<'n> RuleReader<'n> {
             "nat" | "redir" | "masq" => {
                 self.translates = true;
                 match kind {
-                    // They change from whom packets come.
-                    "masq" => {}
-                    "nat" if value_at(1) != NAT_OF_RECEIVER => {}
+                    "masq" => self.resends = true,
+                    "nat" if value_at(1) != NAT_OF_RECEIVER => self.resends = true,
                     "nat" => self.translated_to.push(self.translated(&data)),
                     _ => self.translated_to.push(None),
                 }
@@ -679,6 +682,7 @@ mod tests {
                 packet_kind: 0,
                 may_be_untracked: false,
                 may_be_translated: false,
+                may_be_resent: false,
             };
             let met = packet.meets(&rules[0].conditions);
             (!met.certain.is_none(), !met.perhaps.is_none())
