@@ -90,7 +90,16 @@ struct Filters {
 impl Filters {
     fn read(host: &dyn Host) -> Self {
         let nf_tables = nf_tables(host).map(|set| vec![set]);
-        Self { engines: [nf_tables, legacy(host, Family::Ipv4), legacy(host, Family::Ipv6)] }
+        Self::of([nf_tables, legacy(host, Family::Ipv4), legacy(host, Family::Ipv6)])
+    }
+
+    fn of(engines: [Result<Vec<RuleSet>, Unknown>; 3]) -> Self {
+        let mut filters = Self { engines };
+        let is_read = filters.engines.iter().all(Result::is_ok);
+        if is_read && filters.sets().all(|set| set.untracking.is_empty()) {
+            filters.engines.iter_mut().flatten().flatten().for_each(RuleSet::note_tracking);
+        }
+        filters
     }
 
     fn sets(&self) -> impl Iterator<Item = &RuleSet> + Clone {

@@ -9,8 +9,8 @@ use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily
 
 use super::{
     Input,
-    packet::{Ask, Condition, Field, STATUS_RESENT, STATUS_TRANSLATED, Test, Tracking},
-    rules::{self, Act, Rule, Verdict},
+    packet::{Ask, Condition, Field, STATE_NEW, STATUS_RESENT, STATUS_TRANSLATED, Test, Tracking},
+    rules::{self, Act, Rule, Scope, Verdict},
 };
 use crate::host::Family;
 
@@ -147,6 +147,16 @@ impl RuleSet {
         for base in &mut self.bases {
             let met = chains_from(&self.chains, &base.name);
             base.rewritten_by = rules.iter().filter(|rule| met.contains(&rule.chain)).min().cloned();
+        }
+    }
+
+    /// Takes that no rule keeps packets from being tracked: what is new is not met by what asks for such ones beside known ones.
+    pub fn note_tracking(&mut self) {
+        let is_of_new = |Test { field, ask }: &Test| (*field == Field::CtState).then(|| ask.holds(STATE_NEW));
+        for rule in self.chains.values_mut().flatten() {
+            if rule.conditions.iter().any(|condition| condition.is_met_by(is_of_new) == Some(false)) {
+                rule.scope = Scope::Narrow;
+            }
         }
     }
 

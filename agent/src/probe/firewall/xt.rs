@@ -360,7 +360,7 @@ pub(super) fn translates(name: &str) -> bool {
 
 /// Returns whether the target `name`, where packets to the host meet it last, changes from whom they come.
 pub(super) fn resends(name: &str) -> bool {
-    matches!(name, "MASQUERADE" | "NETMAP" | "SAME" | "SNAT" | "SNPT")
+    matches!(name, "NETMAP" | "SAME" | "SNAT" | "SNPT")
 }
 
 /// Returns to whom the target `name` with the data `info` makes packets of `family` go, where it is told.

@@ -4,7 +4,7 @@ use muster_proto::fact::{Cause, Inbound, Reach, Reading, Transport, Unknown};
 
 use super::{
     super::{
-        inbound,
+        Filters, inbound,
         nf_tables::{Kind, Set, Sets, parse, parse_elements},
         reach::{Place, Reaches},
         resending,
@@ -94,11 +94,12 @@ impl Table {
 
     /// Of a host that may take packets to the loopback from outside.
     fn inbound_where(&self, loopback_is_open: bool) -> Reading<Inbound> {
-        let set = self.parsed();
+        let filters = Filters::of([Ok(vec![self.parsed()]), Ok(Vec::new()), Ok(Vec::new())]);
+        let set = filters.sets().next().unwrap();
         let inputs = set.inputs();
         let told = inputs.iter().filter_map(|one| Some((&one.chain, one.ipv4.as_ref()?)));
         let told = inbound(told, None, set.rewriting(Family::Ipv4).filter(|rewriting| !rewriting.is_narrow));
-        let sets = std::iter::once(&set);
+        let sets = std::iter::once(set);
         let translation = wide_translation(sets.clone(), Family::Ipv4, || loopback_is_open);
         unless_opened(told, || translation.or_else(|| resending(sets, Family::Ipv4)))
     }
@@ -306,6 +307,28 @@ fn every_packet_is_invalid_before_connections_are_looked_up() {
     let table = |priority: i32| Table::default().chain_at(priority, "early", "filter", PREROUTING, DROP, &all);
     assert_eq!(table(-300).inbound(), named);
     assert_eq!(table(-199).inbound(), Reading::Known(Inbound::Deny));
+}
+
+#[test]
+fn what_asks_for_packets_that_are_not_tracked_is_narrow_where_no_rule_makes_them_so() {
+    let state = |operator: u32, wanted: u32| {
+        let compares = [number(1, 1), number(2, operator), data(3, &wanted.to_ne_bytes())];
+        vec![expression("ct", &[number(1, 1), number(2, 0)]), expression("cmp", &compares)]
+    };
+    // `ct state established,related,untracked`
+    let mask = [number(1, 1), number(2, 1), number(3, 4), data(4, &(2_u32 | 4 | 64).to_ne_bytes()), data(5, &[0; 4])];
+    let not_none = expression("cmp", &[number(1, 1), number(2, 1), data(3, &[0; 4])]);
+    let of_known = vec![expression("ct", &[number(1, 1), number(2, 0)]), expression("bitwise", &mask), not_none];
+    let table = |rule: &Expressions| {
+        Table::default().chain("input", "filter", INPUT, DROP, &[vec![rule.clone(), verdict(ACCEPT)]])
+    };
+    let untracks = [vec![port_is(53), vec![expression("notrack", &[])]]];
+    for rule in [of_known, state(0, 64), state(1, 8)] {
+        assert_eq!(table(&rule).inbound(), Reading::Known(Inbound::Deny));
+        let untracked = table(&rule).chain_at(-300, "raw", "filter", PREROUTING, ACCEPT, &untracks);
+        assert_eq!(untracked.inbound(), undecidable("rule 1 of chain input of table filter"));
+    }
+    assert_eq!(table(&state(1, 2)).inbound(), Reading::Known(Inbound::Allow));
 }
 
 #[test]

@@ -266,7 +266,8 @@ impl<'n> RuleReader<'n> {
             "nat" | "redir" | "masq" => {
                 self.translates = true;
                 match kind {
-                    "masq" => self.resends = true,
+                    // It is of what leaves.
+                    "masq" => {}
                     "nat" if value_at(1) != NAT_OF_RECEIVER => self.resends = true,
                     "nat" => self.translated_to.push(self.translated(&data)),
                     _ => self.translated_to.push(None),
