@@ -110,11 +110,15 @@ impl Condition {
 
     /// Returns every test in it.
     pub fn tests(&self) -> impl Iterator<Item = &Test> {
-        let lists = match self {
-            Self::AnyOf { lists, .. } => lists.as_slice(),
+        self.lists().iter().flatten()
+    }
+
+    /// Returns its tests, those of each list together.
+    pub fn lists(&self) -> &[Vec<Test>] {
+        match self {
+            Self::AnyOf { lists, .. } => lists,
             Self::Mostly | Self::Seldom | Self::Unclear => &[],
-        };
-        lists.iter().flatten()
+        }
     }
 }
 

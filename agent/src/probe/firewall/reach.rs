@@ -9,8 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::{Cause, Reach, Reading, Transport, Unknown};
 
 use super::{
-    packet::{Ask, FLAGS_BESIDE_SYN, Field, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test, Tracking, UDP},
+    packet::{
+        Ask, Condition, FLAGS_BESIDE_SYN, Field, IPV4, IPV6, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test,
+        Tracking, UDP, passes_next_header,
+    },
     rule_set::{Base, Hook, Name, RuleSet, Translated},
+    rules::{Act, Rule},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
     walk::{Flow, walk},
@@ -20,7 +24,7 @@ use crate::host::Family;
 /// Rules that are tried for all sockets of a host, at most.
 const STEPS: u64 = 50_000_000;
 /// Kinds of packets that are tried for one socket, at most.
-const KINDS: usize = 512;
+const KINDS: usize = 2048;
 /// A port that senders use and rules do not name.
 const SENDER_PORT: u16 = 49_517;
 
@@ -61,70 +65,23 @@ pub(super) struct Reaches {
     /// Why some rules are not known, by family.
     unread: [Option<Unknown>; 2],
     surroundings: Surroundings,
-    interfaces: Option<Vec<Interface>>,
-    sender_ports: Vec<u16>,
-    tcp_flags: Vec<u8>,
-    packet_kinds: Vec<u8>,
-    receiver_tests: BTreeSet<Test>,
+    /// The chains of each set that packets to the host may come to.
+    met: Vec<BTreeSet<Name>>,
+    /// How many rules they hold.
+    rules_met: u64,
+    /// Interfaces whose packets alone some chain sees.
+    devices: BTreeSet<String>,
     steps: u64,
     known: BTreeMap<Place, Reading<Reach>>,
 }
 
 impl Reaches {
     pub fn new(sets: Vec<RuleSet>, unread: [Option<Unknown>; 2], surroundings: Surroundings) -> Self {
-        let tests: BTreeSet<Test> = sets
-            .iter()
-            .flat_map(|set| set.chains.values().flatten())
-            .flat_map(|rule| rule.conditions.iter().flat_map(|condition| condition.tests()))
-            .filter(|test| !matches!(test.field, Field::Ipv4Sender | Field::Ipv6Sender))
-            .copied()
-            .collect();
-        let of = |fields: &[Field]| -> BTreeSet<Test> {
-            tests.iter().filter(|test| fields.contains(&test.field)).copied().collect()
-        };
-        let by_interface = of(&[Field::Interface, Field::InterfaceName]);
-        let mut devices: BTreeSet<String> = BTreeSet::new();
-        devices.extend(sets.iter().flat_map(|set| &set.bases).flat_map(|base| base.devices.iter().cloned()));
-        let interfaces = surroundings.interfaces.as_ref().map(|interfaces| {
-            let signature = |interface: &Interface| {
-                let by_rule: Vec<_> = by_interface.iter().map(|test| interface_passes(test, interface)).collect();
-                let by_chain: Vec<_> = devices.iter().map(|device| is_named(interface, device)).collect();
-                (by_rule, by_chain, surroundings.routes_to_loopback(Some(*interface)))
-            };
-            distinct(interfaces.iter().copied(), signature)
-        });
-        let by_port = of(&[Field::SenderPort]);
-        let edges = by_port.iter().flat_map(|test| match test.ask {
-            Ask::Within(first, last) => [Some(first), last.checked_add(1)],
-            Ask::Bits { value, .. } => [Some(value), None],
-        });
-        let ports = edges.flatten().filter_map(|port| u16::try_from(port).ok()).chain([1, SENDER_PORT]);
-        let sender_ports =
-            distinct(ports, |port| by_port.iter().map(|test| test.ask.holds((*port).into())).collect::<Vec<_>>());
-        let by_flags = of(&[Field::TcpFlags]);
-        let all_flags = (0_u8..1 << FLAGS_BESIDE_SYN.len()).map(|chosen| {
-            let chosen = (0..).zip(FLAGS_BESIDE_SYN).filter(|(at, _)| chosen & 1 << at != 0);
-            chosen.fold(SYN, |flags, (_, flag)| flags | flag)
-        });
-        let tcp_flags = distinct(all_flags, |flags| {
-            by_flags.iter().map(|test| test.ask.holds((*flags).into())).collect::<Vec<_>>()
-        });
-        let by_kind = of(&[Field::PacketKind]);
-        let packet_kinds = distinct(PACKET_KINDS.into_iter(), |kind| {
-            by_kind.iter().map(|test| test.ask.holds((*kind).into())).collect::<Vec<_>>()
-        });
-        Self {
-            receiver_tests: of(&[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind]),
-            packet_kinds,
-            sets,
-            unread,
-            surroundings,
-            interfaces,
-            sender_ports,
-            tcp_flags,
-            steps: STEPS,
-            known: BTreeMap::new(),
-        }
+        let met: Vec<BTreeSet<Name>> = sets.iter().map(RuleSet::met).collect();
+        let chains = sets.iter().zip(&met).flat_map(|(set, met)| met.iter().filter_map(|name| set.chains.get(name)));
+        let rules_met = chains.map(|rules| rules.len() as u64).sum();
+        let devices = sets.iter().flat_map(|set| &set.bases).flat_map(|base| base.devices.iter().cloned()).collect();
+        Self { sets, unread, surroundings, met, rules_met, devices, steps: STEPS, known: BTreeMap::new() }
     }
 
     /// Returns from whom outside the socket at `place`, on the loopback, is reached.
@@ -172,24 +129,14 @@ impl Reaches {
         if place.family == Family::Ipv6 && self.surroundings.ipv6_is_off {
             return Reading::Known(Reach::None);
         }
-        let receivers = self.receivers(place);
-        let interfaces: Vec<Option<Interface>> = match &self.interfaces {
-            Some(interfaces) => interfaces.iter().copied().map(Some).collect(),
-            None => vec![None],
-        };
-        // Datagrams are taken from frames for all and for groups, too, unless `drop_unicast_in_l2_multicast` is set.
-        let (tcp_flags, packet_kinds) = match place.protocol {
-            Transport::Tcp => (self.tcp_flags.as_slice(), &PACKET_KINDS[..1]),
-            Transport::Udp => (&[0][..], self.packet_kinds.as_slice()),
-        };
-        let mut choices: Vec<Choice> = Vec::new();
-        for sender_port in &self.sender_ports {
-            for tcp_flags in tcp_flags {
-                let choice =
-                    |kind: &u8| Choice { sender_port: *sender_port, tcp_flags: *tcp_flags, packet_kind: *kind };
-                choices.extend(packet_kinds.iter().map(choice));
-            }
-        }
+        // To look which rules a packet may meet is a step for each, too.
+        let too_many = || Reading::unknown(Cause::Limit, "more rules than are tried for sockets");
+        let Some(steps) = self.steps.checked_sub(self.rules_met) else { return too_many() };
+        self.steps = steps;
+        let tests = self.tests(place);
+        let receivers = self.receivers(place, &tests);
+        let interfaces = self.interfaces(&tests);
+        let choices = choices(place.protocol, &tests);
         if receivers.len() * interfaces.len() * choices.len() > KINDS {
             return Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
         }
@@ -207,7 +154,7 @@ impl Reaches {
                 for choice in &choices {
                     let packet = self.packet(place, interface, receiver, *choice);
                     let Some(followed) = self.follow(&packet, &outside) else {
-                        return Reading::unknown(Cause::Limit, "more rules than are tried for sockets");
+                        return too_many();
                     };
                     let_in.add(followed.flow);
                     because = because.or(followed.because);
@@ -243,8 +190,54 @@ impl Reaches {
         }
     }
 
+    /// Returns the tests, but those of a sender's address, of the rules that packets for `place` may meet.
+    fn tests(&self, place: Place) -> BTreeSet<Test> {
+        let family = match place.family {
+            Family::Ipv4 => IPV4,
+            Family::Ipv6 => IPV6,
+        };
+        let protocol = match place.protocol {
+            Transport::Tcp => TCP,
+            Transport::Udp => UDP,
+        };
+        let passes = |Test { field, ask }: &Test| match field {
+            Field::Family => Some(ask.holds(family)),
+            Field::Protocol => Some(ask.holds(protocol.into())),
+            Field::NextHeader => passes_next_header(*ask, protocol),
+            Field::ReceiverPort => Some(ask.holds(place.port.into())),
+            Field::TcpFlags if protocol != TCP => Some(false),
+            Field::Ipv4Receiver | Field::Ipv4Sender if family != IPV4 => Some(false),
+            Field::Ipv6Receiver | Field::Ipv6Sender if family != IPV6 => Some(false),
+            _ => None,
+        };
+        let is_of_family =
+            |(number, _, _): &Name| !matches!(u128::from(*number), IPV4 | IPV6) || u128::from(*number) == family;
+        let chains = self.sets.iter().zip(&self.met).flat_map(|(set, met)| {
+            met.iter().filter(|name| is_of_family(name)).filter_map(|name| set.chains.get(name))
+        });
+        let may_meet = |rule: &&Rule<Name>| {
+            rule.act != Act::Continue
+                && rule.conditions.iter().all(|condition| condition.is_met_by(passes) != Some(false))
+        };
+        let lists = chains.flatten().filter(may_meet).flat_map(|rule| &rule.conditions).flat_map(Condition::lists);
+        let told = lists.filter(|tests| !tests.iter().any(|test| passes(test) == Some(false))).flatten();
+        told.filter(|test| !matches!(test.field, Field::Ipv4Sender | Field::Ipv6Sender)).copied().collect()
+    }
+
+    /// Returns the interfaces that rules tell apart by which packets come; one that is not told where none are.
+    fn interfaces(&self, tests: &BTreeSet<Test>) -> Vec<Option<Interface>> {
+        let Some(interfaces) = &self.surroundings.interfaces else { return vec![None] };
+        let by_interface = of(tests, &[Field::Interface, Field::InterfaceName]);
+        let signature = |interface: &Interface| {
+            let by_rule: Vec<_> = by_interface.iter().map(|test| interface_passes(test, interface)).collect();
+            let by_chain: Vec<_> = self.devices.iter().map(|device| is_named(interface, device)).collect();
+            (by_rule, by_chain, self.surroundings.routes_to_loopback(Some(*interface)))
+        };
+        distinct(interfaces.iter().copied(), signature).into_iter().map(Some).collect()
+    }
+
     /// Returns the addresses that rules tell apart to which packets for `place` come.
-    fn receivers(&self, place: Place) -> Vec<Option<Receiver>> {
+    fn receivers(&self, place: Place, tests: &BTreeSet<Test>) -> Vec<Option<Receiver>> {
         let own = self.surroundings.receivers(place.family);
         if let Some(address) = place.address {
             return vec![kind_of(own, place.family, address).map(|kind| Receiver { address, kind })];
@@ -257,13 +250,14 @@ impl Reaches {
             !is_loopback(place.family, receiver.address) || self.surroundings.lets_loopback_in(place.family)
         };
         let own: Vec<_> = own.iter().filter(is_met).filter(has_way).copied().collect();
+        let receiver_tests = of(tests, &[Field::Ipv4Receiver, Field::Ipv6Receiver, Field::ReceiverKind]);
         let signature = |receiver: &Receiver| {
             let holds = |test: &Test| match test.field {
                 Field::ReceiverKind => test.ask.holds(receiver.kind.into()),
                 _ => test.ask.holds(receiver.address),
             };
             let is_loopback = is_loopback(place.family, receiver.address);
-            (receiver.kind, is_loopback, self.receiver_tests.iter().map(holds).collect::<Vec<_>>())
+            (receiver.kind, is_loopback, receiver_tests.iter().map(holds).collect::<Vec<_>>())
         };
         let mut found: Vec<_> = distinct(own.into_iter(), signature).into_iter().map(Some).collect();
         // A host without an address may have one in a moment; another one has whole networks of them.
@@ -379,6 +373,51 @@ pub(super) fn place_of(table: &str, chain: &str, rule: u32) -> String {
         0 => format!("chain {chain} of table {table}"),
         rule => format!("rule {rule} of chain {chain} of table {table}"),
     }
+}
+
+/// Returns what a sender chooses that `tests` tell apart.
+fn choices(protocol: Transport, tests: &BTreeSet<Test>) -> Vec<Choice> {
+    let by_port = of(tests, &[Field::SenderPort]);
+    let edges = by_port.iter().flat_map(|test| match test.ask {
+        Ask::Within(first, last) => [Some(first), last.checked_add(1)],
+        Ask::Bits { value, .. } => [Some(value), None],
+    });
+    let ports = edges.flatten().filter_map(|port| u16::try_from(port).ok()).chain([1, SENDER_PORT]);
+    let sender_ports = distinct(ports, |port| passed(&by_port, *port));
+    // Datagrams are taken from frames for all and for groups, too, unless `drop_unicast_in_l2_multicast` is set.
+    let (tcp_flags, packet_kinds) = match protocol {
+        Transport::Tcp => {
+            let by_flags = of(tests, &[Field::TcpFlags]);
+            let all_flags = (0_u8..1 << FLAGS_BESIDE_SYN.len()).map(|chosen| {
+                let chosen = (0..).zip(FLAGS_BESIDE_SYN).filter(|(at, _)| chosen & 1 << at != 0);
+                chosen.fold(SYN, |flags, (_, flag)| flags | flag)
+            });
+            (distinct(all_flags, |flags| passed(&by_flags, *flags)), PACKET_KINDS[..1].to_vec())
+        }
+        Transport::Udp => {
+            let by_kind = of(tests, &[Field::PacketKind]);
+            (vec![0], distinct(PACKET_KINDS.into_iter(), |kind| passed(&by_kind, *kind)))
+        }
+    };
+    let mut choices = Vec::new();
+    for sender_port in sender_ports {
+        for tcp_flags in &tcp_flags {
+            let choice = |kind: &u8| Choice { sender_port, tcp_flags: *tcp_flags, packet_kind: *kind };
+            choices.extend(packet_kinds.iter().map(choice));
+        }
+    }
+    choices
+}
+
+/// Returns which of `tests` a number passes.
+fn passed(tests: &[Test], number: impl Into<u128>) -> Vec<bool> {
+    let number = number.into();
+    tests.iter().map(|test| test.ask.holds(number)).collect()
+}
+
+/// Returns the tests of some fields.
+fn of(tests: &BTreeSet<Test>, fields: &[Field]) -> Vec<Test> {
+    tests.iter().filter(|test| fields.contains(&test.field)).copied().collect()
 }
 
 fn is_loopback(family: Family, address: u128) -> bool {

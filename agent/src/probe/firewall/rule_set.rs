@@ -139,6 +139,11 @@ impl RuleSet {
         self.tables.iter().map(String::as_str).chain(self.chains.keys().map(|(_, _, chain)| chain.as_str()))
     }
 
+    /// Returns the chains that packets to the host may come to.
+    pub fn met(&self) -> BTreeSet<Name> {
+        self.bases.iter().flat_map(|base| chains_from(&self.chains, &base.name)).cloned().collect()
+    }
+
     /// Tells each base chain which of the rules that packets meet in it writes into their headers.
     pub fn note_rewriting(&mut self, rules: &[Rewriting]) {
         if rules.is_empty() {

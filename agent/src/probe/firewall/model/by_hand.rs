@@ -6,6 +6,7 @@ use super::{
     super::{
         Filters, inbound,
         nf_tables::{Kind, Set, Sets, parse, parse_elements},
+        packet::Interface,
         reach::{Place, Reaches},
         resending,
         rule_set::RuleSet,
@@ -19,6 +20,7 @@ use crate::host::Family;
 
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
 const OUTPUT: u32 = 3;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
@@ -120,6 +122,11 @@ fn port_is(port: u16) -> Expressions {
     vec![load(HEADER_OF_TRANSPORT, 2, 2), compare(&port.to_be_bytes())]
 }
 
+/// `iifname`
+fn interface_is(name: &str) -> Expressions {
+    vec![expression("meta", &[number(1, 1), number(2, 6)]), compare(&name_number(name).to_be_bytes())]
+}
+
 fn load(base: u32, offset: u32, length: u32) -> Vec<u8> {
     expression("payload", &[number(1, 1), number(2, base), number(3, offset), number(4, length)])
 }
@@ -210,6 +217,26 @@ fn what_is_dropped_after_its_header_is_rewritten_stays_dropped() {
     // It goes to another port.
     assert_eq!(table.reach(2222), undecidable("rule 1 of chain early of table filter"));
     assert_eq!(table.reach(80), Reading::Known(Reach::Any));
+}
+
+#[test]
+fn what_packets_to_a_socket_never_meet_makes_no_more_kinds_of_them() {
+    let names: Vec<String> = (0..2_100).map(|number| format!("cali{number}")).collect();
+    let interfaces = names.iter().map(|name| Interface { name: name_number(name), index: None }).collect();
+    let around = Surroundings { interfaces: Some(interfaces), ..surroundings() };
+    let drops = |more: &dyn Fn() -> Expressions| -> Vec<Vec<Expressions>> {
+        names.iter().map(|name| vec![interface_is(name), more(), verdict(DROP)]).collect()
+    };
+    let reach = |table: &Table| table.reach_within(around.clone(), None, 22);
+    let of_all = drops(&Vec::new);
+    let to_socket = || vec![vec![port_is(22), verdict(ACCEPT)]];
+    let forwards = Table::default().chain("forward", "filter", FORWARD, ACCEPT, &of_all);
+    assert_eq!(reach(&forwards.chain("input", "filter", INPUT, DROP, &to_socket())), Reading::Known(Reach::Any));
+    let input = |rules: &[Vec<Expressions>]| Table::default().chain("input", "filter", INPUT, ACCEPT, rules);
+    assert_eq!(reach(&input(&drops(&|| port_is(53)))), Reading::Known(Reach::Any));
+    let too_many = Reading::unknown(Cause::Limit, "rules tell more kinds of packets apart than are tried");
+    assert_eq!(reach(&input(&of_all)), too_many);
+    assert_eq!(reach(&input(&of_all[..2_000])), Reading::Known(Reach::Some));
 }
 
 #[test]
