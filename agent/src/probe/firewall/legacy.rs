@@ -12,7 +12,7 @@ use muster_proto::fact::{ChainPolicy, FilterEngine, FilterFamily};
 
 use super::{
     packet::{self, Ask, Condition, Field},
-    rule_set::{Base, Hook, Name, RuleSet, Translated},
+    rule_set::{Base, Hook, Name, RuleSet, Translated, Translation},
     rules::{Act, Rule, Scope},
     share::{self, Share},
     xt,
@@ -119,7 +119,10 @@ pub(super) fn parse(family: Family, name: &str, priority: i32, bytes: &[u8]) -> 
     set.untracking = untracking.map(|entry| entry.rule.conditions.clone()).collect();
     set.diverts = parsed.values().any(|entry| entry.diverts);
     set.translates = parsed.values().any(|entry| entry.translates);
-    set.translated_to = parsed.values().filter(|entry| entry.translates).map(|entry| entry.translated_to).collect();
+    let translating = parsed.values().filter(|entry| entry.translates);
+    let translation =
+        |entry: &Entry| Translation { conditions: entry.rule.conditions.clone(), to: entry.translated_to };
+    set.translations = translating.map(translation).collect();
     let number = number_of(family);
     let chains = chains(parsed, &hooks, &underflows)?;
     let named = |at: usize| -> Name {

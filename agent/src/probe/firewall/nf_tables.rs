@@ -192,7 +192,7 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Fill
     }
     set.untracking.extend(reader.untracking.take());
     set.translates |= reader.translates;
-    set.translated_to.append(&mut reader.translated_to);
+    set.translations.append(&mut reader.translations);
     set.diverts |= reader.diverts;
     let (rewrites, resends) = (reader.rewrites, reader.resends);
     let rules = reader.rules();

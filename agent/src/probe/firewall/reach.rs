@@ -13,7 +13,7 @@ use super::{
         Ask, Condition, FLAGS_BESIDE_SYN, Field, IPV4, IPV6, Interface, PACKET_KINDS, Packet, Receiver, SYN, TCP, Test,
         Tracking, UDP, passes_next_header,
     },
-    rule_set::{Base, Hook, Name, RuleSet, Translated},
+    rule_set::{Base, Hook, Name, RuleSet, Translated, Translation},
     rules::{Act, Rule},
     senders::Senders,
     surroundings::{Surroundings, kind_of},
@@ -36,6 +36,22 @@ pub(super) struct Place {
     /// `None` for every address of the host.
     pub address: Option<u128>,
     pub port: u16,
+}
+
+impl Place {
+    fn family_number(self) -> u128 {
+        match self.family {
+            Family::Ipv4 => IPV4,
+            Family::Ipv6 => IPV6,
+        }
+    }
+
+    fn protocol_number(self) -> u8 {
+        match self.protocol {
+            Transport::Tcp => TCP,
+            Transport::Udp => UDP,
+        }
+    }
 }
 
 /// What a sender chooses.
@@ -99,7 +115,7 @@ impl Reaches {
         }
         match &self.surroundings.loopback_ways {
             Ok(ways) if ways.is_empty() => Reading::Known(Reach::None),
-            Ok(_) if self.may_be_translated(place.family, place.port) => Reading::unknown(
+            Ok(_) if self.may_be_translated(place) => Reading::unknown(
                 Cause::Undecidable,
                 "rules translate addresses, and route_localnet lets packets to the loopback in",
             ),
@@ -192,14 +208,7 @@ impl Reaches {
 
     /// Returns the tests, but those of a sender's address, of the rules that packets for `place` may meet.
     fn tests(&self, place: Place) -> BTreeSet<Test> {
-        let family = match place.family {
-            Family::Ipv4 => IPV4,
-            Family::Ipv6 => IPV6,
-        };
-        let protocol = match place.protocol {
-            Transport::Tcp => TCP,
-            Transport::Udp => UDP,
-        };
+        let (family, protocol) = (place.family_number(), place.protocol_number());
         let passes = |Test { field, ask }: &Test| match field {
             Field::Family => Some(ask.holds(family)),
             Field::Protocol => Some(ask.holds(protocol.into())),
@@ -268,7 +277,8 @@ impl Reaches {
     }
 
     /// Returns whether some rule may make packets go to a port of the host's own for which they were not.
-    fn may_be_translated(&self, family: Family, port: u16) -> bool {
+    fn may_be_translated(&self, place: Place) -> bool {
+        let Place { family, port, .. } = place;
         let is_own = |first: u128, last: u128| match self.surroundings.receivers(family) {
             _ if family == Family::Ipv4
                 && (self.surroundings.has_networks || first >> 24 <= 127 && last >> 24 >= 127) =>
@@ -281,7 +291,18 @@ impl Reaches {
         let comes_here = |to: &Translated| {
             to.family == family && (to.ports.0 <= port && port <= to.ports.1) && is_own(to.addresses.0, to.addresses.1)
         };
-        self.sets.iter().flat_map(|set| &set.translated_to).any(|to| to.as_ref().is_none_or(comes_here))
+        // A packet stays one of its family and protocol.
+        let passes = |Test { field, ask }: &Test| match field {
+            Field::Family => Some(ask.holds(place.family_number())),
+            Field::Protocol => Some(ask.holds(place.protocol_number().into())),
+            Field::NextHeader => passes_next_header(*ask, place.protocol_number()),
+            _ => None,
+        };
+        let is_of_place = |translation: &&Translation| {
+            translation.conditions.iter().all(|condition| condition.is_met_by(passes) != Some(false))
+        };
+        let translations = self.sets.iter().flat_map(|set| &set.translations).filter(is_of_place);
+        translations.into_iter().any(|translation| translation.to.as_ref().is_none_or(comes_here))
     }
 
     fn packet(
@@ -294,10 +315,7 @@ impl Reaches {
         let is_unread = self.unread.iter().any(Option::is_some);
         let mut packet = Packet {
             family: place.family,
-            protocol: match place.protocol {
-                Transport::Tcp => TCP,
-                Transport::Udp => UDP,
-            },
+            protocol: place.protocol_number(),
             sender_port,
             receiver_port: place.port,
             tcp_flags,
@@ -306,7 +324,7 @@ impl Reaches {
             interface,
             tracking: Tracking::Before,
             may_be_untracked: is_unread,
-            may_be_translated: is_unread || self.may_be_translated(place.family, place.port),
+            may_be_translated: is_unread || self.may_be_translated(place),
             may_be_resent: false,
         };
         let mut untracking = self.sets.iter().flat_map(|set| &set.untracking);

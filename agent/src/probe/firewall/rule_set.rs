@@ -48,6 +48,15 @@ pub(super) struct Translated {
     pub ports: (u16, u16),
 }
 
+/// A rule that changes to whom packets go.
+#[derive(Clone, Debug)]
+pub(super) struct Translation {
+    /// Those of the packets that it changes.
+    pub conditions: Vec<Condition>,
+    /// `None` where it is not told.
+    pub to: Option<Translated>,
+}
+
 /// A chain that the kernel itself calls.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
@@ -125,8 +134,7 @@ pub(super) struct RuleSet {
     pub untracking: Vec<Vec<Condition>>,
     /// Whether some rule changes to whom packets go.
     pub translates: bool,
-    /// To whom each such rule makes them go; `None` where that is not told.
-    pub translated_to: Vec<Option<Translated>>,
+    pub translations: Vec<Translation>,
     /// Whether some rule hands packets to a socket that they are not for.
     pub diverts: bool,
     /// What the digest covers: all of it without counters, handles and use counts.

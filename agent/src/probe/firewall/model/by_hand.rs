@@ -527,6 +527,26 @@ fn a_translation_to_another_host_brings_nothing_to_sockets_of_this_one() {
 }
 
 #[test]
+fn a_translation_of_one_protocol_brings_nothing_to_sockets_of_another() {
+    let table = |conditions: &[Expressions]| {
+        let early = Table::default().chain("early", "filter", PREROUTING, DROP, &[vec![port_is(22), verdict(ACCEPT)]]);
+        let redirects = [conditions, &[port_is(8080), vec![expression("redir", &[])]]].concat();
+        early.chain("nat", "nat", PREROUTING, ACCEPT, &[redirects])
+    };
+    let reach = |table: &Table, protocol: Transport| {
+        let place = Place { family: Family::Ipv4, protocol, address: None, port: 80 };
+        Reaches::new(vec![table.parsed()], [None, None], surroundings()).of(place)
+    };
+    let named = undecidable("chain early of table filter");
+    let of_tcp = table(&[vec![load(HEADER_OF_NETWORK, 9, 1), compare(&[6])]]);
+    assert_eq!(reach(&of_tcp, Transport::Tcp), named);
+    assert_eq!(reach(&of_tcp, Transport::Udp), Reading::Known(Reach::None));
+    for protocol in [Transport::Tcp, Transport::Udp] {
+        assert_eq!(reach(&table(&[]), protocol), named);
+    }
+}
+
+#[test]
 fn a_rule_that_speaks_of_some_packets_of_a_sender_alone_is_named() {
     let table = |rules: &[Vec<Expressions>], policy: i32| {
         Table::default().chain("input", "filter", INPUT, policy, rules).reach(22)

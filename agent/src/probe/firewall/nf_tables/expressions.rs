@@ -6,7 +6,7 @@ use super::{
     super::{
         netlink::{attributes, find, number, text},
         packet::{self, Ask, Condition, Field, Test},
-        rule_set::Translated,
+        rule_set::{Translated, Translation},
         rules::{Act, Rule, Scope},
         share::Share,
         xt,
@@ -64,8 +64,7 @@ pub(super) struct RuleReader<'n> {
     pub untracking: Option<Vec<Condition>>,
     /// Whether it changes to whom packets go.
     pub translates: bool,
-    /// To whom it makes them go, each time that it does; `None` where it is not told.
-    pub translated_to: Vec<Option<Translated>>,
+    pub translations: Vec<Translation>,
     /// Whether it hands packets to a socket that they are not for.
     pub diverts: bool,
     /// Whether it changes from whom packets come.
@@ -93,7 +92,7 @@ impl<'n> RuleReader<'n> {
             act: Act::Continue,
             untracking: None,
             translates: false,
-            translated_to: Vec::new(),
+            translations: Vec::new(),
             diverts: false,
             resends: false,
             rewrites: false,
@@ -224,7 +223,7 @@ impl<'n> RuleReader<'n> {
                     self.translates = true;
                     let info = field(3).unwrap_or_default();
                     let to = self.family_of_table().and_then(|family| xt::translated_to(&name, info, family));
-                    self.translated_to.push(to);
+                    self.translate(to);
                 }
                 self.diverts |= xt::diverts(&name);
                 self.resends |= xt::resends(&name);
@@ -269,8 +268,8 @@ impl<'n> RuleReader<'n> {
                     // It is of what leaves.
                     "masq" => {}
                     "nat" if value_at(1) != NAT_OF_RECEIVER => self.resends = true,
-                    "nat" => self.translated_to.push(self.translated(&data)),
-                    _ => self.translated_to.push(None),
+                    "nat" => self.translate(self.translated(&data)),
+                    _ => self.translate(None),
                 }
             }
             "tproxy" => self.diverts = true,
@@ -283,6 +282,11 @@ impl<'n> RuleReader<'n> {
             }
             _ => {}
         }
+    }
+
+    /// Takes that packets that come so far go to another.
+    fn translate(&mut self, to: Option<Translated>) {
+        self.translations.push(Translation { conditions: self.conditions.clone(), to });
     }
 
     /// Returns to whom a translation makes packets go, where the rule itself says so: family, then registers with the first and
