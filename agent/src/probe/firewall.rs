@@ -116,6 +116,19 @@ impl Filters {
         [nf_tables, legacy].into_iter().find_map(|engine| engine.as_ref().err().cloned())
     }
 
+    fn digest(&self) -> Reading<Text> {
+        let unread = self.unread(Family::Ipv4).or(self.unread(Family::Ipv6));
+        let left_out = || self.sets().find_map(|set| set.left_out.clone());
+        match unread.or_else(left_out) {
+            Some(unknown) => Reading::Unknown { unknown },
+            None => {
+                let mut hash = Sha256::new_with_prefix(DIGEST_DOMAIN);
+                self.sets().for_each(|set| hash.update(&set.canonical));
+                Reading::Known(Text::new(&hex::encode(hash.finalize())))
+            }
+        }
+    }
+
     /// Returns why packets of `family` of no narrower kind may be let in as some that are.
     fn opened(&self, family: Family, host: &dyn Host) -> Option<Unknown> {
         let is_other = !loopback_is_lo(host);
@@ -166,14 +179,7 @@ fn state(host: &dyn Host) -> Reading<Firewall> {
             told(Family::Ipv6)
         },
         managers,
-        rule_set_digest: match filters.unread(Family::Ipv4).or(filters.unread(Family::Ipv6)) {
-            Some(unknown) => Reading::Unknown { unknown },
-            None => {
-                let mut hash = Sha256::new_with_prefix(DIGEST_DOMAIN);
-                filters.sets().for_each(|set| hash.update(&set.canonical));
-                Reading::Known(Text::new(&hex::encode(hash.finalize())))
-            }
-        },
+        rule_set_digest: filters.digest(),
         input_chains: inputs.into_iter().map(|input| input.chain).collect(),
         profiles: Vec::new(),
     })
@@ -286,6 +292,11 @@ impl Reachability {
 }
 
 fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
+    nf_tables_with(host, SETS)
+}
+
+/// Asks for so many sets, at most.
+fn nf_tables_with(host: &dyn Host, limit: usize) -> Result<RuleSet, Unknown> {
     let mut dumps = [Vec::new(), Vec::new(), Vec::new()];
     for (bytes, dump) in dumps.iter_mut().zip([Dump::Tables, Dump::Chains, Dump::Rules]) {
         *bytes = match host.nf_tables(dump) {
@@ -298,14 +309,18 @@ fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
     let [tables, chains, rules] = dumps;
     let garbled = || Unknown::new(Cause::Garbled, "nf_tables dump does not follow its format");
     let mut sets = BTreeMap::new();
-    let wanted = nf_tables::wanted_sets(&rules).ok_or_else(garbled)?;
+    let mut wanted = nf_tables::Wanted::new(&chains, &rules).ok_or_else(garbled)?;
     // Where it is not told of which kind a set is, what hangs on that is unclear.
     let kinds = if wanted.is_empty() { None } else { host.nf_tables(Dump::Sets).ok() };
     let kinds = nf_tables::parse_kinds(&kinds.unwrap_or_default()).ok_or_else(garbled)?;
-    for name in wanted {
-        if sets.len() == SETS {
-            return Err(Unknown::new(Cause::Limit, "more sets than are followed"));
+    let (mut asked, mut left_out) = (0, None);
+    while let Some(name) = wanted.take() {
+        if asked == limit {
+            // Their rules are unclear.
+            left_out = Some(Unknown::new(Cause::Limit, "more sets than are followed"));
+            break;
         }
+        asked += 1;
         let (family, table, set) = &name;
         let elements = match host.nf_elements(*family, table, set) {
             Ok(elements) => elements,
@@ -316,9 +331,12 @@ fn nf_tables(host: &dyn Host) -> Result<RuleSet, Unknown> {
         };
         let elements = nf_tables::parse_elements(&elements).ok_or_else(garbled)?;
         let kind = kinds.get(&name).copied().unwrap_or(Kind::Untold);
-        sets.insert(name, Set { kind, elements });
+        let set = Set { kind, elements };
+        wanted.note(&name, &set);
+        sets.insert(name, set);
     }
-    nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)
+    let set = nf_tables::parse(&tables, &chains, &rules, &sets).ok_or_else(garbled)?;
+    Ok(RuleSet { left_out, ..set })
 }
 
 fn legacy(host: &dyn Host, family: Family) -> Result<Vec<RuleSet>, Unknown> {
@@ -407,6 +425,19 @@ mod tests {
         host.index_mut().errors.insert("nf_tables.elements.1.firewall.__set0".to_owned(), failure);
         let Reading::Unknown { unknown } = state(&host) else { panic!("the digest leaves out a part of a rule") };
         assert_eq!(unknown.cause, Cause::Limit);
+    }
+
+    #[test]
+    fn sets_that_are_not_asked_for_leave_their_rules_unclear_and_the_digest_unknown() {
+        let host = Recorded::at(&fixture("nft-named-sets")).unwrap();
+        let told = |limit: usize| {
+            let set = nf_tables_with(&host, limit).unwrap();
+            let verdicts: Vec<_> = set.inputs().into_iter().map(|input| input.chain.default_verdict).collect();
+            let digest = Filters::of([Ok(vec![set]), Ok(Vec::new()), Ok(Vec::new())]).digest();
+            (verdicts, matches!(digest, Reading::Unknown { unknown } if unknown.cause == Cause::Limit))
+        };
+        assert_eq!(told(SETS), (vec![DefaultVerdict::Drop], false));
+        assert_eq!(told(0), (vec![DefaultVerdict::Undecidable], true));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod elements;
 mod expressions;
 mod loaded;
 mod source;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use super::{
 
 pub(super) use elements::{Kind, Set, parse_elements, parse_kinds};
 use expressions::RuleReader;
+pub(super) use wanted::Wanted;
 
 // Messages.
 const NEW_TABLE: u8 = 0;
@@ -38,17 +40,10 @@ pub(super) fn is_anonymous(set: &str) -> bool {
     set.starts_with("__")
 }
 
-/// Returns the sets whose elements decide what a rule speaks of, or does.
-pub(super) fn wanted_sets(rules: &[u8]) -> Option<BTreeSet<Name>> {
-    let mut wanted = BTreeSet::new();
-    read_rules(rules, |reader| wanted.extend(reader.wanted))?;
-    Some(wanted)
-}
-
 /// Returns the sets that rules of any hook fill: `add`, `update` and `delete` of nft(8).
 fn filled_sets(rules: &[u8]) -> Option<Filled> {
     let mut filled = Filled::new();
-    read_rules(rules, |reader| {
+    read_rules(rules, |_, reader| {
         for (set, is_by_busy) in reader.fills {
             *filled.entry(set).or_insert(true) &= is_by_busy;
         }
@@ -57,7 +52,7 @@ fn filled_sets(rules: &[u8]) -> Option<Filled> {
 }
 
 /// Reads each rule without what sets hold.
-fn read_rules(rules: &[u8], mut take: impl FnMut(RuleReader<'_>)) -> Option<()> {
+fn read_rules(rules: &[u8], mut take: impl FnMut(&Name, RuleReader<'_>)) -> Option<()> {
     let (sets, filled) = (Sets::new(), Filled::new());
     for message in messages(rules)?.into_iter().filter(|message| message.kind == NEW_RULE) {
         let rule = attributes(message.attributes)?;
@@ -67,7 +62,7 @@ fn read_rules(rules: &[u8], mut take: impl FnMut(RuleReader<'_>)) -> Option<()> 
             let expression = attributes(expression)?;
             reader.take(&text(find(&expression, 1)?), find(&expression, 2).unwrap_or_default())?;
         }
-        take(reader);
+        take(&name, reader);
     }
     Some(())
 }
@@ -194,6 +189,7 @@ fn add_rule(set: &mut RuleSet, message: &Message<'_>, sets: &Sets, filled: &Fill
     set.translates |= reader.translates;
     set.translations.append(&mut reader.translations);
     set.diverts |= reader.diverts;
+    set.loses_way |= reader.loses_way;
     let (rewrites, resends) = (reader.rewrites, reader.resends);
     let rules = reader.rules();
     let is_narrow = rules.iter().all(|rule| rule.scope == Scope::Narrow);
@@ -239,7 +235,7 @@ mod tests {
             rules in proptest::collection::vec(any::<u8>(), 0..400),
         ) {
             let _ = parse(&tables, &chains, &rules, &Sets::new()).map(|set| set.inputs());
-            let _ = wanted_sets(&rules);
+            let _ = Wanted::new(&chains, &rules);
             let _ = parse_elements(&rules);
             let _ = parse_kinds(&rules);
         }

@@ -5,7 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use muster_proto::fact::{ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily, FilterHook, InputChain, Text};
+use muster_proto::fact::{
+    ChainPolicy, DefaultVerdict, FilterEngine, FilterFamily, FilterHook, InputChain, Text, Unknown,
+};
 
 use super::{
     Input,
@@ -137,6 +139,10 @@ pub(super) struct RuleSet {
     pub translations: Vec<Translation>,
     /// Whether some rule hands packets to a socket that they are not for.
     pub diverts: bool,
+    /// Whether some rule leads to chains that are not told.
+    pub loses_way: bool,
+    /// Why some sets were not asked for, if so.
+    pub left_out: Option<Unknown>,
     /// What the digest covers: all of it without counters, handles and use counts.
     pub canonical: Vec<u8>,
 }
@@ -159,7 +165,9 @@ impl RuleSet {
         }
         for base in &mut self.bases {
             let met = chains_from(&self.chains, &base.name);
-            base.rewritten_by = rules.iter().filter(|rule| met.contains(&rule.chain)).min().cloned();
+            let is_met =
+                |rule: &&Rewriting| met.contains(&rule.chain) || self.loses_way && is_beside(&rule.chain, &base.name);
+            base.rewritten_by = rules.iter().filter(is_met).min().cloned();
         }
     }
 
@@ -185,7 +193,9 @@ impl RuleSet {
         }
         for base in &mut self.bases {
             let met = chains_from(&self.chains, &base.name);
-            base.resent_by = rules.iter().find(|(chain, _)| met.contains(chain)).cloned();
+            let is_met =
+                |(chain, _): &&(Name, u32)| met.contains(chain) || self.loses_way && is_beside(chain, &base.name);
+            base.resent_by = rules.iter().find(is_met).cloned();
         }
     }
 
@@ -321,6 +331,11 @@ fn asks_for(ask: Ask, bits: u128) -> bool {
         Ask::Bits { mask, .. } => mask & bits != 0,
         Ask::Within(..) => true,
     }
+}
+
+/// Returns whether two chains are of one table, in which alone one leads to the other.
+fn is_beside(one: &Name, other: &Name) -> bool {
+    (one.0, &one.1) == (other.0, &other.1)
 }
 
 /// Returns the chains that packets of the base chain `base` may come to.

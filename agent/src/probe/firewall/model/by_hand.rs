@@ -5,7 +5,7 @@ use muster_proto::fact::{Cause, Inbound, Reach, Reading, Transport, Unknown};
 use super::{
     super::{
         Filters, inbound,
-        nf_tables::{Kind, Set, Sets, parse, parse_elements},
+        nf_tables::{Kind, Set, Sets, Wanted, parse, parse_elements},
         packet::Interface,
         reach::{Place, Reaches},
         resending,
@@ -285,6 +285,34 @@ fn a_set_that_holds_the_value_0_holds_not_everything() {
 }
 
 #[test]
+fn sets_of_chains_that_packets_to_the_host_come_to_are_asked_for_first() {
+    let leads =
+        vec![load(HEADER_OF_NETWORK, 12, 4), expression("lookup", &[text(1, "ways"), number(2, 1), number(3, 0)])];
+    let table = Table::default().chain("forward", "filter", FORWARD, DROP, &[vec![sender_is_in("forwarded")]]);
+    let table = table.chain("input", "filter", INPUT, DROP, &[vec![leads]]);
+    // By way of the map alone.
+    let table = table.chain("zone", "filter", OUTPUT, DROP, &[vec![sender_is_in("zoned")]]);
+    let verdict = attribute(2, &[attribute(1, &(-3_i32).to_be_bytes()), text(2, "zone")].concat());
+    let element = attribute(1, &[attribute(1, &data(1, &[10, 0, 0, 1])), attribute(2, &verdict)].concat());
+    let dump = message(12, &[text(1, TABLE), text(2, "ways"), attribute(3, &element)]);
+    let ways = Set { kind: Kind::Values, elements: parse_elements(&dump).unwrap() };
+    let asked = |ways: &Set| {
+        let mut wanted = Wanted::new(&table.chains, &table.rules).unwrap();
+        let mut asked = Vec::new();
+        while let Some(name) = wanted.take() {
+            if name.2 == "ways" {
+                wanted.note(&name, ways);
+            }
+            asked.push(name.2);
+        }
+        assert!(wanted.is_empty());
+        asked
+    };
+    assert_eq!(asked(&ways), ["ways", "zoned", "forwarded"]);
+    assert_eq!(asked(&Set { kind: Kind::Values, elements: Vec::new() }), ["ways", "forwarded", "zoned"]);
+}
+
+#[test]
 fn a_rule_by_the_port_that_a_sender_chooses_keeps_nobody_out() {
     let inbound = |rule: Vec<Expressions>, policy: i32| {
         Table::default().chain("input", "filter", INPUT, policy, &[rule]).inbound()
@@ -356,6 +384,21 @@ fn what_asks_for_packets_that_are_not_tracked_is_narrow_where_no_rule_makes_them
         assert_eq!(untracked.inbound(), undecidable("rule 1 of chain input of table filter"));
     }
     assert_eq!(table(&state(1, 2)).inbound(), Reading::Known(Inbound::Allow));
+}
+
+#[test]
+fn a_map_that_is_not_read_may_lead_to_a_rule_that_writes() {
+    let leads =
+        vec![load(HEADER_OF_NETWORK, 12, 4), expression("lookup", &[text(1, "ways"), number(2, 1), number(3, 0)])];
+    let writes = vec![write(HEADER_OF_TRANSPORT, 2, &22_u16.to_be_bytes())];
+    let table = |sets: Table| {
+        let table = sets.chain("early", "filter", PREROUTING, ACCEPT, &[vec![leads.clone()]]);
+        // One that packets to the host meet by way of the map alone.
+        let table = table.chain("zone", "filter", OUTPUT, ACCEPT, std::slice::from_ref(&writes));
+        table.chain("input", "filter", INPUT, DROP, &[])
+    };
+    assert_eq!(table(Table::default()).inbound(), undecidable("rule 1 of chain zone of table filter"));
+    assert_eq!(table(Table::default().set_of("ways", Kind::Values, &[])).inbound(), Reading::Known(Inbound::Deny));
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(super) struct RuleReader<'n> {
     pub resends: bool,
     /// Whether it writes into the parts of a packet by which packets are told apart.
     pub rewrites: bool,
+    /// Whether it leads to chains that are not told.
+    pub loses_way: bool,
     /// Sets that it fills, each with whether only senders that are over some limit come so far.
     pub fills: Vec<(Name, bool)>,
     /// What the elements of a verdict map do, each for its own packets.
@@ -96,6 +98,7 @@ impl<'n> RuleReader<'n> {
             diverts: false,
             resends: false,
             rewrites: false,
+            loses_way: false,
             fills: Vec::new(),
             map: None,
             wanted: BTreeSet::new(),
@@ -384,6 +387,7 @@ impl<'n> RuleReader<'n> {
                 _ => Condition::Unclear,
             };
             self.limit(Scope::Unclear, condition);
+            self.loses_way |= is_map;
             self.act = if is_map { Act::Unclear } else { Act::Continue };
             return;
         };
