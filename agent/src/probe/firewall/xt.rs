@@ -96,6 +96,11 @@ fn matches(name: &str, info: &[u8]) -> Scope {
             (Some(1 | 2), Some(0)) => Scope::Chosen,
             _ => Scope::Unclear,
         },
+        // A connection is counted with those before it.
+        "connlimit" if info.len() >= CONNLIMIT_BYTES => match connlimit(info) {
+            Some((0, is_over)) => Scope::Narrow.inverted_if(is_over),
+            _ => Scope::Unclear,
+        },
         // Whom nothing goes back to is not who it says it is.
         "rpfilter" => match info.first() {
             Some(flags) => Scope::Narrow.inverted_if(flags & INVERTS_WAY_BACK == 0),
@@ -142,10 +147,13 @@ fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
         "hashlimit" => {
             is_of_busy(info).map(|is_of_busy| vec![if is_of_busy { Condition::Seldom } else { Condition::Mostly }])
         }
-        "connlimit" if info.len() >= CONNLIMIT_BYTES => {
-            let flags = info[20..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-            flags.map(|flags| vec![if flags & CONNLIMIT_INVERTS == 0 { Condition::Seldom } else { Condition::Mostly }])
-        }
+        "connlimit" if info.len() >= CONNLIMIT_BYTES => connlimit(info).map(|(limit, is_over)| {
+            vec![match (limit, is_over) {
+                (0, _) => Condition::fixed(is_over),
+                (_, true) => Condition::Seldom,
+                (_, false) => Condition::Mostly,
+            }]
+        }),
         // `struct xt_recent_mtinfo`: two words, what to do, and whether it is inverted. What is put into a list is met always.
         "recent" => match info.get(8..10) {
             Some([action, inverts]) if action & RECENT_SETS != 0 => Some(vec![Condition::fixed(*inverts == 0)]),
@@ -311,6 +319,11 @@ fn address_type(info: &[u8]) -> Option<Scope> {
 fn is_of_busy(info: &[u8]) -> Option<bool> {
     let mode = word(info, if info.len() < HASHLIMIT_NAME_BYTES { 16 } else { HASHLIMIT_NAME_BYTES + 16 })?;
     (mode & HASHLIMIT_BY_RATE == 0).then_some(mode & HASHLIMIT_INVERTS != 0)
+}
+
+/// `struct xt_connlimit_info`: a mask of 16 bytes, the limit, flags. Returns the limit, and whether it is met by those over it.
+fn connlimit(info: &[u8]) -> Option<(u32, bool)> {
+    Some((word(info, 16)?, word(info, 20)? & CONNLIMIT_INVERTS == 0))
 }
 
 /// `struct xt_iprange_mtinfo` (linux/netfilter/xt_iprange.h): first and last address of senders, those of receivers, flags.
@@ -561,6 +574,18 @@ mod tests {
             assert_eq!(told(bytes, at, 4 | 64), [Condition::Unclear]);
         }
         assert_eq!(conditions("hashlimit", &[0; 12]), [Condition::Unclear]);
+    }
+
+    #[test]
+    fn every_connection_is_over_a_limit_of_none() {
+        let told = |limit: u32, flags: u32| {
+            let info = [&[0xff; 16][..], &limit.to_ne_bytes(), &flags.to_ne_bytes()].concat();
+            (matches("connlimit", &info), conditions("connlimit", &info))
+        };
+        assert_eq!(told(0, 0), (Scope::All, vec![Condition::fixed(true)]));
+        assert_eq!(told(0, CONNLIMIT_INVERTS), (Scope::Narrow, vec![Condition::NEVER]));
+        assert_eq!(told(1, 0), (Scope::Unclear, vec![Condition::Seldom]));
+        assert_eq!(told(1, CONNLIMIT_INVERTS), (Scope::Unclear, vec![Condition::Mostly]));
     }
 
     #[test]

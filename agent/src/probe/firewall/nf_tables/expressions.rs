@@ -233,6 +233,11 @@ impl<'n> RuleReader<'n> {
                 self.act = xt::target(&name);
             }
             "limit" => self.limit(Scope::Unclear, limit(value_at(5))),
+            // A connection is counted with those before it.
+            "connlimit" if value_at(1) == 0 => {
+                let is_met = value_at(2) & IS_OVER != 0;
+                self.limit(if is_met { Scope::All } else { Scope::Narrow }, Condition::fixed(is_met));
+            }
             "connlimit" => self.limit(Scope::Unclear, limit(value_at(2))),
             "dynset" => {
                 let condition = match field(7).map(attributes) {
@@ -706,6 +711,19 @@ mod tests {
             }
         }
         assert_eq!(met_by(EQUAL, packet::UDP, packet::TCP), no);
+    }
+
+    #[test]
+    fn every_connection_is_over_a_limit_of_none() {
+        let told = |count: u32, flags: u32| {
+            let data = [attribute(1, &count.to_be_bytes()), attribute(2, &flags.to_be_bytes())].concat();
+            let rules = rule_of(&[("connlimit", data), ("immediate", verdict(0))]);
+            (rules[0].scope, rules[0].conditions[0].clone())
+        };
+        assert_eq!(told(0, IS_OVER), (Scope::All, Condition::fixed(true)));
+        assert_eq!(told(0, 0), (Scope::Narrow, Condition::NEVER));
+        assert_eq!(told(1, IS_OVER), (Scope::Unclear, Condition::Seldom));
+        assert_eq!(told(1, 0), (Scope::Unclear, Condition::Mostly));
     }
 
     #[test]
