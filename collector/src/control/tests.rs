@@ -743,6 +743,24 @@ fn builds_settings_and_watch_sets_that_an_operator_names_decide() {
 }
 
 #[test]
+fn no_account_but_root_has_its_user_id_also_if_it_is_approved() {
+    let catalogue = Catalogue::with_overlay("[parameters.ACC-02]\nallow = { \"*\" = [\"alice\"] }").unwrap();
+    for (name, kind, expected, reason) in [
+        ("alice", "group", Verdict::Pass, ""),
+        ("alice", "uid_0", Verdict::Fail, "user id 0: alice"),
+        ("toor", "uid_0", Verdict::Fail, "user id 0: toor"),
+        ("root", "uid_0", Verdict::Pass, ""),
+        ("root", "group", Verdict::Fail, "not approved: root by "),
+    ] {
+        let set =
+            format!("\"accounts.administrators.0.name\" = \"{name}\", \"accounts.administrators.0.kind\" = \"{kind}\"");
+        let (evidence, now) = host_with(&set);
+        let judged = judge(catalogue.control("ACC-02").unwrap(), &evidence, now);
+        assert_eq!((judged.verdict, judged.reason.as_str()), (expected, reason), "{name} {kind}");
+    }
+}
+
+#[test]
 fn accepted_watch_sets_cover_no_required_path_of_which_they_name_patterns_alone() {
     let accepted = format!("accepted_sets = [\"{}\"]", "a".repeat(64));
     for (required, patterns_only, whole, expected) in [
