@@ -12,6 +12,7 @@ mod expression;
 pub mod field;
 mod fixture;
 mod framework;
+pub mod mistake;
 pub mod reports;
 pub(crate) mod sample;
 pub mod statement;

@@ -592,7 +592,11 @@ pub fn load_catalogue(config: &Config, data: &Data) -> Result<Catalogue, Error> 
     let Some(path) = &config.catalogue else { return Ok(Catalogue::built_in()) };
     let path = data.path().join(path);
     let text = std::fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
-    Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })
+    let catalogue = Catalogue::with_overlay(&text).map_err(|source| Error::Catalogue { path, source })?;
+    for (control, mistake) in catalogue.mistakes() {
+        tracing::warn!(%control, %mistake, advice = mistake.advice(), "a control of the overlay cannot be meant so");
+    }
+    Ok(catalogue)
 }
 
 /// Returns the profiles that the settings ask for.

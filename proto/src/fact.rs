@@ -44,7 +44,7 @@ pub use upkeep::{
     ForwarderProgram, JournalStorage, KernelAudit, Logging, Sensor, SensorKind, SensorMode, SensorSeen, Sensors, Tpm,
     Transmission, VolumeSpace,
 };
-pub use wire::Error;
+pub use wire::{Error, words};
 
 /// Why a value could not be told.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -135,6 +135,9 @@ macro_rules! text_enum {
         pub enum $name { $(#[serde(rename = $text)] $variant),* }
 
         impl $name {
+            /// The texts of the contract.
+            pub const WORDS: &'static [&'static str] = &[$($text),*];
+
             /// Returns the text of the contract.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),* }

@@ -17,7 +17,9 @@ use super::{
     ByClass, Control, Expression, Mapping, Severity, acknowledged, cost, evidence,
     expression::{self, Shape, Use},
     fixture::{self, Fixture},
-    framework, sample,
+    framework,
+    mistake::{self, Mistake},
+    sample,
     statement::{self, Statement},
     support,
 };
@@ -365,6 +367,11 @@ impl Catalogue {
     /// Returns the controls in order of id.
     pub fn controls(&self) -> impl ExactSizeIterator<Item = &Control> {
         self.controls.values()
+    }
+
+    /// Returns what its controls do that cannot be meant, with the control.
+    pub fn mistakes(&self) -> impl Iterator<Item = (&ControlId, Mistake)> {
+        self.controls().flat_map(|control| mistake::of(control).into_iter().map(|mistake| (&control.id, mistake)))
     }
 
     /// Returns a control.

@@ -12,8 +12,6 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, o
 pub const STEPS: u64 = 500_000;
 /// Items that a list of a fact is taken to have when an expression is loaded.
 pub const USUAL_ITEMS: u64 = 1000;
-/// Steps of a call that compiles a regular expression.
-const REGEX_STEPS: u64 = 500;
 
 /// Returns the steps of `expr`, at most. `items` gives the length of the list at a path, such as `patch_level.pending`.
 pub fn steps(expr: &IdedExpr, items: &dyn Fn(&str) -> u64) -> u64 {
@@ -104,7 +102,6 @@ impl Count<'_> {
             operators::IN | operators::EQUALS | operators::NOT_EQUALS => (all_items, 0),
             operators::ADD => (all_items, all_items),
             operators::INDEX => (0, operands.first().map_or(0, |list| self.item_of(list).items)),
-            "matches" => (REGEX_STEPS, 0),
             "size" | operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT => (0, 0),
             operators::CONDITIONAL => (0, most_items),
             _ => (all_items, most_items),

@@ -273,45 +273,17 @@ impl Evidence {
         now: Timestamp,
         other: Option<(Subject, &Values)>,
     ) -> (Verdict, String) {
-        let (support, support_untold) = if control.condition.reads("support") {
-            control.support.value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
-        } else {
-            (serde_json::Value::Null, None)
-        };
-        let variables = |expression: &super::Expression| -> Vec<(&'static str, Value)> {
-            let mut variables = vec![("now", Value::Int(now.seconds()))];
-            for (subject, observed) in &self.facts {
-                if expression.reads(subject.as_str()) {
-                    let values = match other {
-                        Some((other, values)) if other == *subject => values,
-                        _ => self.values(observed),
-                    };
-                    variables.push((subject.as_str(), values.value.clone()));
-                }
-            }
-            if expression.reads("host") {
-                variables.push(("host", to_cel(&self.host_value(class))));
-            }
-            if expression.reads("reporting") {
-                variables.push(("reporting", to_cel(&self.reporting_value(now))));
-            }
-            if expression.reads("param") {
-                variables.push(("param", to_cel(parameters)));
-            }
-            if expression.reads("support") {
-                variables.push(("support", to_cel(&support)));
-            }
-            variables
-        };
+        let (support, support_untold) = self.support(control, now);
+        let beside = Beside { class, parameters, support: &support, now, other };
         if let Some(steps) = self.too_many_steps(control, &control.condition) {
             let most = cost::STEPS;
             let why = format!("the facts are too many for the condition: {steps} steps, of {most} at most");
             return (Verdict::Unknown, why);
         }
         let absent = self.absent(control, &control.condition);
-        match control.condition.evaluate(variables(&control.condition).into_iter(), absent) {
+        match control.condition.evaluate(self.variables(&control.condition, &beside).into_iter(), absent) {
             Ok(Value::Bool(true)) => (Verdict::Pass, String::new()),
-            Ok(Value::Bool(false)) => (Verdict::Fail, self.fail_reason(control, variables)),
+            Ok(Value::Bool(false)) => (Verdict::Fail, self.fail_reason(control, &beside)),
             Ok(_) => (Verdict::Unknown, "the condition is neither true nor false".to_owned()),
             Err(Cannot::Tell(why)) => (Verdict::Unknown, why),
             Err(Cannot::Broken(why)) => (Verdict::Unknown, format!("the condition does not fit the facts: {why}")),
@@ -319,21 +291,69 @@ impl Evidence {
         }
     }
 
-    fn fail_reason(
-        &self,
-        control: &Control,
-        variables: impl Fn(&super::Expression) -> Vec<(&'static str, Value)>,
-    ) -> String {
-        let offenders =
-            control.offenders.as_ref().filter(|offenders| self.too_many_steps(control, offenders).is_none());
-        let evaluate = |offenders: &super::Expression| {
-            offenders.evaluate(variables(offenders).into_iter(), self.absent(control, offenders))
-        };
-        let items = match offenders.map(evaluate) {
-            Some(Ok(Value::List(items))) => items.iter().filter_map(item_text).collect(),
-            _ => Vec::new(),
-        };
-        if items.is_empty() { format!("not so: {}", control.title) } else { named(&items) }
+    /// Returns what `support` is for the condition of `control`, and why it is not told.
+    fn support(&self, control: &Control, now: Timestamp) -> (serde_json::Value, Option<String>) {
+        if !control.condition.reads("support") {
+            return (serde_json::Value::Null, None);
+        }
+        control.support.value(self.facts.get(&Subject::System).map(|observed| &observed.fact), now)
+    }
+
+    /// Returns the variables that `expression` reads.
+    fn variables(&self, expression: &super::Expression, beside: &Beside<'_>) -> Vec<(&'static str, Value)> {
+        let mut variables = vec![("now", Value::Int(beside.now.seconds()))];
+        for (subject, observed) in &self.facts {
+            if expression.reads(subject.as_str()) {
+                let values = match beside.other {
+                    Some((other, values)) if other == *subject => values,
+                    _ => self.values(observed),
+                };
+                variables.push((subject.as_str(), values.value.clone()));
+            }
+        }
+        if expression.reads("host") {
+            variables.push(("host", to_cel(&self.host_value(beside.class))));
+        }
+        if expression.reads("reporting") {
+            variables.push(("reporting", to_cel(&self.reporting_value(beside.now))));
+        }
+        if expression.reads("param") {
+            variables.push(("param", to_cel(beside.parameters)));
+        }
+        if expression.reads("support") {
+            variables.push(("support", to_cel(beside.support)));
+        }
+        variables
+    }
+
+    fn fail_reason(&self, control: &Control, beside: &Beside<'_>) -> String {
+        match self.offenders_by(control, beside) {
+            Ok(items) if !items.is_empty() => named(&items),
+            _ => format!("not so: {}", control.title),
+        }
+    }
+
+    /// Returns what the offenders of `control` name, or why they name nothing. None where it has no such expression.
+    pub(super) fn offenders(&self, control: &Control, now: Timestamp) -> Option<Result<Vec<String>, String>> {
+        control.offenders.as_ref()?;
+        let class = self.class();
+        let parameters = parameters(control, class).swap_remove(0);
+        let (support, _) = self.support(control, now);
+        let beside = Beside { class, parameters: &parameters, support: &support, now, other: None };
+        Some(self.offenders_by(control, &beside))
+    }
+
+    fn offenders_by(&self, control: &Control, beside: &Beside<'_>) -> Result<Vec<String>, String> {
+        let Some(offenders) = &control.offenders else { return Ok(Vec::new()) };
+        if let Some(steps) = self.too_many_steps(control, offenders) {
+            return Err(format!("the facts are too many for them: {steps} steps, of {} at most", cost::STEPS));
+        }
+        match offenders.evaluate(self.variables(offenders, beside).into_iter(), self.absent(control, offenders)) {
+            Ok(Value::List(items)) => Ok(items.iter().filter_map(item_text).collect()),
+            Ok(_) => Err("they are no list".to_owned()),
+            Err(Cannot::Absent(name)) => Err(format!("{name} was not reported")),
+            Err(Cannot::Tell(why) | Cannot::Broken(why)) => Err(why),
+        }
     }
 
     /// Returns the steps of an expression of `control`, if they are more than it may take.
@@ -405,6 +425,16 @@ impl Evidence {
         }
         reporting.into()
     }
+}
+
+/// What expressions read beside the facts.
+struct Beside<'a> {
+    class: Option<HostClass>,
+    parameters: &'a serde_json::Value,
+    support: &'a serde_json::Value,
+    now: Timestamp,
+    /// Other values of one subject, when they are given.
+    other: Option<(Subject, &'a Values)>,
 }
 
 impl Untold {

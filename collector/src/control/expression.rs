@@ -16,7 +16,10 @@ use cel::{
     common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators},
 };
 
-use super::cost;
+use super::{
+    cost,
+    mistake::{Compared, Mistake, With},
+};
 
 /// Bytes of an expression, at most.
 const EXPRESSION_BYTES: usize = 4096;
@@ -24,6 +27,12 @@ const EXPRESSION_BYTES: usize = 4096;
 const IS_ABSENT: &str = "is_absent";
 /// Function that a condition calls where what it read does not decide.
 const CANNOT_TELL: &str = "cannot_tell";
+/// Functions of a value, written behind it and a dot.
+pub(super) const METHODS: [&str; 9] =
+    ["all", "contains", "endsWith", "exists", "exists_one", "filter", "map", "size", "startsWith"];
+/// Functions that are written before what they take.
+pub(super) const FUNCTIONS: [&str; 11] =
+    ["bool", "bytes", CANNOT_TELL, "double", "dyn", "int", IS_ABSENT, "size", "string", "type", "uint"];
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
@@ -142,6 +151,8 @@ pub struct Expression {
     variables: BTreeSet<String>,
     paths: BTreeSet<String>,
     asks_absent: bool,
+    mistakes: BTreeSet<Mistake>,
+    compared: Vec<Compared>,
 }
 
 impl std::fmt::Debug for Expression {
@@ -161,10 +172,18 @@ impl Expression {
             return Err(Error::TooLong);
         }
         let program = ENV.compile(source).map_err(|error| Error::Syntax(error.to_string()))?;
-        let mut walk = Walk { schema, usage, paths: BTreeSet::new(), variables: BTreeSet::new(), asks_absent: false };
+        let mut walk = Walk {
+            schema,
+            usage,
+            paths: BTreeSet::new(),
+            variables: BTreeSet::new(),
+            asks_absent: false,
+            mistakes: BTreeSet::new(),
+            compared: Vec::new(),
+        };
         walk.shape(program.expression(), &Scope::default())?;
-        let Walk { variables, paths, asks_absent, .. } = walk;
-        Ok(Self { source: source.to_owned(), program, variables, paths, asks_absent })
+        let Walk { variables, paths, asks_absent, mistakes, compared, .. } = walk;
+        Ok(Self { source: source.to_owned(), program, variables, paths, asks_absent, mistakes, compared })
     }
 
     /// Returns its text.
@@ -180,6 +199,16 @@ impl Expression {
     /// Returns every field that it reads, such as `disk_encryption.volumes[].encrypted`.
     pub fn paths(&self) -> &BTreeSet<String> {
         &self.paths
+    }
+
+    /// Returns what it does that cannot be meant.
+    pub(super) fn mistakes(&self) -> &BTreeSet<Mistake> {
+        &self.mistakes
+    }
+
+    /// Returns the fields that it compares with texts or parameters.
+    pub(super) fn compared(&self) -> &[Compared] {
+        &self.compared
     }
 
     /// Returns whether it asks for readings that are known to be absent.
@@ -261,6 +290,8 @@ struct Walk<'a> {
     paths: BTreeSet<String>,
     variables: BTreeSet<String>,
     asks_absent: bool,
+    mistakes: BTreeSet<Mistake>,
+    compared: Vec<Compared>,
 }
 
 impl Walk<'_> {
@@ -354,6 +385,7 @@ impl Walk<'_> {
             }
             shapes.push(shape);
         }
+        self.note(call, &shapes, scope);
         if let [left, right] = shapes.as_slice()
             && matches!(name, operators::EQUALS | operators::NOT_EQUALS)
             && !comparable(left, right)
@@ -379,8 +411,7 @@ impl Walk<'_> {
             | operators::IN
             | "startsWith"
             | "endsWith"
-            | "contains"
-            | "matches" => Shape::Bool,
+            | "contains" => Shape::Bool,
             "size" => Shape::Int,
             "string" => Shape::Text,
             operators::ADD | operators::SUBSTRACT => shapes.into_iter().reduce(Shape::or).unwrap_or(Shape::Any),
@@ -391,6 +422,37 @@ impl Walk<'_> {
             operators::CONDITIONAL => shapes.into_iter().skip(1).reduce(Shape::or).unwrap_or(Shape::Any),
             _ => Shape::Any,
         })
+    }
+
+    /// Takes note of what a call does that cannot be meant, and of what it compares.
+    fn note(&mut self, call: &cel::common::ast::CallExpr, shapes: &[Shape], scope: &Scope) {
+        let name = call.func_name.as_str();
+        let path = |expr: &IdedExpr| path_of(expr, scope);
+        match (name, call.args.as_slice()) {
+            (operators::EQUALS | operators::NOT_EQUALS, [left, right]) => {
+                for (field, other) in [(left, right), (right, left)] {
+                    self.compared.extend(path(field).and_then(|path| Compared::of(path, With::of(other, scope)?)));
+                }
+            }
+            (operators::IN, [left, right]) => {
+                self.compared.extend(path(left).and_then(|path| Compared::of(path, With::of(right, scope)?)));
+                let element = path(right).map(|path| format!("{path}[]"));
+                self.compared.extend(element.and_then(|path| Compared::of(path, With::of(left, scope)?)));
+            }
+            (
+                operators::GREATER | operators::GREATER_EQUALS | operators::LESS | operators::LESS_EQUALS,
+                [left, right],
+            ) if matches!(shapes, [Shape::Text, Shape::Text]) => {
+                let of = path(left).or_else(|| path(right)).unwrap_or_else(|| "a text".to_owned());
+                self.mistakes.insert(Mistake::Order(of));
+            }
+            _ => {}
+        }
+        let known: &[&str] = if call.target.is_some() { &METHODS } else { &FUNCTIONS };
+        // Operators are no words.
+        if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !known.contains(&name) && name != CANNOT_TELL {
+            self.mistakes.insert(Mistake::Function(name.to_owned()));
+        }
     }
 
     /// Returns whether a value is of facts and decides, so that what is absent of it must not be taken for an answer. `path` is where
@@ -468,6 +530,25 @@ fn path_of(expr: &IdedExpr, scope: &Scope) -> Option<String> {
             Some(format!("{}[]", path_of(call.args.first()?, scope)?))
         }
         _ => None,
+    }
+}
+
+impl With {
+    /// Returns what a field is compared with by `expr`, if that is known before it runs.
+    fn of(expr: &IdedExpr, scope: &Scope) -> Option<Self> {
+        let text = |expr: &IdedExpr| match &expr.expr {
+            Expr::Literal(LiteralValue::String(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        match &expr.expr {
+            Expr::List(list) => Some(Self::Texts(list.elements.iter().filter_map(text).collect())),
+            _ => match text(expr) {
+                Some(text) => Some(Self::Texts(vec![text])),
+                None => {
+                    path_of(expr, scope)?.strip_prefix("param.").map(|name| Self::Parameter(name.replace("[]", "")))
+                }
+            },
+        }
     }
 }
 

@@ -144,6 +144,16 @@ impl Fixture {
         Run { judgement: Some(judged), fault }
     }
 
+    /// Returns why the offenders of `control` name nothing of the host; `None` where they do, or there are none.
+    pub fn unnamed(&self, control: &Control) -> Option<String> {
+        let (evidence, now) = self.evidence().ok()?;
+        match evidence.offenders(control, now)? {
+            Ok(items) if items.is_empty() => Some("they are a list without a text or a number".to_owned()),
+            Ok(_) => None,
+            Err(why) => Some(why),
+        }
+    }
+
     /// Returns the evidence of the host, and when it is judged.
     pub fn evidence(&self) -> Result<(Evidence, Timestamp), String> {
         let now = self.now.unwrap_or_else(now);

@@ -1,7 +1,8 @@
 //! Trials: an operator's file of controls, or the built-in controls, with what each control gives on its fixtures.
 //!
 //! It is the check that the collector makes when it loads the file, told whole: not the first thing that is wrong, but each, with
-//! what to do. A file that a trial calls sound is one that the collector takes, and no other is; a test compares the two.
+//! what to do. A file that a trial calls sound is one that the collector takes; a test compares the two. Of mistakes, which leave
+//! what is judged sound, the collector warns where a trial calls them wrong.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,9 @@ use super::{
     catalogue::{self, Beside, Definition, Overlay},
     expression, field, fixture,
     fixture::Fixture,
-    framework, sample,
+    framework, mistake,
+    mistake::Mistake,
+    sample,
     statement::Statement,
 };
 
@@ -224,6 +227,7 @@ fn try_on(trial: &mut Trial, definition: Definition, beside: &Beside, fixtures: 
             let fixtures: Vec<&Fixture> = own.iter().chain(catalogue::of_control(fixtures, &id)).collect();
             let done = tried(&control, &fixtures);
             trial.runs = done.runs;
+            trial.faults.extend(done.faults);
             // What a built-in control gives is shown by its own fixtures.
             trial.missing = if trial.is_own { done.missing } else { Vec::new() };
         }
@@ -234,12 +238,16 @@ fn try_on(trial: &mut Trial, definition: Definition, beside: &Beside, fixtures: 
 fn tried(control: &Control, fixtures: &[&Fixture]) -> Trial {
     let run = |fixture: &&Fixture| {
         let fixture::Run { judgement, fault: error } = fixture.run(control);
+        let failed = judgement.as_ref().filter(|judgement| judgement.verdict == Verdict::Fail);
+        let unnamed = failed.and_then(|_| fixture.unnamed(control));
         Run {
             fixture: fixture.name.clone(),
             expects: fixture.expect.clone(),
             gives: judgement.as_ref().map(|judgement| judgement.verdict),
             reason: judgement.map(|judgement| judgement.reason).unwrap_or_default(),
-            fault: error.map(|error| fault(&error, None)),
+            fault: error
+                .map(|error| fault(&error, None))
+                .or_else(|| unnamed.map(|why| nothing_named(control, &fixture.name, &why))),
         }
     };
     Trial {
@@ -249,8 +257,21 @@ fn tried(control: &Control, fixtures: &[&Fixture]) -> Trial {
         is_own: false,
         runs: fixtures.iter().map(run).collect(),
         missing: fixture::missing(control, fixtures.iter().copied()),
-        faults: Vec::new(),
+        faults: mistake::of(control).iter().map(|mistake| not_meant(control, mistake)).collect(),
     }
+}
+
+/// Says that offenders, which decide nothing, leave a failure without its reason.
+fn nothing_named(control: &Control, fixture: &str, why: &str) -> Fault {
+    Fault {
+        what: format!("control {}: its offenders name nothing of fixture \"{fixture}\": {why}", control.id),
+        advice: "make them a list of texts: [\"only \" + string(system.processors)]; has(x) asks whether x was told"
+            .to_owned(),
+    }
+}
+
+fn not_meant(control: &Control, mistake: &Mistake) -> Fault {
+    Fault { what: format!("control {}: {mistake}", control.id), advice: mistake.advice() }
 }
 
 /// Says of a file that is not as documented where, and of which control.
@@ -497,6 +518,31 @@ mod tests {
         // One fixture is not enough, and a verdict that is missing is not called untested.
         let one = EXAMPLE.replacen("expect = \"unknown\"", "expect = \"no_data\"", 1);
         assert_eq!(of(&of_file(&one), "ACME-01").missing, [Verdict::Unknown]);
+    }
+
+    #[test]
+    fn offenders_that_name_nothing_of_a_failure_are_wrong_and_stop_no_collector() {
+        for (offenders, why) in [
+            ("'not installed: ' + param.package", "they are no list"),
+            ("['not installed: ' + 1]", "a type that the operation does not take"),
+            ("size(param.package) > 99 ? ['x'] : []", "a list without a text or a number"),
+            ("[software.packages[7].name]", "a list is shorter than its index"),
+            ("['not installed: ' + param.package]", ""),
+            ("[1]", ""),
+        ] {
+            let text = EXAMPLE.replacen("['not installed: ' + param.package]", offenders, 1).replacen(
+                "reason = \"not installed: acme-sensor\"\n",
+                "",
+                1,
+            );
+            assert!(Catalogue::with_overlay(&text).is_ok(), "{offenders}");
+            let trials = of_file(&text);
+            let faults: Vec<_> = of(&trials, "ACME-01").runs.iter().filter_map(|run| run.fault.as_ref()).collect();
+            assert_eq!(faults.len(), usize::from(!why.is_empty()), "{offenders}: {faults:?}");
+            let told = |fault: &&Fault| fault.what.contains("\"a server without it\"") && fault.what.contains(why);
+            assert!(faults.iter().all(told), "{offenders}: {faults:?}");
+            assert_eq!(trials.is_sound(), why.is_empty(), "{offenders}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use super::Fact;
 use crate::{limits, v1};
+pub use message::words;
 pub(in crate::fact) use value::Wire;
 
 /// Bytes are not a fact of the contract.

@@ -1,5 +1,7 @@
 //! Each message with its fields, in the order of `fact.proto`, and the enums that travel as text.
 
+use std::collections::BTreeSet;
+
 use crate::{fact::*, v1};
 
 use super::{
@@ -8,7 +10,13 @@ use super::{
 };
 
 macro_rules! text_enums {
-    ($($type:ident),* $(,)?) => { $(
+    ($($type:ident),* $(,)?) => {
+        /// Returns every word that a field of a fact may hold which is no free text, ordered.
+        pub fn words() -> BTreeSet<&'static str> {
+            [$($type::WORDS),*].concat().into_iter().collect()
+        }
+
+        $(
         impl Wire for $type {
             type Message = String;
 
