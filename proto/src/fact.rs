@@ -72,6 +72,22 @@ pub enum Cause {
     Hidden,
 }
 
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 10] = [
+        Self::Absent,
+        Self::Stale,
+        Self::Unsupported,
+        Self::TimedOut,
+        Self::Forbidden,
+        Self::Garbled,
+        Self::Limit,
+        Self::Undecidable,
+        Self::Failed,
+        Self::Hidden,
+    ];
+}
+
 /// A value that could not be told: why, and what was tried.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Unknown {

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use muster_proto::{
-    fact::{Fact, Reading, Subject},
+    fact::{Cause, Fact, Reading, Subject},
     id::AgentId,
     time::Timestamp,
 };
 use serde::Deserialize;
 
 use super::{
-    Acknowledged, Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, acknowledged, catalogue, judge,
-    sample,
+    Acknowledged, Control, Error, Evidence, Judgement, Observed, Reporting, Verdict, acknowledged, catalogue, field,
+    judge, mistake, sample,
 };
 
 /// A host, and what a control must say of it.
@@ -195,34 +195,95 @@ impl Fixture {
 
     fn changed(&self, fact: &Fact) -> Result<Fact, String> {
         let subject = fact.subject().as_str();
-        let mut json = serde_json::json!({ subject: sample::state(fact) });
-        for (path, value) in self.set.iter().filter(|(path, _)| path.split('.').next() == Some(subject)) {
-            let mut at = &mut json;
-            for part in path.split('.') {
-                at = match part.parse::<usize>() {
-                    Ok(index) => at.get_mut(index),
-                    Err(_) => at.as_object_mut().map(|fields| fields.entry(part).or_insert(serde_json::Value::Null)),
-                }
-                .ok_or_else(|| format!("sets `{path}`, which no fact has"))?;
-            }
-            *at = value.clone();
-        }
-        let tagged = serde_json::json!({ "subject": subject, "state": json[subject].take() });
-        let changed: Fact =
-            serde_json::from_value(tagged).map_err(|error| format!("makes {subject} no fact: {error}"))?;
+        let set: Vec<(&str, &serde_json::Value)> =
+            self.set.iter().map(|(path, value)| (path.as_str(), value)).collect();
+        let set: Vec<_> = set.into_iter().filter(|(path, _)| path.split('.').next() == Some(subject)).collect();
+        let json = changed_state(fact, &set)?;
+        let changed = as_fact(subject, json).map_err(|error| not_held(fact, &set, &error))?;
         // A misspelt field would be dropped without a word, and the fixture would show nothing.
-        let fields = |fact: &Fact| sample::state(fact).as_object().map(|fields| fields.len());
-        let set: Vec<&String> = self.set.keys().filter(|path| path.split('.').next() == Some(subject)).collect();
         let mut kept = sample::state(&changed);
         acknowledged::fill(&mut kept, &changed);
-        for path in set {
+        for (path, _) in set {
             let pointer = path.split('.').skip(1).map(|part| format!("/{part}")).collect::<String>();
             if kept.pointer(&pointer).is_none() {
-                return Err(format!("sets `{path}`, which {subject} does not have ({:?} fields)", fields(&changed)));
+                let (above, names) = field::beside(&sample::schema(&serde_json::Map::new()), &in_lists(path));
+                return Err(format!("sets `{path}`, which {subject} does not have; {above} has: {}", names.join(", ")));
             }
         }
         Ok(changed)
     }
+}
+
+/// Returns the JSON of the state of `fact` with other values at some paths.
+fn changed_state(fact: &Fact, set: &[(&str, &serde_json::Value)]) -> Result<serde_json::Value, String> {
+    let subject = fact.subject().as_str();
+    let mut json = serde_json::json!({ subject: sample::state(fact) });
+    for (path, value) in set {
+        let mut at = &mut json;
+        for part in path.split('.') {
+            at = match part.parse::<usize>() {
+                Ok(index) => at.get_mut(index),
+                Err(_) => at.as_object_mut().map(|fields| fields.entry(part).or_insert(serde_json::Value::Null)),
+            }
+            .ok_or_else(|| format!("sets `{path}`, which no fact has"))?;
+        }
+        *at = (*value).clone();
+    }
+    Ok(json[subject].take())
+}
+
+fn as_fact(subject: &str, state: serde_json::Value) -> Result<Fact, serde_json::Error> {
+    serde_json::from_value(serde_json::json!({ "subject": subject, "state": state }))
+}
+
+/// Says which of the values of `set` makes `fact` none, and what may stand there.
+fn not_held(fact: &Fact, set: &[(&str, &serde_json::Value)], error: &serde_json::Error) -> String {
+    let subject = fact.subject().as_str();
+    let is_fact = |set: &[(&str, &serde_json::Value)]| {
+        changed_state(fact, set).is_ok_and(|state| as_fact(subject, state).is_ok())
+    };
+    let without = |left_out: usize| {
+        let rest: Vec<_> =
+            set.iter().enumerate().filter(|(index, _)| *index != left_out).map(|(_, one)| *one).collect();
+        is_fact(&rest)
+    };
+    // Of two that are wrong, each makes it none alone.
+    let alone = || set.iter().find(|one| !is_fact(&[**one]));
+    let Some((path, value)) = (0..set.len()).find(|index| without(*index)).map(|index| &set[index]).or_else(alone)
+    else {
+        return format!("makes {subject} no fact: {error}");
+    };
+    let place = in_lists(path);
+    let absent = serde_json::json!({ "unknown": { "cause": "absent" } });
+    let takes_unknown = is_fact(&[(*path, &absent)]);
+    let words = mistake::words(&place);
+    let what = match field::all(&place).into_iter().find(|field| field.path == place) {
+        _ if value.get("unknown").is_some() && takes_unknown => {
+            let causes = Cause::ALL.iter().filter_map(|cause| serde_json::to_value(cause).ok()).collect::<Vec<_>>();
+            let causes: Vec<&str> = causes.iter().filter_map(serde_json::Value::as_str).collect();
+            format!("{{ unknown = {{ cause = \"…\", detail = \"…\" }} }}, with a cause of: {}", causes.join(", "))
+        }
+        _ if !words.is_empty() => format!("one of: {}", words.join(", ")),
+        Some(field) if field.kind.starts_with("seconds") => "a time, such as \"2026-06-01T00:00:00Z\"".to_owned(),
+        Some(field) if field.kind == "yes or no" => "true or false".to_owned(),
+        Some(field) => format!("a {}", field.kind),
+        None => return format!("makes {subject} no fact by `{path}`: {error}"),
+    };
+    let or_unknown = if takes_unknown && value.get("unknown").is_none() { ", or unknown with its cause" } else { "" };
+    format!("sets `{path}` to {value}, which it cannot hold; it takes {what}{or_unknown}")
+}
+
+/// Returns a path of a fixture as conditions write it: `listeners.listeners[].port` of `listeners.listeners.0.port`.
+fn in_lists(path: &str) -> String {
+    let mut place = String::new();
+    for part in path.split('.') {
+        match part.parse::<usize>() {
+            Ok(_) => place.push_str("[]"),
+            Err(_) if place.is_empty() => place.push_str(part),
+            Err(_) => place.extend([".", part]),
+        }
+    }
+    place
 }
 
 fn now() -> Timestamp {
@@ -241,5 +302,61 @@ pub(super) fn evidence_of(
         facts: facts.into_iter().map(|fact| (fact.subject(), Observed::new(fact, confirmed))).collect(),
         reporting: Reporting { last_received, skew_millis },
         acknowledged: Acknowledged::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_a_field_cannot_hold_is_named_with_what_it_takes() {
+        for (set, told) in [
+            (
+                "\"listeners.listeners.0.protocol\" = \"TCP\"",
+                "sets `listeners.listeners.0.protocol` to \"TCP\", which it cannot hold; it takes one of: tcp, udp",
+            ),
+            (
+                "\"system.processors\" = \"2\"",
+                "sets `system.processors` to \"2\", which it cannot hold; it takes a whole number, or unknown with its cause",
+            ),
+            (
+                "\"system.host_class\" = \"Laptop\", \"system.processors\" = 1",
+                "sets `system.host_class` to \"Laptop\", which it cannot hold; it takes one of: container, desktop, laptop, \
+                 server, vm, or unknown with its cause",
+            ),
+            (
+                "\"system.hostname\" = { unknown = { cause = \"hiden\" } }",
+                "cannot hold; it takes { unknown = { cause = \"…\", detail = \"…\" } }, with a cause of: absent, stale, ",
+            ),
+            (
+                "\"listeners.listeners.0.port\" = { unknown = { cause = \"hidden\" } }",
+                "`listeners.listeners.0.port` to {\"unknown\":{\"cause\":\"hidden\"}}, which it cannot hold; it takes a whole number",
+            ),
+            ("\"clock.last_sync_time\" = 5", "it takes a time, such as \"2026-06-01T00:00:00Z\", or unknown"),
+            ("\"system.clock_synchronized\" = \"yes\"", "it takes true or false, or unknown with its cause"),
+            // Two that are wrong.
+            (
+                "\"listeners.listeners.0.port\" = \"x\", \"listeners.listeners.0.protocol\" = \"TCP\"",
+                "0.port` to \"x\"",
+            ),
+            ("\"software\" = { packages = 5 }", "makes software no fact by `software`: "),
+            (
+                "\"system.procesors\" = 1",
+                "sets `system.procesors`, which system does not have; system has: architecture, clock_synchronized, ",
+            ),
+            (
+                "\"disk_encryption.volumes.0.encryptd\" = true",
+                "which disk_encryption does not have; disk_encryption.volumes[] has: encrypted, ",
+            ),
+            (
+                "\"disk_encryption.volumes.9.encrypted\" = true",
+                "sets `disk_encryption.volumes.9.encrypted`, which no fact has",
+            ),
+        ] {
+            let text = format!("[[fixture]]\nname = \"n\"\nexpect = \"pass\"\nset = {{ {set} }}");
+            let why = parse(&text).unwrap()[0].evidence().unwrap_err();
+            assert!(why.contains(told), "{set}: {why}");
+        }
     }
 }
