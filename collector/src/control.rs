@@ -53,11 +53,11 @@ const WITH_ACKNOWLEDGED: &str = "with changes that operators acknowledged: ";
 pub enum Verdict {
     /// The facts are present and fresh and the condition holds.
     Pass,
-    /// The facts are present and fresh and the condition does not hold.
+    /// The facts that decide are present and fresh and the condition does not hold.
     Fail,
     /// The host reported, but a needed fact could not be told.
     Unknown,
-    /// No report is fresh enough.
+    /// No report is fresh enough, or none was about what would decide.
     NoData,
     /// The control does not apply to this host.
     NotApplicable,
@@ -267,18 +267,31 @@ pub fn judge(control: &Control, evidence: &Evidence, now: Timestamp) -> Judgemen
         return Judgement { verdict: Verdict::NotApplicable, reason, subjects: Vec::new() };
     }
     let verdict = |verdict, reason| Judgement { verdict, reason, subjects: control.subjects.clone() };
-    if let Some(reason) = missing(control, evidence) {
-        return verdict(Verdict::NoData, reason);
+    if is_unheard(control, evidence) {
+        return verdict(Verdict::NoData, "nothing was reported so far".to_owned());
     }
-    let later = |subject: &&Subject| evidence.facts.get(subject).is_some_and(|observed| observed.confirmed > now);
-    if let Some(subject) = control.subjects.iter().find(later) {
-        return verdict(Verdict::Unknown, format!("{} is known from after the instant alone", subject.as_str()));
+    let missing = missing(control, evidence);
+    if let Some(subject) = later(control, evidence, now) {
+        let after = || (Verdict::Unknown, format!("{} is known from after the instant alone", subject.as_str()));
+        let (judged, reason) = missing.map_or_else(after, |reason| (Verdict::NoData, reason));
+        return verdict(judged, reason);
     }
     if let Some((_, reason)) = stale(control, evidence).filter(|(until, _)| *until <= now) {
-        return verdict(Verdict::NoData, reason);
+        return verdict(Verdict::NoData, missing.unwrap_or(reason));
     }
-    let (judged, reason) = evidence.evaluate(control, class, now);
+    let (judged, reason) = decided(control, evidence, class, now);
     verdict(judged, reason)
+}
+
+/// Returns what the condition says of fresh facts. Where the host never reported about a subject that it reads, that is a failure which
+/// the other facts make certain, or there is no data.
+fn decided(control: &Control, evidence: &Evidence, class: Option<HostClass>, now: Timestamp) -> (Verdict, String) {
+    let (verdict, reason) = evidence.evaluate(control, class, now);
+    let applies = class.is_some() || control.applies_to.is_empty();
+    match missing(control, evidence) {
+        Some(why) if verdict != Verdict::Fail || !applies => (Verdict::NoData, why),
+        _ => (verdict, reason),
+    }
 }
 
 /// Returns from when on what was observed no longer holds, collector's clock, and the reason to give then.
@@ -308,12 +321,22 @@ pub fn turn(
     judged: &Judgement,
     horizon: Duration,
 ) -> Option<Turn> {
-    let by_condition = matches!(judged.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown);
+    let by_condition = match judged.verdict {
+        Verdict::Pass | Verdict::Fail | Verdict::Unknown => true,
+        // What is fresh may come to be a failure, whatever was never reported.
+        Verdict::NoData => {
+            missing(control, evidence).is_some()
+                && !is_unheard(control, evidence)
+                && later(control, evidence, now).is_none()
+                && stale(control, evidence).is_some_and(|(until, _)| until > now)
+        }
+        Verdict::NotApplicable => false,
+    };
     if !control.reads_now || !by_condition {
         return None;
     }
     let class = evidence.class();
-    let verdict_at = |time| evidence.evaluate(control, class, time);
+    let verdict_at = |time| decided(control, evidence, class, time);
     let turned =
         |seconds: &i64| Timestamp::from_seconds(*seconds).is_some_and(|time| verdict_at(time).0 != judged.verdict);
     let points = points(control, evidence.host, now, now.plus(horizon));
@@ -339,17 +362,26 @@ fn points(control: &Control, host: AgentId, now: Timestamp, end: Timestamp) -> V
     points
 }
 
-fn missing(control: &Control, evidence: &Evidence) -> Option<String> {
+/// Returns whether nothing was reported that `control` could rest on.
+fn is_unheard(control: &Control, evidence: &Evidence) -> bool {
     // What was observed by an instant and received after it counts, unless the question is when the host was heard.
-    if evidence.reporting.last_received.is_none() && (evidence.facts.is_empty() || control.reads_reporting) {
-        return Some("nothing was reported so far".to_owned());
-    }
-    let names: Vec<&str> = control
-        .subjects
-        .iter()
-        .filter(|subject| !evidence.facts.contains_key(subject))
-        .map(|subject| subject.as_str())
-        .collect();
+    evidence.reporting.last_received.is_none() && (evidence.facts.is_empty() || control.reads_reporting)
+}
+
+/// Returns a subject of `control` that was confirmed after `now` alone.
+fn later(control: &Control, evidence: &Evidence, now: Timestamp) -> Option<Subject> {
+    let is_later = |subject: &Subject| evidence.facts.get(subject).is_some_and(|observed| observed.confirmed > now);
+    control.subjects.iter().copied().find(is_later)
+}
+
+fn missing(control: &Control, evidence: &Evidence) -> Option<String> {
+    missing_reason(control, |subject| evidence.facts.contains_key(&subject))
+}
+
+/// Returns the reason for a verdict without data of each subject of `control`; `None` where all were reported.
+pub fn missing_reason(control: &Control, is_reported: impl Fn(Subject) -> bool) -> Option<String> {
+    let names: Vec<&str> =
+        control.subjects.iter().filter(|subject| !is_reported(**subject)).map(|subject| subject.as_str()).collect();
     (!names.is_empty()).then(|| format!("nothing was reported about {}", names.join(", ")))
 }
 

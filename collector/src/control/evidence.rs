@@ -302,14 +302,14 @@ impl Evidence {
     /// Returns the variables that `expression` reads.
     fn variables(&self, expression: &super::Expression, beside: &Beside<'_>) -> Vec<(&'static str, Value)> {
         let mut variables = vec![("now", Value::Int(beside.now.seconds()))];
-        for (subject, observed) in &self.facts {
-            if expression.reads(subject.as_str()) {
-                let values = match beside.other {
-                    Some((other, values)) if other == *subject => values,
-                    _ => self.values(observed),
-                };
-                variables.push((subject.as_str(), values.value.clone()));
-            }
+        for subject in Subject::ALL.into_iter().filter(|subject| expression.reads(subject.as_str())) {
+            let value = match (beside.other, self.facts.get(&subject)) {
+                (Some((other, values)), _) if other == subject => values.value.clone(),
+                (_, Some(observed)) => self.values(observed).value.clone(),
+                // What was never reported is as little told as what is unknown.
+                (_, None) => object(HashMap::new()),
+            };
+            variables.push((subject.as_str(), value));
         }
         if expression.reads("host") {
             variables.push(("host", to_cel(&self.host_value(beside.class))));

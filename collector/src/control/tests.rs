@@ -743,6 +743,38 @@ fn builds_settings_and_watch_sets_that_an_operator_names_decide() {
 }
 
 #[test]
+fn time_alone_makes_a_failure_certain_of_what_was_never_reported_whole() {
+    let overlay = r#"
+        [[control]]
+        id = "ACME-01"
+        title = "Recent metadata"
+        statement = "The metadata are recent, and there is a processor."
+        family = "acme"
+        condition = "now - patch_level.security_metadata_time <= 172800 && system.processors > 0"
+        severity = "low"
+        max_age = { "*" = "7d" }
+        remediation = { limit = "3d", hint = "Look." }
+        limits = "None."
+        fixture = [
+            { name = "so", expect = "pass" },
+            { name = "old", expect = "fail", now = "2026-06-04T00:00:00Z", age = "2d" },
+            { name = "not told", expect = "unknown", set = { "system.processors" = { unknown = { cause = "absent" } } } },
+        ]
+    "#;
+    let catalogue = Catalogue::with_overlay(overlay).unwrap();
+    let control = catalogue.control("ACME-01").unwrap();
+    let (mut evidence, now) = host_with("");
+    evidence.facts.remove(&Subject::System);
+    let day = Duration::from_secs(86_400);
+    let judged = judge(control, &evidence, now);
+    assert_eq!((judged.verdict, judged.reason.as_str()), (Verdict::NoData, "nothing was reported about system"));
+    let turn = turn(control, &evidence, now, &judged, day * 3).unwrap();
+    assert_eq!((turn.at, turn.judgement.verdict), (now.plus(day).plus(Duration::from_secs(1)), Verdict::Fail));
+    assert_eq!(judge(control, &evidence, turn.at), turn.judgement);
+    assert_eq!(judge(control, &evidence, now.plus(day * 7)), judged);
+}
+
+#[test]
 fn no_account_but_root_has_its_user_id_also_if_it_is_approved() {
     let catalogue = Catalogue::with_overlay("[parameters.ACC-02]\nallow = { \"*\" = [\"alice\"] }").unwrap();
     for (name, kind, expected, reason) in [

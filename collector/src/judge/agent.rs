@@ -30,7 +30,7 @@ pub(super) struct Agent {
     pub host: HostRow,
     /// The verdicts that were published last, by the catalogue's order.
     pub shown: Vec<Option<Verdict>>,
-    /// Whether a verdict is `no_data` for a fact that is stale rather than absent.
+    /// Whether a verdict is `no_data` that a look at what was reported before could change.
     pub has_stale: bool,
     /// Whether the agent's own row is to be written.
     pub is_dirty: bool,
@@ -92,9 +92,7 @@ impl Agent {
     pub fn note_stale(&mut self, catalogue: &Catalogue) {
         let known = Known::of(&self.host.agent, &self.host.facts);
         self.has_stale = catalogue.controls().any(|control| {
-            self.verdict(control).is_some_and(|row| row.verdict == Verdict::NoData)
-                && !control.subjects.is_empty()
-                && known.has_all(control)
+            self.verdict(control).is_some_and(|row| row.verdict == Verdict::NoData) && known.stale(control).is_some()
         });
     }
 

@@ -8,7 +8,7 @@ use muster_proto::{
 };
 
 use crate::{
-    control::{Control, Verdict, stale_reason},
+    control::{Control, Verdict, missing_reason, stale_reason},
     views::{AgentRow, FactRow, HostRow, Looks, VerdictRow, confirmation},
 };
 
@@ -59,8 +59,13 @@ impl<'a> Known<'a> {
     }
 
     /// Returns whether every fact that `control` rests on was reported.
-    pub fn has_all(&self, control: &Control) -> bool {
-        self.broken.is_some() || control.subjects.iter().all(|subject| self.facts.contains_key(subject))
+    fn has_all(&self, control: &Control) -> bool {
+        self.missing(control).is_none()
+    }
+
+    /// Says what of that was never reported.
+    fn missing(&self, control: &Control) -> Option<String> {
+        missing_reason(control, |subject| self.broken.is_some() || self.facts.contains_key(&subject))
     }
 }
 
@@ -78,7 +83,9 @@ pub fn standing(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Tim
     match (change(control, row, known, now), &row.turn) {
         (Change::Stale(at, subject, confirmed), _) => Standing {
             verdict: Verdict::NoData,
-            reason: stale_reason(subject, confirmed, *control.max_age.of(known.class)),
+            reason: known
+                .missing(control)
+                .unwrap_or_else(|| stale_reason(subject, confirmed, *control.max_age.of(known.class))),
             since: Some(at),
             judged_at: at,
         },
@@ -107,7 +114,6 @@ pub fn passed(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Times
         Change::None | Change::Turned => None,
     };
     if let Some((at, verdict, reason)) = &row.turn
-        && row.is_judged()
         && *at <= now
         && stale_at.is_none_or(|stale_at| *at < stale_at)
         && *verdict != row.verdict
@@ -116,7 +122,7 @@ pub fn passed(control: &Control, row: &VerdictRow, known: &Known<'_>, now: Times
         passed.push(by_time(Standing { verdict, reason, since: Some(*at), judged_at: *at }));
     }
     if let Change::Stale(..) = change
-        && row.verdict != Verdict::NoData
+        && passed.last().map_or(row.verdict, |last| last.verdict) != Verdict::NoData
     {
         passed.push(by_time(standing(control, row, known, now)));
     }
@@ -152,9 +158,9 @@ impl VerdictRow {
         Standing { verdict: self.verdict, reason: self.reason.clone(), since: self.since, judged_at: self.judged_at }
     }
 
-    /// Returns whether a condition gave it.
+    /// Returns whether a condition gave it, or will.
     fn is_judged(&self) -> bool {
-        matches!(self.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown)
+        matches!(self.verdict, Verdict::Pass | Verdict::Fail | Verdict::Unknown) || self.turn.is_some()
     }
 }
 

@@ -349,6 +349,31 @@ fn an_attestation_keeps_facts_fresh_and_a_change_is_a_new_verdict_with_its_begin
     assert_eq!(past[0].looks.get(Probe::DiskEncryption).unwrap().log_index, 2);
 }
 
+#[test]
+fn a_failure_that_is_certain_without_all_subjects_goes_stale_and_holds_again_with_the_next_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sim = Sim::new();
+    let day = 86_400;
+    let off = changed(sample::healthy(), Subject::System, |fact| {
+        if let Fact::System(Reading::Known(system)) = fact {
+            system.secure_boot = Reading::Known(muster_proto::fact::SecureBoot::Off);
+        }
+    });
+    let log = log_of(vec![
+        sim.enrollment(at(0)),
+        sim.facts(at(10), &[off], true),
+        sim.attestation(at(9 * day), &[]),
+        sim.attestation(at(9 * day + 600), &PROBES),
+    ]);
+    let views = views_of(dir.path(), "v", &log);
+    let told: Vec<_> =
+        history_of(&views, &sim, "PLT-01").into_iter().map(|(index, verdict, ..)| (index, verdict)).collect();
+    assert_eq!(told, [(0, Verdict::NoData), (1, Verdict::Fail), (2, Verdict::NoData), (3, Verdict::Fail)]);
+    let (_, hosts) = views.hosts().unwrap();
+    let stale = verdict_of(&hosts[0], "PLT-01", at(20 * day));
+    assert_eq!((stale.verdict, stale.reason.as_str()), (Verdict::NoData, "nothing was reported about boot"));
+}
+
 /// Returns the history of a control: log index, verdict, since when, and when it was judged.
 fn history_of(views: &Views, sim: &Sim, control: &str) -> Vec<(u64, Verdict, Option<Timestamp>, Timestamp)> {
     let history = views.verdict_history(sim.id(), control).unwrap();
