@@ -18,7 +18,7 @@ use muster_proto::{
     report,
 };
 
-use self::{modprobe::Settings, usbguard::Guard};
+use self::modprobe::Settings;
 use super::{Look, Probe};
 use crate::host::{self, EntryKind, Host, SMALL_FILE_BYTES};
 
@@ -263,12 +263,13 @@ fn authorization(host: &dyn Host, mechanisms: &mut BTreeSet<String>) -> Finding 
     mechanisms.insert(format!("{BUSES}: no bus takes new devices by itself"));
     match usbguard::guard(host) {
         Ok(None) => Finding::Untold(Unknown::new(Cause::Undecidable, "who lets devices in is not known")),
-        Ok(Some(Guard { implicit, rule: None })) if implicit != "allow" => {
-            mechanisms.insert(format!("{}: no rule lets storage in", usbguard::FOLDER));
-            Finding::Blocks
+        Ok(Some(guard)) => {
+            let finding = guard.finding();
+            if finding == Finding::Blocks {
+                mechanisms.insert(format!("{}: no rule lets storage in", usbguard::FOLDER));
+            }
+            finding
         }
-        Ok(Some(Guard { rule: None, .. })) => Finding::Silent,
-        Ok(Some(Guard { rule: Some(rule), .. })) => Finding::Untold(Unknown::new(Cause::Undecidable, rule)),
         Err(unknown) => Finding::Untold(unknown),
     }
 }
@@ -319,33 +320,50 @@ mod tests {
     use super::*;
     use crate::host::Recorded;
 
-    /// Returns what a kernel comes to that has modules for USB storage and has loaded none, with these files.
+    /// Returns what a kernel comes to that has modules for USB storage and has loaded none, with these files. What begins with an
+    /// arrow is a link.
     fn policy(files: &[(&str, &str)]) -> Reading<RemovablePolicy> {
-        let folder = tempfile::tempdir().unwrap();
         let storage = "/lib/modules/6/kernel/drivers/usb/storage";
-        let absent = ["metadata /sys/module/usb_storage", "list /etc/udev/rules.d", "list /etc/polkit-1/rules.d"]
-            .into_iter()
-            .map(str::to_owned)
-            .chain(MODPROBE[1..].iter().map(|folder| format!("list {folder}")))
-            .chain([format!("list {BUSES}")])
-            .map(|asked| format!(r#""{asked}": {{"errno": 2}}"#));
-        let index = format!(
-            r#"{{"version": 1, "captured": "2026-11-24T12:00:00Z",
-            "machine": {{"ok": {{"hostname": "h", "release": "6", "machine": "x", "processors": 1, "memory_bytes": 0}}}},
-            "lists": {{"/etc/modprobe.d": ["a.conf", ".b.conf"], "/lib/modules/6": ["kernel"],
-                "{storage}": ["uas.ko.xz", "ums-realtek.ko.xz", "usb-storage.ko.xz"]}},
-            "metadata": {{"/proc/modules": {{"kind": "file", "size_bytes": 0, "modified": null, "mode": 0, "uid": 0,
-                "gid": 0, "device": [0, 5], "inode": 1}}}},
-            "errors": {{{}}}}}"#,
-            absent.collect::<Vec<_>>().join(", ")
-        );
-        std::fs::write(folder.path().join("index.json"), index).unwrap();
+        let modules = ["uas.ko.xz", "ums-realtek.ko.xz", "usb-storage.ko.xz"].map(|name| format!("{storage}/{name}"));
+        let modules: Vec<_> = modules.iter().map(|path| (path.as_str(), "")).collect();
+        policy_of(&[files, &modules].concat())
+    }
+
+    /// Returns the same of a kernel of which nothing else is known.
+    fn policy_of(files: &[(&str, &str)]) -> Reading<RemovablePolicy> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lists = BTreeMap::<_, BTreeSet<_>>::new();
+        let mut links = BTreeMap::new();
         let files = [("/proc/cmdline", "ro\n"), ("/etc/modprobe.d/a.conf", "\n")].iter().chain(files);
         for (path, content) in files {
+            for path in Path::new(path).ancestors() {
+                if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+                    lists.entry(folder.to_str().unwrap()).or_default().insert(name.to_str().unwrap());
+                }
+            }
+            if let Some(target) = content.strip_prefix("-> ") {
+                links.insert(path, target);
+                continue;
+            }
             let path = folder.path().join(format!("files{path}"));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
+        let mut absent = vec!["metadata /sys/module/usb_storage".to_owned()];
+        if !lists.contains_key("/etc/usbguard") {
+            absent.push("read /etc/usbguard/usbguard-daemon.conf".to_owned());
+        }
+        let folders = [UDEV_RULES, POLKIT_RULES, BUSES, "/etc/usbguard/rules.d"].into_iter().chain(MODPROBE);
+        let folders = folders.filter(|folder| !lists.contains_key(folder)).map(|folder| format!("list {folder}"));
+        let errors: BTreeMap<_, _> =
+            absent.into_iter().chain(folders).map(|asked| (asked, serde_json::json!({"errno": 2}))).collect();
+        let index = serde_json::json!({
+            "version": 1, "captured": "2026-11-24T12:00:00Z", "lists": lists, "links": links, "errors": errors,
+            "machine": {"ok": {"hostname": "h", "release": "6", "machine": "x", "processors": 1, "memory_bytes": 0}},
+            "metadata": {"/proc/modules": {"kind": "file", "size_bytes": 0, "modified": null, "mode": 0, "uid": 0,
+                "gid": 0, "device": [0, 5], "inode": 1}},
+        });
+        std::fs::write(folder.path().join("index.json"), index.to_string()).unwrap();
         removable_media(&Recorded::at(folder.path()).unwrap()).policy
     }
 
@@ -369,6 +387,28 @@ mod tests {
             ("/etc/modprobe.d/.b.conf", "install usb-storage /bin/false\n", Some(Allow)),
         ] {
             assert_eq!(policy(&[(file, content)]).known().copied(), expected, "{file} {content}");
+        }
+    }
+
+    #[test]
+    fn usbguard_reads_every_file_in_the_folder_of_its_rules() {
+        use RemovablePolicy::Block;
+        let bus = ("/sys/bus/usb/devices/usb1/authorized_default", "0\n");
+        for (config, file, expected) in [
+            ("", "/etc/usbguard/rules.d/10-site.conf", None),
+            ("", "/etc/usbguard/rules.d/10-site", None),
+            ("", "/etc/usbguard/rules.d/.x~", None),
+            ("", "/etc/usbguard/site/10", Some(Block)),
+            ("RuleFolder = /etc/usbguard/site\n", "/etc/usbguard/site/10", None),
+            ("RuleFile = /etc/usbguard/site/10\n", "/etc/usbguard/site/10", None),
+        ] {
+            let files = [
+                bus,
+                ("/etc/usbguard/usbguard-daemon.conf", config),
+                ("/etc/usbguard/rules.conf", ""),
+                (file, "allow\n"),
+            ];
+            assert_eq!(policy(&files).known().copied(), expected, "{config} {file}");
         }
     }
 
