@@ -192,7 +192,7 @@ fn settings(host: &dyn Host) -> Result<Settings, Unknown> {
             Ok(names) => {
                 let is_read = |name: &OsString| {
                     let name = name.to_string_lossy();
-                    name.ends_with(".conf") && !name.starts_with('.')
+                    (name.ends_with(".conf") || name.ends_with(".alias")) && !name.starts_with('.')
                 };
                 for name in names.into_iter().filter(is_read).take(FILES) {
                     let path = Path::new(folder).join(&name);
@@ -218,7 +218,12 @@ fn settings(host: &dyn Host) -> Result<Settings, Unknown> {
             if is_garbled(&line) {
                 return Err(Unknown::new(Cause::Garbled, at));
             }
-            settings.add(&line, &at);
+            // Up to version 32 of kmod.
+            if path.extension().is_some_and(|extension| extension == "alias") {
+                settings.add_of_some(&line, &at);
+            } else {
+                settings.add(&line, &at);
+            }
         }
     }
     Ok(settings)
@@ -383,6 +388,8 @@ mod tests {
             (conf, "blacklist usb-storage\nblacklist uas\nblacklist ums-realtek\n", Some(Block)),
             ("/proc/cmdline", "modprobe.blacklist=usb-storage,uas,ums-realtek\n", Some(Block)),
             ("/proc/cmdline", "module_blacklist=usb_storage\n", Some(Block)),
+            ("/etc/modprobe.d/b.alias", "blacklist usb-storage\nblacklist uas\nblacklist ums-realtek\n", Some(Allow)),
+            ("/etc/modprobe.d/b.alias", "install usb-storage /bin/false\n", None),
             // No file whose name begins with a dot is read.
             ("/etc/modprobe.d/.b.conf", "install usb-storage /bin/false\n", Some(Allow)),
         ] {

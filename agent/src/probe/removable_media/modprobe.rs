@@ -22,12 +22,23 @@ struct Install {
     /// As fnmatch(3) reads it.
     pattern: String,
     does_nothing: bool,
+    /// Whether every modprobe(8) reads it.
+    is_read: bool,
     line: String,
 }
 
 impl Settings {
     /// Adds a line, which [`lines`] made, and which is at `at`.
     pub fn add(&mut self, line: &str, at: &str) {
+        self.add_line(line, at, true);
+    }
+
+    /// Adds a line, as [`Self::add`], of a file that not every modprobe(8) reads: of what it says, only what may let the driver in counts.
+    pub fn add_of_some(&mut self, line: &str, at: &str) {
+        self.add_line(line, at, false);
+    }
+
+    fn add_line(&mut self, line: &str, at: &str, is_read: bool) {
         const BLANK: [char; 2] = [' ', '\t'];
         let (word, rest) = line.trim_start_matches(BLANK).split_once(BLANK).unwrap_or_default();
         let (module, rest) = rest.trim_start_matches(BLANK).split_once(BLANK).unwrap_or((rest.trim_matches(BLANK), ""));
@@ -41,9 +52,11 @@ impl Settings {
                 let command: Vec<_> = rest.split(BLANK).filter(|word| !word.is_empty()).collect();
                 let command = command.split(|word| word.starts_with('#')).next().unwrap_or_default();
                 let does_nothing = matches!(command, [nothing] if NOTHING.contains(nothing));
-                self.installs.push(Install { pattern: underscored(module), does_nothing, line });
+                if let Some(pattern) = underscored_pattern(module) {
+                    self.installs.push(Install { pattern, does_nothing, is_read, line });
+                }
             }
-            "blacklist" => drop(self.blacklists.entry(underscored(module)).or_insert(line)),
+            "blacklist" if is_read => drop(self.blacklists.entry(underscored(module)).or_insert(line)),
             _ => {}
         }
     }
@@ -57,24 +70,29 @@ impl Settings {
         }
     }
 
-    /// Returns what is run in place of loading `module`: the first line that is like it tells.
-    fn install(&self, module: &str) -> Option<&Install> {
-        self.installs.iter().find(|install| may_be_like(&install.pattern, module))
+    /// Returns what is run in place of loading `module`, and whether it is that: the first line that is like it tells.
+    fn install(&self, module: &str) -> Option<(&Install, bool)> {
+        let found = |install: &Install| is_like(&install.pattern, module) != Some(false);
+        let install = self.installs.iter().find(|install| found(install))?;
+        Some((install, install.is_read && is_like(&install.pattern, module) == Some(true)))
+    }
+
+    /// Returns whether `module` is for certain never loaded by itself or when asked for.
+    fn is_never_loaded(&self, module: &str) -> bool {
+        self.install(module).is_some_and(|(install, is_certain)| install.does_nothing && is_certain)
     }
 
     /// Returns whether the driver can get into the kernel, whose modules for USB storage are `modules`.
     pub fn finding(&self, modules: &BTreeSet<String>, mechanisms: &mut BTreeSet<String>) -> Finding {
-        let is_kept_out = |module: &str| {
-            self.blacklists.contains_key(module) || self.install(module).is_some_and(|install| install.does_nothing)
-        };
+        let is_kept_out = |module: &str| self.blacklists.contains_key(module) || self.is_never_loaded(module);
         for module in modules.iter().map(String::as_str).chain([DRIVER]) {
             mechanisms.extend(self.blacklists.get(module).cloned());
-            mechanisms.extend(self.install(module).map(|install| install.line.clone()));
+            mechanisms.extend(self.install(module).map(|(install, _)| install.line.clone()));
         }
         // Every other module needs the driver, and cannot be loaded without it.
         match self.install(DRIVER) {
-            Some(install) if install.does_nothing => return Finding::Blocks,
-            Some(install) => return Finding::Untold(Unknown::new(Cause::Undecidable, &install.line)),
+            Some(_) if self.is_never_loaded(DRIVER) => return Finding::Blocks,
+            Some((install, _)) => return Finding::Untold(Unknown::new(Cause::Undecidable, &install.line)),
             None if !self.blacklists.contains_key(DRIVER) => return Finding::Silent,
             None => {}
         }
@@ -129,17 +147,84 @@ pub(super) fn underscored(module: &str) -> String {
     module.replace('-', "_")
 }
 
-/// Returns whether `name` is like `pattern`, as fnmatch(3) says; of sets of characters and escapes, whether it could be.
-fn may_be_like(pattern: &str, name: &str) -> bool {
-    if pattern.contains(['[', '\\']) {
-        return true;
+/// Returns the pattern as libkmod keeps it, which leaves sets as they are and drops lines with half a set: `underscores` in shared/util.c.
+fn underscored_pattern(pattern: &str) -> Option<String> {
+    let mut kept = String::new();
+    let mut rest = pattern;
+    while let Some(start) = rest.find(['[', ']']) {
+        let end = start + rest[start..].find(']').filter(|length| *length > 0)?;
+        kept += &underscored(&rest[..start]);
+        kept += &rest[start..=end];
+        rest = &rest[end + 1..];
     }
+    Some(kept + &underscored(rest))
+}
+
+/// What one part of a pattern is like.
+enum Part<'a> {
+    Any,
+    One(u8),
+    Set { is_negated: bool, bytes: &'a [u8] },
+    Run,
+}
+
+impl Part<'_> {
+    fn is_like(&self, byte: u8) -> bool {
+        match *self {
+            Self::Any | Self::Run => true,
+            Self::One(one) => one == byte,
+            Self::Set { is_negated, mut bytes } => {
+                let mut is_in = false;
+                while let [first, rest @ ..] = bytes {
+                    let (last, after) = match rest {
+                        [b'-', last, after @ ..] => (last, after),
+                        _ => (first, rest),
+                    };
+                    is_in |= (*first..=*last).contains(&byte);
+                    bytes = after;
+                }
+                is_in != is_negated
+            }
+        }
+    }
+}
+
+/// Returns the parts of a pattern; `None` where it has escapes, classes of characters or an empty set.
+fn parts(pattern: &str) -> Option<Vec<Part<'_>>> {
+    let mut parts = Vec::new();
+    let mut rest = pattern.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        parts.push(match first {
+            b'\\' => return None,
+            b'*' => Part::Run,
+            b'?' => Part::Any,
+            b'[' => {
+                let end = after.iter().position(|byte| *byte == b']')?;
+                rest = &after[end + 1..];
+                let (is_negated, bytes) = match &after[..end] {
+                    [b'!' | b'^', bytes @ ..] => (true, bytes),
+                    bytes => (false, bytes),
+                };
+                if bytes.is_empty() || bytes.iter().any(|byte| matches!(byte, b'[' | b'\\')) {
+                    return None;
+                }
+                Part::Set { is_negated, bytes }
+            }
+            one => Part::One(*one),
+        });
+    }
+    Some(parts)
+}
+
+/// Returns whether `name` is like `pattern`, as fnmatch(3) says; `None` where the pattern is not read.
+fn is_like(pattern: &str, name: &str) -> Option<bool> {
     let name = name.as_bytes();
     // Which starts of `name` are like what was read of the pattern.
     let mut alike = vec![false; name.len() + 1];
     alike[0] = true;
-    for byte in pattern.bytes() {
-        if byte == b'*' {
+    for part in parts(pattern)? {
+        if matches!(part, Part::Run) {
             let mut is_alike = false;
             for start in &mut alike {
                 is_alike |= *start;
@@ -147,12 +232,12 @@ fn may_be_like(pattern: &str, name: &str) -> bool {
             }
         } else {
             for end in (0..name.len()).rev() {
-                alike[end + 1] = alike[end] && (byte == b'?' || byte == name[end]);
+                alike[end + 1] = alike[end] && part.is_like(name[end]);
             }
             alike[0] = false;
         }
     }
-    alike[name.len()]
+    Some(alike[name.len()])
 }
 
 #[cfg(test)]
@@ -213,10 +298,49 @@ mod tests {
             ("install ?usb* /bin/false", Some(false)),
             ("install usb_st* /sbin/modprobe -i usb-storage\ninstall usb-storage /bin/false", None),
             ("install usb-storage /bin/false\ninstall usb_st* /sbin/modprobe -i usb-storage", Some(true)),
-            // What is like it is not looked for.
-            ("install [!u]* /sbin/x\ninstall usb-storage /bin/false", None),
+            ("install [f]irewire-* /bin/false", Some(false)),
+            ("install [u]sb-storage /bin/false", Some(true)),
+            ("install usb[-_]storage /bin/false", Some(true)),
+            ("install usb[-]storage /bin/false", Some(false)),
+            ("install [a-t]sb-* /bin/false", Some(false)),
+            ("install [t-vx]sb-[!a-rt]* /bin/false", Some(true)),
+            ("install [!u]* /sbin/x\ninstall usb-storage /bin/false", Some(true)),
+            ("install [^t]* /sbin/x\ninstall usb-storage /bin/false", None),
+            // What has half a set is not read.
+            ("install [u* /sbin/x\ninstall usb-storage /bin/false", Some(true)),
+            ("install u]* /sbin/x\ninstall usb-storage /bin/false", Some(true)),
+            ("install [u* /bin/false", Some(false)),
+            // What these are like is not looked for.
+            ("install [[:lower:]]sb-storage /bin/false", Some(false)),
+            ("install [[:lower:] /bin/false", None),
+            ("install \\\\usb-storage /bin/false", None),
+            ("install [][u]sb-storage /bin/false", None),
         ] {
             assert_eq!(blocks(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_some_read_may_let_the_driver_in_and_keeps_nothing_out() {
+        for (of_some, text, expected) in [
+            ("install usb-storage /sbin/modprobe -i usb-storage", "install usb-storage /bin/false", None),
+            ("install usb-storage /bin/false", "", None),
+            ("blacklist usb-storage", "blacklist uas", Some(false)),
+            ("install uas /bin/false", "blacklist usb-storage", Some(false)),
+            ("install loop /bin/false", "install usb-storage /bin/false", Some(true)),
+        ] {
+            let mut settings = Settings::default();
+            settings.add_of_some(of_some, "f.alias:1");
+            for (number, line) in lines(text) {
+                settings.add(&line, &format!("f:{number}"));
+            }
+            let modules = ["uas", "usb_storage"].map(str::to_owned).into();
+            let found = match settings.finding(&modules, &mut BTreeSet::new()) {
+                Finding::Blocks => Some(true),
+                Finding::Silent => Some(false),
+                Finding::Untold(_) => None,
+            };
+            assert_eq!(found, expected, "{of_some} {text}");
         }
     }
 
@@ -276,7 +400,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_lines_never_panic(text in "[a-z0-9 *?\\\\\n#/_-]{0,200}", any in "\\PC*") {
+        fn arbitrary_lines_never_panic(text in "(install |[a-z0-9 *?!\\\\\\[\\]\n#/_-]){0,100}", any in "\\PC*") {
             for text in [text, any] {
                 blocks_of(&["uas", "usb_storage"], &text, &text);
                 refused_by_kernel(&text);
