@@ -251,13 +251,19 @@ fn authorization(host: &dyn Host, udev: &Rules, mechanisms: &mut BTreeSet<String
         Err(error) => return Finding::Untold(host::unknown(format!("list {BUSES}"), &error)),
     };
     let mut buses = 0;
+    let mut taken = "no bus takes new devices by itself";
     for name in names.iter().filter(|name| name.to_string_lossy().starts_with("usb")) {
         let path = Path::new(BUSES).join(name).join("authorized_default");
         match host.read(&path, SMALL_FILE_BYTES) {
             Ok(bytes) => match bytes.trim_ascii() {
                 b"0" => buses += 1,
-                // 1 lets in all, 2 those inside the machine, and -1 (of wireless devices) is a kernel's own choice.
-                b"1" | b"2" | b"-1" => return Finding::Silent,
+                // Those inside the machine, until something tells otherwise.
+                b"2" => {
+                    buses += 1;
+                    taken = "no bus takes new devices from outside by itself";
+                }
+                // 1 lets in all, and -1 (of wireless devices) is a kernel's own choice.
+                b"1" | b"-1" => return Finding::Silent,
                 _ => {
                     return Finding::Untold(Unknown::new(Cause::Garbled, format!("{} is no choice", path.display())));
                 }
@@ -268,7 +274,7 @@ fn authorization(host: &dyn Host, udev: &Rules, mechanisms: &mut BTreeSet<String
     if buses == 0 {
         return Finding::Silent;
     }
-    mechanisms.insert(format!("{BUSES}: no bus takes new devices by itself"));
+    mechanisms.insert(format!("{BUSES}: {taken}"));
     match usbguard::guard(host) {
         Ok(None) => Finding::Untold(Unknown::new(Cause::Undecidable, "who lets devices in is not known")),
         Ok(Some(guard)) => {
@@ -447,6 +453,27 @@ mod tests {
             ];
             assert_eq!(policy(&files).known().copied(), expected, "{config} {file}");
         }
+    }
+
+    #[test]
+    fn buses_that_take_what_is_inside_the_machine_leave_the_rest_to_usbguard() {
+        use RemovablePolicy::{Allow, Block};
+        for (default, rule, expected) in [
+            ("0", "", Some(Block)),
+            ("2", "", Some(Block)),
+            ("2", "allow", None),
+            ("1", "", Some(Allow)),
+            ("-1", "", Some(Allow)),
+            ("", "", None),
+        ] {
+            let files = [
+                ("/sys/bus/usb/devices/usb1/authorized_default", default),
+                ("/etc/usbguard/usbguard-daemon.conf", ""),
+                ("/etc/usbguard/rules.conf", rule),
+            ];
+            assert_eq!(policy(&files).known().copied(), expected, "{default} {rule}");
+        }
+        assert_eq!(policy(&[("/sys/bus/usb/devices/usb1/authorized_default", "2")]).known(), None);
     }
 
     #[test]
