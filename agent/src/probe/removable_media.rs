@@ -31,6 +31,8 @@ const DRIVER: &str = "usb_storage";
 const UAS: &str = "uas";
 /// What tells a kernel to have no USB at all: of one that has it as a module, and of one that has it inside.
 const NO_USB: [&str; 2] = ["/sys/module/usbcore/parameters/nousb", "/sys/module/kernel/parameters/nousb"];
+/// Where modules are: the last one is that of NixOS.
+const MODULES: [&str; 3] = ["/lib/modules", "/usr/lib/modules", "/run/booted-system/kernel-modules/lib/modules"];
 /// Whether the kernel loads no further module until it is started anew: Documentation/admin-guide/sysctl/kernel.rst.
 const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const BUSES: &str = "/sys/bus/usb/devices";
@@ -167,7 +169,7 @@ fn modules(host: &dyn Host) -> Result<Option<BTreeSet<String>>, Unknown> {
         return Ok(None);
     }
     let release = host.machine().map_err(|error| host::unknown("uname", &error))?.release;
-    for root in ["/lib/modules", "/usr/lib/modules"] {
+    for root in MODULES {
         let root = Path::new(root).join(&release);
         if look(&root)?.is_none() {
             continue;
@@ -394,7 +396,10 @@ mod tests {
         if !lists.contains_key("/etc/usbguard") {
             absent.push("read /etc/usbguard/usbguard-daemon.conf".to_owned());
         }
+        let below = ["", "/updates", "/extra", "/weak-updates"];
+        let modules = MODULES.map(|folder| below.map(|below| format!("{folder}/6{below}"))).concat();
         let folders = [UDEV_RULES, POLKIT_RULES, BUSES, "/etc/usbguard/rules.d"].into_iter().chain(MODPROBE);
+        let folders = folders.chain(modules.iter().map(String::as_str));
         let folders = folders.filter(|folder| !lists.contains_key(folder)).map(|folder| format!("list {folder}"));
         let errors: BTreeMap<_, _> =
             absent.into_iter().chain(folders).map(|asked| (asked, serde_json::json!({"errno": 2}))).collect();
@@ -452,6 +457,19 @@ mod tests {
                 (file, "allow\n"),
             ];
             assert_eq!(policy(&files).known().copied(), expected, "{config} {file}");
+        }
+    }
+
+    #[test]
+    fn modules_are_found_where_a_distribution_has_them() {
+        use RemovablePolicy::{Allow, Block};
+        for (folder, name, expected) in MODULES
+            .into_iter()
+            .flat_map(|folder| [(folder, "usb-storage.ko", Some(Allow)), (folder, "x.ko", Some(Block))])
+            .chain([("/srv", "usb-storage.ko", None)])
+        {
+            let module = format!("{folder}/6/kernel/drivers/usb/storage/{name}");
+            assert_eq!(policy_of(&[(&module, "")]).known().copied(), expected, "{module}");
         }
     }
 
