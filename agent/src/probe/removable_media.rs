@@ -36,6 +36,7 @@ const MODULES: [&str; 3] = ["/lib/modules", "/usr/lib/modules", "/run/booted-sys
 /// Whether the kernel loads no further module until it is started anew: Documentation/admin-guide/sysctl/kernel.rst.
 const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
 const BUSES: &str = "/sys/bus/usb/devices";
+const DISKS: &str = "/sys/block";
 const UDEV_RULES: &str = "/etc/udev/rules.d";
 const POLKIT_RULES: &str = "/etc/polkit-1/rules.d";
 /// Files of one folder that are read, at most.
@@ -284,10 +285,43 @@ fn authorization(host: &dyn Host, udev: &Rules, mechanisms: &mut BTreeSet<String
             if finding == Finding::Blocks {
                 mechanisms.insert(format!("{}: no rule lets storage in", usbguard::FOLDER));
             }
-            unless(finding, udev, udev::authorizes)
+            unless_there(host, unless(finding, udev, udev::authorizes))
         }
         Err(unknown) => Finding::Untold(unknown),
     }
+}
+
+/// Returns the finding unless it is that storage is kept out, and some is there.
+fn unless_there(host: &dyn Host, finding: Finding) -> Finding {
+    if finding != Finding::Blocks {
+        return finding;
+    }
+    let names = match host.list(Path::new(DISKS)) {
+        Ok(names) => names,
+        Err(error) => return Finding::Untold(host::unknown(format!("list {DISKS}"), &error)),
+    };
+    for name in names {
+        let path = Path::new(DISKS).join(name);
+        match host.read_link(&path) {
+            Ok(place) if is_usb_storage(&place) => {
+                let detail = format!("{} is there by USB, and came past what keeps it out", path.display());
+                return Finding::Untold(Unknown::new(Cause::Undecidable, detail));
+            }
+            Ok(_) => {}
+            Err(error) => return Finding::Untold(host::unknown(format!("read link {}", path.display()), &error)),
+        }
+    }
+    finding
+}
+
+/// Returns whether a device of this place below `/sys/devices` is a disk of a SCSI host on USB, as the driver makes them.
+fn is_usb_storage(place: &Path) -> bool {
+    let has = |kind: &str| {
+        let is_kind =
+            |name: &str| name.strip_prefix(kind).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        place.iter().any(|name| name.to_str().is_some_and(is_kind))
+    };
+    has("usb") && has("host")
 }
 
 /// Files of rules, each with its lines and their numbers.
@@ -376,6 +410,7 @@ mod tests {
     fn policy_of(files: &[(&str, &str)]) -> Reading<RemovablePolicy> {
         let folder = tempfile::tempdir().unwrap();
         let mut lists = BTreeMap::<_, BTreeSet<_>>::new();
+        lists.insert(DISKS, BTreeSet::new());
         let mut links = BTreeMap::new();
         let files = [("/proc/cmdline", "ro\n"), ("/etc/modprobe.d/a.conf", "\n")].iter().chain(files);
         for (path, content) in files {
@@ -457,6 +492,27 @@ mod tests {
                 (file, "allow\n"),
             ];
             assert_eq!(policy(&files).known().copied(), expected, "{config} {file}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_came_by_usb_is_not_kept_out() {
+        use RemovablePolicy::Block;
+        let port = "../devices/pci0000:00/0000:00:14.0/usb2/2-1/2-1:1.0";
+        for (place, expected) in [
+            ("../devices/pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda".to_owned(), Some(Block)),
+            ("../devices/virtual/block/loop0".to_owned(), Some(Block)),
+            // A card in a reader that another driver reads.
+            (format!("{port}/rtsx_usb_sdmmc.1.auto/mmc_host/mmc0/mmc0:1/block/mmcblk0"), Some(Block)),
+            (format!("{port}/host3/target3:0:0/3:0:0:0/block/sda"), None),
+        ] {
+            let files = [
+                ("/sys/bus/usb/devices/usb1/authorized_default", "0"),
+                ("/etc/usbguard/usbguard-daemon.conf", ""),
+                ("/etc/usbguard/rules.conf", ""),
+                ("/sys/block/disk", &format!("-> {place}")),
+            ];
+            assert_eq!(policy(&files).known().copied(), expected, "{place}");
         }
     }
 
