@@ -29,6 +29,8 @@ const MODPROBE: [&str; 5] =
 /// The driver as modules are named, and the one for newer devices, which needs it.
 const DRIVER: &str = "usb_storage";
 const UAS: &str = "uas";
+/// What the kernel runs to load a module.
+const LOADER: &str = "/sbin/modprobe";
 /// What tells a kernel to have no USB at all: of one that has it as a module, and of one that has it inside.
 const NO_USB: [&str; 2] = ["/sys/module/usbcore/parameters/nousb", "/sys/module/kernel/parameters/nousb"];
 /// Where modules are: the last one is that of NixOS.
@@ -143,13 +145,31 @@ fn driver(host: &dyn Host, loaded: &Reading<bool>, udev: &Rules, mechanisms: &mu
     let finding = match settings(host) {
         Ok(mut settings) => {
             settings.add_command_line(&words);
-            unless(settings.finding(&modules, mechanisms), udev, udev::loads_driver)
+            unless_disobeyed(host, unless(settings.finding(&modules, mechanisms), udev, udev::loads_driver))
         }
         Err(unknown) => Finding::Untold(unknown),
     };
     match (finding, cmdline) {
         (Finding::Silent, Err(error)) => Finding::Untold(host::unknown("read /proc/cmdline", &error)),
         (finding, _) => finding,
+    }
+}
+
+/// Returns the finding unless it is that modprobe.d(5) keeps the driver out, and the kernel runs a program that does not obey all of that:
+/// busybox has no `install`.
+fn unless_disobeyed(host: &dyn Host, finding: Finding) -> Finding {
+    if finding != Finding::Blocks {
+        return finding;
+    }
+    match host.read_link(Path::new(LOADER)) {
+        Ok(target) if target.file_name().is_some_and(|name| name == "kmod") => finding,
+        Ok(target) => {
+            let detail = format!("{LOADER} is {}, not kmod", target.display());
+            Finding::Untold(Unknown::new(Cause::Undecidable, detail))
+        }
+        // udev(7) has libkmod inside.
+        Err(error) if host::cause(&error) == Cause::Absent => finding,
+        Err(error) => Finding::Untold(host::unknown(format!("read link {LOADER}"), &error)),
     }
 }
 
@@ -411,7 +431,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut lists = BTreeMap::<_, BTreeSet<_>>::new();
         lists.insert(DISKS, BTreeSet::new());
-        let mut links = BTreeMap::new();
+        let mut links = BTreeMap::from([(LOADER, "../bin/kmod")]);
         let files = [("/proc/cmdline", "ro\n"), ("/etc/modprobe.d/a.conf", "\n")].iter().chain(files);
         for (path, content) in files {
             for path in Path::new(path).ancestors() {
@@ -514,6 +534,22 @@ mod tests {
             ];
             assert_eq!(policy(&files).known().copied(), expected, "{place}");
         }
+    }
+
+    #[test]
+    fn what_modprobe_is_told_counts_where_kmod_is_told() {
+        use RemovablePolicy::Block;
+        for (loader, line, expected) in [
+            ("kmod", "install usb-storage /bin/false", Some(Block)),
+            ("/usr/bin/kmod", "install usb-storage /bin/false", Some(Block)),
+            ("/bin/busybox", "install usb-storage /bin/false", None),
+            ("/bin/busybox", "blacklist usb-storage\nblacklist uas\nblacklist ums-realtek\n", None),
+        ] {
+            let files = [(LOADER, &*format!("-> {loader}")), ("/etc/modprobe.d/b.conf", line)];
+            assert_eq!(policy(&files).known().copied(), expected, "{loader} {line}");
+        }
+        let files = [(LOADER, "-> /bin/busybox"), ("/proc/cmdline", "module_blacklist=usb_storage")];
+        assert_eq!(policy(&files).known(), Some(&Block));
     }
 
     #[test]
