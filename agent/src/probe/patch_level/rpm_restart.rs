@@ -66,11 +66,11 @@ const CORE: &[&str] = &[
 pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) -> (Restart, Reading<Text>) {
     let host = look.host;
     let own = running.release.as_deref();
-    let newest = own.and_then(|own| newest(installed, own));
+    let line = own.map(|own| line(installed, own)).unwrap_or_default();
+    let newest = line.last().copied();
     // A container has the kernel of its host, whatever is installed in it.
-    let state =
-        newest.filter(|_| !running.is_container).zip(own).map(|(newest, own)| (newest, is_running(newest, own)));
-    let newer = state.filter(|(_, is_running)| !is_running).map(|(kernel, _)| kernel);
+    let compared = own.filter(|_| !running.is_container && newest.is_some());
+    let newer = compared.into_iter().flat_map(|own| line.iter().copied().filter(|kernel| !is_running(kernel, own)));
     let started = started(host, running);
     let since_start: Vec<&Rpm> = match &started {
         Ok(started) => {
@@ -85,7 +85,7 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
         Err(_) => Vec::new(),
     };
     let note = host.metadata(Path::new(NOTE));
-    let asks: Vec<&Rpm> = newer.into_iter().chain(since_start).collect();
+    let asks: Vec<&Rpm> = newer.chain(since_start).collect();
     let required = match (&note, started) {
         _ if !asks.is_empty() => Reading::Known(true),
         (Ok(_), _) => Reading::Known(true),
@@ -93,7 +93,7 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
             Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), error) }
         }
         (Err(_), Err(unknown)) => Reading::Unknown { unknown },
-        (Err(_), Ok(_)) if state.is_some() => Reading::Known(false),
+        (Err(_), Ok(_)) if compared.is_some() => Reading::Known(false),
         (Err(_), Ok(_)) => Reading::Unknown { unknown: running.incomparable(kernels(installed).next().is_some()) },
     };
     let noted = note.ok().and_then(|note| note.modified);
@@ -153,9 +153,9 @@ fn kernels(installed: &Installed) -> impl Iterator<Item = &Rpm> {
     names(installed).flat_map(|(name, _)| packages(installed, name))
 }
 
-/// Returns the newest kernel of the line of the running one: kernels beside it of another flavour, or of another package, are not
-/// its successors. `None` where it is of no line that is installed.
-fn newest<'i>(installed: &'i Installed, own: &str) -> Option<&'i Rpm> {
+/// Returns the kernels of the line of the running one, the newest last: kernels beside it of another flavour, or of another package,
+/// are not its successors. None where it is of no line that is installed.
+fn line<'i>(installed: &'i Installed, own: &str) -> Vec<&'i Rpm> {
     let is_of_flavour = |mark: &str| match mark {
         "" => !KERNELS.iter().any(|(_, other)| !other.is_empty() && own.contains(other)),
         end if end.starts_with('-') => own.ends_with(end),
@@ -165,22 +165,34 @@ fn newest<'i>(installed: &'i Installed, own: &str) -> Option<&'i Rpm> {
     let ends = |name: &&str| name.strip_prefix("kernel-").is_some_and(|end| is_end(own, end));
     let others = installed.keys().map(|(name, _)| name.as_str()).filter(ends);
     let known = names(installed).filter(|(_, mark)| is_of_flavour(mark)).map(|(name, _)| name);
+    let unmarked = installed.keys().map(|(name, _)| name.as_str()).filter(|name| is_unmarked(name));
     let names: Vec<&str> = known.chain(others).collect();
-    let by_version = |a: &&Rpm, b: &&Rpm| a.evr.cmp(&b.evr);
-    let is_line = |name: &&&str| packages(installed, name).any(|package| is_of(package, own));
-    if let Some(name) = names.iter().find(is_line) {
-        return packages(installed, name).max_by(by_version);
+    let is_line = |name: &&str| packages(installed, name).any(|package| is_of(package, own));
+    let in_order = |mut kernels: Vec<&'i Rpm>| {
+        kernels.sort_by(|a, b| a.evr.cmp(&b.evr));
+        kernels
+    };
+    if let Some(name) = names.iter().copied().chain(unmarked).find(is_line) {
+        return in_order(packages(installed, name).collect());
     }
-    // The running one was removed. Of several packages of one version the first name has the kernel, and the last of equals is
-    // taken.
+    // The running one was removed. Of several packages of one version the first name has the kernel, and is the last of equals.
     let is_alike =
         |package: &&Rpm| line_of(package, own).is_some_and(|own| marks(&own.release) == marks(&package.evr.release));
     let alike = names.iter().rev().flat_map(|name| packages(installed, name)).filter(is_alike);
-    let newest = alike.max_by(by_version)?;
-    let own = line_of(newest, own)?;
+    let alike = in_order(alike.collect());
+    let Some((newest, own)) = alike.last().and_then(|newest| Some((newest, line_of(newest, own)?))) else {
+        return Vec::new();
+    };
     // What is older and not of its series may be of another line, of which nothing is left.
     let series = |version: &str| version.split('.').take(2).map(str::to_owned).collect::<Vec<_>>();
-    (is_newer(&newest.evr, &own) || series(&own.version) == series(&newest.evr.version)).then_some(newest)
+    let is_line = is_newer(&newest.evr, &own) || series(&own.version) == series(&newest.evr.version);
+    if is_line { alike } else { Vec::new() }
+}
+
+/// Returns whether a kernel's release need not have the flavour of its package, as of `kernel-longterm-core`. Red Hat's have all.
+fn is_unmarked(name: &str) -> bool {
+    const MARKED: &[&str] = &["16k", "64k", "automotive", "debug", "rt", "zfcpdump"];
+    flavour(name).is_some_and(|flavour| !flavour.split('-').any(|part| MARKED.contains(&part)))
 }
 
 /// Returns whether the running release ends in a flavour as SUSE writes it.
@@ -361,13 +373,33 @@ mod tests {
                 Some(false),
             ),
             ("6.11.3-1-vanilla", vec!["kernel-headers x86_64 6.11.3-1.1"], None),
+            // A flavour that its release does not have, which is older than the usual kernel beside it.
+            (
+                "6.6.95-200.fc42.x86_64",
+                vec!["kernel-longterm-core x86_64 6.6.95-200.fc42", "kernel-core x86_64 6.15.5-200.fc42"],
+                Some(true),
+            ),
+            (
+                "6.6.95-200.fc42.x86_64",
+                vec![
+                    "kernel-longterm-core x86_64 6.6.95-200.fc42",
+                    "kernel-longterm-core x86_64 6.6.99-200.fc42",
+                    "kernel-core x86_64 6.15.5-200.fc42",
+                ],
+                Some(false),
+            ),
+            (
+                "6.15.5-200.fc42.x86_64",
+                vec!["kernel-rt-core x86_64 6.15.5-200.fc42", "kernel-core x86_64 6.15.6-200.fc42"],
+                Some(false),
+            ),
             // Of a host that is another system's.
             ("5.15.0-91-generic", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
             ("6.18.44-fc-v669", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
             ("6.1.0-25", vec!["kernel-core x86_64 5.14.0-70.el9"], None),
         ] {
             let installed = installed(&packages);
-            let found = newest(&installed, own).map(|kernel| is_running(kernel, own));
+            let found = line(&installed, own).last().map(|kernel| is_running(kernel, own));
             assert_eq!(found, expected, "{own} {packages:?}");
         }
     }
@@ -379,6 +411,30 @@ mod tests {
         let files = Default::default();
         let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7, files };
         look(&at, running, installed).0
+    }
+
+    #[test]
+    fn a_restart_is_needed_since_the_first_newer_kernel_was_installed() {
+        let running = |release: &str| Running { release: Some(release.to_owned()), ..Running::default() };
+        let mut packages = installed(&[
+            "kernel-core x86_64 5.14.0-502.el9",
+            "kernel-core x86_64 5.14.0-503.el9",
+            "kernel-core x86_64 5.14.0-504.el9",
+            "kernel-core x86_64 5.14.0-505.el9",
+            "kernel-core x86_64 5.14.0-506.el9",
+        ]);
+        let day = |day: i64| Timestamp::from_seconds(1_700_000_000 + day * 86_400).unwrap();
+        for (at, package) in packages.values_mut().flatten().enumerate() {
+            package.installed = Some(day(at as i64));
+        }
+        for (own, expected) in [(502, Some(1)), (503, Some(2)), (505, Some(4)), (506, None)] {
+            let found = look_at(&running(&format!("5.14.0-{own}.el9.x86_64")), &packages);
+            assert_eq!(found.since, expected.map(|at| Reading::Known(day(at))), "{own}");
+            assert_eq!(found.packages.len(), usize::from(expected.is_some()), "{own}");
+        }
+        // The running one was removed.
+        packages.values_mut().for_each(|kernels| kernels.retain(|kernel| kernel.evr.release != "503.el9"));
+        assert_eq!(look_at(&running("5.14.0-503.el9.x86_64"), &packages).since, Some(Reading::Known(day(2))));
     }
 
     #[test]
