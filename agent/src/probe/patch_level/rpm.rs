@@ -39,15 +39,19 @@ pub(super) fn read(host: &dyn Host) -> Result<Installed, Unknown> {
 
 fn parse(output: &[u8]) -> Result<Installed, Unknown> {
     let garbled = || Unknown::new(Cause::Garbled, "rpm -qa: output is not as its format asks");
-    let text = std::str::from_utf8(output).map_err(|_| garbled())?;
+    let text = String::from_utf8_lossy(output);
     if !text.ends_with('\n') {
         return Err(garbled());
     }
     let mut installed = Installed::new();
     let mut count = 0;
     for line in text.lines() {
-        let fields: Vec<&str> = line.split('\t').collect();
+        // A vendor is any text, be it of an encoding of old or with tabs.
+        let fields: Vec<&str> = line.splitn(7, '\t').collect();
         let [name, epoch, version, release, architecture, time, vendor] = fields[..] else { return Err(garbled()) };
+        if fields[..6].iter().any(|field| field.contains(char::REPLACEMENT_CHARACTER)) {
+            return Err(garbled());
+        }
         if name == "gpg-pubkey" {
             // A key that rpm keeps as if it were a package.
             continue;
@@ -137,7 +141,21 @@ mod tests {
         for output in ["", key, "a\t0\t1\n", "a\tx\t1\t1\tnoarch\t1\tv\n", "\t0\t1\t1\tnoarch\t1\tv\n"] {
             assert_eq!(parse(output.as_bytes()).unwrap_err().cause, Cause::Garbled, "{output}");
         }
-        assert_eq!(parse(b"\xff").unwrap_err().cause, Cause::Garbled);
+        for output in [&b"\xff"[..], b"a\xff\t0\t1\t1\tnoarch\t1\tv\n", b"a\t0\t1\t1\xff\tnoarch\t1\tv\n"] {
+            assert_eq!(parse(output).unwrap_err().cause, Cause::Garbled);
+        }
+    }
+
+    #[test]
+    fn a_vendor_is_any_text() {
+        for (vendor, expected) in
+            [(&b"M\xfcller GmbH"[..], "M\u{fffd}ller GmbH"), (b"A\tB", "A\tB"), (b"", ""), (b"(none)", "")]
+        {
+            let line = [b"a\t0\t1\t1\tnoarch\t1\t", vendor, b"\nb\t0\t1\t1\tnoarch\t1\tv\n"].concat();
+            let found = parse(&line).unwrap();
+            let vendors: Vec<_> = found.values().flatten().map(|package| package.vendor.as_str()).collect();
+            assert_eq!(vendors, [expected, "v"]);
+        }
     }
 
     proptest! {
