@@ -143,7 +143,7 @@ impl<'r> Release<'r> {
     }
 
     /// Returns whether the two are counted by one count. Ubuntu's kernels for clouds and boards count from 1000 on, each
-    /// flavour for itself, and Proxmox's are of no count of Debian's.
+    /// flavour for itself, and Proxmox's and those of other sources are of no count of the distribution's.
     fn is_comparable(self, other: Self) -> bool {
         let is_apart = |release: Self| {
             if release.is_proxmox() {
@@ -152,7 +152,45 @@ impl<'r> Release<'r> {
             let number = release.abi.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
             number.is_some_and(|number| number >= 1000)
         };
-        self.flavour == other.flavour || self.is_proxmox() && other.is_proxmox() || !is_apart(self) && !is_apart(other)
+        self.flavour == other.flavour
+            || self.is_proxmox() && other.is_proxmox()
+            || [self, other].into_iter().all(|release| !is_apart(release) && release.is_usual())
+    }
+
+    /// Returns whether its flavour is one of those that Debian or Ubuntu make from one source: not so `fips`, `liquorix-amd64` or
+    /// `x64v3-xanmod1`.
+    fn is_usual(self) -> bool {
+        const PARTS: &[&str] = &[
+            "generic",
+            "lowlatency",
+            "virtual",
+            "cloud",
+            "rt",
+            "pae",
+            "lpae",
+            "16k",
+            "64k",
+            "amd64",
+            "arm64",
+            "armmp",
+            "686",
+            "powerpc64le",
+            "powerpc64",
+            "s390x",
+            "riscv64",
+            "loong64",
+            "marvell",
+            "rpi",
+            "4kc",
+            "5kc",
+            "malta",
+            "octeon",
+            "loongson",
+            "3",
+            "mips64r2el",
+            "mips32r2el",
+        ];
+        self.flavour.split('-').all(|part| PARTS.contains(&part))
     }
 
     /// Returns whether it is Proxmox's: `pve`, or `bpo12-pve` of one that was made for a later release first.
@@ -212,7 +250,11 @@ fn is_of_installed(installed: &Installed, running: &Running) -> bool {
         let flavour = Release::of(kernel.release).flavour;
         kernel.release == own
             || Release::of(kernel.release).is_proxmox() && Release::of(own).is_proxmox()
-            || !flavour.is_empty() && (flavour == own_flavour || is_debian && machine(flavour) == machine(own_flavour))
+            || !flavour.is_empty()
+                && (flavour == own_flavour
+                    || is_debian
+                        && machine(flavour) == machine(own_flavour)
+                        && Release::of(kernel.release).is_comparable(Release::of(own)))
     };
     kernels(installed).any(is_of_line)
 }
@@ -380,6 +422,37 @@ mod tests {
             ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-91-generic", "5.15.0-91.102")], true),
             ("5.15.0-91-generic", "#101-Ubuntu SMP x", vec![kernel("5.15.0-1050-aws", "5.15.0-1050.55")], false),
             ("5.15.0-1049-aws", "#54-Ubuntu SMP x", vec![kernel("5.15.0-1050-aws", "5.15.0-1050.55")], true),
+            // Of other sources.
+            (
+                "5.15.0-73-fips",
+                "#80+fips1-Ubuntu SMP x",
+                vec![kernel("5.15.0-73-fips", "5.15.0-73.80+fips1"), kernel("5.15.0-119-generic", "5.15.0-119.129")],
+                false,
+            ),
+            (
+                "5.15.0-73-fips",
+                "#80+fips1-Ubuntu SMP x",
+                vec![kernel("5.15.0-73-fips", "5.15.0-73.80"), kernel("5.15.0-80-fips", "5.15.0-80.89")],
+                true,
+            ),
+            (
+                "6.12.40-x64v3-xanmod1",
+                "#0~20250724 SMP",
+                vec![kernel("6.12.40-x64v3-xanmod1", "6.12.40-1"), kernel("6.14.0-37-generic", "6.14.0-37.37")],
+                false,
+            ),
+            (
+                "6.12.40-x64v3-xanmod1",
+                "#0~20250724 SMP",
+                vec![kernel("6.12.40-x64v3-xanmod1", "6.12.40-1"), kernel("6.12.41-x64v3-xanmod1", "6.12.41-1")],
+                true,
+            ),
+            (
+                "5.15.0-91-lowlatency",
+                "#101-Ubuntu SMP x",
+                vec![kernel("5.15.0-92-generic", "5.15.0-92.102"), kernel("5.15.0-91-lowlatency", "5.15.0-91.101")],
+                true,
+            ),
         ] {
             let packages: Vec<_> = packages.iter().map(|(name, version)| (&**name, "amd64", &**version)).collect();
             let installed = installed(&packages);
@@ -439,6 +512,7 @@ mod tests {
             ("6.1.0-24-amd64", debian, vec![old], Some(true)),
             ("6.1.0-24-rt-amd64", debian, vec![old], Some(true)),
             ("6.1.0-24-rt-amd64", "#1 SMP", vec![old], None),
+            ("6.1.0-24-rt-amd64", debian, vec!["linux-image-6.9.1-1-liquorix-amd64"], None),
             ("6.1.0-24-arm64", debian, vec![old], None),
         ] {
             let packages: Vec<_> = packages.iter().map(|name| (*name, "amd64", "6.1.170-1")).collect();
