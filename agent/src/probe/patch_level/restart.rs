@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dpkg::Installed;
 use crate::{
-    host::{self, Host, SMALL_FILE_BYTES},
+    host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES},
     probe::{Look, memory},
 };
 
@@ -25,6 +25,11 @@ const BUILD: &str = "/proc/sys/kernel/version";
 const FIRST_PROCESS: &str = "/proc/1/stat";
 /// Drawn at each start of the kernel (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// Since when the kernel runs is among its counters (proc_stat(5), `btime`).
+const STAT: &str = "/proc/stat";
+/// Of the start of a process, a second (proc_pid_stat(5) counts in `sysconf(_SC_CLK_TCK)`, which is 100 on all machines that
+/// Linux's distributions are made for).
+pub(super) const TICKS: u64 = 100;
 /// Live patches that are loaded, a folder each.
 const LIVE_PATCHES: &str = "/sys/kernel/livepatch";
 /// When a restart was first seen to be needed, in the probe's memory.
@@ -97,6 +102,19 @@ fn start_of(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     // The first of these is the third of all, and the start is the 22nd.
     fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Returns when the host started: when the kernel did, or the first process where that is later, as in a container
+/// (`get_boot_time` of dnf's plug-in takes the latest, too).
+pub(super) fn started(host: &dyn Host, running: &Running) -> Result<Timestamp, Unknown> {
+    let bytes = host.read(Path::new(STAT), FILE_BYTES);
+    let bytes = bytes.map_err(|error| host::unknown(format!("read {STAT}"), &error))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let btime = || text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<i64>().ok();
+    let first_process = i64::try_from(running.first_process.unwrap_or_default() / TICKS).ok();
+    let seconds = btime().zip(first_process).and_then(|(btime, later)| btime.checked_add(later));
+    let garbled = || Unknown::new(Cause::Garbled, format!("{STAT} has no btime"));
+    seconds.and_then(Timestamp::from_seconds).ok_or_else(garbled)
 }
 
 /// Returns whether this is a container: by systemd's marks (its `CONTAINER_INTERFACE`), or by another PID namespace than the
@@ -296,6 +314,7 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
         Ok(bytes) => String::from_utf8_lossy(&bytes).lines().filter(|line| !line.is_empty()).map(Text::new).collect(),
         Err(_) => Vec::new(),
     };
+    let asked = asked_time(host, running, installed, &packages);
     let newer = newer(installed, running);
     packages.extend(newer.iter().map(|kernel| Text::new(kernel.package)));
     packages.sort();
@@ -310,9 +329,13 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
         Err(_) => Reading::Unknown { unknown: running.incomparable(kernels(installed).next().is_some()) },
     };
     let noted = note.ok().and_then(|note| note.modified);
-    let installed = newer.iter().filter_map(|kernel| installed_time(host, kernel));
-    let since = since(look, running, &required, noted.into_iter().chain(installed).min());
-    Restart { required, since: since.map(Reading::Known), packages }
+    let kernels = newer.iter().filter_map(|kernel| installed_time(host, kernel.package));
+    let told = noted.into_iter().chain(asked.clone().ok().flatten()).chain(kernels).min();
+    let since = since(look, running, &required, told).map(|since| match asked {
+        Ok(_) => Reading::Known(since),
+        Err(unknown) => Reading::Unknown { unknown },
+    });
+    Restart { required, since, packages }
 }
 
 /// Returns the live patches that are in force, sorted (the kernel's `Documentation/ABI/testing/sysfs-kernel-livepatch`).
@@ -327,9 +350,41 @@ pub(super) fn live_patches(host: &dyn Host) -> Vec<Text> {
 }
 
 /// Returns when dpkg unpacked the package: it then writes the list of its files. The files' own times are of their build.
-fn installed_time(host: &dyn Host, kernel: &Kernel<'_>) -> Option<Timestamp> {
-    let list = format!("/var/lib/dpkg/info/{}.list", kernel.package);
-    host.metadata(Path::new(&list)).ok()?.modified
+fn installed_time(host: &dyn Host, package: &str) -> Option<Timestamp> {
+    host.metadata(Path::new(&list_of(package))).ok()?.modified
+}
+
+fn list_of(package: &str) -> String {
+    format!("/var/lib/dpkg/info/{package}.list")
+}
+
+/// Returns when the first of `packages`, which ask for a restart, was unpacked since the host started: the note has the time of the
+/// last that asked.
+fn asked_time(
+    host: &dyn Host,
+    running: &Running,
+    installed: &Installed,
+    packages: &[Text],
+) -> Result<Option<Timestamp>, Unknown> {
+    let mut first: Option<Timestamp> = None;
+    for name in packages {
+        let Some(versions) = installed.packages.get(name.as_str()) else { continue };
+        let of_architecture = versions.iter().map(|version| format!("{name}:{}", version.architecture));
+        for list in of_architecture.chain([name.to_string()]).map(|package| list_of(&package)) {
+            let unpacked = match host.metadata(Path::new(&list)) {
+                Ok(metadata) => metadata.modified,
+                Err(error) if host::cause(&error) == Cause::Absent => None,
+                Err(error) => return Err(host::unknown(format!("look at {list}"), &error)),
+            };
+            let Some(unpacked) = unpacked.filter(|unpacked| first.is_none_or(|first| *unpacked < first)) else {
+                continue;
+            };
+            if unpacked > started(host, running)? {
+                first = Some(unpacked);
+            }
+        }
+    }
+    Ok(first)
 }
 
 /// Returns since when a restart is needed: `told`, or when that was first seen since the kernel started, whichever is sooner.
@@ -364,7 +419,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        host::{Metadata, Recorded},
+        host::{Metadata, Recorded, recorded::Failure},
         probe::{Settings, patch_level::dpkg::installed},
     };
 
@@ -643,6 +698,53 @@ mod tests {
         assert_eq!(since(&only_second, &started).as_deref(), Some(late));
         assert_eq!(since(&only_second, &running("6.1.0-58-amd64", "")), None);
         assert_eq!(since(&only_second, &started).as_deref(), Some(late));
+    }
+
+    #[test]
+    fn a_restart_is_needed_since_the_first_package_that_asks_was_unpacked_after_the_start() {
+        let of = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/debian-13/index.json");
+        let packages = installed(&[("libc6", "amd64", "2"), ("dbus", "amd64", "1"), ("linux-base", "all", "4")]);
+        let (own, settings) = (running("6.1.0-56-amd64", ""), Settings::default());
+        let (start, early, late) = ("2026-11-01T00:00:00Z", "2026-11-03T00:00:00Z", "2026-11-09T00:00:00Z");
+        for (names, lists, stat, expected) in [
+            ("dbus\nlibc6\n", vec![("libc6:amd64", early), ("dbus", late)], true, Some(early)),
+            ("dbus\n", vec![("libc6:amd64", early), ("dbus", late)], true, Some(late)),
+            ("../libc6\nnone\n", vec![("../libc6", early), ("none", early)], true, Some(late)),
+            // It was there before the start, and its script ran again.
+            ("dbus\nlinux-base\n", vec![("linux-base", "2026-10-01T00:00:00Z"), ("dbus", early)], true, Some(early)),
+            ("libc6\n", vec![("libc6:amd64", early)], false, None),
+        ] {
+            let (case, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            std::fs::copy(&of, case.path().join("index.json")).unwrap();
+            for (path, content) in [(PACKAGES, names), (STAT, "cpu 1\nbtime 1793491200\n")] {
+                let file = case.path().join("files").join(path.trim_start_matches('/'));
+                std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                std::fs::write(file, content).unwrap();
+            }
+            let mut host = Recorded::at(case.path()).unwrap();
+            let index = host.index_mut();
+            let any: Metadata = *index.metadata.values().next().unwrap();
+            index.errors.retain(|key, _| !key.contains("reboot-required") && !key.contains(STAT));
+            let absent = || Failure::of(&io::ErrorKind::NotFound.into());
+            for package in ["libc6:amd64", "libc6", "dbus:amd64", "dbus", "linux-base:all", "linux-base"] {
+                index.errors.insert(format!("metadata {}", list_of(package)), absent());
+            }
+            let lists = lists.iter().map(|(package, time)| (list_of(package), *time));
+            for (path, time) in lists.chain([(NOTE.to_owned(), late)]) {
+                index.errors.remove(&format!("metadata {path}"));
+                let metadata = Metadata { modified: Some(time.parse().unwrap()), ..any };
+                index.metadata.insert(PathText::from_bytes(path.as_bytes()), metadata);
+            }
+            if !stat {
+                index.errors.insert(format!("read {STAT}"), Failure::of(&io::Error::from_raw_os_error(13)));
+            }
+            let now = "2026-11-10T00:00:00Z".parse().unwrap();
+            let (watch, files) = (WatchState::Live, Default::default());
+            let at = Look { host: &host, now, settings: &settings, memory: memory.path(), watch, run: 7, files };
+            assert_eq!(started(&host, &own).ok(), stat.then(|| start.parse().unwrap()));
+            let since = look(&at, &own, &packages).since.unwrap();
+            assert_eq!(since.known().map(ToString::to_string).as_deref(), expected, "{names}");
+        }
     }
 
     #[test]

@@ -2,28 +2,17 @@
 
 use std::path::Path;
 
-use muster_proto::{
-    fact::{Cause, Reading, Text, Unknown},
-    time::Timestamp,
-};
+use muster_proto::fact::{Cause, Reading, Text};
 
 use super::{
     restart::{self, Restart, Running},
     rpm::{Installed, Rpm},
     rpm_version::{self, Evr},
 };
-use crate::{
-    host::{self, FILE_BYTES, Host},
-    probe::Look,
-};
+use crate::{host, probe::Look};
 
 /// zypper makes it when a package asks for a restart (zypper(8), `needs-rebooting`).
 pub(super) const NOTE: &str = "/run/reboot-needed";
-/// Since when the kernel runs is among its counters (proc_stat(5), `btime`).
-const STAT: &str = "/proc/stat";
-/// Of the start of a process, a second (proc_pid_stat(5) counts in `sysconf(_SC_CLK_TCK)`, which is 100 on all machines that
-/// rpm's distributions are made for).
-const TICKS: u64 = 100;
 /// Packages of kernels, each with what tells its flavour in a kernel's release; SUSE's are ends, which begin with a minus. A
 /// package whose kernel another one of these only asks for goes after it.
 const KERNELS: &[(&str, &str)] = &[
@@ -71,7 +60,7 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
     // A container has the kernel of its host, whatever is installed in it.
     let compared = own.filter(|_| !running.is_container && newest.is_some());
     let newer = compared.into_iter().flat_map(|own| line.iter().copied().filter(|kernel| !is_running(kernel, own)));
-    let started = started(host, running);
+    let started = restart::started(host, running);
     let since_start: Vec<&Rpm> = match &started {
         Ok(started) => {
             let is_core = |package: &&Rpm| CORE.contains(&package.name.as_str());
@@ -107,19 +96,6 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
         None => Reading::unknown(Cause::Absent, "no kernel package of the running flavour is installed"),
     };
     (Restart { required, since, packages }, newest)
-}
-
-/// Returns when the host started: when the kernel did, or the first process where that is later, as in a container
-/// (`get_boot_time` of dnf's plug-in takes the latest, too).
-fn started(host: &dyn Host, running: &Running) -> Result<Timestamp, Unknown> {
-    let bytes = host.read(Path::new(STAT), FILE_BYTES);
-    let bytes = bytes.map_err(|error| host::unknown(format!("read {STAT}"), &error))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let btime = || text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse::<i64>().ok();
-    let first_process = i64::try_from(running.first_process.unwrap_or_default() / TICKS).ok();
-    let seconds = btime().zip(first_process).and_then(|(btime, later)| btime.checked_add(later));
-    let garbled = || Unknown::new(Cause::Garbled, format!("{STAT} has no btime"));
-    seconds.and_then(Timestamp::from_seconds).ok_or_else(garbled)
 }
 
 /// Returns the names of packages of kernels, and what tells their flavours, in the order in which they are asked. Amazon Linux
@@ -246,12 +222,18 @@ fn is_newer(evr: &Evr, own: &Evr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::WatchState;
+    use muster_proto::{fact::WatchState, time::Timestamp};
 
     use super::*;
     use crate::{
         host::Recorded,
-        probe::{Settings, patch_level::rpm::installed},
+        probe::{
+            Settings,
+            patch_level::{
+                restart::{TICKS, started},
+                rpm::installed,
+            },
+        },
     };
 
     #[test]
