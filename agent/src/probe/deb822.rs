@@ -39,7 +39,7 @@ impl<F: FnMut(&BTreeMap<&'static str, String>)> Stanzas<F> {
                 value.push_str(line.trim_start());
             }
         } else if let Some((name, value)) = line.split_once(':') {
-            self.last = self.wanted.iter().copied().find(|wanted| wanted.eq_ignore_ascii_case(name));
+            self.last = self.wanted.iter().copied().find(|wanted| wanted.eq_ignore_ascii_case(name.trim_end()));
             if let Some(field) = self.last {
                 self.fields.insert(field, value.trim().to_owned());
             }

@@ -14,6 +14,7 @@ mod macos;
 mod offered;
 mod packing;
 mod pacman;
+mod pins;
 mod repodata;
 mod repositories;
 mod restart;

@@ -1,32 +1,23 @@
-//! apt's settings, pins and automatic updates.
+//! apt's settings and automatic updates.
 
 mod unattended;
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use muster_proto::{
-    fact::{AutomaticUpdates, Cause, Reading, Unknown},
+    fact::{AutomaticUpdates, Cause, Reading},
     time::Timestamp,
 };
 
 use super::{
     dpkg::Installed,
-    lists::{Distribution, INSTALLED, Offers, Published},
+    lists::{Distribution, Offers},
     sources::truth,
     units::{self, Unit, all},
 };
-use crate::{
-    host::{self, EntryKind, FILE_BYTES, Host, Tool},
-    probe::deb822::Stanzas,
-};
+use crate::host::{self, EntryKind, Host, Tool};
 
 pub(super) const CONFIG_FOLDER: &str = "/etc/apt/apt.conf.d";
-pub(super) const PREFERENCES: &str = "/etc/apt/preferences";
-pub(super) const PREFERENCES_FOLDER: &str = "/etc/apt/preferences.d";
 /// unattended-upgrades touches it when it ran to its end, also where that failed, or was only tried (`--dry-run`).
 pub(super) const STAMP: &str = "/var/lib/apt/periodic/unattended-upgrades-stamp";
 /// `apt.systemd.daily` touches it when unattended-upgrades said that all is well, also where it had nothing to do on this day.
@@ -131,24 +122,9 @@ fn preference(config: &str) -> Option<&str> {
 }
 
 /// Returns whether what the lists offer is all that apt would choose from.
-pub(super) fn pending_complete(
-    host: &dyn Host,
-    config: &io::Result<String>,
-    offers: &Offers,
-    installed: &Installed,
-) -> Reading<bool> {
-    if let Some(unknown) = &offers.incomplete {
+pub(super) fn pending_complete(config: &io::Result<String>, offers: &Offers) -> Reading<bool> {
+    if let Some(unknown) = offers.incomplete.as_ref().or(offers.pins_unknown.as_ref()) {
         return Reading::Unknown { unknown: unknown.clone() };
-    }
-    match pins(host, offers, installed) {
-        Ok(None) => {}
-        Ok(Some(path)) => {
-            return Reading::unknown(
-                Cause::Unsupported,
-                format!("{path} pins packages or repositories that are in use"),
-            );
-        }
-        Err(unknown) => return Reading::Unknown { unknown },
     }
     match config {
         Ok(config) if let Some(name) = preference(config) => {
@@ -158,105 +134,6 @@ pub(super) fn pending_complete(
         Ok(_) => Reading::Known(true),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", error) },
     }
-}
-
-/// Returns a file that has a pin which could make another version the candidate.
-fn pins(host: &dyn Host, offers: &Offers, installed: &Installed) -> Result<Option<String>, Unknown> {
-    let mut paths = vec![PREFERENCES.to_owned()];
-    match host.list(Path::new(PREFERENCES_FOLDER)) {
-        Ok(names) => {
-            // As apt does: no ending, or `pref`.
-            let names = names.iter().filter_map(|name| name.to_str());
-            let taken = names.filter(|name| !name.contains('.') || name.ends_with(".pref"));
-            paths.extend(taken.map(|name| format!("{PREFERENCES_FOLDER}/{name}")));
-        }
-        Err(error) if host::cause(&error) == Cause::Absent => {}
-        Err(error) => return Err(host::unknown(format!("list {PREFERENCES_FOLDER}"), &error)),
-    }
-    for path in paths {
-        match host.read(Path::new(&path), FILE_BYTES) {
-            Ok(bytes) if could_choose(&bytes, &offers.published, installed) => return Ok(Some(path)),
-            Ok(_) => {}
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            Err(error) => return Err(host::unknown(format!("read {path}"), &error)),
-        }
-    }
-    Ok(None)
-}
-
-/// Returns whether a pin of a preferences file could choose among what is offered for what is installed. One that is not
-/// surely harmless could.
-fn could_choose(preferences: &[u8], published: &[Published], installed: &Installed) -> bool {
-    let is_pin = |line: &&[u8]| line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"pin:"));
-    let pins = preferences.split(|&byte| byte == b'\n').filter(is_pin).count();
-    let mut harmless = 0;
-    let mut stanzas = Stanzas::new(&["Package", "Pin", "Pin-Priority"], |fields| {
-        let field = |name| fields.get(name).map(String::as_str);
-        let priority = field("Pin-Priority").and_then(|priority| priority.trim().parse().ok());
-        let is_harmless = field("Package").is_some_and(|names| names_nothing_installed(names, installed))
-            || field("Pin").is_some_and(|pin| changes_nothing(pin, priority, published));
-        harmless += usize::from(field("Pin").is_some() && is_harmless);
-    });
-    stanzas.write_all(preferences).expect("stanzas take every write");
-    stanzas.finish();
-    // A stanza that apt could cut otherwise leaves a pin over.
-    harmless < pins
-}
-
-/// Returns whether `names` are names of packages, without patterns, of which none is installed.
-fn names_nothing_installed(names: &str, installed: &Installed) -> bool {
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
-    };
-    let mut names = names.split_whitespace().peekable();
-    names.peek().is_some()
-        && names.all(|name| {
-            let name = name.split_once(':').map_or(name, |(name, _)| name);
-            // `src:` is before the name of a source package.
-            is_name(name) && name != "src" && !installed.has(name)
-        })
-}
-
-/// Returns whether each repository, and dpkg's own list, is not what `pin` tells of, or has this priority without it.
-fn changes_nothing(pin: &str, priority: Option<u32>, published: &[Published]) -> bool {
-    let Some((kind, rest)) = pin.split_once(char::is_whitespace) else { return false };
-    let rest = rest.trim();
-    match kind.to_ascii_lowercase().as_str() {
-        "release" => {
-            let conditions: Vec<(&str, &str)> =
-                rest.split(',').map(|part| part.trim().split_once('=').unwrap_or((part, ""))).collect();
-            let keys: BTreeSet<_> = conditions.iter().map(|(key, _)| key.to_ascii_lowercase()).collect();
-            let dpkg = Published { suite: "now".to_owned(), priority: INSTALLED, ..Published::default() };
-            // Of one that is given twice, apt takes the last.
-            keys.len() == conditions.len()
-                && published.iter().chain([&dpkg]).all(|published| {
-                    priority == Some(published.priority)
-                        || conditions.iter().any(|(key, value)| surely_differs(key, value, published))
-                })
-        }
-        "origin" => {
-            let host = rest.trim_matches('"').to_ascii_lowercase();
-            let is_name = |host: &str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-            let mut others = published.iter().filter(|published| priority != Some(published.priority));
-            !host.is_empty()
-                && is_name(&host)
-                && !others.any(|published| published.file.to_ascii_lowercase().starts_with(&host))
-        }
-        _ => false,
-    }
-}
-
-/// Returns whether a condition such as `o=Debian` surely is not what a repository says of itself. apt takes patterns, too.
-fn surely_differs(key: &str, value: &str, published: &Published) -> bool {
-    let own = match key.to_ascii_lowercase().as_str() {
-        "o" => &published.origin,
-        "l" => &published.label,
-        "n" => &published.codename,
-        "a" => &published.suite,
-        _ => return false,
-    };
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_. ".contains(&b);
-    !value.is_empty() && value.bytes().all(is_plain) && !value.eq_ignore_ascii_case(own)
 }
 
 /// Returns what is to be told of unattended-upgrades.
@@ -389,7 +266,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{host::recorded::Failure, probe::patch_level::dpkg::installed};
+    use crate::{
+        host::recorded::Failure,
+        probe::patch_level::{dpkg::installed, lists::Published},
+    };
 
     #[test]
     fn a_setting_is_found_by_its_whole_name() {
@@ -445,64 +325,6 @@ mod tests {
             ("Binary::apt \"\";\nBinary::apt::APT \"\";\nBinary::apt::APT::Keep-Downloaded-Packages \"0\";\n", None),
         ] {
             assert_eq!(preference(config), expected, "{config}");
-        }
-    }
-
-    fn published() -> Vec<Published> {
-        let published = |file: &str, label: &str, codename: &str, suite: &str| Published {
-            file: file.to_owned(),
-            origin: "Ubuntu".to_owned(),
-            label: label.to_owned(),
-            codename: codename.to_owned(),
-            suite: suite.to_owned(),
-            priority: 500,
-            ..Published::default()
-        };
-        vec![
-            published("archive.ubuntu.com_ubuntu_dists_jammy", "Ubuntu", "jammy", "jammy"),
-            published("security.ubuntu.com_ubuntu_dists_jammy-security", "Ubuntu", "jammy", "jammy-security"),
-        ]
-    }
-
-    #[test]
-    fn a_pin_matters_unless_it_surely_names_nothing_that_is_in_use() {
-        let installed = installed(&[("bash", "amd64", "5"), ("libc6", "amd64", "2")]);
-        for (preferences, expected) in [
-            ("", false),
-            ("Explanation: Pin: of nothing\n", false),
-            // What Ubuntu's Pro client delivers.
-            (
-                "# Written by ubuntu-pro-client\nPackage: *\nPin: release o=UbuntuESMApps, n=jammy-apps-security\nPin-Priority: never\n",
-                false,
-            ),
-            ("Package: nodejs\nPin: origin deb.nodesource.com\nPin-Priority: 600\n", false),
-            ("Package: nodejs\nPin: version 20.*\nPin-Priority: 600\n", false),
-            ("Package: nodejs nsolid:amd64\nPin: origin \"\"\nPin-Priority: 600\n", false),
-            ("Package: *\nPin: release l=Ubuntu, n=bionic\nPin-Priority: 600\n", false),
-            ("Package: *\nPin: release o=Ubuntu\nPin-Priority: 600\n", true),
-            // The priority that they have without it.
-            ("Package: *\nPin: release o=Ubuntu\nPin-Priority: 500\n", false),
-            ("Package: *\nPin: origin security.ubuntu.com\nPin-Priority: 500\n", false),
-            ("Package: *\nPin: release o=Ubuntu\n", true),
-            ("Package: *\nPin: release a=now\nPin-Priority: 500\n", true),
-            ("Package: *\nPin: version 5*\nPin-Priority: 500\n", true),
-            ("package: *\npin: release a=jammy-security\npin-priority: 600\n", true),
-            ("Package: *\nPin: release o=UBUNTU\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: release o=*ESM*\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: release o=Other,o=Ubuntu\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: release a=now\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: release jammy-proposed\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: release c=universe\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: origin security.ubuntu.com\nPin-Priority: 600\n", true),
-            ("Package: *\nPin: origin \"\"\nPin-Priority: 600\n", true),
-            ("Package: nodejs bash\nPin: version 5*\nPin-Priority: 600\n", true),
-            ("Package: lib*\nPin: version 5*\nPin-Priority: 600\n", true),
-            ("Package: /^lib/\nPin: version 5*\nPin-Priority: 600\n", true),
-            ("Package: src:glibc\nPin: version 5*\nPin-Priority: 600\n", true),
-            ("Package: nodejs\nPin: version 5*\nPin: version 6*\n", true),
-            ("Package: nodejs\nPin: version 5*\n\nPackage: bash\nPin: version 6*\n", true),
-        ] {
-            assert_eq!(could_choose(preferences.as_bytes(), &published(), &installed), expected, "{preferences}");
         }
     }
 
@@ -767,8 +589,6 @@ mod tests {
         fn arbitrary_text_never_panics(text in "\\PC*\n\\PC*", key in "\\PC{0,5}") {
             let _ = (value(&text, &key), moved(&text), preference(&text), scoped(&text).count());
             let _ = scoped(&format!("Binary::{text}")).count();
-            let _ = could_choose(text.as_bytes(), &published(), &installed(&[("bash", "amd64", "5")]));
-            let _ = changes_nothing(&text, Some(500), &published());
         }
     }
 }

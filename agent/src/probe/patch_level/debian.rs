@@ -13,6 +13,7 @@ use super::{
     dpkg::{self, Installed, InstalledPackage},
     lists::{self, Distribution, Offers},
     offered::{self, Scope, Sight},
+    pins,
     restart::{self, Running},
     security,
     sources::{self, Configured},
@@ -33,7 +34,7 @@ pub(super) const FILES: &[&str] = &[
     restart::PACKAGES,
     apt::STAMP,
     apt::UPGRADE_STAMP,
-    apt::PREFERENCES,
+    pins::FILE,
     apt::CRON_JOB,
     apt::PROGRAMS[0],
     apt::PROGRAMS[1],
@@ -45,7 +46,7 @@ pub(super) const FILES: &[&str] = &[
 pub(super) const FOLDERS: &[&str] = &[
     lists::FOLDER,
     apt::CONFIG_FOLDER,
-    apt::PREFERENCES_FOLDER,
+    pins::FOLDER,
     sources::FOLDER,
     units::OWN[0],
     units::OWN[1],
@@ -92,7 +93,7 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
     let kernel = Running::look(host, running.as_deref().ok());
     let newest = restart::newest_kernel(installed, &kernel);
     let restart = restart::look(look, &kernel, installed);
-    let pending_complete = apt::pending_complete(host, &config, &offers, installed);
+    let pending_complete = apt::pending_complete(&config, &offers);
     // A repository that could not be read may be the one for security updates.
     let releases = &offers.releases_unknown.clone().or_else(|| offers.security_unknown.clone());
     let security_time = security::unless(releases, security::time(&offers.sources));

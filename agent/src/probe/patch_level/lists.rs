@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     dpkg::Installed,
     packing::{Packing, unpack},
+    pins,
     sources::Configured,
 };
 use crate::{
@@ -44,6 +45,8 @@ pub(super) struct Offers {
     pub releases_unknown: Option<Unknown>,
     /// Why none of the security repositories that are configured is for this host; `None` also where there are none.
     pub security_unknown: Option<Unknown>,
+    /// Why it is not told what apt's pins make it choose.
+    pub pins_unknown: Option<Unknown>,
     /// Of the installed packages with a component, those that some list has, in whatever version.
     pub listed: BTreeSet<String>,
 }
@@ -72,7 +75,11 @@ pub(super) struct Published {
 pub(super) struct Offer {
     /// Highest priority of a repository that has the installed version.
     installed_priority: u32,
+    /// Highest priority of a repository that has an older version.
+    older_priority: u32,
     best: Option<Candidate>,
+    /// The newest version of a security repository.
+    fix: Option<Version>,
     /// Whether a security repository has a newer version.
     pub security: bool,
 }
@@ -91,6 +98,15 @@ impl Offer {
     /// Returns what apt would install: of the highest priority the newest, unless the installed version has a higher one.
     pub fn candidate(&self) -> Option<&Candidate> {
         self.best.as_ref().filter(|best| best.priority >= self.installed_priority.max(INSTALLED))
+    }
+
+    /// Returns whether pins make apt choose something else than an update that is as new as a security repository's: that is not told
+    /// among what is pending.
+    fn is_misled(&self) -> bool {
+        let highest = self.best.as_ref().map_or(INSTALLED, |best| best.priority).max(self.installed_priority);
+        // apt goes back to an older version from this on.
+        self.older_priority >= 1000 && self.older_priority > highest
+            || self.fix.as_ref().is_some_and(|fix| self.candidate().is_none_or(|candidate| candidate.version < *fix))
     }
 }
 
@@ -148,6 +164,15 @@ pub(super) fn read(
         offers.security_unknown = tell_security(&mut releases, distribution);
     }
     offers.incomplete = offers.releases_unknown.clone();
+    let components = |prefix: &str| -> Vec<String> {
+        configured.iter().filter(|it| it.file == prefix).flat_map(|it| it.components.iter().cloned()).collect()
+    };
+    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix, components(prefix))).collect();
+    let pins = pins::read(host, &offers.published, installed).unwrap_or_else(|unknown| {
+        offers.pins_unknown = Some(unknown);
+        pins::Pins::default()
+    });
+    releases.iter_mut().for_each(|(prefix, release)| release.pin(prefix, &pins));
     for name in &names {
         let Some((list, packing)) = packing(name) else { continue };
         let Some((prefix, release)) = release_of(list, &releases) else { continue };
@@ -166,10 +191,12 @@ pub(super) fn read(
         let missing = missing.or_else(uncovered).or_else(unlisted).map(|what| Unknown::new(Cause::Absent, what));
         offers.incomplete = missing.or_else(|| offers.security_unknown.clone());
     }
-    let components = |prefix: &str| -> Vec<String> {
-        configured.iter().filter(|it| it.file == prefix).flat_map(|it| it.components.iter().cloned()).collect()
-    };
-    offers.published = releases.iter().map(|(prefix, release)| release.published(prefix, components(prefix))).collect();
+    if let Some(path) = &pins.path
+        && let Some(((name, _), _)) = offers.candidates.iter().find(|(_, offer)| offer.is_misled())
+    {
+        let what = format!("{path} pins repositories so that {name} is not updated as far as a repository has it");
+        offers.pins_unknown = Some(Unknown::new(Cause::Unsupported, what));
+    }
     offers.sources = releases.into_values().map(|release| release.source).collect();
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
@@ -296,17 +323,25 @@ impl Offers {
         let Ok(version) = version.parse::<Version>() else { return };
         for (at, package) in packages.iter().enumerate() {
             let fits = architecture == package.architecture || architecture == "all" || package.architecture == "all";
-            if !fits || version < package.version {
+            let priority = release.priority_of(name);
+            if !fits || version < package.version && priority < 1000 {
                 continue;
             }
             let offer = self.candidates.entry((name.clone(), at)).or_default();
+            if version < package.version {
+                offer.older_priority = offer.older_priority.max(priority);
+                continue;
+            }
             if version == package.version {
-                offer.installed_priority = offer.installed_priority.max(release.priority);
+                offer.installed_priority = offer.installed_priority.max(priority);
                 continue;
             }
             offer.security |= release.names_security;
+            if release.names_security && offer.fix.as_ref().is_none_or(|fix| *fix < version) {
+                offer.fix = Some(version.clone());
+            }
             let phased_percent = fields.get("Phased-Update-Percentage").and_then(|percent| percent.parse().ok());
-            let own = (release.priority, &version);
+            let own = (priority, &version);
             match &mut offer.best {
                 // One repository that offers it to all is enough, such as that for security updates.
                 Some(best) if (best.priority, &best.version) == own => {
@@ -315,7 +350,7 @@ impl Offers {
                 Some(best) if (best.priority, &best.version) > own => {}
                 best => {
                     *best = Some(Candidate {
-                        priority: release.priority,
+                        priority,
                         version: version.clone(),
                         label: release.source.label.as_str().to_owned(),
                         phased_percent,
@@ -390,6 +425,34 @@ mod tests {
             let offers = offers(&lists);
             let candidate = offers.candidates.get(&("a".to_owned(), 0)).and_then(Offer::candidate);
             assert_eq!(candidate.map(|candidate| candidate.version.to_string()).as_deref(), expected, "{lists:?}");
+        }
+    }
+
+    #[test]
+    fn pins_that_keep_an_update_from_being_chosen_are_seen() {
+        let release_of = |name: &str, priority| {
+            let mut release = release(name, name, "");
+            release.pin("x", &pins::Pins { all: [("x".to_owned(), priority)].into(), ..pins::Pins::default() });
+            release
+        };
+        let (security, other) = ("Debian-Security", "Other");
+        for (lists, candidate, is_misled) in [
+            (vec![(release_of(other, 500), "2"), (release_of(security, 510), "3")], Some("3"), false),
+            (vec![(release_of(other, 510), "2"), (release_of(security, 500), "3")], None, true),
+            (vec![(release_of(other, 510), "3"), (release_of(security, 500), "4")], Some("3"), true),
+            (vec![(release_of(other, 510), "4"), (release_of(security, 500), "3")], Some("4"), false),
+            (vec![(release_of(other, 600), "2"), (release_of("Main", 500), "3")], None, false),
+            // An older version is installed in its place.
+            (vec![(release_of(other, 1000), "1")], None, true),
+            (vec![(release_of(other, 1000), "1 2")], None, false),
+            (vec![(release_of(other, 1000), "1 3")], Some("3"), false),
+            (vec![(release_of(other, 999), "1")], None, false),
+        ] {
+            let offers = offers(&lists);
+            let offer = offers.candidates.get(&("a".to_owned(), 0));
+            let found = offer.and_then(Offer::candidate).map(|candidate| candidate.version.to_string());
+            assert_eq!(found.as_deref(), candidate, "{lists:?}");
+            assert_eq!(offer.is_some_and(Offer::is_misled), is_misled, "{lists:?}");
         }
     }
 

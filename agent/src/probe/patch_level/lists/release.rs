@@ -9,7 +9,7 @@ use muster_proto::{
 };
 
 use super::{
-    super::sources,
+    super::{pins::Pins, sources},
     Published,
     coverage::{base, publisher},
 };
@@ -25,6 +25,8 @@ const SIGNATURE_END: &[u8] = b"-----END PGP SIGNATURE-----";
 pub(super) struct Release {
     pub source: UpdateSource,
     pub priority: u32,
+    /// Priorities that pins give packages of it, by their names.
+    pub named: BTreeMap<String, u32>,
     /// Whether it has the name of a repository for security updates. Whether those are of this host's packages is another question.
     pub names_security: bool,
     /// Components that it says it has, without what Debian's security archive has before them.
@@ -84,6 +86,18 @@ impl Release {
         let name = name.strip_prefix("updates_").unwrap_or(name);
         let is_it = |place: &str| place.ends_with("Packages") && sources::file_name(place) == name;
         self.lists.iter().find(|(place, _)| is_it(place)).map(|(_, stated)| *stated)
+    }
+
+    /// Takes the priorities that pins give the repository whose files' names begin so.
+    pub fn pin(&mut self, file: &str, pins: &Pins) {
+        self.priority = pins.all.get(file).copied().unwrap_or(self.priority);
+        let named = pins.named.iter().filter_map(|(name, of)| Some((name.clone(), *of.get(file)?)));
+        self.named = named.collect();
+    }
+
+    /// Returns the priority that a package of it has.
+    pub fn priority_of(&self, name: &str) -> u32 {
+        self.named.get(name).copied().unwrap_or(self.priority)
     }
 
     pub fn published(&self, file: &str, components: Vec<String>) -> Published {
@@ -170,6 +184,7 @@ pub(super) fn parse_release(bytes: &[u8]) -> Release {
     let names_security = label == "Debian-Security" || [codename, suite].iter().any(|name| name.ends_with("-security"));
     Release {
         priority,
+        named: BTreeMap::new(),
         names_security,
         components: words("Components"),
         architectures: words("Architectures"),
