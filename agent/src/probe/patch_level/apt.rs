@@ -152,6 +152,7 @@ pub(super) fn automatic_updates(
             unattended::runs_on_days(&config),
             unattended::takes_security(&config, offers, distribution),
             unattended::leaves_packages(&config, installed),
+            unattended::installs(&config),
         ]),
         Err(error) => Reading::Unknown { unknown: host::unknown("run apt-config", &error) },
     };

@@ -5,9 +5,13 @@
 use muster_proto::fact::{Cause, Reading, Unknown};
 use regex_automata::{Anchored, Input, meta::Regex, nfa::thompson::WhichCaptures, util::syntax};
 
-use super::super::{
-    dpkg::Installed,
-    lists::{Distribution, Offers, Published},
+use super::{
+    super::{
+        dpkg::Installed,
+        lists::{Distribution, Offers, Published},
+        sources::truth,
+    },
+    value,
 };
 
 const LEGACY: &str = "Unattended-Upgrade::Allowed-Origins";
@@ -59,6 +63,21 @@ pub(super) fn takes_security(config: &str, offers: &Offers, distribution: &Distr
         }
     }
     untold.map_or(Reading::Known(false), |what| Reading::unknown(Cause::Unsupported, what))
+}
+
+/// Returns whether its run installs what it takes: not where that waits for the host to be switched off, or where what stands in for
+/// dpkg, or for its run, installs nothing.
+pub(super) fn installs(config: &str) -> Reading<bool> {
+    const SWITCHES: [&str; 2] = ["Unattended-Upgrade::InstallOnShutdown", "Debug::pkgDPkgPM"];
+    const PROGRAM: &str = "Dir::Bin::dpkg";
+    let is_on = |key: &&str| value(config, key).is_some_and(|word| truth(word) != Some(false) && !word.is_empty());
+    let is_other = |program: &str| !matches!(program, "" | "dpkg" | "/usr/bin/dpkg");
+    let set = SWITCHES.iter().find(|key| is_on(key)).copied();
+    let set = set.or_else(|| value(config, PROGRAM).filter(|it| is_other(it)).map(|_| PROGRAM));
+    match set {
+        Some(key) => Reading::unknown(Cause::Unsupported, format!("{key} is set")),
+        None => Reading::Known(true),
+    }
 }
 
 /// Returns whether there is a day on which it runs: of those that it is set to, it takes numbers and names in the language of the
@@ -371,6 +390,21 @@ mod tests {
         ] {
             let config: String = days.iter().map(|day| format!("{DAYS}:: \"{day}\";\n")).collect();
             assert_eq!(runs_on_days(&config).known().copied(), expected, "{days:?}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_run_from_installing_leaves_open_whether_it_does() {
+        for (config, is_told) in [
+            ("", true),
+            ("Dir::Bin::dpkg \"/usr/bin/dpkg\";\nUnattended-Upgrade::InstallOnShutdown \"false\";\n", true),
+            ("Unattended-Upgrade::InstallOnShutdown \"true\";\n", false),
+            ("unattended-upgrade::installonshutdown \"1\";\n", false),
+            ("Dir::Bin::dpkg \"/bin/true\";\n", false),
+            ("Debug::pkgDPkgPM \"1\";\n", false),
+            ("Debug::pkgDPkgPM \"0\";\n", true),
+        ] {
+            assert_eq!(installs(config).known().copied(), is_told.then_some(true), "{config}");
         }
     }
 
