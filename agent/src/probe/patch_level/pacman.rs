@@ -363,6 +363,11 @@ fn restart(look: &Look<'_>, running: &Running, installed: &BTreeMap<String, Inst
     let installed_kernels = KERNELS.iter().filter_map(|(name, end)| Some((*name, *end, installed.get(*name)?)));
     let mut of_line = installed_kernels.clone().filter(|(_, end, package)| is_of_line(own, end, &package.version));
     let Some((name, end, package)) = of_line.next().filter(|_| !running.is_container) else {
+        if let Some(package) = exact(installed, own).filter(|_| !running.is_container) {
+            let restart = Restart { required: Reading::Known(false), since: None, packages: Vec::new() };
+            let _ = restart::since(look, running, &restart.required, None);
+            return (restart, Reading::Known(Text::new(&package.version)));
+        }
         let required = match installed_kernels.count() {
             0 if !running.is_container => {
                 Reading::unknown(Cause::Undecidable, "no kernel package of the running flavour is installed")
@@ -379,6 +384,22 @@ fn restart(look: &Look<'_>, running: &Running, installed: &BTreeMap<String, Inst
     (Restart { required, since, packages }, Reading::Known(Text::new(&package.version)))
 }
 
+/// Returns the package of another kernel whose version the running release begins with, such as `6.12.48-1` of `6.12.48-1-MANJARO`;
+/// `None` also where one of the same series has another version, for which of them runs is not told.
+fn exact<'i>(installed: &'i BTreeMap<String, Installed>, own: &str) -> Option<&'i Installed> {
+    const OTHERS: &[&str] = &["api", "docs", "firmware", "headers", "meta", "tools"];
+    let is_kernel = |name: &str| name.starts_with("linux") && !name.split('-').any(|part| OTHERS.contains(&part));
+    let series = |version: &str| version.split(['.', '-']).take(2).map(str::to_owned).collect::<Vec<_>>();
+    let own = own.replace('-', ".");
+    let is_own = |package: &Installed| {
+        let rest = own.strip_prefix(&folded(&package.version));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let kernels = installed.iter().filter(|(name, it)| is_kernel(name) && series(&it.version) == series(&own));
+    let kernels: Vec<&Installed> = kernels.map(|(_, package)| package).collect();
+    kernels.first().copied().filter(|_| kernels.iter().all(|package| is_own(package)))
+}
+
 /// Returns whether the running release is of the line of a package: of what else than numbers it has, the package's version names
 /// all but the end. `6.12.1-arch1-1` is so of `linux`, and `6.17.2-3-cachyos` and `6.11.0-rt7-arch1-1-rt` are not.
 fn is_of_line(own: &str, end: &str, version: &str) -> bool {
@@ -386,16 +407,20 @@ fn is_of_line(own: &str, end: &str, version: &str) -> bool {
     own.strip_suffix(end).is_some_and(|own| letters(own) == letters(version))
 }
 
-/// Returns whether the running release, such as `6.12.1-arch1-1`, is of the package's version, such as `6.12.1.arch1-1`. The first
-/// version of a series has two numbers, and its release three: `6.7.0-arch3-1` is of `6.7.arch3-1`.
+/// Returns whether the running release, such as `6.12.1-arch1-1`, is of the package's version, such as `6.12.1.arch1-1`.
 fn is_running(own: &str, end: &str, version: &str) -> bool {
+    own.strip_suffix(end).unwrap_or(own).replace('-', ".") == folded(version)
+}
+
+/// Returns a package's version as a kernel's release has it, with dots for minuses. The first version of a series has two numbers, and
+/// its release three: `6.7.0-arch3-1` is of `6.7.arch3-1`.
+fn folded(version: &str) -> String {
     let (upstream, release) = version.split_once('-').unwrap_or((version, ""));
     let mut parts: Vec<&str> = upstream.split('.').collect();
     if parts.len() == 2 || parts.get(2).is_some_and(|part| part.starts_with(|c: char| !c.is_ascii_digit())) {
         parts.insert(2, "0");
     }
-    let version = format!("{}.{release}", parts.join("."));
-    own.strip_suffix(end).unwrap_or(own).replace('-', ".") == version
+    format!("{}.{release}", parts.join("."))
 }
 
 #[cfg(test)]
@@ -523,6 +548,30 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_of_another_line_runs_where_its_release_begins_with_the_version_of_its_package() {
+        for (own, packages, expected) in [
+            ("6.12.48-1-MANJARO", vec![("linux612", "6.12.48-1"), ("linux612-headers", "6.12.48-1")], true),
+            ("6.12.48-1-MANJARO", vec![("linux612", "6.12.48-1"), ("linux617", "6.17.1-1")], true),
+            ("6.12.48-1-MANJARO", vec![("linux612", "6.12.50-1"), ("linux612-headers", "6.12.48-1")], false),
+            ("6.12.48-1-MANJARO", vec![("linux612", "6.12.4-8")], false),
+            ("6.12.48-1-MANJARO", vec![("linux612", "6.12-48")], false),
+            ("6.12.48-10-MANJARO", vec![("linux612", "6.12.48-1")], false),
+            ("6.16.7-1-aarch64-ARCH", vec![("linux-aarch64", "6.16.7-1"), ("linux-firmware", "6.16-2")], true),
+            ("6.12.45-1-rpi", vec![("linux-rpi", "6.12.45-1"), ("linux-api-headers", "6.12-1")], true),
+            ("6.17.2-3-cachyos", vec![("linux-cachyos", "6.17.2-3")], true),
+            // Which of the two runs is not told.
+            ("6.17.2-3-cachyos", vec![("linux-cachyos", "6.17.5-1"), ("linux-cachyos-bore", "6.17.2-3")], false),
+            ("6.11.0-rt7-arch1-1-rt", vec![("linux-rt", "6.11.rt7.arch1-1")], true),
+            ("6.12.48-1-MANJARO", vec![("linux-api-headers", "6.12.48-1")], false),
+            ("", vec![("linux", "6.12.48-1")], false),
+        ] {
+            let package = |version: &str| Installed { version: version.to_owned(), ..Installed::default() };
+            let installed = packages.iter().map(|(name, version)| ((*name).to_owned(), package(version))).collect();
+            assert_eq!(exact(&installed, own).is_some(), expected, "{own} {packages:?}");
+        }
+    }
+
+    #[test]
     fn a_kernel_that_is_not_compared_is_named() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/pacman");
         let (host, memory) = (Recorded::at(&case).unwrap(), tempfile::tempdir().unwrap());
@@ -550,7 +599,7 @@ mod tests {
         #[test]
         fn arbitrary_text_never_panics(text in "([%A-Z\n\\[\\]=]|\\PC)*", a in "[0-9a-b.:~-]{0,6}", b in "\\PC{0,6}") {
             let _ = (description(text.as_bytes()), parse_settings(&text));
-            let _ = compare(&a, &b);
+            let _ = (compare(&a, &b), exact(&BTreeMap::from([(b.clone(), Installed { version: a.clone(), ..Installed::default() })]), &b));
         }
     }
 }
