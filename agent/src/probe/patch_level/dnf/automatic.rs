@@ -23,10 +23,15 @@ const ONLINE_UPDATE: &[&str] = &[
 ];
 /// Its settings (sysconfig, `AOU_ENABLE_CRONJOB`).
 pub(super) const ONLINE_UPDATE_SETTINGS: &str = "/etc/sysconfig/automatic_online_update";
+/// Starts SUSE's os-update, which installs what its settings say.
+const OS_UPDATE: &str = "os-update.timer";
+
 /// Returns whether updates are installed by themselves.
 pub(super) fn updates(host: &dyn Host, manager: PackageManager) -> AutomaticUpdates {
     let enabled = match (manager, is_there(host, OSTREE)) {
-        (PackageManager::Zypper, _) => any([online_update(host), is_started(host, "transactional-update.timer")]),
+        (PackageManager::Zypper, _) => {
+            any([online_update(host), is_started(host, "transactional-update.timer"), os_update(host)])
+        }
         (_, Reading::Known(false)) => {
             let usual = ["dnf-automatic.timer", "dnf5-automatic.timer"].map(|timer| is_started(host, timer));
             any([is_started(host, "dnf-automatic-install.timer"), all([any(usual), applies_updates(host)])])
@@ -77,6 +82,17 @@ fn applies_updates(host: &dyn Host) -> Reading<bool> {
             Reading::Known(commands.filter_map(|section| section.switch("apply_updates")).next_back() == Some(true))
         }
         Err(unknown) => Reading::Unknown { unknown },
+    }
+}
+
+/// Returns whether os-update installs updates: what its settings make of a run is not read here.
+fn os_update(host: &dyn Host) -> Reading<bool> {
+    match is_started(host, OS_UPDATE) {
+        Reading::Known(true) => Reading::unknown(
+            Cause::Unsupported,
+            format!("{OS_UPDATE} is started, and what it installs is not read here"),
+        ),
+        other => other,
     }
 }
 
@@ -154,6 +170,8 @@ pub(super) mod tests {
                 None,
             ),
             (zypper, vec![], vec![(ONLINE_UPDATE_SETTINGS, "AOU_ENABLE_CRONJOB=\"true\"\n")], Some(false)),
+            (zypper, vec![(wanted("os-update"), unit)], vec![], None),
+            (zypper, vec![(wanted("os-update"), unit)], vec![(ONLINE_UPDATE[0], "")], Some(true)),
         ] {
             let (_case, host) = machine(&links, &files);
             let found = updates(&host, manager).enabled;
@@ -168,7 +186,8 @@ pub(super) mod tests {
 
     /// Returns a machine with these links and files of those that tell whether updates are automatic.
     pub fn machine(links: &[(String, &str)], files: &[(&str, &str)]) -> (tempfile::TempDir, Recorded) {
-        const TIMERS: [&str; 4] = ["dnf-automatic-install", "dnf-automatic", "dnf5-automatic", "transactional-update"];
+        const TIMERS: [&str; 5] =
+            ["dnf-automatic-install", "dnf-automatic", "dnf5-automatic", "transactional-update", "os-update"];
         let case = tempfile::tempdir().unwrap();
         let of = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/patch_level/rpm-dnf/index.json");
         std::fs::copy(of, case.path().join("index.json")).unwrap();
