@@ -5,6 +5,7 @@
 //! than the installed one. What renames a package (`Obsoletes`) is not followed.
 
 mod automatic;
+mod cache;
 
 use std::{
     cmp::Ordering,
@@ -21,7 +22,6 @@ use muster_proto::{
 use super::{
     Dated, Found,
     offered::Sight,
-    packing::{Packing, unpack},
     repodata::{self, Advised},
     repositories::{
         DNF_REPOSITORIES, DNF_SETTINGS, MODULES, OVERRIDES, Repository, VERSION_LOCK_SETTINGS, ZYPPER_LOCKS,
@@ -35,12 +35,10 @@ use super::{
     security, units,
 };
 use crate::{
-    host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES},
+    host::{self, Host},
     probe::Look,
 };
 
-const DNF_CACHES: &[&str] = &["/var/cache/libdnf5", "/var/cache/dnf"];
-const ZYPPER_CACHE: &str = "/var/cache/zypp/raw";
 /// Of a distribution's own packages some are always installed. Advisories of a repository that has none of them, such as one of
 /// additions, say nothing about the distribution.
 const BASE: &[&str] = &[
@@ -80,10 +78,7 @@ pub(super) fn folders(host: &dyn Host) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = rpm::FOLDERS.iter().chain(DNF_REPOSITORIES).map(PathBuf::from).collect();
     folders.extend([ZYPPER_REPOSITORIES, ZYPPER_SETTINGS_FOLDER, MODULES].map(PathBuf::from));
     folders.extend(OVERRIDES.iter().chain(&units::OWN).map(PathBuf::from));
-    for cache in DNF_CACHES.iter().copied().chain([ZYPPER_CACHE]) {
-        let names = host.list(Path::new(cache)).unwrap_or_default();
-        folders.extend(names.iter().map(|name| Path::new(cache).join(name).join("repodata")));
-    }
+    folders.extend(cache::folders(host));
     folders
 }
 
@@ -261,13 +256,13 @@ impl<'i> Offers<'i> {
             let what = format!("repository {id} has a variable in its name, for which its metadata are not found");
             return Err(Unknown::new(Cause::Unsupported, what));
         }
-        let (folder, index) = cache(host, self.manager, id)?;
-        if ["primary", "updateinfo"].into_iter().any(|kind| is_zchunk_alone(host, &folder, &index, kind)) {
+        let (folder, index) = cache::newest(host, self.manager, id)?;
+        if ["primary", "updateinfo"].into_iter().any(|kind| cache::is_zchunk_alone(host, &folder, &index, kind)) {
             let what =
                 format!("lists of repository {id} are kept in the format of zchunk alone, which is not read here");
             return Err(Unknown::new(Cause::Unsupported, what));
         }
-        let primary = list(&folder, &index, "primary").ok_or_else(|| {
+        let primary = cache::list(&folder, &index, "primary").ok_or_else(|| {
             let what = format!("metadata of repository {id} have no list of packages that is read here");
             Unknown::new(Cause::Unsupported, what)
         })?;
@@ -277,13 +272,13 @@ impl<'i> Offers<'i> {
             has_base |= BASE.contains(&package.name.as_str()) && self.names.contains(package.name.as_str());
             self.add_package(repository, package);
         };
-        repodata::primary(|to| fill(host, &primary, to), each).map_err(|error| unknown(&primary, &error))?;
+        repodata::primary(|to| cache::fill(host, &primary, to), each).map_err(|error| unknown(&primary, &error))?;
         let mut is_security = false;
         if index.lists.contains_key("updateinfo") {
-            let path = list(&folder, &index, "updateinfo").expect("the index has it");
+            let path = cache::list(&folder, &index, "updateinfo").expect("the index has it");
             let names = self.names.clone();
             let each = |advised: &Advised| self.add_advised(repository, advised);
-            let advisories = repodata::advisories(|to| fill(host, &path, to), |name| names.contains(name), each);
+            let advisories = repodata::advisories(|to| cache::fill(host, &path, to), |name| names.contains(name), each);
             is_security = advisories.map_err(|error| unknown(&path, &error))?;
         }
         self.has_base |= has_base && is_security;
@@ -299,7 +294,7 @@ impl<'i> Offers<'i> {
             origin: Text::default(),
             verified: Some(match is_signed {
                 true => Reading::Known(true),
-                false => repository.transport.verified(|| mirrors(host, &folder)),
+                false => repository.transport.verified(|| cache::mirrors(host, &folder)),
             }),
         });
         self.sources.sort_by(|a, b| a.label.cmp(&b.label));
@@ -477,75 +472,8 @@ fn vendor(vendor: &str) -> String {
     vendor.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// Returns the folder of a repository's metadata, and what its index says: of several, the newest.
-fn cache(host: &dyn Host, manager: PackageManager, id: &str) -> Result<(PathBuf, repodata::Index), Unknown> {
-    let roots = if manager == PackageManager::Zypper { &[ZYPPER_CACHE] } else { DNF_CACHES };
-    let mut newest: Option<(PathBuf, repodata::Index)> = None;
-    for root in roots {
-        let names = match host.list(Path::new(root)) {
-            Ok(names) => names,
-            Err(error) if host::cause(&error) == Cause::Absent => continue,
-            Err(error) => return Err(host::unknown(format!("list {root}"), &error)),
-        };
-        for name in names.iter().filter_map(|name| name.to_str()).filter(|name| is_cache_of(name, manager, id)) {
-            let folder = Path::new(root).join(name).join("repodata");
-            let path = folder.join("repomd.xml");
-            let unknown = |error: &io::Error| host::unknown(format!("read {}", path.display()), error);
-            let bytes = match host.read(&path, SMALL_FILE_BYTES) {
-                Ok(bytes) => bytes,
-                Err(error) if host::cause(&error) == Cause::Absent => continue,
-                Err(error) => return Err(unknown(&error)),
-            };
-            let index = repodata::index(&bytes).map_err(|error| unknown(&error))?;
-            if newest.as_ref().is_none_or(|(_, known)| known.made < index.made) {
-                newest = Some((folder, index));
-            }
-        }
-    }
-    newest.ok_or_else(|| {
-        Unknown::new(Cause::Absent, format!("repository {id} is enabled, and no metadata of it were fetched"))
-    })
-}
-
-/// Returns the list of mirrors that was fetched for the repository with these metadata.
-fn mirrors(host: &dyn Host, folder: &Path) -> Result<String, Unknown> {
-    let path = folder.with_file_name("mirrorlist");
-    let bytes =
-        host.read(&path, FILE_BYTES).map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Returns whether a folder is the cache of a repository: dnf puts a digest of its address behind its id.
-fn is_cache_of(folder: &str, manager: PackageManager, id: &str) -> bool {
-    if manager == PackageManager::Zypper {
-        return folder == id;
-    }
-    let digest = folder.strip_prefix(id).and_then(|rest| rest.strip_prefix('-'));
-    digest.is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Returns the file of a list of this kind.
-fn list(folder: &Path, index: &repodata::Index, kind: &str) -> Option<PathBuf> {
-    index.lists.get(kind).map(|name| folder.join(name))
-}
-
-/// Returns whether a list of this kind was fetched in the format of zchunk, and not in the usual one.
-fn is_zchunk_alone(host: &dyn Host, folder: &Path, index: &repodata::Index, kind: &str) -> bool {
-    let is_there = |kind: &str| list(folder, index, kind).is_some_and(|path| host.metadata(&path).is_ok());
-    is_there(&format!("{kind}_zck")) && !is_there(kind)
-}
-
-/// Writes the unpacked content of a list.
-fn fill(host: &dyn Host, path: &Path, to: &mut dyn io::Write) -> io::Result<()> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let ending = if extension == "xml" { String::new() } else { format!(".{extension}") };
-    unpack(host.stream(path)?, Packing::of_ending(&ending), to).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
-    use muster_proto::fact::PathText;
-
     use super::*;
     use crate::probe::patch_level::{repositories::PRIORITY, rpm::installed, transport::Transport};
 
@@ -752,34 +680,5 @@ mod tests {
         }
         let marks = ["503.el9_4", "1.module+el8.4.0+404", "1.fc43", "1"].map(release_mark);
         assert_eq!(marks, [Some("el9"), Some("el8"), Some("fc43"), None]);
-    }
-
-    #[test]
-    fn lists_in_the_format_of_zchunk_alone_are_seen() {
-        let (_case, mut host) = automatic::tests::machine(&[], &[]);
-        let lists = [("primary", "p.xml.gz"), ("primary_zck", "p.xml.zck"), ("updateinfo", "u.xml.gz")];
-        let lists = lists.map(|(kind, name)| (kind.to_owned(), name.to_owned())).into();
-        let index = repodata::Index { lists, ..repodata::Index::default() };
-        let entry = *host.index_mut().metadata.values().next().unwrap();
-        let mut is_alone = |there: &[&str]| {
-            let paths: Vec<_> = there.iter().map(|name| format!("/c/{name}")).collect();
-            host.index_mut().metadata =
-                paths.iter().map(|path| (PathText::from_bytes(path.as_bytes()), entry)).collect();
-            is_zchunk_alone(&host, Path::new("/c"), &index, "primary")
-        };
-        assert!(is_alone(&["p.xml.zck"]));
-        assert!(!is_alone(&["p.xml.zck", "p.xml.gz"]) && !is_alone(&["p.xml.gz"]) && !is_alone(&[]));
-    }
-
-    #[test]
-    fn a_cache_belongs_to_the_repository_whose_whole_id_it_begins_with() {
-        for (folder, manager, expected) in [
-            ("updates-e36d5c2e50dbc8ae", PackageManager::Dnf, true),
-            ("updates-testing-e36d5c2e50dbc8ae", PackageManager::Dnf, false),
-            ("updates", PackageManager::Dnf, false),
-            ("updates", PackageManager::Zypper, true),
-        ] {
-            assert_eq!(is_cache_of(folder, manager, "updates"), expected, "{folder}");
-        }
     }
 }
