@@ -143,7 +143,10 @@ pub(super) fn read(
         match host.read(&path, FILE_BYTES) {
             Ok(bytes) => {
                 let mut release = parse_release(&bytes);
-                if !is_whole(&bytes) || release.source.release_time.known().is_none() {
+                let has_date = release.source.release_time.known().is_some();
+                // What a host has in a folder of its own states little, and is none for security.
+                let needs_date = !configured.iter().all(|it| it.file != prefix || is_own(it)) || release.names_security;
+                if !is_whole(&bytes) || !has_date && needs_date {
                     let what = format!("{} is cut off, or has no date", path.display());
                     offers.releases_unknown = Some(Unknown::new(Cause::Garbled, what));
                 }
@@ -157,6 +160,17 @@ pub(super) fn read(
             Err(error) => {
                 offers.releases_unknown = Some(host::unknown(format!("read {}", path.display()), &error));
             }
+        }
+    }
+    for configured in configured.iter().filter(|it| is_own(it)) {
+        let is_list = |name: &&str| {
+            let list = packing(name).and_then(|(list, _)| list.strip_prefix(configured.file.as_str()));
+            list == Some("_Packages")
+        };
+        if names.iter().any(is_list) {
+            // apt takes it without a Release file, as if that stated nothing.
+            let release = releases.entry(configured.file.as_str()).or_insert_with(|| parse_release(b""));
+            release.source.verified = Some(Reading::Known(false));
         }
     }
     // One that could not be read may be what tells which release the host runs.
@@ -201,6 +215,11 @@ pub(super) fn read(
     offers.sources.sort_by(|a, b| (&a.label, &a.codename, &a.suite).cmp(&(&b.label, &b.codename, &b.suite)));
     offers.sources.dedup();
     offers
+}
+
+/// Returns whether a repository is one folder, which apt takes as it is.
+fn is_own(configured: &Configured) -> bool {
+    configured.components.is_empty() && configured.unverified
 }
 
 /// Marks those of `releases` that are for this host's security updates, and returns why none is of those that have such a name.
@@ -547,6 +566,28 @@ mod tests {
         assert_eq!(incomplete(&both(&all, &all), &["main", "contrib"]), None);
         let unknown = incomplete(&both(&all, &all), &["main", "no-such-component"]).unwrap();
         assert!(unknown.detail.as_str().contains("publishes nothing in no-such-component"), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_folder_of_packages_that_is_trusted_needs_no_release_file() {
+        let names: Vec<String> = [MAIN, SECURITY]
+            .iter()
+            .flat_map(|prefix| ["_InRelease", "_main_binary-amd64_Packages"].map(|end| format!("{prefix}{end}")))
+            .collect();
+        let with = |list: &str, unverified: bool| {
+            let flat = Configured { unverified, ..configured("_srv_flat_.", &[]) };
+            let configured = vec![configured(MAIN, &["main"]), configured(SECURITY, &["main"]), flat];
+            offered(&[&names[..], &[list.to_owned()]].concat(), configured)
+        };
+        let untold = |offers: &Offers| offers.incomplete.as_ref().map(|unknown| unknown.detail.to_string());
+        // The list itself is not in the capture, and is read.
+        let found = with("_srv_flat_._Packages", true);
+        assert!(untold(&found).unwrap().starts_with("read /var/lib/apt/lists/_srv_flat_._Packages"), "{found:?}");
+        let sources: Vec<_> = found.sources.iter().map(|it| (it.label.as_str(), it.security)).collect();
+        assert_eq!(sources, [("", false), ("Debian", false), ("Debian-Security", true)]);
+        for offers in [with("_srv_flat_._Packages", false), with("_srv_flat_._other", true)] {
+            assert!(untold(&offers).unwrap().contains("no Release file of it"), "{offers:?}");
+        }
     }
 
     #[test]
