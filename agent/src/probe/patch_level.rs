@@ -8,6 +8,7 @@ mod apt;
 mod debian;
 mod dnf;
 mod dpkg;
+mod held;
 mod ini;
 mod lists;
 mod macos;
@@ -26,6 +27,7 @@ mod sources;
 mod tar;
 mod transport;
 mod units;
+mod vendors;
 mod windows;
 mod xml;
 

@@ -21,18 +21,19 @@ use muster_proto::{
 
 use super::{
     Dated, Found,
+    held::{self, Held, is_left_out},
     offered::Sight,
     repodata::{self, Advised},
     repositories::{
-        DNF_REPOSITORIES, DNF_SETTINGS, MODULES, OVERRIDES, Repository, VERSION_LOCK_SETTINGS, ZYPPER_LOCKS,
-        ZYPPER_REPOSITORIES, ZYPPER_SETTINGS, ZYPPER_SETTINGS_FOLDER, held, is_left_out, matches, module_streams,
-        repositories,
+        DNF_REPOSITORIES, DNF_SETTINGS, DNF_SETTINGS_FOLDERS, MODULES, OVERRIDES, Repository, ZYPPER_REPOSITORIES,
+        ZYPPER_SETTINGS, ZYPPER_SETTINGS_FOLDER, module_streams, repositories,
     },
     restart::{self, Running},
     rpm::{self, Installed, Rpm},
     rpm_restart,
     rpm_version::Evr,
     security, units,
+    vendors::{self, Vendors},
 };
 use crate::{
     host::{self, Host},
@@ -59,15 +60,15 @@ pub(super) const FILES: &[&str] = &[
     DNF_SETTINGS,
     ZYPPER_SETTINGS[0],
     ZYPPER_SETTINGS[1],
-    ZYPPER_LOCKS,
+    held::ZYPPER_LOCKS,
     automatic::SETTINGS,
     automatic::OSTREE,
     automatic::ONLINE_UPDATE_SETTINGS,
     units::WANTED[1],
     rpm_restart::NOTE,
-    VERSION_LOCK_SETTINGS,
-    "/etc/dnf/plugins/versionlock.list",
-    "/etc/dnf/versionlock.toml",
+    held::VERSION_LOCK_SETTINGS,
+    held::VERSION_LOCKS[0],
+    held::VERSION_LOCKS[1],
     "/etc/cron.daily/opensuse.org-online_update",
     "/etc/cron.weekly/opensuse.org-online_update",
     "/etc/cron.monthly/opensuse.org-online_update",
@@ -76,8 +77,8 @@ pub(super) const FILES: &[&str] = &[
 /// Returns the folders of files that the facts are made from.
 pub(super) fn folders(host: &dyn Host) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = rpm::FOLDERS.iter().chain(DNF_REPOSITORIES).map(PathBuf::from).collect();
-    folders.extend([ZYPPER_REPOSITORIES, ZYPPER_SETTINGS_FOLDER, MODULES].map(PathBuf::from));
-    folders.extend(OVERRIDES.iter().chain(&units::OWN).map(PathBuf::from));
+    folders.extend([ZYPPER_REPOSITORIES, ZYPPER_SETTINGS_FOLDER, vendors::FOLDER, MODULES].map(PathBuf::from));
+    folders.extend(DNF_SETTINGS_FOLDERS.iter().chain(&OVERRIDES).chain(&units::OWN).map(PathBuf::from));
     folders.extend(cache::folders(host));
     folders
 }
@@ -93,7 +94,7 @@ pub(super) fn look(look: &Look<'_>) -> Result<Found, Unknown> {
     let mut offers = Offers::of(&installed, manager);
     let held = offers.add_all(host).unwrap_or_else(|unknown| {
         offers.lacks(unknown);
-        Vec::new()
+        Held::default()
     });
     let running = host.machine().map(|machine| machine.release);
     let kernel = Running::look(host, running.as_deref().ok());
@@ -150,6 +151,9 @@ struct Offers<'i> {
     /// Id of a repository of the distribution's own that is switched off.
     switched_off: Option<String>,
     manager: PackageManager,
+    vendors: Vendors,
+    /// Versions that the repository which is being read has of other vendors than the installed ones are of.
+    foreign: BTreeSet<(String, String, Evr)>,
     streams: BTreeSet<String>,
     candidates: BTreeMap<(&'i str, &'i str), Candidate>,
     /// By package: the newest version that an advisory about security brings, and the date of the oldest such advisory.
@@ -216,6 +220,8 @@ impl<'i> Offers<'i> {
             listed: BTreeSet::new(),
             switched_off: None,
             manager,
+            vendors: Vendors::default(),
+            foreign: BTreeSet::new(),
             streams: BTreeSet::new(),
             candidates: BTreeMap::new(),
             fixes: BTreeMap::new(),
@@ -228,19 +234,23 @@ impl<'i> Offers<'i> {
     }
 
     /// Adds what all repositories in use offer, and returns which packages stay as they are.
-    fn add_all(&mut self, host: &dyn Host) -> Result<Vec<String>, Unknown> {
+    fn add_all(&mut self, host: &dyn Host) -> Result<Held, Unknown> {
         self.streams = module_streams(host)?;
         let repositories = repositories(host, self.manager)?;
         if repositories.used.is_empty() {
             return Err(Unknown::new(Cause::Absent, "no repository is enabled"));
         }
         self.switched_off = repositories.switched_off;
+        self.vendors = repositories.vendors;
         for repository in &repositories.used {
             if let Err(unknown) = self.try_add(host, repository) {
                 self.lacks(unknown);
             }
+            held::untold(repository).into_iter().for_each(|unknown| self.lacks(unknown));
         }
-        held(host, self.manager)
+        let held = held::held(host, self.manager)?;
+        held.untold.iter().for_each(|unknown| self.lacks(unknown.clone()));
+        Ok(held)
     }
 
     /// Keeps why something is not among what is offered: of several reasons, rather one that something failed.
@@ -266,6 +276,7 @@ impl<'i> Offers<'i> {
             let what = format!("metadata of repository {id} have no list of packages that is read here");
             Unknown::new(Cause::Unsupported, what)
         })?;
+        self.foreign.clear();
         let mut has_base = false;
         let unknown = |path: &Path, error: &io::Error| host::unknown(format!("read {}", path.display()), error);
         let each = |package: &repodata::Offered| {
@@ -311,13 +322,16 @@ impl<'i> Offers<'i> {
     fn add_package(&mut self, repository: &Repository, package: &repodata::Offered) {
         self.listed.extend(self.names.get(package.name.as_str()));
         let Some(installed) = self.installed_as(&package.name, &package.architecture) else { return };
-        let is_left_out = is_left_out(repository, &package.name, &package.architecture);
-        if is_left_out || is_modular(&package.evr) || is_modular(&installed.evr) {
-            // Of modules, the advisories tell which stream a version is of.
+        let repodata::Offered { name, architecture, evr, vendor } = package;
+        if self.manager == PackageManager::Zypper && !self.vendors.are_one(vendor, &installed.vendor) {
+            if !self.vendors.may_be_one(vendor, &installed.vendor) {
+                self.foreign.insert((name.clone(), architecture.clone(), evr.clone()));
+            }
             return;
         }
-        if self.manager == PackageManager::Zypper && vendor(&package.vendor) != vendor(&installed.vendor) {
-            // zypp.conf(5), `solver.allowVendorChange`: off, unless it is set.
+        let is_left_out = is_left_out(repository, held::Version { name, architecture, evr });
+        if is_left_out || is_modular(&package.evr) || is_modular(&installed.evr) {
+            // Of modules, the advisories tell which stream a version is of.
             return;
         }
         self.add_candidate(installed, &package.evr, repository);
@@ -338,6 +352,9 @@ impl<'i> Offers<'i> {
     fn add_advised(&mut self, repository: &Repository, advised: &Advised) {
         let Some(installed) = self.installed_as(&advised.name, &advised.architecture) else { return };
         let key = (installed.name.as_str(), installed.architecture.as_str());
+        if self.foreign.contains(&(advised.name.clone(), advised.architecture.clone(), advised.evr.clone())) {
+            return;
+        }
         let stream = self.stream(advised, installed);
         if let (Stream::Own, Some(_)) = (&stream, &advised.module) {
             // Older ones, too, tell of which stream the installed version is.
@@ -357,7 +374,8 @@ impl<'i> Offers<'i> {
                 return;
             }
         }
-        let left_out = is_left_out(repository, &advised.name, &advised.architecture);
+        let Advised { name, architecture, evr, .. } = advised;
+        let left_out = is_left_out(repository, held::Version { name, architecture, evr });
         if is_modular(&advised.evr) && !left_out {
             self.add_candidate(installed, &advised.evr, repository);
         }
@@ -429,7 +447,7 @@ impl<'i> Offers<'i> {
         Some(Unknown::new(Cause::Absent, what))
     }
 
-    fn pending(&self, held: &[String], now: Timestamp) -> Vec<Dated> {
+    fn pending(&self, held: &Held, now: Timestamp) -> Vec<Dated> {
         let update = |(key, installed): (&(&'i str, &'i str), &&'i Rpm)| {
             let candidate = self.candidates.get(key).filter(|candidate| candidate.evr > installed.evr);
             let fix = self.fixes.get(key);
@@ -441,13 +459,15 @@ impl<'i> Offers<'i> {
                 (None, Some(fix)) => (&fix.evr, &fix.repository),
                 (None, None) => return None,
             };
+            let (name, architecture) = (installed.name.as_str(), installed.architecture.as_str());
+            let is_held = held.has(held::Version { name, architecture, evr });
             let update = PendingUpdate {
                 package: Text::new(&installed.name),
                 architecture: Text::new(&installed.architecture),
                 installed_version: Text::new(&installed.evr.to_string()),
                 candidate_version: Text::new(&evr.to_string()),
                 security: fix.is_some(),
-                held: left_out.is_some() || held.iter().any(|pattern| matches(pattern, &installed.name)),
+                held: left_out.is_some() || is_held,
                 origin: Text::new(origin),
                 first_offered_time: now,
                 available_after_time: None,
@@ -465,11 +485,6 @@ fn release_mark(release: &str) -> Option<&str> {
         let number = part.trim_start_matches(|c: char| c.is_ascii_lowercase());
         number.len() < part.len() && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     })
-}
-
-/// Returns what tells vendors apart: zypper takes `SUSE LLC <https://www.suse.com/>` and `SUSE Linux GmbH` for one.
-fn vendor(vendor: &str) -> String {
-    vendor.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -517,7 +532,7 @@ mod tests {
             let it = &it.update;
             format!("{mark}{} {} -> {} {}{held}", it.package, it.installed_version, it.candidate_version, it.origin)
         };
-        offers.pending(&[], Timestamp::EPOCH).iter().map(line).collect()
+        offers.pending(&Held::default(), Timestamp::EPOCH).iter().map(line).collect()
     }
 
     fn pending(
@@ -609,6 +624,36 @@ mod tests {
         ] {
             let installed = installed(&["a noarch 1-1"]);
             assert_eq!(lines(&offers(&installed, &[], &offered, &advised)), expected, "{offered:?} {advised:?}");
+        }
+    }
+
+    #[test]
+    fn zypper_takes_no_fix_of_another_vendor() {
+        let usual = any_repository("u", PRIORITY);
+        for (own, other, listed, expected) in [
+            ("SUSE LLC <https://www.suse.com/>", "SUSE LLC <https://www.suse.com/>", true, true),
+            ("http://packman.links2linux.de", "SUSE LLC <https://www.suse.com/>", true, false),
+            // Whether the two are one is left to its settings.
+            ("openSUSE", "SUSE LLC <https://www.suse.com/>", true, true),
+            // What no list has is of nobody who is told.
+            ("http://packman.links2linux.de", "SUSE LLC <https://www.suse.com/>", false, true),
+        ] {
+            let mut installed = installed(&["a noarch 1-1"]);
+            installed.values_mut().flatten().for_each(|package| package.vendor = own.to_owned());
+            let mut offers = Offers::of(&installed, PackageManager::Zypper);
+            let (name, architecture, evr) = ("a".to_owned(), "noarch".to_owned(), Evr::parse("2-1").unwrap());
+            let advised = Advised {
+                name: name.clone(),
+                architecture: architecture.clone(),
+                evr: evr.clone(),
+                security: true,
+                ..Advised::default()
+            };
+            if listed {
+                offers.add_package(&usual, &repodata::Offered { name, architecture, evr, vendor: other.to_owned() });
+            }
+            offers.add_advised(&usual, &advised);
+            assert_eq!(!lines(&offers).is_empty(), expected, "{own} {other}");
         }
     }
 

@@ -13,10 +13,11 @@ use muster_proto::{
 };
 
 use super::{
-    Dated, Found, ini,
+    Dated, Found,
+    held::matches,
+    ini,
     offered::Sight,
     packing::{Packing, unpack},
-    repositories::matches,
     restart::{self, Restart, Running},
     tar::Archive,
 };

@@ -1,4 +1,4 @@
-//! Which repositories dnf and zypper use, and which packages their settings keep as they are.
+//! Which repositories dnf and zypper use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,32 +8,29 @@ use std::{
 
 use muster_proto::fact::{Cause, PackageManager, Unknown};
 
-use super::{ini, transport::Transport};
+use super::{held::matches, ini, transport::Transport, vendors::Vendors};
 use crate::host::{self, FILE_BYTES, Host};
 
 /// Repositories that are taken, at most.
 const REPOSITORIES: usize = 500;
 /// A repository without a priority has this one; a lower one goes first (dnf.conf(5), zypper(8)).
 pub(super) const PRIORITY: u32 = 99;
-pub(super) const DNF_REPOSITORIES: &[&str] = &["/etc/yum.repos.d", "/etc/distro.repos.d", "/usr/share/dnf5/repos.d"];
+pub(super) const DNF_REPOSITORIES: &[&str] =
+    &["/etc/yum.repos.d", "/etc/yum/repos.d", "/etc/distro.repos.d", "/usr/share/dnf5/repos.d"];
 pub(super) const ZYPPER_REPOSITORIES: &str = "/etc/zypp/repos.d";
 pub(super) const DNF_SETTINGS: &str = "/etc/dnf/dnf.conf";
+/// What goes before those settings in dnf5: a file of the first folder hides one of its name in the second (dnf5.conf(5)).
+pub(super) const DNF_SETTINGS_FOLDERS: [&str; 2] = ["/etc/dnf/libdnf5.conf.d", "/usr/share/dnf5/libdnf.conf.d"];
 /// What dnf5 lays over the sections of repositories: a file of the first folder hides one of its name in the second (dnf5.conf(5)).
 pub(super) const OVERRIDES: [&str; 2] = ["/etc/dnf/repos.override.d", "/usr/share/dnf5/repos.override.d"];
 /// zypper's settings: what stands in a later file holds.
 pub(super) const ZYPPER_SETTINGS: [&str; 2] = ["/usr/etc/zypp/zypp.conf", "/etc/zypp/zypp.conf"];
 /// More of them, which go after those.
 pub(super) const ZYPPER_SETTINGS_FOLDER: &str = "/etc/zypp/zypp.conf.d";
-/// Versions that are kept as they are (dnf's plug-in versionlock).
-const VERSION_LOCKS: [&str; 2] = ["/etc/dnf/plugins/versionlock.list", "/etc/dnf/versionlock.toml"];
-/// Whether dnf's plug-in with the first of them runs.
-pub(super) const VERSION_LOCK_SETTINGS: &str = "/etc/dnf/plugins/versionlock.conf";
-/// Packages that zypper keeps as they are (zypper(8), `addlock`).
-pub(super) const ZYPPER_LOCKS: &str = "/etc/zypp/locks";
 /// Module streams that are enabled.
 pub(super) const MODULES: &str = "/etc/dnf/modules.d";
 
-const EXCLUDED: &[&str] = &["exclude", "excludepkgs"];
+pub(super) const EXCLUDED: &[&str] = &["exclude", "excludepkgs"];
 const INCLUDED: &[&str] = &["includepkgs"];
 
 /// A repository that is in use.
@@ -57,6 +54,7 @@ pub(super) struct Repositories {
     pub used: Vec<Repository>,
     /// Id of one of the distribution's own that is switched off, with the packages that every host needs.
     pub switched_off: Option<String>,
+    pub vendors: Vendors,
 }
 
 /// Returns the text of a file; an empty one when it is not there.
@@ -68,7 +66,7 @@ pub(super) fn text(host: &dyn Host, path: &Path) -> Result<String, Unknown> {
 }
 
 /// Returns the text of a file, which is there.
-fn listed_text(path: &Path, result: io::Result<Vec<u8>>) -> Result<String, Unknown> {
+pub(super) fn listed_text(path: &Path, result: io::Result<Vec<u8>>) -> Result<String, Unknown> {
     let bytes = result.map_err(|error| host::unknown(format!("read {}", path.display()), &error))?;
     String::from_utf8(bytes).map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not text", path.display())))
 }
@@ -76,13 +74,14 @@ fn listed_text(path: &Path, result: io::Result<Vec<u8>>) -> Result<String, Unkno
 /// Returns the repositories.
 pub(super) fn repositories(host: &dyn Host, manager: PackageManager) -> Result<Repositories, Unknown> {
     let is_zypper = manager == PackageManager::Zypper;
-    let main = if is_zypper { zypper_settings(host)? } else { main(&text(host, Path::new(DNF_SETTINGS))?) };
+    let main = if is_zypper { zypper_settings(host)? } else { dnf_settings(host)? };
     if let Some(key) = ["reposdir", "cachedir", "metadatadir", "configdir"].into_iter().find(|key| main.has(key)) {
         let file = if is_zypper { ZYPPER_SETTINGS[1] } else { DNF_SETTINGS };
         return Err(Unknown::new(Cause::Unsupported, format!("{file} sets {key}")));
     }
     let overrides = if is_zypper { Vec::new() } else { overrides(host)? };
-    let mut found = Repositories::default();
+    let vendors = if is_zypper { Vendors::read(host, &main)? } else { Vendors::default() };
+    let mut found = Repositories { vendors, ..Repositories::default() };
     for folder in if is_zypper { &[ZYPPER_REPOSITORIES] } else { DNF_REPOSITORIES } {
         for name in names(host, folder, ".repo")? {
             let path = Path::new(folder).join(name);
@@ -99,7 +98,7 @@ pub(super) fn repositories(host: &dyn Host, manager: PackageManager) -> Result<R
 }
 
 /// Returns the names of the files of a folder that end so; none where it is not there.
-fn names(host: &dyn Host, folder: &str, end: &str) -> Result<Vec<String>, Unknown> {
+pub(super) fn names(host: &dyn Host, folder: &str, end: &str) -> Result<Vec<String>, Unknown> {
     match host.list(Path::new(folder)) {
         Ok(names) => {
             let names = names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(end));
@@ -110,8 +109,41 @@ fn names(host: &dyn Host, folder: &str, end: &str) -> Result<Vec<String>, Unknow
     }
 }
 
-fn main(text: &str) -> ini::Section {
-    ini::sections(text).into_iter().find(|section| section.name == "main").unwrap_or_default()
+/// Returns the settings for all: what stands in a later section of that name holds.
+pub(super) fn main(text: &str) -> ini::Section {
+    let mut main = ini::Section::default();
+    for section in ini::sections(text).iter().filter(|section| section.name == "main") {
+        main.lay(section, &lists());
+    }
+    main
+}
+
+/// Returns the keys of which each value holds.
+fn lists() -> Vec<&'static str> {
+    [EXCLUDED, INCLUDED].concat()
+}
+
+/// Returns dnf's settings for all repositories.
+pub(super) fn dnf_settings(host: &dyn Host) -> Result<ini::Section, Unknown> {
+    let mut settings = ini::Section::default();
+    for path in shadowed(host, &DNF_SETTINGS_FOLDERS, ".conf")? {
+        settings.lay(&main(&listed_text(&path, host.read(&path, FILE_BYTES))?), &lists());
+    }
+    settings.lay(&main(&text(host, Path::new(DNF_SETTINGS))?), &lists());
+    Ok(settings)
+}
+
+/// Returns the files of folders that end so, in the order of their names: one of a folder hides those of its name in the folders
+/// behind it.
+fn shadowed(host: &dyn Host, folders: &[&str], end: &str) -> Result<Vec<PathBuf>, Unknown> {
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for folder in folders.iter().rev() {
+        files.extend(names(host, folder, end)?.into_iter().map(|name| {
+            let path = Path::new(folder).join(&name);
+            (name, path)
+        }));
+    }
+    Ok(files.into_values().collect())
 }
 
 /// Returns zypper's settings for all repositories.
@@ -129,16 +161,9 @@ fn zypper_settings(host: &dyn Host) -> Result<ini::Section, Unknown> {
 
 /// Returns the sections that dnf5 lays over those of repositories, in order. Their names may be patterns.
 fn overrides(host: &dyn Host) -> Result<Vec<ini::Section>, Unknown> {
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for folder in OVERRIDES.iter().rev() {
-        files.extend(names(host, folder, ".repo")?.into_iter().map(|name| {
-            let path = Path::new(folder).join(&name);
-            (name, path)
-        }));
-    }
     let mut found = Vec::new();
-    for path in files.values() {
-        let text = listed_text(path, host.read(path, FILE_BYTES))?;
+    for path in shadowed(host, &OVERRIDES, ".repo")? {
+        let text = listed_text(&path, host.read(&path, FILE_BYTES))?;
         found.extend(ini::sections(&text).into_iter().filter(|it| !it.name.is_empty() && it.name != "main"));
         if let Some(section) = found.iter().find(|it| it.name.contains(['$', '[', '{', '\\'])) {
             let what = format!("{}: whose section {} is, is not told", path.display(), section.name);
@@ -154,7 +179,7 @@ fn overrides(host: &dyn Host) -> Result<Vec<ini::Section>, Unknown> {
 fn laid_over(mut section: ini::Section, overrides: &[ini::Section]) -> ini::Section {
     for over in overrides {
         if matches(&over.name, &section.name) {
-            section.lay(over, &[EXCLUDED, INCLUDED].concat());
+            section.lay(over, &lists());
         }
     }
     section
@@ -194,56 +219,17 @@ fn repository(section: &ini::Section, main: &ini::Section, manager: PackageManag
         _ => section.switch("repo_gpgcheck").or_else(|| main.switch("repo_gpgcheck")).unwrap_or(false),
     };
     let patterns = |keys: &[&str]| section.words(keys).into_iter().map(str::to_owned).collect();
+    let included: Vec<String> = patterns(INCLUDED);
+    // dnf takes what either names.
+    let included = included.into_iter().chain(main.words(INCLUDED).into_iter().map(str::to_owned)).collect();
     Some(Repository {
         id: section.name.clone(),
         priority: section.value("priority").and_then(|priority| priority.parse().ok()).unwrap_or(PRIORITY),
         is_signed,
         transport: Transport::of(section, main),
         excluded: patterns(EXCLUDED),
-        included: patterns(INCLUDED),
+        included,
     })
-}
-
-/// Returns patterns of the names of packages that stay as they are.
-pub(super) fn held(host: &dyn Host, manager: PackageManager) -> Result<Vec<String>, Unknown> {
-    let read = |path: &str| text(host, Path::new(path));
-    if manager == PackageManager::Zypper {
-        return Ok(zypper_locks(&read(ZYPPER_LOCKS)?));
-    }
-    let main = ini::sections(&read(DNF_SETTINGS)?);
-    let main = main.iter().filter(|section| section.name == "main");
-    let mut held: Vec<String> = main.flat_map(|section| section.words(EXCLUDED)).map(str::to_owned).collect();
-    let [list, newer] = VERSION_LOCKS;
-    let locks = version_locks(&read(list)?);
-    // Without its plug-in nothing reads the list.
-    if !locks.is_empty() && self::main(&read(VERSION_LOCK_SETTINGS)?).switch("enabled") != Some(false) {
-        held.extend(locks);
-    }
-    held.extend(version_locks(&read(newer)?));
-    Ok(held)
-}
-
-/// Returns the names in version locks: `name-epoch:version-release.architecture` lines, or `name = "..."` of the newer format.
-fn version_locks(text: &str) -> Vec<String> {
-    let name = |line: &str| -> Option<String> {
-        let line = line.trim().trim_start_matches('!');
-        if line.is_empty() || line.starts_with(['#', '[']) {
-            return None;
-        }
-        if let Some((key, value)) = line.split_once('=') {
-            return (key.trim() == "name").then(|| value.trim().trim_matches('"').to_owned());
-        }
-        let mut parts = line.rsplitn(3, '-');
-        let (last, _, name) = (parts.next()?, parts.next(), parts.next());
-        Some(name.unwrap_or(last).to_owned())
-    };
-    text.lines().filter_map(name).collect()
-}
-
-/// Returns the names in zypper's locks: stanzas of `solvable_name: pattern`.
-fn zypper_locks(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.split_once(':'));
-    names.filter(|(key, _)| key.trim() == "solvable_name").map(|(_, name)| name.trim().to_owned()).collect()
 }
 
 /// Returns the enabled module streams, as `name:stream`.
@@ -263,44 +249,14 @@ pub(super) fn module_streams(host: &dyn Host) -> Result<BTreeSet<String>, Unknow
     Ok(streams)
 }
 
-/// Returns whether a pattern with `*` and `?` is of a name.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    let (mut at, mut of, mut star) = (0, 0, None);
-    while of < name.len() {
-        match pattern.get(at) {
-            Some('*') => {
-                star = Some((at, of));
-                at += 1;
-            }
-            Some(c) if *c == '?' || *c == name[of] => (at, of) = (at + 1, of + 1),
-            _ => match star {
-                Some((star_at, star_of)) => {
-                    star = Some((star_at, star_of + 1));
-                    (at, of) = (star_at + 1, star_of + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|c| *c == '*')
-}
-
-/// Returns whether a repository's settings leave a package out of it. Their patterns are of `name` or of `name.architecture`
-/// (dnf.conf(5), `excludepkgs`).
-pub(super) fn is_left_out(repository: &Repository, name: &str, architecture: &str) -> bool {
-    let full = format!("{name}.{architecture}");
-    let is_of = |patterns: &[String]| patterns.iter().any(|it| matches(it, name) || matches(it, &full));
-    is_of(&repository.excluded) || !repository.included.is_empty() && !is_of(&repository.included)
-}
-
 #[cfg(test)]
-mod tests {
-    use muster_proto::fact::PathText;
-    use proptest::prelude::*;
-
-    use super::*;
+pub(super) mod tests {
+    use super::{
+        super::{held, vendors},
+        *,
+    };
     use crate::host::{Recorded, recorded::Failure};
+    use muster_proto::fact::PathText;
 
     fn repository_of(text: &str, manager: PackageManager) -> Option<Repository> {
         repository(ini::sections(text).last().unwrap(), &ini::Section::default(), manager)
@@ -320,15 +276,13 @@ mod tests {
             let found = repository_of(text, manager).map(|repository| (repository.is_signed, repository.priority));
             assert_eq!(found, expected, "{text}");
         }
-        let text = "[a]\nexcludepkgs=kernel*, x\nincludepkgs=k* y z.noarch\n";
-        let left_out = repository_of(text, PackageManager::Dnf).unwrap();
-        let is_out = ["kernel-core", "x", "y", "kmod", "z", "w"].map(|name| is_left_out(&left_out, name, "noarch"));
-        assert_eq!(is_out, [true, true, false, false, false, true]);
-        assert!(is_left_out(&left_out, "z", "x86_64"));
+        let main = ini::sections("[main]\nincludepkgs=z\n").pop().unwrap();
+        let section = ini::sections("[a]\nincludepkgs=k*, y\n").pop().unwrap();
+        assert_eq!(repository(&section, &main, PackageManager::Dnf).unwrap().included, ["k*", "y", "z"]);
     }
 
     /// Returns a machine of dnf or zypper with these files in place of its repositories and settings.
-    fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Recorded) {
+    pub fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Recorded) {
         let (case, mut lists) = (tempfile::tempdir().unwrap(), BTreeMap::<&str, Vec<PathText>>::new());
         let text = |text: &str| PathText::from_bytes(text.as_bytes());
         for (path, content) in files {
@@ -343,7 +297,8 @@ mod tests {
         let mut host = Recorded::at(case.path()).unwrap();
         let index = host.index_mut();
         let absent = || Failure::of(&io::ErrorKind::NotFound.into());
-        let folders = DNF_REPOSITORIES.iter().chain(&OVERRIDES).chain([&ZYPPER_REPOSITORIES, &ZYPPER_SETTINGS_FOLDER]);
+        let folders = DNF_REPOSITORIES.iter().chain(&OVERRIDES).chain(&DNF_SETTINGS_FOLDERS);
+        let folders = folders.chain([&ZYPPER_REPOSITORIES, &ZYPPER_SETTINGS_FOLDER, &vendors::FOLDER]);
         for folder in folders {
             index.lists.remove(&text(folder));
             index.errors.insert(format!("list {folder}"), absent());
@@ -352,7 +307,8 @@ mod tests {
                 index.lists.insert(text(folder), names.clone());
             }
         }
-        for path in [DNF_SETTINGS, VERSION_LOCK_SETTINGS].iter().chain(&ZYPPER_SETTINGS).chain(&VERSION_LOCKS) {
+        let locks = [held::VERSION_LOCK_SETTINGS, held::ZYPPER_LOCKS];
+        for path in [DNF_SETTINGS].iter().chain(&ZYPPER_SETTINGS).chain(&held::VERSION_LOCKS).chain(&locks) {
             let key = format!("read {path}");
             match files.iter().any(|(own, _)| own == path) {
                 true => index.errors.remove(&key),
@@ -444,47 +400,32 @@ mod tests {
             assert_eq!(found.as_deref(), expected, "{text}");
         }
     }
-
     #[test]
-    fn a_list_of_locks_holds_nothing_where_its_plug_in_is_off() {
-        let list = (VERSION_LOCKS[0], "bash-0:5-1.*\n");
-        for (settings, expected) in [
-            (vec![], vec!["bash"]),
-            (vec![(VERSION_LOCK_SETTINGS, "[main]\nenabled = 1\n")], vec!["bash"]),
-            (vec![(VERSION_LOCK_SETTINGS, "[main]\nenabled = 0\n")], vec![]),
+    fn settings_of_all_sections_and_folders_hold() {
+        let repo = (ID, "[a]\nbaseurl=https://a/\n");
+        let extra = ("/etc/yum/repos.d/x.repo", "[x]\nbaseurl=https://x/\n");
+        let (etc, lib) = (format!("{}/5.conf", DNF_SETTINGS_FOLDERS[0]), format!("{}/5.conf", DNF_SETTINGS_FOLDERS[1]));
+        let off = "[main]\nsslverify=0\n";
+        let (trusted, open) = (Transport::Trusted, Transport::Open);
+        for (files, expected) in [
+            (vec![], vec![("a", trusted)]),
+            (vec![extra], vec![("a", trusted), ("x", trusted)]),
+            (vec![(DNF_SETTINGS, off)], vec![("a", open)]),
+            (vec![(DNF_SETTINGS, "[main]\ngpgcheck=1\n[main]\nsslverify=0\n")], vec![("a", open)]),
+            (vec![(&*etc, off)], vec![("a", open)]),
+            (vec![(&*lib, off)], vec![("a", open)]),
+            (vec![(&*lib, off), (&*etc, "[main]\n")], vec![("a", trusted)]),
+            // The settings themselves go last.
+            (vec![(&*etc, off), (DNF_SETTINGS, "[main]\nsslverify=1\n")], vec![("a", trusted)]),
         ] {
-            let (_case, host) = machine(&[&[list][..], &settings].concat());
-            assert_eq!(held(&host, PackageManager::Dnf).unwrap(), expected, "{settings:?}");
+            let (_case, host) = machine(&[&[repo][..], &files].concat());
+            let found = repositories(&host, PackageManager::Dnf).unwrap().used;
+            let found: Vec<_> = found.iter().map(|it| (it.id.as_str(), it.transport)).collect();
+            assert_eq!(found, expected, "{files:?}");
         }
-    }
-
-    #[test]
-    fn locked_packages_are_named() {
-        let list = "# c\nbash-0:5.1.8-6.el9.*\n!vim-enhanced-2:8.2-1.*\n";
-        assert_eq!(version_locks(list), ["bash", "vim-enhanced"]);
-        let toml = "version = \"1.0\"\n[[packages]]\nname = \"bash\"\n[[packages.conditions]]\nkey = \"evr\"\n";
-        assert_eq!(version_locks(toml), ["bash"]);
-        assert_eq!(zypper_locks("\ntype: package\nmatch_type: glob\nsolvable_name: kernel-*\n"), ["kernel-*"]);
-    }
-
-    #[test]
-    fn patterns_match_as_those_of_a_shell() {
-        for (pattern, name, expected) in [
-            ("kernel*", "kernel-core", true),
-            ("*", "", true),
-            ("k?rnel", "kernel", true),
-            ("*-core", "kernel-core-core", true),
-            ("kernel", "kernel-core", false),
-            ("*x*y", "axbyc", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_text_never_panics(text in "([a-z*?:=!#\n -]|\\PC)*", name in "[a-z]{0,5}") {
-            let _ = (matches(&text, &name), version_locks(&text), zypper_locks(&text));
-        }
+        let (_case, mut host) = machine(&[repo]);
+        let forbidden = Failure::of(&io::Error::from_raw_os_error(13));
+        host.index_mut().errors.insert(format!("list {}", DNF_SETTINGS_FOLDERS[0]), forbidden);
+        assert_eq!(repositories(&host, PackageManager::Dnf).unwrap_err().cause, Cause::Forbidden);
     }
 }
