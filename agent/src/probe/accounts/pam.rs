@@ -8,6 +8,7 @@ mod quality;
 mod settings;
 mod stack;
 mod superuser;
+mod walk;
 
 pub use self::superuser::asks_nobody;
 

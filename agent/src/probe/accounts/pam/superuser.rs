@@ -1,13 +1,15 @@
 //! Whether PAM lets somebody become the superuser by su(1) or sudo(8) who has shown nothing: no password, no key, no device.
 //!
-//! The stack is walked in every way that it may go while no module that asks for something is content, as libpam walks it
-//! (`_pam_dispatch_aux` of `pam_dispatch.c`).
+//! The stack is walked in every way that it may go while no module that asks for something is content.
 
 use std::collections::BTreeSet;
 
 use muster_proto::fact::{Cause, Unknown};
 
-use super::stack::{Action, DIRECTORIES, Line, PROOFS, behind_jump, behind_stack, stack};
+use super::{
+    stack::{DIRECTORIES, Line, PROOFS, stack},
+    walk::{self, May},
+};
 use crate::host::Host;
 
 /// Services of su(1) and sudo(8).
@@ -27,81 +29,25 @@ pub fn asks_nobody(host: &dyn Host, services: &BTreeSet<String>) -> Option<Unkno
     })
 }
 
-/// What the modules so far have decided.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum So {
-    Undecided,
-    Content,
-    Refused,
-}
-
-/// What a module returns, as far as it matters.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Returned {
-    Success,
-    Ignore,
-    Failure,
-}
-
 /// Returns the line that lets in who has shown nothing; `None` where none does.
 fn passes(lines: &[Line], is_su: bool) -> Option<&Line> {
-    let mut seen = BTreeSet::new();
-    // Where in the stack, what was decided, and the line that is to blame for it: one that jumps or ends the stack before others.
-    let mut open: Vec<(usize, So, Option<usize>)> = vec![(0, So::Undecided, None)];
-    while let Some((at, so, by)) = open.pop() {
-        let Some(line) = lines.get(at) else {
-            match by {
-                Some(by) if so == So::Content => return Some(&lines[by]),
-                _ => continue,
-            }
-        };
-        if !seen.insert((at, so)) {
-            continue;
-        }
-        for (returned, action) in outcomes(line, is_su) {
-            let decided = match (returned, so) {
-                (Returned::Ignore, _) => so,
-                (Returned::Success, So::Undecided | So::Content) => So::Content,
-                (Returned::Success, So::Refused) | (Returned::Failure, _) => So::Refused,
-            };
-            open.push(match action {
-                Action::Ignore => (at + 1, so, by),
-                Action::Ok => (at + 1, decided, by.or(Some(at))),
-                Action::Bad => (at + 1, So::Refused, by),
-                Action::Die => (behind_stack(lines, at), So::Refused, by),
-                Action::Done if decided == So::Content => (behind_stack(lines, at), decided, Some(at)),
-                Action::Done => (at + 1, decided, by),
-                Action::Jump(count) => (behind_jump(lines, at, count), so, Some(at)),
-                Action::Other => (at + 1, So::Undecided, Some(at)),
-            });
-        }
-    }
-    None
+    walk::passes(lines, &|line| match line.module.as_str() {
+        "pam_rootok" if is_su => May::FAIL,
+        _ => of_nothing(line),
+    })
 }
 
-/// Returns what a module may return, and what is done then, while it asks for something and is not content.
-fn outcomes(line: &Line, is_su: bool) -> Vec<(Returned, Action)> {
+/// Returns what a module may return to who has shown nothing.
+pub(super) fn of_nothing(line: &Line) -> May {
     let module = line.module.as_str();
-    let is_plain =
-        matches!(module, "pam_unix" | "pam_deny") || DIRECTORIES.contains(&module) || (module == "pam_rootok" && is_su);
-    let fails = is_plain || PROOFS.contains(&module) || (module == "pam_faillock" && line.has("authfail"));
-    let mut found = Vec::new();
-    if !fails {
-        found.push((Returned::Success, line.action("success")));
+    match module {
+        "pam_permit" => May::SUCCEED,
+        "pam_unix" | "pam_deny" => May::FAIL,
+        "pam_faillock" if line.has("authfail") => May::NOT_SUCCEED,
+        _ if DIRECTORIES.contains(&module) => May::FAIL,
+        _ if PROOFS.contains(&module) => May::NOT_SUCCEED,
+        _ => May::ANY,
     }
-    if !is_plain && module != "pam_permit" {
-        found.push((Returned::Ignore, line.action("ignore")));
-    }
-    if module != "pam_permit" {
-        let others = line.actions();
-        let others = others.iter().filter(|(name, _)| !matches!(*name, "success" | "ignore"));
-        found.extend(others.map(|(_, action)| (Returned::Failure, *action)));
-        // Without a word for the rest, it is bad.
-        if !line.actions().iter().any(|(name, _)| *name == "default") {
-            found.push((Returned::Failure, Action::Bad));
-        }
-    }
-    found
 }
 
 #[cfg(test)]
