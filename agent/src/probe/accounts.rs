@@ -5,7 +5,7 @@
 
 mod groups;
 mod logins;
-mod pam;
+pub mod pam;
 pub(super) mod passwd;
 mod roster;
 mod set_up;

@@ -5,12 +5,13 @@
 
 mod lockout;
 mod quality;
+mod second_factor;
 mod settings;
 mod stack;
 mod superuser;
 mod walk;
 
-pub use self::superuser::asks_nobody;
+pub use self::{second_factor::password_suffices, superuser::asks_nobody};
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -43,6 +43,7 @@ pub(super) fn look(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer
         }
     };
     let allowed = config.allowed();
+    let password_suffices = config.password_suffices_by_pam(host, &allowed);
     let running = running(&server, listeners, &allowed.ports);
     let enabled = enabled(host, &running);
     let differs = server
@@ -59,7 +60,7 @@ pub(super) fn look(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer
         kbd_interactive_authentication: allowed.kbd_interactive,
         pubkey_authentication: allowed.pubkey,
         permit_empty_passwords: allowed.empty_passwords,
-        password_suffices: allowed.password_suffices,
+        password_suffices,
         ports: allowed.ports,
         listen_addresses: texts(allowed.listen_addresses),
         loosened_by: texts(allowed.loosened_by),

@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use muster_proto::fact::{Cause, PermitRootLogin, Reading, Unknown};
 
 use self::line::{is_plain, matches, parse_line, words};
-use crate::host::{self, Host, SMALL_FILE_BYTES};
+use crate::{
+    host::{self, Host, SMALL_FILE_BYTES},
+    probe::accounts::pam,
+};
 
 /// The server's settings: the usual place, and that of systems whose `/etc` holds changes alone.
 const MAIN: [&str; 2] = ["/etc/ssh/sshd_config", "/usr/etc/ssh/sshd_config"];
@@ -30,11 +33,12 @@ const PUBKEY: [&str; 2] = ["pubkeyauthentication", "dsaauthentication"];
 const KBD_INTERACTIVE: [&str; 3] =
     ["kbdinteractiveauthentication", "challengeresponseauthentication", "skeyauthentication"];
 /// Other keywords that decide what is told.
-const DECISIVE: [&str; 9] = [
+const DECISIVE: [&str; 10] = [
     "authenticationmethods",
     "include",
     "listenaddress",
     "match",
+    "pamservicename",
     "passwordauthentication",
     "permitemptypasswords",
     "permitrootlogin",
@@ -368,6 +372,19 @@ impl Config {
         )
     }
 
+    /// Returns whether a password alone opens a session, and where the modules of PAM alone take it, whether they ask for nothing more.
+    pub(super) fn password_suffices_by_pam(&self, host: &dyn Host, allowed: &Allowed) -> Reading<bool> {
+        match (&allowed.password_suffices, &allowed.password) {
+            (Reading::Known(true), Reading::Known(false)) => {}
+            (known, _) => return known.clone(),
+        }
+        // OpenSSH 9.8 and later.
+        match self.settings.iter().find(|setting| setting.name == "pamservicename") {
+            Some(Setting { at, .. }) => Reading::unknown(Cause::Undecidable, format!("{at}: another service of PAM")),
+            None => pam::password_suffices(host, "sshd"),
+        }
+    }
+
     /// Returns ports and addresses, sorted. An address of ListenAddress may have a port of its own.
     fn addresses(&self) -> (Vec<u16>, Vec<String>) {
         let values = |name: &str| {
@@ -525,6 +542,23 @@ mod tests {
         assert_eq!(allowed("AuthenticationMethods 'password'").password_suffices, Reading::Known(true));
         assert_eq!(allowed("PermitRootLogin 'no'").permit_root_login, Reading::Known(PermitRootLogin::No));
         assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%u").keys_elsewhere(true), Some("f:1"));
+    }
+
+    #[test]
+    fn what_pam_asks_for_beside_a_password_counts_where_it_alone_takes_one() {
+        let code = "auth requisite pam_unix.so\nauth required pam_google_authenticator.so\n";
+        let made = Made::new().file("/etc/pam.d/sshd", code);
+        let by_pam = "PasswordAuthentication no\nUsePAM yes\n";
+        for (text, expected) in [
+            (by_pam.to_owned(), Some(false)),
+            ("PasswordAuthentication yes\nUsePAM yes\n".to_owned(), Some(true)),
+            (format!("{by_pam}Match User bob\nPasswordAuthentication yes\n"), Some(true)),
+            (format!("{by_pam}PAMServiceName own\n"), None),
+        ] {
+            let config = config(&text);
+            let found = config.password_suffices_by_pam(&made.host, &config.allowed());
+            assert_eq!(found.known().copied(), expected, "{text}");
+        }
     }
 
     #[test]
