@@ -44,6 +44,9 @@ const COMPILED: &str = "/usr/share/glib-2.0/schemas/gschemas.compiled";
 /// Variables of every session (pam_env(8)), and the one by which dconf takes another profile.
 const ENVIRONMENT: &str = "/etc/environment";
 const PROFILE_VARIABLE: &str = "DCONF_PROFILE";
+/// Services of PAM of GDM, and those of KDE's own lock, which takes a finger or a card beside the password: each unlocks.
+const GDM: [&str; 3] = ["gdm-password", "gdm-fingerprint", "gdm-smartcard"];
+const KSCREENLOCKER: [&str; 3] = ["kde", "kde-fingerprint", "kde-smartcard"];
 /// User ids of people: from `UID_MIN` of login.defs(5) where nothing else is set.
 const PEOPLE: std::ops::RangeFrom<u32> = 1000..;
 /// Those among them that are `nobody`, of 16 bits with and without a sign.
@@ -206,13 +209,13 @@ fn services(desktop: Desktop, manager: &Result<BTreeSet<String>, Unknown>) -> Ve
         Err(_) => true,
     };
     match desktop {
-        // GDM asks in its shell's place.
-        Desktop::Gnome => vec!["gdm-password"],
+        // GDM asks in its shell's place, by each of these at a time.
+        Desktop::Gnome => GDM.to_vec(),
         Desktop::Kde => {
-            let managers =
-                [("gdm", "gdm-password"), ("gdm3", "gdm-password"), ("lightdm", "lightdm"), ("sddm", "sddm")];
-            let managers = managers.into_iter().filter(|(name, _)| is_it(name)).map(|(_, service)| service);
-            std::iter::once("kde").chain(managers).collect()
+            let managers: [(&str, &[&str]); 4] =
+                [("gdm", &GDM), ("gdm3", &GDM), ("lightdm", &["lightdm"]), ("sddm", &["sddm"])];
+            let managers = managers.into_iter().filter(|(name, _)| is_it(name)).flat_map(|(_, services)| services);
+            KSCREENLOCKER.iter().chain(managers).copied().collect()
         }
         Desktop::Other => Vec::new(),
     }
@@ -459,9 +462,12 @@ mod tests {
     use muster_proto::{fact::PathText, time::Timestamp};
 
     use super::*;
-    use crate::host::{
-        EntryKind, Recorded,
-        recorded::{self, Failure},
+    use crate::{
+        host::{
+            EntryKind, Recorded,
+            recorded::{self, Failure},
+        },
+        probe::accounts::pam::made,
     };
 
     fn database(values: &[(&str, Value)], locks: &[&str]) -> Database {
@@ -530,11 +536,12 @@ mod tests {
     fn a_session_is_opened_by_its_desktop_and_by_the_display_manager() {
         let of =
             |desktop, names: &[&str]| services(desktop, &Ok(names.iter().map(|name| (*name).to_owned()).collect()));
-        assert_eq!(of(Desktop::Gnome, &["gdm3"]), ["gdm-password"]);
-        assert_eq!(of(Desktop::Kde, &["sddm"]), ["kde", "sddm"]);
-        assert_eq!(of(Desktop::Kde, &["gdm3"]), ["kde", "gdm-password"]);
-        assert_eq!(of(Desktop::Kde, &["greetd"]), ["kde"]);
-        assert_eq!(of(Desktop::Kde, &[]), ["kde", "gdm-password", "gdm-password", "lightdm", "sddm"]);
+        assert_eq!(of(Desktop::Gnome, &["gdm3"]), GDM);
+        let kde = |of_manager: &[&'static str]| [&KSCREENLOCKER, of_manager].concat();
+        assert_eq!(of(Desktop::Kde, &["sddm"]), kde(&["sddm"]));
+        assert_eq!(of(Desktop::Kde, &["gdm3"]), kde(&GDM));
+        assert_eq!(of(Desktop::Kde, &["greetd"]), kde(&[]));
+        assert_eq!(of(Desktop::Kde, &[]), kde(&[&GDM[..], &GDM, &["lightdm", "sddm"]].concat()));
     }
 
     /// Returns what is known of locking, and the cause where it is not, for each account of the captured host with changes.
@@ -586,19 +593,12 @@ mod tests {
 
     #[test]
     fn who_is_let_in_without_a_password_is_not_locked_out_whatever_the_display_manager() {
-        let folder = tempfile::tempdir().unwrap();
-        for (path, text) in [
-            ("etc/pam.d/gdm-password", "auth sufficient pam_succeed_if.so user ingroup nopasswdlogin\n"),
-            ("etc/pam.d/kde", "auth required pam_unix.so\n"),
-            ("etc/group", "nopasswdlogin:x:990:eve\n"),
-        ] {
-            let path = folder.path().join("files").join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
-            .unwrap();
-        let host = Recorded::at(folder.path()).unwrap();
+        let unix = "auth required pam_unix.so\n";
+        let free = format!("auth sufficient pam_succeed_if.so user ingroup nopasswdlogin\n{unix}");
+        let others = GDM[1..].iter().chain(&KSCREENLOCKER).map(|service| (*service, unix));
+        let files: Vec<_> = others.chain([("gdm-password", free.as_str())]).collect();
+        let (folder, host) = made::services(&files);
+        std::fs::write(folder.path().join("capture/files/etc/group"), "nopasswdlogin:x:990:eve\n").unwrap();
         let eve = Person { name: "eve".to_owned(), home: "/home/eve".into(), uid: 1000, gid: 1000 };
         for (desktop, name, someone, other) in [
             (Desktop::Gnome, "gdm", Some(false), Some(true)),
@@ -610,6 +610,18 @@ mod tests {
             let unlock = Unlock::look(&host, &services(desktop, &manager));
             let of = |person| stays_locked(desktop, &manager, &unlock, person).ok();
             assert_eq!((of(Some(&eve)), of(None)), (someone, other), "{desktop:?} {name}");
+        }
+    }
+
+    #[test]
+    fn each_service_that_unlocks_has_to_ask_for_something() {
+        let unix = "auth required pam_unix.so\n";
+        for (finger, expected) in [(unix, Some(true)), ("auth sufficient pam_permit.so\n", None)] {
+            let (_folder, host) =
+                made::services(&[("kde", unix), ("kde-fingerprint", finger), ("kde-smartcard", unix)]);
+            let manager = Ok(BTreeSet::from(["greetd".to_owned()]));
+            let unlock = Unlock::look(&host, &services(Desktop::Kde, &manager));
+            assert_eq!(unlock.asks(None).ok(), expected, "{finger}");
         }
     }
 

@@ -9,9 +9,10 @@ mod second_factor;
 mod settings;
 mod stack;
 mod superuser;
+mod waivers;
 mod walk;
 
-pub use self::{second_factor::password_suffices, superuser::asks_nobody};
+pub use self::{second_factor::password_suffices, superuser::asks_nobody, waivers::Waivers};
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -146,7 +147,7 @@ fn login_defs_value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 
 /// Stacks and hosts that tests make.
 #[cfg(test)]
-mod made {
+pub(in crate::probe) mod made {
     use super::stack::{Item, Line, logical_lines, parse_line};
     use crate::host;
 
@@ -180,7 +181,7 @@ mod made {
     }
 
     /// A host that has services of PAM alone.
-    pub(super) fn services(files: &[(&str, &str)]) -> (tempfile::TempDir, host::Recorded) {
+    pub(in crate::probe) fn services(files: &[(&str, &str)]) -> (tempfile::TempDir, host::Recorded) {
         let (folder, mut host) = bare();
         let place = folder.path().join("capture/files/etc/pam.d");
         std::fs::create_dir_all(&place).unwrap();

@@ -42,7 +42,10 @@ pub(super) fn of_nothing(line: &Line) -> May {
     let module = line.module.as_str();
     match module {
         "pam_permit" => May::SUCCEED,
-        "pam_unix" | "pam_deny" => May::FAIL,
+        // Debian's gdm-fingerprint has lines behind pam_fprintd(8), which never is to be ignored.
+        "pam_unix" | "pam_deny" | "pam_fprintd" => May::FAIL,
+        // authselect(8) has it where nothing is set up.
+        "pam_debug" if matches!(line.value("auth"), Some(result) if result != "success") => May::NOT_SUCCEED,
         "pam_faillock" if line.has("authfail") => May::NOT_SUCCEED,
         _ if DIRECTORIES.contains(&module) => May::FAIL,
         _ if PROOFS.contains(&module) => May::NOT_SUCCEED,
