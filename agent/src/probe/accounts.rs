@@ -109,6 +109,8 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
         (Some(unread), Some(unsound)) if unsound.cause == Cause::Undecidable => Some(unread),
         (unread, unsound) => unsound.or(unread),
     };
+    let sign_in = pam::SignIn::look(host);
+    sign_in.doubt(&mut accounts, &entries, &groups);
     Ok(Accounts {
         accounts,
         administrators,
@@ -117,7 +119,7 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
             Some(unknown) => Reading::Unknown { unknown },
         },
         directories: directories.iter().map(|name| Text::new(name)).collect(),
-        policy: pam::policy(host, ssh.beside_pam()),
+        policy: pam::policy(host, ssh.beside_pam().or(sign_in.anybody())),
     })
 }
 

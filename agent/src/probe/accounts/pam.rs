@@ -7,18 +7,19 @@ mod lockout;
 mod quality;
 mod second_factor;
 mod settings;
+mod sign_in;
 mod stack;
 mod superuser;
 mod waivers;
 mod walk;
 
-pub use self::{second_factor::password_suffices, superuser::asks_nobody, waivers::Waivers};
+pub use self::{second_factor::password_suffices, sign_in::SignIn, superuser::asks_nobody, waivers::Waivers};
 
 use std::{collections::BTreeSet, path::Path};
 
 use muster_proto::fact::{Cause, PasswordPolicy, Reading, Text, Unknown};
 
-use self::stack::{DIRECTORIES, Line, has_service, is_always_run, stack};
+use self::stack::{DIRECTORIES, Line, is_always_run, stack};
 use super::set_up;
 use crate::host::{self, Host, SMALL_FILE_BYTES};
 
@@ -40,11 +41,12 @@ const SIGN_IN: [&str; 14] = [
     "remote",
 ];
 
-/// Reads what a local password must be. `beside_pam` is why one may be taken that PAM is not asked about: then failures count for nothing.
-pub fn policy(host: &dyn Host, beside_pam: Option<&Unknown>) -> PasswordPolicy {
+/// Reads what a local password must be. `unasked` is why one may be let in whose password PAM is not asked about: then failures count for
+/// nothing.
+pub fn policy(host: &dyn Host, unasked: Option<&Unknown>) -> PasswordPolicy {
     let change = stack(host, "passwd", "password");
     let sign_in = sign_in_stacks(host);
-    let (attempts, seconds) = match (lockout::lockout(host, &sign_in), beside_pam) {
+    let (attempts, seconds) = match (lockout::lockout(host, &sign_in), unasked) {
         ((Reading::Known(1..), _), Some(unknown)) => (told(Err(unknown.clone())), told(Err(unknown.clone()))),
         (found, _) => found,
     };
@@ -96,14 +98,7 @@ fn told<T>(result: Result<T, Unknown>) -> Reading<T> {
 }
 
 fn sign_in_stacks(host: &dyn Host) -> Result<Vec<Vec<Line>>, Unknown> {
-    let mut services = Vec::new();
-    for service in SIGN_IN {
-        if has_service(host, service)? {
-            services.push(service);
-        }
-    }
-    let services = if services.is_empty() { vec!["other"] } else { services };
-    services.into_iter().map(|service| stack(host, service, "auth")).collect()
+    sign_in::services(host)?.into_iter().map(|service| stack(host, service, "auth")).collect()
 }
 
 /// Returns the modules by which a directory is asked that the host is set up for, and why there may be more.
