@@ -1,5 +1,7 @@
 //! After how many failures an account is locked, and for how long.
 
+use std::path::Path;
+
 use muster_proto::fact::{Cause, Reading, Unknown};
 
 use super::{
@@ -125,11 +127,21 @@ impl Faillock {
         let positive = |number: i64| u64::try_from(number).unwrap_or_default();
         let settings = settings(host, line.value("conf").unwrap_or("/etc/security/faillock.conf"))?;
         let never = setting(line, &settings, "unlock_time") == Some("never");
+        // Members of the group are handled as the superuser is, whom it locks where it is told to, and for a time of his own.
+        let locks_superuser = line.has("even_deny_root") || settings.iter().any(|(name, _)| name == "even_deny_root");
+        let has_own_time = setting(line, &settings, "root_unlock_time").is_some();
+        if setting(line, &settings, "admin_group").is_some() && (!locks_superuser || has_own_time) {
+            return Err(line.undecidable("may not lock members of its admin_group as it does others"));
+        }
+        let folder = setting(line, &settings, "dir").unwrap_or("/var/run/faillock").to_owned();
+        if folder.contains("..") || ["/proc", "/sys", "/dev"].iter().any(|top| Path::new(&folder).starts_with(top)) {
+            return Err(line.undecidable(&format!("may not keep failures in {folder}")));
+        }
         Ok(Self {
             attempts: positive(number(line, &settings, "deny", 3)?),
             seconds: if never { 0 } else { positive(number(line, &settings, "unlock_time", 600)?) },
             interval_seconds: number(line, &settings, "fail_interval", 900)?,
-            folder: setting(line, &settings, "dir").unwrap_or("/var/run/faillock").to_owned(),
+            folder,
         })
     }
 }
@@ -197,6 +209,14 @@ mod tests {
         nested.remove(0);
         assert_eq!(lockout_of(&host, &nested), Ok(Some((5, 900))));
         for text in [
+            both("admin_group=users", "admin_group=users"),
+            both(
+                "admin_group=users even_deny_root root_unlock_time=1",
+                "admin_group=users even_deny_root root_unlock_time=1",
+            ),
+            both("dir=/proc", "dir=/proc"),
+            both("dir=/dev/shm/x", "dir=/dev/shm/x"),
+            both("dir=/var/../proc", "dir=/var/../proc"),
             both("deny=5", ""),
             both("unlock_time=900", ""),
             both("", "dir=/var/tmp/x"),
@@ -210,7 +230,12 @@ mod tests {
             let found = lockout_of(&host, &lines(&text));
             assert!(matches!(&found, Err(unknown) if unknown.cause == Cause::Undecidable), "{text}: {found:?}");
         }
+        let (_folder, with_group) = with("/etc/security/faillock.conf", "admin_group = users\n");
+        assert!(lockout_of(&with_group, &lines(&both("", ""))).is_err());
         for (text, expected) in [
+            ("admin_group = users\neven_deny_root\n", Some((3, 600))),
+            ("even_deny_root\nroot_unlock_time = 60\n", Some((3, 600))),
+            ("dir = /var/lib/faillock\n", Some((3, 600))),
             ("deny 0\n", None),
             ("deny 9\n", Some((9, 600))),
             ("deny = 9\nunlock_time never\n", Some((9, 0))),
