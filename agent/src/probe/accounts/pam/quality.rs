@@ -35,9 +35,10 @@ pub(super) fn min_length(host: &dyn Host, lines: &[Line]) -> Result<u64, Unknown
             "pam_cracklib" => number(line, &[], "minlen", 9)?.saturating_sub(credits(line, &[], 1)?).max(6),
             // Debian's pam_unix asks for six; what it adds to the options tells it.
             "pam_unix" => number(line, &[], "minlen", if line.has("obscure") { 6 } else { 0 })?,
-            "pam_passwdqc" => {
-                return Err(Unknown::new(Cause::Unsupported, "this build does not read what pam_passwdqc asks for"));
-            }
+            "pam_passwdqc" => match passwdqc(line)? {
+                Some(min) => min,
+                None => continue,
+            },
             _ => continue,
         };
         longest = longest.max(asked);
@@ -85,6 +86,25 @@ fn is_asked(lines: &[Line], at: usize) -> Result<bool, Unknown> {
         return Err(line.undecidable("may not be asked"));
     }
     Ok(false)
+}
+
+/// Returns the characters of the shortest password that pam_passwdqc(8) takes: each kind of password has its own least, or is `disabled`.
+/// `None` where it refuses none.
+fn passwdqc(line: &Line) -> Result<Option<i64>, Unknown> {
+    if line.value("config").is_some() {
+        return Err(Unknown::new(Cause::Unsupported, "this build does not read the file of pam_passwdqc"));
+    }
+    if line.value("enforce") == Some("none") {
+        return Ok(None);
+    }
+    let text = line.value("min").unwrap_or("disabled,24,11,8,7");
+    let garbled = || Unknown::new(Cause::Garbled, format!("pam_passwdqc min={text}"));
+    let kinds: Vec<&str> = text.split(',').filter(|kind| *kind != "disabled").collect();
+    if kinds.is_empty() || text.split(',').count() != 5 {
+        return Err(garbled());
+    }
+    let least: Option<Vec<u32>> = kinds.into_iter().map(|kind| kind.parse().ok()).collect();
+    Ok(least.ok_or_else(garbled)?.into_iter().min().map(i64::from))
 }
 
 fn credits(line: &Line, settings: &[(String, String)], default: i64) -> Result<i64, Unknown> {
@@ -185,7 +205,20 @@ mod tests {
             ("password requisite pam_pwquality.so minlen=14 enforcing=0", Some(0)),
             ("password optional pam_pwquality.so minlen=14", Some(0)),
             ("password requisite pam_cracklib.so minlen=12", Some(8)),
-            ("password requisite pam_passwdqc.so min=8,8,8,8,8", None),
+            ("password requisite pam_passwdqc.so", Some(7)),
+            ("password requisite pam_passwdqc.so min=disabled,24,16,14,14", Some(14)),
+            ("password requisite pam_passwdqc.so min=8,8,8,9,10", Some(8)),
+            ("password requisite pam_passwdqc.so min=disabled,24,11,8,7 enforce=none", Some(0)),
+            ("password requisite pam_passwdqc.so enforce=users", Some(7)),
+            ("password requisite pam_passwdqc.so config=/etc/passwdqc.conf", None),
+            ("password requisite pam_passwdqc.so min=disabled,24,11,8", None),
+            ("password requisite pam_passwdqc.so min=disabled,24,11,8,x", None),
+            ("password requisite pam_passwdqc.so min=disabled,disabled,disabled,disabled,disabled", None),
+            (
+                "password requisite pam_pwquality.so minlen=14\npassword requisite pam_passwdqc.so
+                password sufficient pam_unix.so use_authtok",
+                Some(14),
+            ),
             ("password requisite pam_pwquality.so minlen=x", None),
         ] {
             assert_eq!(min_length(&host, &lines(text)).ok(), expected, "{text}");
