@@ -61,6 +61,8 @@ pub struct Logins {
     oldest: Option<i64>,
     /// Why they may not be all.
     untold: Option<Unknown>,
+    /// The first user id whose record in lastlog was not read, and why.
+    unread_from: Option<(u32, Unknown)>,
     /// Seconds from which on a sign-in is no record but damage.
     end: Option<i64>,
 }
@@ -125,28 +127,42 @@ impl Logins {
 
     fn add_file(&mut self, host: &dyn Host, path: &str, size: io::Result<u64>, machine: &str) -> Result<(), Unknown> {
         let unknown = |error: &io::Error| host::unknown(format!("read {path}"), error);
-        match size {
+        let size = match size {
             Ok(0) => return Ok(()),
+            Ok(size) => size,
             Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
             Err(error) => return Err(unknown(&error)),
-            Ok(size) if size > LOG_BYTES => {
-                return Err(Unknown::new(Cause::Limit, format!("{path} has more than {LOG_BYTES} bytes")));
-            }
-            Ok(_) => {}
+        };
+        let too_large = || Unknown::new(Cause::Limit, format!("{path} has more than {LOG_BYTES} bytes"));
+        if size > LOG_BYTES && path != LASTLOG {
+            return Err(too_large());
         }
         let layout = Layout::of(machine).ok_or_else(|| {
             Unknown::new(Cause::Unsupported, format!("this build does not know the records of {path} on {machine}"))
         })?;
+        if size > LOG_BYTES {
+            // One account of a directory, whose ids are large, makes it so. Those of the host are at its start.
+            return self.add_start_of_lastlog(host, layout, too_large());
+        }
         let mut bytes = host.stream(Path::new(path)).map_err(|error| unknown(&error))?.take(LOG_BYTES);
         let result =
             if path == LASTLOG { self.add_lastlog(&mut bytes, layout) } else { self.add_wtmp(&mut bytes, layout) };
         result.map_err(|error| unknown(&error))?;
         // Both grow and are never written shorter; it was cut, or another took its place.
-        let read = LOG_BYTES - bytes.limit();
-        match size {
-            Ok(size) if read < size => Err(Unknown::new(Cause::Stale, format!("{path} has fewer bytes than its size"))),
-            _ => Ok(()),
+        if LOG_BYTES - bytes.limit() < size { Err(shorter(path)) } else { Ok(()) }
+    }
+
+    /// Adds the records of a lastlog file that are within the bound. `why` is told of the accounts of the others.
+    fn add_start_of_lastlog(&mut self, host: &dyn Host, layout: Layout, why: Unknown) -> Result<(), Unknown> {
+        let unknown = |error: &io::Error| host::unknown(format!("read {LASTLOG}"), error);
+        let uids = LOG_BYTES as usize / layout.lastlog_bytes;
+        let bytes = uids * layout.lastlog_bytes;
+        let start = host.read_start(Path::new(LASTLOG), bytes).map_err(|error| unknown(&error))?;
+        if start.len() < bytes {
+            return Err(shorter(LASTLOG));
         }
+        self.unread_from = u32::try_from(uids).ok().map(|uid| (uid, why));
+        self.add_lastlog(&mut start.as_slice(), layout).map_err(|error| unknown(&error))
     }
 
     fn add_database(&mut self, host: &dyn Host, source: &Source) -> Result<(), Unknown> {
@@ -249,9 +265,15 @@ impl Logins {
         host::time_reading(Timestamp::from_seconds(seconds))
     }
 
+    /// Returns why the sign-ins of an account may not be all here.
+    fn untold(&self, uid: u32) -> Option<&Unknown> {
+        let unread = || self.unread_from.as_ref().filter(|(from, _)| uid >= *from).map(|(_, why)| why);
+        self.untold.as_ref().or_else(unread)
+    }
+
     /// Returns the last sign-in of an account.
     pub fn last_login_time(&self, uid: u32, name: &str) -> Reading<Timestamp> {
-        if let Some(unknown) = &self.untold {
+        if let Some(unknown) = self.untold(uid) {
             return Reading::Unknown { unknown: unknown.clone() };
         }
         match self.last(uid, name) {
@@ -262,7 +284,7 @@ impl Logins {
 
     /// Returns since when no sign-in of an account was recorded. `unrecorded` is why one may have left no record.
     pub fn no_login_since_time(&self, uid: u32, name: &str, unrecorded: Option<&Unknown>) -> Reading<Timestamp> {
-        if let Some(unknown) = &self.untold {
+        if let Some(unknown) = self.untold(uid) {
             return Reading::Unknown { unknown: unknown.clone() };
         }
         match (self.last(uid, name), self.oldest, unrecorded) {
@@ -271,6 +293,10 @@ impl Logins {
             (None, None, _) => Reading::unknown(Cause::Undecidable, "the host's records hold no sign-in of anybody"),
         }
     }
+}
+
+fn shorter(path: &str) -> Unknown {
+    Unknown::new(Cause::Stale, format!("{path} has fewer bytes than its size"))
 }
 
 /// Calls `see` with each whole record of `file`. What is cut off at its end is none.
@@ -291,6 +317,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::Recorded;
 
     fn layout() -> Layout {
         Layout::of("x86_64").unwrap()
@@ -339,6 +366,32 @@ mod tests {
         for reading in [logins.last_login_time(1001, "bob"), logins.no_login_since_time(1001, "bob", None)] {
             assert!(matches!(reading, Reading::Unknown { unknown } if unknown.cause == Cause::Garbled));
         }
+    }
+
+    #[test]
+    fn an_account_of_a_large_id_in_lastlog_leaves_those_of_the_host_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("files/var/log/lastlog");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join("index.json"), r#"{"version": 1, "captured": "2026-11-26T00:00:00Z"}"#)
+            .unwrap();
+        std::fs::write(&file, lastlog(1000, 500)).unwrap();
+        let host = Recorded::at(folder.path()).unwrap();
+        let look = |path, bytes| {
+            std::fs::File::options().write(true).open(&file).unwrap().set_len(bytes).unwrap();
+            let mut logins = Logins::default();
+            logins.add_file(&host, path, Ok(360_493_827_452), "x86_64").map(|()| logins)
+        };
+        let logins = look(LASTLOG, LOG_BYTES).unwrap();
+        assert_eq!(seconds(&logins.last_login_time(1000, "alice")), Some(500));
+        let (first, last) = (114_912, 114_911);
+        assert_eq!(seconds(&logins.no_login_since_time(last, "bob", None)), Some(500));
+        for reading in [logins.last_login_time(first, "eve"), logins.no_login_since_time(first, "eve", None)] {
+            let Reading::Unknown { unknown } = reading else { panic!() };
+            assert_eq!(unknown.detail.as_str(), "/var/log/lastlog has more than 33554432 bytes");
+        }
+        assert_eq!(look(LASTLOG, LOG_BYTES - 292).unwrap_err().cause, Cause::Stale);
+        assert_eq!(look(WTMP[0], LOG_BYTES).unwrap_err().cause, Cause::Limit);
     }
 
     #[test]
