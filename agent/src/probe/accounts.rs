@@ -4,6 +4,7 @@
 //! and lists what the files hold. No hash of a password is ever read by more than the door to the machine.
 
 mod groups;
+mod keys;
 mod logins;
 pub mod pam;
 pub(super) mod passwd;
@@ -16,7 +17,7 @@ mod unread;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use muster_proto::{
@@ -26,16 +27,14 @@ use muster_proto::{
 };
 
 use self::{
+    keys::Keys,
     logins::Logins,
     passwd::{Entry, Group, Shadow},
     roster::Roster,
     ssh::Ssh,
     sudoers::{Grant, Sudoers},
 };
-use super::{
-    Look, Probe,
-    remote_access::{self, sshd_config::Config},
-};
+use super::{Look, Probe, remote_access::sshd_config::Config};
 use crate::host::{self, FILE_BYTES, Host, SMALL_FILE_BYTES};
 
 const PASSWD: &str = "/etc/passwd";
@@ -86,12 +85,10 @@ fn accounts(host: &dyn Host, now: Timestamp) -> Result<Accounts, Unknown> {
     let shadow = shadow(host);
     let logins = Logins::look(host, now);
     let config = Config::look(host);
-    let elsewhere = keys_elsewhere(host, &config);
+    let keys = Keys::look(host, &config);
     let ssh = Ssh::look(host, &config);
-    let mut accounts: Vec<Account> = entries
-        .iter()
-        .map(|entry| account(host, entry, shadow.as_ref(), &logins, elsewhere.as_ref(), &ssh, now))
-        .collect();
+    let mut accounts: Vec<Account> =
+        entries.iter().map(|entry| account(host, entry, shadow.as_ref(), &logins, &keys, &ssh, now)).collect();
     accounts.sort_by(|a, b| (a.uid, &a.name).cmp(&(b.uid, &b.name)));
     let (directories, unread) = directories(host, passwd::has_nis_lines(&passwd) || passwd::has_nis_lines(&group));
     let (administrators, mut unsound) = administrators(host, &entries, &groups, !directories.is_empty());
@@ -162,7 +159,7 @@ fn account(
     entry: &Entry,
     shadow: Result<&BTreeMap<String, Shadow>, &Unknown>,
     logins: &Logins,
-    elsewhere: Option<&Unknown>,
+    keys: &Keys,
     ssh: &Ssh,
     now: Timestamp,
 ) -> Account {
@@ -181,7 +178,7 @@ fn account(
     } else {
         Reading::Known(passwd::password_state(&entry.password))
     };
-    let authorized_keys = authorized_keys(host, entry, elsewhere);
+    let authorized_keys = keys.of(host, entry);
     let unrecorded = ssh.unrecorded(entry.uid, &password, &authorized_keys).filter(|_| entry.is_interactive());
     let no_login_since_time = logins.no_login_since_time(entry.uid, &entry.name, unrecorded);
     Account {
@@ -195,43 +192,6 @@ fn account(
         expires_time: of_line(line, Shadow::expires_time),
         last_login_time: logins.last_login_time(entry.uid, &entry.name),
         no_login_since_time,
-    }
-}
-
-/// Returns whether a file of the account's home names keys: the two that sshd_config(5) reads where nothing else is set.
-fn authorized_keys(host: &dyn Host, entry: &Entry, elsewhere: Option<&Unknown>) -> Reading<bool> {
-    if !entry.is_interactive() || !entry.home.starts_with('/') {
-        return Reading::Known(false);
-    }
-    for name in ["authorized_keys", "authorized_keys2"] {
-        let path: PathBuf = Path::new(&entry.home).join(".ssh").join(name);
-        match host.metadata(&path) {
-            // A link is taken for keys: sshd follows it.
-            Ok(metadata) if metadata.size_bytes > 0 => return Reading::Known(true),
-            Ok(_) => {}
-            Err(error) if host::cause(&error) == Cause::Absent => {}
-            Err(error) => {
-                return Reading::Unknown { unknown: host::unknown(format!("look at {}", path.display()), &error) };
-            }
-        }
-    }
-    elsewhere.map_or(Reading::Known(false), |unknown| Reading::Unknown { unknown: unknown.clone() })
-}
-
-/// Returns why keys may be where no file of a home names them.
-fn keys_elsewhere(host: &dyn Host, config: &Result<Config, Unknown>) -> Option<Unknown> {
-    let config = match config {
-        Ok(config) => config,
-        Err(unknown) => return Some(unknown.clone()),
-    };
-    let has_records = || match set_up::has_user_records(host) {
-        Ok(false) => set_up::has_user_services(host).unwrap_or(true),
-        Ok(true) | Err(_) => true,
-    };
-    let by_records = || config.keys_elsewhere(true).filter(|_| has_records());
-    match config.keys_elsewhere(false).or_else(by_records) {
-        Some(at) => Some(Unknown::new(Cause::Undecidable, format!("{at}: the SSH server takes keys from elsewhere"))),
-        None => remote_access::keys_elsewhere(host),
     }
 }
 
@@ -399,7 +359,7 @@ mod tests {
                 entry,
                 Ok(&shadow),
                 &Logins::default(),
-                None,
+                &Keys::default(),
                 &Ssh::look(&host, &Config::look(&host)),
                 now,
             );

@@ -18,7 +18,7 @@ pub(super) const PROGRAMS: [&str; 4] = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr
 const RUNLEVELS: [&str; 2] = ["/etc/rc2.d", "/etc/rc3.d"];
 
 pub(super) fn look(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer {
-    let server = Server::look(host);
+    let mut server = Server::look(host);
     let is_installed = match is_there(host, &PROGRAMS) {
         Ok(true) => Reading::Known(true),
         Ok(false) => is_elsewhere(host, &server, listeners),
@@ -42,6 +42,9 @@ pub(super) fn look(host: &dyn Host, listeners: &Reading<Listeners>) -> SshServer
             return ssh;
         }
     };
+    if let Some(file) = config.pid_file() {
+        server.find_own(host, &file);
+    }
     let allowed = config.allowed();
     let password_suffices = config.password_suffices_by_pam(host, &allowed);
     let running = running(&server, listeners, &allowed.ports);

@@ -77,20 +77,27 @@ impl Server {
             Err(unknown) => return Self { untold: Some(unknown), ..Self::default() },
         };
         for file in PID_FILES {
-            let id: Option<u32> = match host.read(Path::new(file), SMALL_FILE_BYTES) {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse().ok(),
-                Err(error) if host::cause(&error) == Cause::Absent => None,
-                Err(error) => {
-                    server.untold.get_or_insert(host::unknown(format!("read {file}"), &error));
-                    None
-                }
-            };
-            if let Some(at) = server.others.iter().position(|process| Some(process.id) == id) {
-                server.own = Some((PathBuf::from(file), server.others.remove(at)));
-                break;
-            }
+            server.find_own(host, Path::new(file));
         }
         server
+    }
+
+    /// Takes the process that a file names for the server's own, unless there is one.
+    pub fn find_own(&mut self, host: &dyn Host, file: &Path) {
+        if self.own.is_some() {
+            return;
+        }
+        let id: Option<u32> = match host.read(file, SMALL_FILE_BYTES) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).trim().parse().ok(),
+            Err(error) if host::cause(&error) == Cause::Absent => None,
+            Err(error) => {
+                self.untold.get_or_insert(host::unknown(format!("read {}", file.display()), &error));
+                None
+            }
+        };
+        if let Some(at) = self.others.iter().position(|process| Some(process.id) == id) {
+            self.own = Some((file.to_owned(), self.others.remove(at)));
+        }
     }
 
     /// Returns whether a process waits for peers.
@@ -446,7 +453,11 @@ mod tests {
 
     fn differs(made: &Made) -> Option<Unknown> {
         let config = Config::look(&made.host).unwrap();
-        Server::look(&made.host).differs(&made.host, &config)
+        let mut server = Server::look(&made.host);
+        if let Some(file) = config.pid_file() {
+            server.find_own(&made.host, &file);
+        }
+        server.differs(&made.host, &config)
     }
 
     /// Checks that the settings are known where `expected` is empty, and else unknown with it in the words.
@@ -560,6 +571,21 @@ mod tests {
         check(&Made::new().process(77, own, title).absent("read /proc/77/comm"), Cause::Undecidable, "");
         let has_sessions = |made: Made| Server::look(&made.host).has_sessions;
         assert!(!has_sessions(Made::new()) && has_sessions(Made::new().process(77, own, "sshd: eve [priv]")));
+    }
+
+    #[test]
+    fn the_file_that_the_settings_name_tells_which_process_is_the_server() {
+        let file = "/run/sshd/sshd.pid";
+        let made =
+            |text: &str| Made::new().absent("read /run/sshd.pid").absent("read /var/run/sshd.pid").file(MAIN, text);
+        let (with, unnamed) = (format!("PidFile {file}\n"), "process 14 is a server that no file of process ids names");
+        check(&made(&with).file(file, "14\n").changed(file, 0, 0), Cause::Undecidable, "");
+        check(&made(&with).file(file, "15\n").changed(file, 0, 0), Cause::Undecidable, unnamed);
+        check(&made(&with).absent(&format!("read {file}")), Cause::Undecidable, unnamed);
+        check(&made("PidFile none\n"), Cause::Undecidable, unnamed);
+        // The settings are newer than the server.
+        let later = made(&with).file(file, "14\n").changed(file, -20, -20).changed(MAIN, -10, -10);
+        check(&later, Cause::Stale, "/etc/ssh/sshd_config was changed after");
     }
 
     #[test]

@@ -3,13 +3,19 @@
 //! Outside of `Match` the first value of a setting holds. A block's value goes before it for the connections that the block is
 //! for, so that of both the one that lets in more is what some peer may use.
 
+mod criteria;
+pub mod key_file;
 mod line;
 
 use std::path::{Path, PathBuf};
 
 use muster_proto::fact::{Cause, PermitRootLogin, Reading, Unknown};
 
-use self::line::{is_plain, matches, parse_line, words};
+use self::{
+    criteria::{ALL, inner_scope, is_for_nobody},
+    key_file::KeyFile,
+    line::{is_plain, matches, parse_line, words},
+};
 use crate::{
     host::{self, Host, SMALL_FILE_BYTES},
     probe::accounts::pam,
@@ -22,10 +28,9 @@ const FILES: usize = 256;
 const DEPTH: usize = 16;
 /// Lines of all files, at most.
 const LINES: usize = 10_000;
-/// What a block is for that is for every connection.
-const ALL: &str = "all";
-/// Criteria of a block that each connection has something for.
-const CRITERIA: [&str; 3] = ["address", "host", "user"];
+/// Where keys are, and the word for nowhere.
+const KEY_FILES: &str = "authorizedkeysfile";
+const NONE: &str = "none";
 /// Port without a setting.
 pub(super) const PORT: u16 = 22;
 /// Names of one setting.
@@ -67,6 +72,8 @@ struct Scope {
     text: String,
     /// Its place among the blocks.
     block: usize,
+    /// Whether it is for nobody who could sign in.
+    is_for_nobody: bool,
 }
 
 /// All settings of a server, in the order in which it reads them.
@@ -155,15 +162,26 @@ impl Config {
                         self.add_included(host, &target, scope.as_ref(), &at, depth)?;
                     }
                 }
-                "match" => {
-                    self.blocks += 1;
-                    let text = inner_scope(outer.map(|outer| outer.text.as_str()), &value);
-                    scope = Some(Scope { text, block: self.blocks });
-                }
-                _ => self.settings.push(Setting { name, value, scope: scope.clone(), at }),
+                "match" => scope = Some(self.enter(outer, &value)),
+                _ => self.add_setting(Setting { name, value, scope: scope.clone(), at }),
             }
         }
         Ok(())
+    }
+
+    fn enter(&mut self, outer: Option<&Scope>, value: &str) -> Scope {
+        self.blocks += 1;
+        Scope {
+            text: inner_scope(outer.map(|outer| outer.text.as_str()), value),
+            block: self.blocks,
+            is_for_nobody: outer.is_some_and(|outer| outer.is_for_nobody) || is_for_nobody(value),
+        }
+    }
+
+    fn add_setting(&mut self, setting: Setting) {
+        if !setting.scope.as_ref().is_some_and(|scope| scope.is_for_nobody) {
+            self.settings.push(setting);
+        }
     }
 
     /// Adds what an `Include` names: a path, relative to `/etc/ssh`, whose last part may have wildcards.
@@ -211,18 +229,26 @@ impl Config {
         Ok(())
     }
 
-    /// Returns file and line of a setting by which an account may sign in with keys or certificates that no file of its home names.
+    /// Returns the files of keys that the settings name, each once, those of all blocks among them.
+    pub fn key_files(&self) -> Vec<KeyFile> {
+        let mut files = Vec::new();
+        for setting in self.settings.iter().filter(|setting| setting.name == KEY_FILES) {
+            for file in
+                words(&setting.value).iter().filter(|word| *word != NONE).filter_map(|word| KeyFile::parse(word))
+            {
+                if files.len() <= FILES && !files.contains(&file) {
+                    files.push(file);
+                }
+            }
+        }
+        files
+    }
+
+    /// Returns file and line of a setting by which an account may sign in with keys or certificates that none of [`Self::key_files`] names.
     /// `has_records` says whether the host may have records of users, which is all that userdbctl(1) knows keys by.
     pub fn keys_elsewhere(&self, has_records: bool) -> Option<&str> {
-        let usual = [
-            ".ssh/authorized_keys",
-            ".ssh/authorized_keys2",
-            "%h/.ssh/authorized_keys",
-            "%h/.ssh/authorized_keys2",
-            "none",
-        ];
         let is_elsewhere = |setting: &&Setting| match setting.name.as_str() {
-            "authorizedkeysfile" => !words(&setting.value).iter().all(|file| usual.contains(&file.as_str())),
+            KEY_FILES => !words(&setting.value).iter().all(|word| word == NONE || KeyFile::parse(word).is_some()),
             "authorizedkeyscommand" if !has_records && is_userdbctl(&words(&setting.value)) => false,
             "authorizedkeyscommand" | "trustedusercakeys" => {
                 !words(&setting.value).first().is_some_and(|first| first.eq_ignore_ascii_case("none"))
@@ -244,6 +270,16 @@ impl Config {
         let is_of_it = |setting: &Setting| setting.at.strip_prefix(CRYPTO_POLICY).is_some_and(|at| at.starts_with(':'));
         path == Path::new(CRYPTO_POLICY)
             && !self.settings.iter().any(|setting| is_of_it(setting) && is_told(&setting.name))
+    }
+
+    /// Returns the file that the server is told to leave its process id in, of the folders that are the superuser's.
+    pub(super) fn pid_file(&self) -> Option<PathBuf> {
+        let setting = self.settings.iter().find(|setting| setting.name == "pidfile" && setting.scope.is_none())?;
+        let path = PathBuf::from(words(&setting.value).into_iter().next()?);
+        let own = path.strip_prefix("/run").or_else(|_| path.strip_prefix("/var/run")).ok()?;
+        let is_sound = !["user", "lock", "shm"].iter().any(|folder| own.starts_with(folder))
+            && !own.components().any(|part| part == std::path::Component::ParentDir);
+        is_sound.then_some(path)
     }
 
     /// Returns whether a session may wait for peers for its client on more than the loopback.
@@ -325,7 +361,7 @@ impl Config {
         let mut blocks: Vec<(T, String)> = Vec::new();
         let mut last_block = 0;
         for setting in own() {
-            let Some(Scope { text: scope, block }) = &setting.scope else { continue };
+            let Some(Scope { text: scope, block, .. }) = &setting.scope else { continue };
             // In a block, too, the first value holds.
             if std::mem::replace(&mut last_block, *block) == *block {
                 continue;
@@ -426,31 +462,6 @@ pub(super) fn is_told(line: &str) -> bool {
     DECISIVE.iter().chain(&PUBKEY).chain(&KBD_INTERACTIVE).any(|told| *told == name)
 }
 
-/// Returns what a `Match` is for that stands in a block which is for `outer`.
-fn inner_scope(outer: Option<&str>, value: &str) -> String {
-    let is_all = is_for_all(value);
-    match outer {
-        Some(outer) if is_all => outer.to_owned(),
-        Some(outer) => format!("{outer}, {value}"),
-        None if is_all => ALL.to_owned(),
-        None => value.to_owned(),
-    }
-}
-
-/// Returns whether what a `Match` is for is every connection.
-fn is_for_all(value: &str) -> bool {
-    let words = words(value);
-    let is_any = |pair: &[String]| match pair {
-        [name, pattern] => pattern == "*" && CRITERIA.iter().any(|criterion| name.eq_ignore_ascii_case(criterion)),
-        _ => false,
-    };
-    match words.as_slice() {
-        [] => false,
-        [all] => all.eq_ignore_ascii_case(ALL),
-        pairs => pairs.chunks(2).all(is_any),
-    }
-}
-
 /// Returns whether a value of AuthenticationMethods asks for no more than a password: each word is one way in, and a comma joins the
 /// methods that it needs together. By `none` gets in who has no password.
 fn is_one_enough(value: &str) -> bool {
@@ -498,16 +509,9 @@ mod tests {
         let mut scope = None;
         for (number, line) in text.lines().enumerate() {
             match parse_line(line) {
-                Ok(Some((name, value))) if name == "match" => {
-                    scope = Some(Scope { text: inner_scope(None, &value), block: number + 1 })
-                }
+                Ok(Some((name, value))) if name == "match" => scope = Some(config.enter(None, &value)),
                 Ok(Some((name, value))) => {
-                    config.settings.push(Setting {
-                        name,
-                        value,
-                        scope: scope.clone(),
-                        at: format!("f:{}", number + 1),
-                    });
+                    config.add_setting(Setting { name, value, scope: scope.clone(), at: format!("f:{}", number + 1) });
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -541,7 +545,7 @@ mod tests {
         assert_eq!(allowed(text).password, Reading::Known(true));
         assert_eq!(allowed("AuthenticationMethods 'password'").password_suffices, Reading::Known(true));
         assert_eq!(allowed("PermitRootLogin 'no'").permit_root_login, Reading::Known(PermitRootLogin::No));
-        assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%u").keys_elsewhere(true), Some("f:1"));
+        assert_eq!(config("\"AuthorizedKeysFile\" /etc/ssh/keys/%i").keys_elsewhere(true), Some("f:1"));
     }
 
     #[test]
@@ -603,15 +607,42 @@ mod tests {
         assert_eq!(allowed(text).permit_root_login, Reading::Known(PermitRootLogin::ForcedCommandsOnly));
         let text = "Match User git\nKbdInteractiveAuthentication no\nChallengeResponseAuthentication yes\nMatch all\nKbdInteractiveAuthentication no";
         assert_eq!(allowed(text).kbd_interactive, Reading::Known(false));
-        assert_eq!([inner_scope(Some("User a"), "All"), inner_scope(None, "ALL")], ["User a", "all"]);
-        for all in ["User *", "address \"*\"", "Host * User *"] {
-            assert_eq!([inner_scope(None, all), inner_scope(Some("User a"), all)], ["all", "User a"], "{all}");
-        }
-        for some in ["User a", "User *,!a", "User * Address 10.0.0.0/8", "Group *", "User * Host", "User", ""] {
-            assert_eq!(inner_scope(None, some), some);
-        }
         let found = allowed("PermitRootLogin yes\nMatch Address 10.0.0.0/8\n PermitRootLogin no\n");
         assert_eq!((found.permit_root_login, found.loosened_by.len()), (Reading::Known(PermitRootLogin::Yes), 0));
+    }
+
+    #[test]
+    fn a_block_for_names_without_an_account_lets_nobody_in() {
+        for (criteria, expected) in [
+            ("invalid-user", false),
+            ("Host x Invalid-User", false),
+            ("final invalid-user", false),
+            ("User invalid-user", true),
+            ("all", true),
+        ] {
+            let text = format!("PasswordAuthentication no\nMatch {criteria}\nPasswordAuthentication yes");
+            assert_eq!(allowed(&text).password, Reading::Known(expected), "{criteria}");
+        }
+        let inner = Made::new()
+            .file(MAIN[0], "PermitRootLogin no\nMatch invalid-user\nInclude /etc/ssh/x\n")
+            .file("/etc/ssh/x", "Match User root\nPermitRootLogin yes\n");
+        let config = Config::look(&inner.host).unwrap();
+        assert_eq!(config.allowed().permit_root_login, Reading::Known(PermitRootLogin::No));
+    }
+
+    #[test]
+    fn the_file_of_the_process_id_is_one_that_the_superuser_alone_can_write() {
+        for (text, expected) in [
+            ("PidFile /run/sshd/sshd.pid\nPidFile /run/x", Some("/run/sshd/sshd.pid")),
+            ("PidFile /var/run/sshd-2.pid", Some("/var/run/sshd-2.pid")),
+            ("PidFile /run/user/1000/sshd.pid", None),
+            ("PidFile /run/../home/bob/sshd.pid", None),
+            ("PidFile /home/bob/sshd.pid", None),
+            ("PidFile none", None),
+            ("", None),
+        ] {
+            assert_eq!(config(text).pid_file().as_deref(), expected.map(Path::new), "{text}");
+        }
     }
 
     #[test]
@@ -650,7 +681,9 @@ mod tests {
             ("", None),
             ("AuthorizedKeysFile .ssh/authorized_keys %h/.ssh/authorized_keys2", None),
             ("AuthorizedKeysCommand none", None),
-            ("AuthorizedKeysFile /etc/ssh/keys/%u", Some("f:1")),
+            ("AuthorizedKeysFile /etc/ssh/keys/%u none", None),
+            ("AuthorizedKeysFile /etc/ssh/keys/%i", Some("f:1")),
+            ("AuthorizedKeysFile /etc/ssh/keys/*", Some("f:1")),
             ("Match User git\nAuthorizedKeysCommand /usr/bin/keys", Some("f:2")),
             ("TrustedUserCAKeys /etc/ssh/ca.pub", Some("f:1")),
             ("HostbasedAuthentication no", None),
@@ -658,6 +691,15 @@ mod tests {
         ] {
             assert_eq!(config(text).keys_elsewhere(true), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn files_of_keys_are_those_of_any_block() {
+        let text = "AuthorizedKeysFile .ssh/authorized_keys none\nMatch User git\n\
+            AuthorizedKeysFile /etc/ssh/keys/%u .ssh/authorized_keys /etc/ssh/%i";
+        let expected = [".ssh/authorized_keys", "/etc/ssh/keys/%u"].map(|word| KeyFile::parse(word).unwrap());
+        assert_eq!(config(text).key_files(), expected);
+        assert_eq!(config("PermitRootLogin no").key_files(), []);
     }
 
     #[test]
