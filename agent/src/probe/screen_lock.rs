@@ -4,6 +4,7 @@
 //! their settings where this build does not look, and so are unknown.
 
 mod display_manager;
+mod environment;
 mod gvdb;
 mod kde;
 mod unlock;
@@ -19,6 +20,7 @@ use muster_proto::{
 };
 
 use self::{
+    environment::Environment,
     gvdb::{Database, Value},
     unlock::Unlock,
 };
@@ -41,9 +43,6 @@ const DATABASES: usize = 16;
 const SCHEMAS: &str = "/usr/share/glib-2.0/schemas";
 /// What GSettings reads of it: its files as glib-compile-schemas(1) has them.
 const COMPILED: &str = "/usr/share/glib-2.0/schemas/gschemas.compiled";
-/// Variables of every session (pam_env(8)), and the one by which dconf takes another profile.
-const ENVIRONMENT: &str = "/etc/environment";
-const PROFILE_VARIABLE: &str = "DCONF_PROFILE";
 /// Services of PAM of GDM, and those of KDE's own lock, which takes a finger or a card beside the password: each unlocks.
 const GDM: [&str; 3] = ["gdm-password", "gdm-fingerprint", "gdm-smartcard"];
 const KSCREENLOCKER: [&str; 3] = ["kde", "kde-fingerprint", "kde-smartcard"];
@@ -87,6 +86,7 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
     let people = people(host)?;
     let mut users = Vec::new();
     let manager = display_manager::look(host);
+    let environment = Environment::look(host);
     for desktop in desktops {
         let settings: Read<'_> = match desktop {
             Desktop::Gnome => {
@@ -100,7 +100,12 @@ fn screen_lock(host: &dyn Host) -> Result<ScreenLock, Unknown> {
         };
         let unlock = Unlock::look(host, &services(desktop, &manager));
         for person in std::iter::once(None).chain(people.iter().map(Some)) {
-            let Settings { enabled, idle_seconds, grace_seconds, enforced } = settings(person);
+            let home = person.map(|person| person.home.as_path());
+            let Settings { enabled, idle_seconds, grace_seconds, enforced } =
+                match environment.check(host, desktop, home) {
+                    Ok(()) => settings(person),
+                    Err(unknown) => Settings::untold(&unknown),
+                };
             let enabled = match enabled {
                 Reading::Known(true) => match stays_locked(desktop, &manager, &unlock, person) {
                     Ok(locks) => Reading::Known(locks),
@@ -169,6 +174,10 @@ fn desktops(host: &dyn Host) -> Result<BTreeSet<Desktop>, Unknown> {
 fn desktop(name: &str) -> Option<Desktop> {
     if !name.ends_with(".desktop") || ALIASES.contains(&name) {
         return None;
+    }
+    // gnome-kiosk has nothing that locks.
+    if name.starts_with("gnome-kiosk") {
+        return Some(Desktop::Other);
     }
     Some(match name.split(['-', '.', '_']).next().unwrap_or_default() {
         "gnome" | "ubuntu" => Desktop::Gnome,
@@ -259,7 +268,7 @@ struct Gnome {
 
 impl Gnome {
     fn look(host: &dyn Host) -> Self {
-        let (databases, has_own) = match no_variable(host).and_then(|()| profile(host)) {
+        let (databases, has_own) = match profile(host) {
             Ok((databases, has_own)) => (Ok(databases), has_own),
             Err(unknown) => (Err(unknown), true),
         };
@@ -317,23 +326,6 @@ fn value<'a>(databases: &'a [Database], key: &str) -> Option<&'a Value> {
     let locks = |database: &Database| database.locks.iter().any(|lock| lock == key);
     let from = databases.iter().rposition(locks).unwrap_or(0);
     databases[from..].iter().find_map(|database| database.values.get(key))
-}
-
-/// Checks that no variable of every session names another profile (dconf(7)).
-fn no_variable(host: &dyn Host) -> Result<(), Unknown> {
-    let text = match host.read(Path::new(ENVIRONMENT), SMALL_FILE_BYTES) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if host::cause(&error) == Cause::Absent => return Ok(()),
-        Err(error) => return Err(host::unknown(format!("read {ENVIRONMENT}"), &error)),
-    };
-    if sets_profile(&text) {
-        return Err(Unknown::new(Cause::Undecidable, format!("{ENVIRONMENT} sets {PROFILE_VARIABLE}")));
-    }
-    Ok(())
-}
-
-fn sets_profile(text: &str) -> bool {
-    text.lines().any(|line| !line.trim_start().starts_with('#') && line.contains(PROFILE_VARIABLE))
 }
 
 /// Checks that an account has no profile of its own, which goes before that of the host (dconf(7)).
@@ -495,6 +487,7 @@ mod tests {
             ("gnome.desktop", Some(Desktop::Gnome)),
             ("gnome-xorg.desktop", Some(Desktop::Gnome)),
             ("ubuntu.desktop", Some(Desktop::Gnome)),
+            ("gnome-kiosk-script-wayland.desktop", Some(Desktop::Other)),
             ("plasma.desktop", Some(Desktop::Kde)),
             ("plasmax11.desktop", Some(Desktop::Kde)),
             ("xfce.desktop", Some(Desktop::Other)),
@@ -632,14 +625,6 @@ mod tests {
             index.metadata.insert(text("/run/dconf/user/1001"), metadata(0, 0));
         });
         assert_eq!(found, [Ok(true), Ok(true), Err(Cause::Undecidable)]);
-        for (line, expected) in [
-            ("DCONF_PROFILE=/x", true),
-            ("export DCONF_PROFILE=x", true),
-            (" # DCONF_PROFILE=x", false),
-            ("LANG=C", false),
-        ] {
-            assert_eq!(sets_profile(&format!("PATH=/bin\n{line}\n")), expected, "{line}");
-        }
     }
 
     #[test]

@@ -258,6 +258,8 @@ const TARGETS: &[(&str, &[Of])] = &[
             Files("screen_lock", "files/home/*/kscreenlockerrc"),
             Files("screen_lock", "files/etc/dconf/profile/*"),
             Files("screen_lock", "files/etc/environment"),
+            Files("screen_lock", "files/etc/security/pam_env.conf"),
+            Files("screen_lock", "files/usr/lib/environment.d/*"),
             Files("screen_lock", "files/etc/pam.d/*"),
         ],
     ),
