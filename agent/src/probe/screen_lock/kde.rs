@@ -22,6 +22,8 @@ const FOLDERS: usize = 100;
 const NEEDED: [&str; 3] = ["Autolock", "Lock", "RequirePassword"];
 /// When it is locked, and how long it then opens without a password.
 const TIMES: [&str; 2] = ["Timeout", "LockGrace"];
+/// The former without a value: five minutes, as KScreenLocker's own description of its settings says.
+const IDLE_SECONDS: u64 = 300;
 
 /// Returns what the settings of the account with `home` come to; without one, of an account without its own.
 pub fn settings(host: &dyn Host, home: Option<&Path>) -> Settings {
@@ -55,11 +57,23 @@ fn read(host: &dyn Host, home: Option<&Path>) -> Result<Settings, Unknown> {
     let enforced = NEEDED.iter().chain(&TIMES).all(|key| files[0].is_fixed(key));
     Ok(Settings {
         enabled: Reading::Known(enabled),
-        // Minutes; the defaults are those of KScreenLocker's own description of its settings.
-        idle_seconds: Reading::Known(number("Timeout", 5)?.saturating_mul(60)),
+        idle_seconds: Reading::Known(
+            of("Timeout")
+                .map_or(Ok(IDLE_SECONDS), |value| idle_seconds(value).ok_or_else(|| garbled("Timeout", value)))?,
+        ),
         grace_seconds: Reading::Known(number("LockGrace", 5)?),
         enforced: Reading::Known(enforced),
     })
+}
+
+/// Returns the seconds of a number of minutes. Plasma 6 takes one with a fraction, for which Plasma 5 has its default: the longer holds.
+fn idle_seconds(value: &str) -> Option<u64> {
+    if let Ok(minutes) = value.parse::<u64>() {
+        return Some(minutes.saturating_mul(60));
+    }
+    let minutes = value.parse::<f64>().ok().filter(|minutes| minutes.is_finite() && *minutes >= 0.0)?;
+    // A number that is too large becomes the largest.
+    Some(((minutes * 60.0).ceil() as u64).max(IDLE_SECONDS))
 }
 
 /// Returns the group `Daemon` of a file, which is empty without one.
@@ -216,6 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn a_time_with_a_fraction_is_the_longest_that_any_release_has() {
+        for (value, expected) in [
+            ("10", Some(600)),
+            ("2", Some(120)),
+            ("10.0", Some(600)),
+            ("7.01", Some(421)),
+            ("2.5", Some(300)),
+            ("1e400", None),
+            ("-1", None),
+            ("-2.5", None),
+            ("nan", None),
+            ("soon", None),
+        ] {
+            let found = look("", &format!("[Daemon]\nTimeout={value}\n")).idle_seconds;
+            assert_eq!(found.known().copied(), expected, "{value}");
+        }
+    }
+
+    #[test]
     fn what_an_account_may_switch_off_is_not_enforced() {
         let fixed = |keys: &[&str]| keys.iter().map(|key| format!("{key}[$i]=1\n")).collect::<String>();
         for (keys, expected) in [
@@ -283,6 +316,7 @@ mod tests {
         #[test]
         fn arbitrary_files_never_panic(text in "[\\[\\]\\\\$iA-Za-z=\n0-9]{0,200}", any in "\\PC*") {
             for text in [text, any] {
+                idle_seconds(&text);
                 if let Ok(daemon) = Daemon::parse(&text) {
                     daemon.get("Timeout");
                 }
