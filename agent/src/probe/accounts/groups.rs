@@ -55,6 +55,9 @@ pub const KNOWN: [Known; 6] = [
     Known { name: "wheel", by: By::Rules },
 ];
 
+/// Other groups whose files are as good as being the superuser: disks as a whole, and hashes of passwords.
+pub const OF_FILES: [&str; 2] = ["disk", "shadow"];
+
 /// Rules of polkit(8), and what named its administrators up to release 0.105.
 const FOLDERS: [(&str, &str); 6] = [
     ("/etc/polkit-1/rules.d", ".rules"),

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    groups,
     passwd::{Entry, Group},
     sudoers::Superusers,
 };
@@ -84,6 +85,10 @@ impl<'a> Roster<'a> {
         let names = self.groups.iter().filter(|group| superusers.gids.contains(&group.gid));
         let names: Vec<String> = names.map(|group| group.name.to_lowercase()).collect();
         superusers.groups.extend(names);
+        for name in groups::KNOWN.iter().map(|known| known.name).chain(groups::OF_FILES) {
+            superusers.powerful_gids.extend(self.gids_ignoring_case(name));
+            superusers.powerful_groups.insert(name.to_owned());
+        }
         superusers
     }
 }

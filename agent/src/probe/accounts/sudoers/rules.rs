@@ -60,12 +60,23 @@ pub struct Superusers {
     pub groups: BTreeSet<String>,
     /// The same, by id.
     pub gids: BTreeSet<u32>,
+    /// Groups that are as good as being one of these to whoever takes them on.
+    pub powerful_groups: BTreeSet<String>,
+    /// The same, by id.
+    pub powerful_gids: BTreeSet<u32>,
 }
 
 impl Default for Superusers {
     fn default() -> Self {
         let root = BTreeSet::from(["root".to_owned()]);
-        Self { names: root.clone(), groups: root, gids: BTreeSet::from([0]) }
+        let gids = BTreeSet::from([0]);
+        Self {
+            names: root.clone(),
+            groups: root.clone(),
+            gids: gids.clone(),
+            powerful_groups: root,
+            powerful_gids: gids,
+        }
     }
 }
 
@@ -159,7 +170,7 @@ pub(super) fn take_list(rest: &mut &str) -> Vec<String> {
 
 /// Returns where the commands of a rule end: at a colon that belongs neither to a tag, a digest nor a runas list.
 fn end_of_commands(text: &str) -> usize {
-    let (mut depth, mut is_escaped, mut is_quoted) = (0_u32, false, false);
+    let (mut is_runas, mut is_escaped, mut is_quoted) = (false, false, false);
     let mut word = 0;
     for (at, c) in text.char_indices() {
         if std::mem::take(&mut is_escaped) {
@@ -168,13 +179,15 @@ fn end_of_commands(text: &str) -> usize {
         match c {
             '\\' => is_escaped = true,
             '"' => is_quoted = !is_quoted,
-            '(' => depth += 1,
-            ')' => {
-                depth = depth.saturating_sub(1);
+            '(' if text[word..at].trim().is_empty() => is_runas = true,
+            ')' if is_runas => {
+                is_runas = false;
                 word = at + 1;
             }
             ',' => word = at + 1,
-            ':' if depth == 0 && !is_quoted => {
+            // A class of characters, as `[:alpha:]`, has colons of its own.
+            ':' if text[..at].ends_with('[') || text[at + 1..].starts_with(']') => {}
+            ':' if !is_runas && !is_quoted => {
                 let before = text[word..at].trim();
                 let last = before.rsplit(char::is_whitespace).next().unwrap_or_default();
                 if !TAGS.contains(&last) && !is_digest(last) {
@@ -208,6 +221,8 @@ struct Powers {
     free_as: BTreeSet<Runas>,
     /// Who is meant by a plain `ALL`, which any command matches at any time.
     all_as: BTreeSet<Runas>,
+    /// Why there may be more.
+    doubt: Option<&'static str>,
 }
 
 /// Users and groups of a runas list, as written.
@@ -260,6 +275,9 @@ pub fn grants(sudoers: &mut Sudoers, superusers: &Superusers, hostname: &str) ->
                 continue;
             }
         };
+        if let Some(why) = powers.doubt {
+            sudoers.unsound(&rule.at, why);
+        }
         if !powers.any {
             continue;
         }
@@ -416,16 +434,19 @@ fn powers(sudoers: &Sudoers, superusers: &Superusers, commands: &str) -> Result<
         if rest.is_empty() {
             return Err("a rule without a command");
         }
-        if rest.contains('^') {
-            return Err("a command that a regular expression names");
-        }
         let items = expand(sudoers, Kind::Commands, &[rest.to_owned()]).ok_or("aliases that have no end")?;
         if items.iter().any(|item| item == "!ALL") {
             return Err("a rule that takes away what another gives");
         }
+        if items.iter().any(|item| expression(item).is_some_and(|expression| !expression.is_whole)) {
+            powers.doubt = Some("a regular expression that this build does not read");
+        }
         let mut positive = items.iter().filter(|item| !item.starts_with('!')).peekable();
         if !as_root || positive.peek().is_none() {
             continue;
+        }
+        if positive.clone().any(|item| expression(item).is_some_and(|expression| expression.is_path)) {
+            powers.doubt = Some("a command that a regular expression names");
         }
         let all = positive.any(|item| item == "ALL" || is_digest_of_all(item));
         powers.any = true;
@@ -441,21 +462,37 @@ fn powers(sudoers: &Sudoers, superusers: &Superusers, commands: &str) -> Result<
     Ok(powers)
 }
 
+/// Returns whether a command has a regular expression (sudoers(5), since release 1.9.10), and whether that is its path. One of arguments
+/// allows a part of what the command does.
+fn expression(item: &str) -> Option<Expression> {
+    let mut before = item.trim_start_matches(['!', ' ']).split_whitespace();
+    let has_command = |word: &str| word.starts_with('/') || word == "sudoedit";
+    let (mut is_path, is_expression) = (true, |word: &str| word.starts_with(['^', '"']) && word.contains('^'));
+    before.find(|word| {
+        is_path &= !has_command(word);
+        is_expression(word)
+    })?;
+    Some(Expression { is_path, is_whole: item.ends_with('$') })
+}
+
+/// A regular expression.
+struct Expression {
+    is_path: bool,
+    /// Whether it ends with the command. Otherwise what ends a command may be part of it.
+    is_whole: bool,
+}
+
 /// Returns the commands of a rule; a comma in a runas list is part of it.
 fn split_commands(text: &str) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    let mut open = 0_i32;
     for part in split(text, ',') {
-        match out.last_mut().filter(|_| open > 0) {
+        match out.last_mut().filter(|last| last.trim_start().starts_with('(') && !last.contains(')')) {
             Some(last) => {
                 last.push(',');
                 last.push_str(part);
             }
             None => out.push(part.to_owned()),
         }
-        open += i32::try_from(part.matches('(').count()).unwrap_or(i32::MAX / 2);
-        open -= i32::try_from(part.matches(')').count()).unwrap_or(i32::MAX / 2);
-        open = open.max(0);
     }
     out
 }
@@ -488,7 +525,10 @@ fn runs_as_root(sudoers: &Sudoers, superusers: &Superusers, runas: &str) -> Resu
             None => item == "ALL" || item.starts_with('+') || superusers.names.contains(&item.to_lowercase()),
         }
     };
-    let is_group_of_root = |item: &String| matches!(item.as_str(), "ALL" | "#0") || item.eq_ignore_ascii_case("root");
+    let is_group_of_root = |item: &String| match item.strip_prefix('#') {
+        Some(gid) => id(gid).is_some_and(|gid| superusers.powerful_gids.contains(&gid)),
+        None => item == "ALL" || superusers.powerful_groups.contains(&item.to_lowercase()),
+    };
     // An empty list is the caller alone; who may take on a group may be given the power of its files.
     Ok(items(&users)?.iter().any(is_root) || items(&groups)?.iter().any(is_group_of_root))
 }

@@ -15,6 +15,8 @@ fn read(file: &str) -> (Vec<Grant>, Option<String>) {
     superusers.names.insert("toor".to_owned());
     superusers.groups.insert("wheel".to_owned());
     superusers.gids.insert(10);
+    superusers.powerful_groups.insert("disk".to_owned());
+    superusers.powerful_gids.insert(6);
     let grants = grants(&mut sudoers, &superusers, "web1.example.com");
     (grants, sudoers.untold.map(|unknown| unknown.detail.to_string()))
 }
@@ -63,6 +65,12 @@ fn a_rule_says_who_may_run_what_as_the_superuser() {
         ("alice ALL=(root) sha224:0gjh== /bin/ls", &["alice f:1"]),
         ("alice ALL=(root) sudoedit /etc/hosts", &["alice f:1"]),
         ("alice ALL=(root) !/bin/su", &[]),
+        ("alice ALL=(root) NOPASSWD: /bin/systemctl ^(start|stop) [[:alpha:]]+$, /bin/x", &["alice f:1 free"]),
+        ("alice ALL=/bin/git reset HEAD^", &["alice f:1"]),
+        ("alice ALL=/bin/ls, !^/bin/su$", &["alice f:1"]),
+        ("alice ALL=(www) ^/bin/.*$", &[]),
+        ("alice ALL=/bin/echo (, ALL", &["alice f:1 all"]),
+        ("alice ALL=/bin/echo ( : web1=ALL", &["alice f:1", "alice f:1 all"]),
         ("alice ALL=CWD=/x TIMEOUT=3 ALL", &["alice f:1 all"]),
         ("alice ALL=\\\n  ALL", &["alice f:1 all"]),
         ("alice other=ALL : web1=(root) ALL", &["alice f:1 all"]),
@@ -71,6 +79,14 @@ fn a_rule_says_who_may_run_what_as_the_superuser() {
     ] {
         assert_eq!(shown(file), expected, "{file}");
     }
+}
+
+#[test]
+fn a_command_that_a_regular_expression_names_is_some_command_at_least() {
+    let (grants, untold) = read("alice ALL=NOPASSWD: ^/bin/.*$");
+    let expected = Grant { who: "alice".to_owned(), at: "f:1".to_owned(), all_commands: false, no_password: true };
+    assert_eq!(grants, [expected]);
+    assert_eq!(untold.as_deref(), Some("f:1: a command that a regular expression names"));
 }
 
 #[test]
@@ -108,10 +124,13 @@ fn the_superuser_may_be_meant_by_any_of_its_names() {
         "+admins",
         ":root",
         "www : #0",
+        ":disk",
+        "www : Disk",
+        ":#006",
     ] {
         assert_eq!(shown(&format!("alice ALL=({runas}) ALL")), ["alice f:1 all"], "{runas}");
     }
-    for runas in ["www", "%ops", "#10", "%#100", "", ":wheel", "!root"] {
+    for runas in ["www", "%ops", "#10", "%#100", "", ":wheel", ":#10", "!root"] {
         assert_eq!(shown(&format!("alice ALL=({runas}) ALL")), [] as [&str; 0], "{runas}");
     }
 }
@@ -191,7 +210,11 @@ fn what_has_no_sound_reading_is_named_with_its_line() {
         ("alice ALL, !web1=ALL", "f:1"),
         ("alice ALL=!ALL", "f:1"),
         ("alice ALL=(root ALL", "f:1"),
-        ("alice ALL=/bin/ls ^.*$", "f:1"),
+        ("alice ALL=^/bin/.*$", "f:1"),
+        ("alice ALL=sha224 : 0gjh== ^/bin/.*$", "f:1"),
+        ("Cmnd_Alias C = ^/bin/.*$\nalice ALL=C", "f:2"),
+        ("alice ALL=/bin/ls ^a{1,2}$", "f:1"),
+        ("alice ALL=(www) !/bin/ls ^a, PASSWD: b$, (root) ALL", "f:1"),
         ("Defaults:alice !authenticate", "f:1"),
         ("Defaults:bob, alice !authenticate", "f:1"),
         ("Defaults!sha224:0gjh== /bin/ls !authenticate", "f:1"),
