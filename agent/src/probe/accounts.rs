@@ -219,9 +219,13 @@ fn directories(host: &dyn Host, has_nis_lines: bool) -> (BTreeSet<String>, Optio
         let is_directory = match service.as_str() {
             // `altfiles` are files of the image, whose accounts cannot be changed.
             "files" | "altfiles" => false,
+            // nss-mymachines(8): names for the user ids of containers, of which none has a password or a shell.
+            "mymachines" => false,
             "compat" => has_nis_lines,
             // Distributions name it whether or not anything is set up for it.
             "sss" => or_untold(set_up::has_sssd(host)),
+            // What libnss-winbind's package adds to the file by itself.
+            "winbind" => or_untold(set_up::has_directory(host, "pam_winbind", &[])),
             // nss-systemd(8): users of services, and records that a host may have.
             "systemd" => or_untold(set_up::has_user_records(host)),
             _ => true,
@@ -423,7 +427,9 @@ mod tests {
         std::fs::write(folder.path().join("files/etc/group"), "root:x:0:\n").unwrap();
         std::fs::write(folder.path().join("files/etc/gshadow"), "root:*::\n").unwrap();
         for (path, text) in files {
-            std::fs::write(folder.path().join("files/etc").join(path), text).unwrap();
+            let place = folder.path().join("files/etc").join(path);
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::write(place, text).unwrap();
         }
         let mut host = crate::host::Recorded::at(folder.path()).unwrap();
         let metadata = host.metadata(Path::new("/etc/sudoers")).unwrap();
@@ -542,6 +548,24 @@ mod tests {
             ["admin admin", "bob sudo", "bob wheel", "bob /etc/sudoers:1"]
         );
         assert_eq!(without("metadata /run/docker.sock"), ["bob docker", "bob sudo", "bob /etc/sudoers:1"]);
+    }
+
+    #[test]
+    fn a_name_in_nsswitch_is_a_directory_where_the_host_is_set_up_for_it() {
+        for (services, smb, expected) in [
+            ("files winbind", "[global]\nserver role = standalone server\n", &[] as &[&str]),
+            ("files winbind", "[global]\nsecurity = ads\n", &["winbind"]),
+            ("files winbind", "include = registry\n", &["winbind"]),
+            ("files mymachines", "", &[]),
+            ("files ldap", "", &["ldap"]),
+        ] {
+            let nsswitch = format!("passwd: {services}\ngroup: {services}\n");
+            let found = of_files(&[("nsswitch.conf", &nsswitch), ("samba/smb.conf", smb)]).unwrap();
+            let directories: Vec<_> = found.directories.iter().map(Text::as_str).collect();
+            assert_eq!(directories, expected, "{services} {smb}");
+            let is_told = smb != "include = registry\n";
+            assert_eq!(found.administrators_complete == Reading::Known(true), is_told, "{services} {smb}");
+        }
     }
 
     #[test]
