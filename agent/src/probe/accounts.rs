@@ -569,6 +569,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_for_a_group_that_is_as_good_as_root_counts_by_its_name_and_its_number() {
+        let group = "root:x:0:\nshadow:x:42:\nops:x:43:\n";
+        let sudoers =
+            "alice ALL=(:shadow) NOPASSWD: ALL\nbob ALL=(:#42) ALL\neve ALL=(:#43) ALL\ndan ALL=(:Disk) ALL\n";
+        let found = of_files(&[("group", group), ("sudoers", sudoers)]).unwrap();
+        assert_eq!(shown(&found), ["alice /etc/sudoers:1 free", "bob /etc/sudoers:2", "dan /etc/sudoers:4"]);
+    }
+
+    #[test]
     fn rules_of_another_sudo_count_too() {
         let files =
             [("sudoers", "User_Alias A = alice\nA ALL=ALL\n"), ("sudoers-rs", "User_Alias A = bob\nA ALL=ALL\n")];
