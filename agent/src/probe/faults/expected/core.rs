@@ -111,6 +111,13 @@ pub(super) const ROWS: &[Expected] = &[
     // Firewall.
     row("firewall", "*_tables_names", "absent", "firewall.", "a kernel without legacy tables"),
     row("firewall", "*_tables_names", "content", "firewall.", "cut at a line: fewer tables"),
+    row(
+        "firewall",
+        "*_tables_names",
+        "error",
+        "firewall.input_chains[].default_verdict",
+        "whether a rule of a legacy table keeps packets from being tracked is undecidable",
+    ),
     row("firewall", "read /proc/net/if_inet6", "absent", "firewall.inbound_ipv6", "a kernel without IPv6"),
     row("firewall", "read /proc/sys/net/ipv6/conf/", "absent", "firewall.inbound_ipv6", "an interface without IPv6"),
     row("firewall", "nf_tables.", "content", "firewall.", "cut between two messages: fewer objects"),

@@ -32,6 +32,13 @@ pub(super) const ROWS: &[Expected] = &[
         "without its programs nothing is installed",
     ),
     row("patch_level", "read /etc/apt/sources.list", "content", "patch_level.", "any line may be the last"),
+    row(
+        "patch_level",
+        "read /private/var/db/softwareupdate/SoftwareUpdateDDMStatePersistence.plist",
+        "absent",
+        "patch_level.pending_complete",
+        "a Mac to which nothing was declared",
+    ),
     row("patch_level", "list /etc/zypp/repos.d", "absent", "patch_level.manager", "a host without zypper"),
     row(
         "patch_level",
