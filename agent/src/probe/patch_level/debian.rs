@@ -110,6 +110,9 @@ fn patch_level(look: &Look<'_>, installed: &Installed) -> Result<PatchLevel, Unk
         running_kernel: super::running_kernel(running),
         newest_kernel: match newest {
             Some(kernel) => Reading::Known(Text::new(kernel.release)),
+            None if restart::has_kernel(installed) => {
+                Reading::unknown(Cause::Absent, "no installed kernel package is of the line of the running kernel")
+            }
             None => Reading::unknown(Cause::Absent, "no kernel package is installed"),
         },
         reboot_required: restart.required,

@@ -233,6 +233,11 @@ fn kernels(installed: &Installed) -> impl Iterator<Item = Kernel<'_>> {
     })
 }
 
+/// Returns whether a kernel package is installed.
+pub(super) fn has_kernel(installed: &Installed) -> bool {
+    kernels(installed).next().is_some()
+}
+
 /// Returns the release of the kernel that a package is of: Debian's and Ubuntu's are `linux-image-6.1.0-56-amd64`, Proxmox's
 /// `proxmox-kernel-6.8.12-16-pve-signed`, and before 2023 `pve-kernel-5.15.158-2-pve`.
 fn release_of(package: &str) -> Option<&str> {
@@ -326,7 +331,7 @@ pub(super) fn look(look: &Look<'_>, running: &Running, installed: &Installed) ->
             Reading::Unknown { unknown: host::unknown(format!("look at {NOTE}"), error) }
         }
         Err(_) if is_of_installed(installed, running) => Reading::Known(false),
-        Err(_) => Reading::Unknown { unknown: running.incomparable(kernels(installed).next().is_some()) },
+        Err(_) => Reading::Unknown { unknown: running.incomparable(has_kernel(installed)) },
     };
     let noted = note.ok().and_then(|note| note.modified);
     let kernels = newer.iter().filter_map(|kernel| installed_time(host, kernel.package));
