@@ -45,7 +45,11 @@ impl Vendors {
             class.iter().any(|start| vendor.starts_with(start.as_str()))
         };
         let is_class = |class: &Vec<String>| is_of(class, own) && is_of(class, other);
-        self.is_open || first_word(own) == first_word(other) || self.classes.iter().any(is_class)
+        let is_suse = |vendor: &str| first_word(vendor) == "suse";
+        self.is_open
+            || own.eq_ignore_ascii_case(other)
+            || is_suse(own) && is_suse(other)
+            || self.classes.iter().any(is_class)
     }
 
     /// Returns whether two vendors may be one. Older libraries of zypper take openSUSE and SUSE for one by themselves.
@@ -55,7 +59,8 @@ impl Vendors {
     }
 }
 
-/// Returns what tells vendors apart: zypper takes `SUSE LLC <https://www.suse.com/>` and `SUSE Linux GmbH` for one.
+/// Returns what tells SUSE from others: zypper takes `SUSE LLC <https://www.suse.com/>` and `SUSE Linux GmbH` for one by itself, and no
+/// others whose names differ.
 fn first_word(vendor: &str) -> String {
     vendor.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()
 }
@@ -71,7 +76,7 @@ mod tests {
     };
 
     #[test]
-    fn vendors_are_one_by_their_first_word_or_where_the_settings_say_so() {
+    fn vendors_are_one_by_their_name_or_where_the_settings_say_so() {
         let (suse, gmbh) = ("SUSE LLC <https://www.suse.com/>", "SUSE Linux GmbH");
         let (opensuse, packman) = ("openSUSE", "http://packman.links2linux.de");
         let class = format!("{FOLDER}/00-openSUSE.conf");
@@ -82,6 +87,8 @@ mod tests {
             (vec![], suse, opensuse, false, true),
             (vec![], suse, packman, false, false),
             (vec![], packman, "", false, false),
+            (vec![], "Microsoft Corporation", "Microsoft", false, false),
+            (vec![], "Acme", "ACME", true, true),
             (vec![(&*class, both)], suse, opensuse, true, true),
             (vec![(&*class, both)], suse, packman, false, false),
             (vec![(&*class, "[main]\nvendors = SUSE, http://packman\n")], suse, packman, true, true),

@@ -35,7 +35,7 @@ const FACTORS: [(&str, &[&str]); 3] = [
     ("pam_yubico", &["authfile", "debug", "id", "key", "try_first_pass", "url", "urllist", "use_first_pass"]),
 ];
 /// Modules that ask for a password, or for nothing that somebody would have to show beside it.
-const PLAIN: [&str; 25] = [
+const PLAIN: [&str; 26] = [
     "pam_cap",
     "pam_deny",
     "pam_echo",
@@ -50,6 +50,8 @@ const PLAIN: [&str; 25] = [
     "pam_limits",
     "pam_mount",
     "pam_nologin",
+    // It knows of no account of the host itself.
+    "pam_oslogin_login",
     "pam_permit",
     "pam_reauthorize",
     "pam_securetty",
@@ -148,7 +150,9 @@ mod tests {
     fn a_password_is_enough_where_nothing_else_is_asked_for() {
         let fingerprint = format!("auth [success=3 default=ignore] pam_fprintd.so max-tries=1\n{DEBIAN}");
         let chosen = format!("auth required pam_succeed_if.so user ingroup ssh\n{RED_HAT}");
-        for text in [DEBIAN, RED_HAT, &fingerprint, &chosen, "auth requisite pam_unix.so\n"] {
+        let cloud = format!("auth [success=done perm_denied=die default=ignore] pam_oslogin_login.so\n{DEBIAN}");
+        let joined = format!("auth [success=3 default=ignore] pam_centrifydc.so\n{DEBIAN}");
+        for text in [DEBIAN, RED_HAT, &fingerprint, &chosen, &cloud, &joined, "auth requisite pam_unix.so\n"] {
             assert_eq!(of(text), Some(true), "{text}");
         }
     }

@@ -18,21 +18,29 @@ pub(super) const DIRECTORIES: [&str; 6] =
 /// Others that know nothing of a local password: `pam_selinux_permit` lets in who needs none.
 const OTHERS: [&str; 2] = ["pam_selinux_permit", "pam_systemd_home"];
 
-/// Modules that let in by something else than a local password: a key, a device, a certificate, another server.
-pub(super) const PROOFS: [&str; 21] = [
+/// Modules that let in by something else than a local password: a key, a device, a certificate, another server or its cache.
+pub(super) const PROOFS: [&str; 30] = [
     "pam_aad",
+    "pam_authd",
+    "pam_authd_exec",
+    "pam_ccreds",
+    "pam_centrifydc",
     "pam_cockpit_cert",
     "pam_duo",
     "pam_fprintd",
     "pam_google_authenticator",
     "pam_kanidm",
+    "pam_lsass",
+    "pam_mysql",
     "pam_oath",
     "pam_oslogin_login",
     "pam_p11",
+    "pam_pgsql",
     "pam_pkcs11",
     "pam_poldi",
     "pam_radius",
     "pam_radius_auth",
+    "pam_ssh",
     "pam_ssh_agent_auth",
     "pam_sss_gss",
     "pam_systemd_home",
@@ -40,6 +48,7 @@ pub(super) const PROOFS: [&str; 21] = [
     "pam_u2f",
     "pam_unix2",
     "pam_userdb",
+    "pam_vas3",
     "pam_yubico",
 ];
 /// Modules that let in who needs no password.

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn stacks_of_distributions_let_in_nobody_who_has_shown_nothing() {
-        for text in [DEBIAN, RED_HAT, ARCH, SUSE, UBUNTU_WITH_DIRECTORY, RED_HAT_7] {
+        let joined = format!("auth [success=3 default=ignore] pam_centrifydc.so\n{DEBIAN}");
+        for text in [DEBIAN, RED_HAT, ARCH, SUSE, UBUNTU_WITH_DIRECTORY, RED_HAT_7, &joined] {
             assert_eq!(by(text), None, "{text}");
             let su = format!("auth sufficient pam_rootok.so\nauth required pam_wheel.so use_uid\n{text}");
             assert_eq!(passes(&lines(&su), true), None, "{text}");

@@ -71,7 +71,7 @@ pub(super) fn installs(config: &str) -> Reading<bool> {
     const SWITCHES: [&str; 2] = ["Unattended-Upgrade::InstallOnShutdown", "Debug::pkgDPkgPM"];
     const PROGRAM: &str = "Dir::Bin::dpkg";
     let is_on = |key: &&str| value(config, key).is_some_and(|word| truth(word) != Some(false) && !word.is_empty());
-    let is_other = |program: &str| !matches!(program, "" | "dpkg" | "/usr/bin/dpkg");
+    let is_other = |program: &str| !matches!(program, "" | "dpkg" | "/bin/dpkg" | "/usr/bin/dpkg");
     let set = SWITCHES.iter().find(|key| is_on(key)).copied();
     let set = set.or_else(|| value(config, PROGRAM).filter(|it| is_other(it)).map(|_| PROGRAM));
     match set {
@@ -400,6 +400,7 @@ mod tests {
             ("Dir::Bin::dpkg \"/usr/bin/dpkg\";\nUnattended-Upgrade::InstallOnShutdown \"false\";\n", true),
             ("Unattended-Upgrade::InstallOnShutdown \"true\";\n", false),
             ("unattended-upgrade::installonshutdown \"1\";\n", false),
+            ("Dir::Bin::dpkg \"/bin/dpkg\";\n", true),
             ("Dir::Bin::dpkg \"/bin/true\";\n", false),
             ("Debug::pkgDPkgPM \"1\";\n", false),
             ("Debug::pkgDPkgPM \"0\";\n", true),
