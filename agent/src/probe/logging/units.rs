@@ -42,8 +42,8 @@ pub(super) fn setting(host: &dyn Host, name: &str, section: &str, key: &str) -> 
     for file in files {
         match host.read(&file, SMALL_FILE_BYTES) {
             Ok(bytes) => {
-                let text = String::from_utf8(bytes)
-                    .map_err(|_| Unknown::new(Cause::Garbled, format!("{} is not UTF-8", file.display())))?;
+                // A comment may be of an older encoding.
+                let text = String::from_utf8_lossy(&bytes);
                 if let Some(found) = last(&text, section, key) {
                     // An empty value takes back what was set before.
                     value = (!found.is_empty()).then_some(found);

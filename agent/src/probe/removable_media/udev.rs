@@ -20,18 +20,30 @@ pub(super) fn lines(text: &str) -> Vec<(usize, String)> {
     lines
 }
 
+/// Returns whether a line is for devices of another kind alone, such as Thunderbolt's, and starts nothing.
+fn is_of_others(line: &str) -> bool {
+    let Some(parts) = parts(line) else { return false };
+    let is_other = |part: &Part<'_>| {
+        let is_plain = part.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        part.key == "subsystem" && part.is_equal && is_plain && !matches!(part.value, "usb" | "block" | "scsi")
+    };
+    parts.iter().any(is_other) && !parts.iter().any(Part::is_run)
+}
+
 /// Returns whether a line may keep USB storage out, let it in or make it read-only.
 pub(super) fn speaks_of_storage(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    ["authorized", "udisks_ignore", "--setro", "attr{ro}", "usb-storage", "usb_storage"]
-        .iter()
-        .any(|word| line.contains(word))
+    !is_of_others(&line)
+        && ["authorized", "udisks_ignore", "--setro", "attr{ro}", "usb-storage", "usb_storage"]
+            .iter()
+            .any(|word| line.contains(word))
 }
 
 /// Returns whether a line may let devices in that nothing else lets in.
 pub(super) fn authorizes(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("authorized")
+        && !is_of_others(&line)
         && parts(&line).is_none_or(|parts| {
             parts.iter().any(|part| match part.key {
                 key if key.contains("authorized") => part.is_set && part.value != "0",
@@ -64,6 +76,8 @@ pub(super) fn loads_driver(line: &str) -> bool {
 struct Part<'a> {
     key: &'a str,
     is_set: bool,
+    /// It asks whether the two are equal.
+    is_equal: bool,
     value: &'a str,
 }
 
@@ -82,14 +96,14 @@ fn parts(line: &str) -> Option<Vec<Part<'_>>> {
         let (before, after) = rest.split_once('"')?;
         let operator = before.trim_end().strip_suffix('=')?;
         let key = operator.trim_end_matches(['=', '!', '+', '-', ':']);
-        let is_set = !operator.ends_with(['=', '!']);
+        let (is_set, is_equal) = (!operator.ends_with(['=', '!']), operator.ends_with('='));
         let end = after.bytes().enumerate().scan(false, |is_escaped, (at, byte)| {
             let is_end = byte == b'"' && !*is_escaped;
             *is_escaped = byte == b'\\' && !*is_escaped;
             Some(is_end.then_some(at))
         });
         let end = end.flatten().next()?;
-        parts.push(Part { key: key.trim_end(), is_set, value: &after[..end] });
+        parts.push(Part { key: key.trim_end(), is_set, is_equal, value: &after[..end] });
         rest = after[end + 1..].trim_start_matches([',', ' ', '\t']);
     }
     Some(parts)
@@ -111,6 +125,11 @@ mod tests {
             (r#"SUBSYSTEM=="usb", PROGRAM=="/bin/sh -c \"echo 1 >/sys$devpath/authorized\"""#, true),
             (r#"SUBSYSTEM=="usb", ATTR{authorized}="0", RUN+="/bin/tee /sys$devpath/authorized""#, true),
             (r#"ATTR{authorized}=1"#, true),
+            (r#"SUBSYSTEM=="thunderbolt|usb", ATTR{authorized}="1""#, true),
+            (r#"SUBSYSTEM!="thunderbolt", ATTR{authorized}="1""#, true),
+            (r#"SUBSYSTEM=="thunderbolt", RUN+="/bin/sh -c 'echo 1 >/sys/bus/usb/devices/1-1/authorized'""#, true),
+            // As guides have it.
+            (r#"ACTION=="add", SUBSYSTEM=="thunderbolt", ATTR{authorized}=="0", ATTR{authorized}="1""#, false),
             (r#"ATTR{bInterfaceClass}=="08", ATTR{authorized}="0""#, false),
             (r#"ATTR{authorized}=="1", ATTR{authorized}!="0", TAG+="x""#, false),
             (r#"SUBSYSTEM=="usb", RUN+="/bin/sh -c 'echo 0 >/sys$devpath/authorized'""#, false),

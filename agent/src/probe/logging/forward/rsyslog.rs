@@ -4,6 +4,7 @@
 //! followed, any other filter is not. What a `stop` under one may keep back is in doubt, unless the filter is certainly for nothing
 //! of sign-ins or of the kernel.
 
+mod action;
 mod condition;
 mod messages;
 mod tokens;
@@ -13,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_proto::fact::Transmission;
 
 use self::{
+    action::{action, old, values},
     condition::Chosen,
     messages::{Messages, NEEDED},
     tokens::{Parameters, Token, Tokens},
 };
-use super::{Sending, own::Own, url_host};
+use super::{Sending, own::Own};
 
 /// How the main file takes in the files of the folder.
 const FOLDER: &str = "/etc/rsyslog.d/*.conf";
@@ -25,6 +27,8 @@ const FOLDER: &str = "/etc/rsyslog.d/*.conf";
 const SOCKETS: &str = "/run/rsyslog/additional-log-sockets.conf";
 /// Modules that take in what the host logs.
 const INPUTS: [&str; 2] = ["imjournal", "imuxsock"];
+/// The one that reads the kernel's messages where those do not.
+const KERNEL_LOG: &str = "imklog";
 /// The system's own sockets: the usual one, and that at which systemd-journald hands on.
 const SYSTEM_SOCKETS: [&str; 2] = ["/dev/log", "/run/systemd/journal/syslog"];
 /// Messages of a burst that a limit of an input lets through, at least, where it leaves the log whole but for floods. That of rsyslog
@@ -38,10 +42,6 @@ const CONDITIONS: usize = 1_000;
 const CONDITION_CHARS: usize = 100;
 /// Rulesets that are told apart, at most.
 const RULESETS: usize = 100;
-/// Modules whose actions leave nothing of the log at another host.
-const LOCAL: [&str; 10] =
-    ["omdiscard", "omfile", "omjournal", "ommail", "ompipe", "omsnmp", "omstdout", "omtesting", "omusrmsg", "omuxsock"];
-
 /// Returns whether the main file takes in the files of `/etc/rsyslog.d`.
 pub(super) fn takes_folder(main: &str) -> bool {
     Evaluation::of(main, "", &Own::default()).takes_folder
@@ -63,6 +63,8 @@ struct Scope {
     messages: Messages,
     /// A condition that is not followed stands before it.
     is_conditional: bool,
+    /// A condition before it names inputs, which may not be all.
+    is_by_input: bool,
     /// A condition before it lets through nothing of sign-ins or of the kernel.
     is_of_others: bool,
     /// Place of the last condition before it.
@@ -73,7 +75,14 @@ struct Scope {
 
 impl Scope {
     fn of_ruleset(ruleset: usize) -> Self {
-        Self { messages: Messages::ALL, is_conditional: false, is_of_others: false, condition: 0, ruleset }
+        Self {
+            messages: Messages::ALL,
+            is_conditional: false,
+            is_by_input: false,
+            is_of_others: false,
+            condition: 0,
+            ruleset,
+        }
     }
 }
 
@@ -129,8 +138,12 @@ struct Evaluation<'a> {
     inputs: BTreeSet<&'static str>,
     /// Whether imuxsock leaves the system's own socket alone.
     omits_system_socket: bool,
-    /// Why an input may drop most of what it is given.
-    limited: Option<String>,
+    /// Of inputs, in how many seconds they take in how many messages; 0 seconds for no limit.
+    bounds: BTreeMap<&'static str, (u64, u64)>,
+    /// The kernel's own messages are read beside what the host logs.
+    has_kernel_log: bool,
+    /// Messages of the host itself have another address than that of the loopback.
+    is_named_otherwise: bool,
     /// Inputs that a condition is for which was taken for none.
     named_inputs: Option<BTreeSet<&'static str>>,
     /// Rulesets that inputs of their own are bound to; empty for the default one.
@@ -163,7 +176,9 @@ impl<'a> Evaluation<'a> {
             limits: BTreeSet::new(),
             inputs: BTreeSet::new(),
             omits_system_socket: false,
-            limited: None,
+            bounds: BTreeMap::new(),
+            has_kernel_log: false,
+            is_named_otherwise: false,
             named_inputs: None,
             bound: BTreeSet::new(),
             is_open: false,
@@ -188,6 +203,10 @@ impl<'a> Evaluation<'a> {
 
     fn sending(self) -> Sending {
         let inputs = self.own_inputs();
+        let mut needed = inputs.clone();
+        needed.extend(Some(KERNEL_LOG).filter(|_| self.has_kernel_log));
+        let limited = self.limited(&inputs);
+        let is_by_address = self.conditions.iter().any(|text| text.to_ascii_lowercase().contains("fromhost"));
         let by_name: BTreeMap<&str, &Ruleset> =
             self.rulesets.iter().map(|ruleset| (ruleset.name.as_str(), ruleset)).collect();
         let (mut sent, mut ways) = (Messages::NONE, BTreeSet::new());
@@ -202,9 +221,14 @@ impl<'a> Evaluation<'a> {
         }
         let doubt = if sent != Messages::NONE && inputs.is_empty() {
             Some(format!("no input gives what the host logs to the ruleset that sends: {}", INPUTS.join(", ")))
-        } else if sent != Messages::NONE && self.limited.is_some() {
-            self.limited
-        } else if sent != Messages::NONE && self.named_inputs.is_some_and(|named| !inputs.is_subset(&named)) {
+        } else if sent != Messages::NONE && limited.is_some() {
+            limited
+        } else if sent != Messages::NONE && self.is_named_otherwise && is_by_address {
+            Some(
+                "a condition asks which host a message is from, and localHostIPIF gives this one another address"
+                    .to_owned(),
+            )
+        } else if sent != Messages::NONE && self.named_inputs.is_some_and(|named| !needed.is_subset(&named)) {
             Some("an action that sends is done for some of the inputs alone".to_owned())
         } else if sent.are_the_log() {
             return Sending { ways, doubt: None };
@@ -245,7 +269,7 @@ impl<'a> Evaluation<'a> {
                         Some(Chosen::Inputs(named)) => {
                             let before = self.named_inputs.take();
                             self.named_inputs = Some(before.map_or(named.clone(), |before| &before & &named));
-                            Scope { condition, ..scope }
+                            Scope { condition, is_by_input: true, ..scope }
                         }
                         None => Scope { is_conditional: true, is_of_others, condition, ..scope },
                     });
@@ -300,7 +324,7 @@ impl<'a> Evaluation<'a> {
 
     fn stop(&mut self, scope: Scope) {
         let ruleset = &mut self.rulesets[scope.ruleset];
-        if !scope.is_conditional {
+        if !scope.is_conditional && !scope.is_by_input {
             ruleset.left = ruleset.left.without(scope.messages);
         } else if !scope.is_of_others {
             ruleset.in_doubt = ruleset.in_doubt.or(scope.messages);
@@ -366,7 +390,11 @@ impl<'a> Evaluation<'a> {
             "addunixlistensocket" | "inputunixlistensocketcreate" if SYSTEM_SOCKETS.contains(&value) => {
                 self.bound.insert(String::new());
             }
-            "systemlogratelimitburst" | "imjournalratelimitburst" => self.limit(value),
+            "systemlogratelimitinterval" => self.limit("imuxsock", Some(value), None),
+            "systemlogratelimitburst" => self.limit("imuxsock", None, Some(value)),
+            "imjournalratelimitinterval" => self.limit("imjournal", Some(value), None),
+            "imjournalratelimitburst" => self.limit("imjournal", None, Some(value)),
+            "localhostipif" => self.is_named_otherwise = true,
             _ => {}
         }
     }
@@ -405,15 +433,15 @@ impl<'a> Evaluation<'a> {
                 self.module(value("load").unwrap_or_default());
                 self.omits_system_socket |= value("syssock.use").is_some_and(|on| !on.eq_ignore_ascii_case("on"));
                 self.omits_system_socket |= value("syssock.name").is_some_and(|name| !SYSTEM_SOCKETS.contains(&name));
-                for burst in ["ratelimit.burst", "syssock.ratelimit.burst"] {
-                    value(burst).into_iter().for_each(|burst| self.limit(burst));
-                }
+                self.limit("imuxsock", value("syssock.ratelimit.interval"), value("syssock.ratelimit.burst"));
+                self.limit("imjournal", value("ratelimit.interval"), value("ratelimit.burst"));
             }
+            "global" => self.is_named_otherwise |= value("localhostipif").is_some(),
             "input"
                 if value("type") == Some("imuxsock")
                     && value("socket").is_some_and(|at| SYSTEM_SOCKETS.contains(&at)) =>
             {
-                value("ratelimit.burst").into_iter().for_each(|burst| self.limit(burst));
+                self.limit("imuxsock", value("ratelimit.interval"), value("ratelimit.burst"));
                 let ruleset = value("ruleset").filter(|name| !name.eq_ignore_ascii_case(DEFAULT_RULESET));
                 self.bound.insert(ruleset.unwrap_or_default().to_owned());
             }
@@ -421,11 +449,19 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Takes note of how many messages an input takes in at once.
-    fn limit(&mut self, burst: &str) {
-        if burst.parse::<u64>().is_ok_and(|burst| burst < LEAST_BURST) {
-            self.limited = Some(format!("an input drops what is more than {burst} messages at once"));
-        }
+    /// Takes note of how many messages an input takes in, and in how many seconds.
+    fn limit(&mut self, input: &'static str, interval: Option<&str>, burst: Option<&str>) {
+        let limit = self.bounds.entry(input).or_insert(if input == "imjournal" { (600, 20_000) } else { (0, 200) });
+        let number = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+        *limit = (number(interval).unwrap_or(limit.0), number(burst).unwrap_or(limit.1));
+    }
+
+    /// Returns why an input may drop most of what it is given.
+    fn limited(&self, inputs: &BTreeSet<&'static str>) -> Option<String> {
+        let is_little = |&(interval, burst): &(u64, u64)| interval > 0 && burst < LEAST_BURST.max(interval);
+        let (input, (interval, burst)) =
+            self.bounds.iter().find(|(input, limit)| inputs.contains(*input) && is_little(limit))?;
+        Some(format!("{input} drops what is more than {burst} messages in {interval} s"))
     }
 
     /// Takes note of a module such as `imuxsock`, `imuxsock.so` or `/usr/lib/rsyslog/imuxsock.so`.
@@ -433,6 +469,7 @@ impl<'a> Evaluation<'a> {
         let name = load.rsplit('/').next().unwrap_or_default();
         let name = name.strip_suffix(".so").unwrap_or(name);
         self.inputs.extend(INPUTS.iter().find(|input| **input == name));
+        self.has_kernel_log |= name == KERNEL_LOG;
     }
 
     fn include(&mut self, path: &str, is_main: bool) {
@@ -484,50 +521,6 @@ impl<'a> Evaluation<'a> {
 /// Returns whether the value of an `execOnly...` has an action not done each time.
 fn is_limit(value: &str) -> bool {
     !value.eq_ignore_ascii_case("off") && value != "0"
-}
-
-/// Returns the way of an action of the old form: `@host`, `@@host` or `:omrelp:host`, options in brackets before the host.
-fn old(action: &str, is_tls: bool, own: &Own) -> Option<Transmission> {
-    let (way, rest) = if let Some(rest) = action.strip_prefix("@@") {
-        (if is_tls { Transmission::SyslogTls } else { Transmission::SyslogTcp }, rest)
-    } else if let Some(rest) = action.strip_prefix('@') {
-        (Transmission::SyslogUdp, rest)
-    } else {
-        (Transmission::Relp, action.strip_prefix(":omrelp:")?)
-    };
-    let target = match rest.strip_prefix('(') {
-        Some(options) => options.split_once(')')?.1,
-        None => rest,
-    };
-    (!own.is_local(target)).then_some(way)
-}
-
-fn values<'a>(parameters: &'a Parameters, name: &str) -> impl Iterator<Item = &'a str> {
-    parameters.iter().filter(move |(found, _)| found == name).flat_map(|(_, values)| values).map(String::as_str)
-}
-
-/// Returns the way of an action that sends to another host.
-///
-/// # Errors
-///
-/// Its module, where that is not known.
-fn action(parameters: &Parameters, own: &Own) -> Result<Option<Transmission>, String> {
-    let is = |name, value: &str| values(parameters, name).any(|found| found == value);
-    let kind = values(parameters, "type").next().unwrap_or_default();
-    // What is not set is the host itself in the modules that have a default, and a mistake in the others.
-    let (way, target) = match kind {
-        "omfwd" if is("streamdrivermode", "1") => (Transmission::SyslogTls, "target"),
-        "omfwd" if is("protocol", "tcp") => (Transmission::SyslogTcp, "target"),
-        "omfwd" | "omudpspoof" => (Transmission::SyslogUdp, "target"),
-        "omrelp" => (Transmission::Relp, "target"),
-        "omelasticsearch" | "omhttp" => (Transmission::Http, "server"),
-        "omkafka" => (Transmission::Other, "broker"),
-        "omamqp1" | "omrabbitmq" => (Transmission::Other, "host"),
-        local if LOCAL.contains(&local) || !local.starts_with("om") => return Ok(None),
-        other => return Err(other.to_owned()),
-    };
-    let is_elsewhere = |target: &str| !own.is_local(url_host(target));
-    Ok(values(parameters, target).any(is_elsewhere).then_some(way))
 }
 
 #[cfg(test)]
@@ -601,6 +594,10 @@ mod tests {
             ("if prifilt(\"auth.*\") then @@l\n", "only a part"),
             ("if $syslogseverity > 4 then @@l else @@l\n", "only a part"),
             ("if $inputname == 'imjournal' then @@l\n", "some of the inputs"),
+            ("module(load=\"imklog\")\nif $inputname == 'imuxsock' then @@l\n", "some of the inputs"),
+            ("if $inputname == 'imuxsock' then stop\n*.* @@l\n", "$inputname"),
+            ("$LocalHostIPIF eth0\nif $fromhost-ip == '127.0.0.1' then @@l\n", "localHostIPIF"),
+            ("global(localHostIPIF=\"eth0\")\nif $fromhost-ip != '127.0.0.1' then stop\n*.* @@l\n", "localHostIPIF"),
             ("if $inputname == 'imuxsock' and $msg == 'x' then @@l\n", "condition"),
             ("action(type=\"omfwd\" target=\"l\" ratelimit.interval=\"3600\" ratelimit.burst=\"1\")\n", "condition"),
             (":msg, regex, \".*\" ~\n*.* @@l\n", ":msg, regex"),
@@ -665,6 +662,8 @@ mod tests {
             // What Red Hat's role for logging writes.
             "ruleset(name=\"f\") { @@l.example\n}\nif ($inputname == \"imuxsock\") then {\n call f\n}\n",
             "if ($inputname == 'imjournal' or $inputname == 'imuxsock') then { @@l.example\n}\n",
+            "module(load=\"imklog\")\nif $inputname == ['imuxsock', 'imklog'] then @@l.example\n",
+            "$LocalHostIPIF eth0\n*.* @@l.example\n",
         ] {
             assert_eq!(ways(text, ""), Ok(vec![Transmission::SyslogTcp]), "{text}");
         }
@@ -687,6 +686,15 @@ mod tests {
             ("module(load=\"imuxsock\" SysSock.Name=\"/run/systemd/journal/syslog\")", true),
             ("$DefaultRuleset a\n$RuleSet a\ninput(type=\"imuxsock\" socket=\"/dev/log\" ruleset=\"a\")", true),
             ("module(load=\"imjournal\" ratelimit.burst=\"20000\")", true),
+            // No limit.
+            ("module(load=\"imjournal\" RateLimit.Interval=\"0\" RateLimit.Burst=\"0\")", true),
+            ("module(load=\"imuxsock\" SysSock.RateLimit.Interval=\"0\" SysSock.RateLimit.Burst=\"0\")", true),
+            ("$ModLoad imuxsock\n$SystemLogRateLimitInterval 0\n$SystemLogRateLimitBurst 0", true),
+            ("$ModLoad imuxsock\n$SystemLogRateLimitBurst 10", true),
+            ("$ModLoad imuxsock\n$SystemLogRateLimitInterval 2\n$SystemLogRateLimitBurst 500", true),
+            ("$ModLoad imuxsock\n$SystemLogRateLimitInterval 5\n$SystemLogRateLimitBurst 10", false),
+            ("$ModLoad imjournal\n$imjournalRatelimitBurst 10", false),
+            ("$ModLoad imjournal\n$imjournalRatelimitInterval 86400", false),
             // Of a program that is locked into a folder.
             ("module(load=\"imuxsock\" SysSock.Use=\"off\")\ninput(type=\"imuxsock\" Socket=\"/srv/dev/log\")", false),
             ("module(load=\"imuxsock\" SysSock.Use=\"off\")\n$AddUnixListenSocket /run/s", false),

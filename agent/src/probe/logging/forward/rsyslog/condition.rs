@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{super::others::is_other, INPUTS, messages::Messages};
+use super::{super::others::is_other, INPUTS, KERNEL_LOG, messages::Messages};
 
 /// What is certain of each message that a filter lets through.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,7 +83,9 @@ pub(super) fn what_is_chosen(filter: &str) -> Option<Chosen> {
         let is_input = property.eq_ignore_ascii_case("$inputname") && operation == "==";
         let inputs = values.iter().filter(|word| !matches!(word.as_str(), "[" | "]" | ","));
         let inputs: Option<Vec<&'static str>> = inputs
-            .map(|word| INPUTS.into_iter().find(|input| quoted(word).is_some_and(|word| word == *input)))
+            .map(|word| {
+                INPUTS.into_iter().chain([KERNEL_LOG]).find(|input| quoted(word).is_some_and(|word| word == *input))
+            })
             .collect();
         match inputs.filter(|inputs| is_input && !inputs.is_empty()) {
             Some(inputs) => named.extend(inputs),
