@@ -20,7 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from google.protobuf import descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-PATIENCE = 60.0
+# How long something may take, in seconds: the first scan of the files of a busy machine takes idle time alone.
+PATIENCE = 600.0
 SERVICES = {
     "grpc.health.v1.Health",
     "muster.v1.AdminService",
